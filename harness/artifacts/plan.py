@@ -1,0 +1,137 @@
+"""What a model consists of, and what will become of each of its weights.
+
+The inventory is made from file headers and the model's structure alone; the plan is the
+inventory after the recipe's rules. Neither holds a weight.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorHeader:
+    """One tensor of a safetensors file, from its header."""
+
+    shard: str
+    """File name within the model's folder."""
+    dtype: str
+    """As in the header: `BF16`, `F32`, `F8_E4M3`, `U8`."""
+    shape: tuple[int, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """Where a weight matrix lies: a whole 2-D tensor, or rows of one expert of a 3-D tensor."""
+
+    tensor: str
+    """Name of the tensor, in the source files or in the running model."""
+    expert: int | None = None
+    """First index into a 3-D tensor; None for a 2-D tensor."""
+    rows: tuple[int, int] | None = None
+    """First row and the row after the last; None for all rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linear:
+    """One weight matrix [out, in] that a checkpoint stores as one linear layer."""
+
+    name: str
+    """Its module name in the exported checkpoint (the source's spelling)."""
+    source: Slice
+    """Where its weight lies in the source files."""
+    parameter: Slice
+    """Where its weight lies in the running model."""
+    shape: tuple[int, int]
+    """Of the unpacked weight: (out, in)."""
+    weight_quantizer: str
+    """Such as `model.layers.0.mlp.experts.gate_up_proj_weight_quantizers.17`."""
+    input_quantizer: str
+    """Such as `model.layers.0.mlp.experts.gate_up_proj_input_quantizer`."""
+    group: str
+    """Linears of one group share their global scales, for the engine fuses them."""
+    experts: str | None
+    """Module path of the routed experts it belongs to; None for other layers."""
+    expert: int | None
+    """Index of its expert; None for other layers."""
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether it belongs to a routed expert."""
+        return self.experts is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attention:
+    """One attention layer that keeps keys and values."""
+
+    name: str
+    """Module path, such as `model.language_model.layers.3.self_attn`."""
+
+    @property
+    def k_quantizer(self) -> str:
+        """Name of the quantizer of its keys, after rotary embedding."""
+        return f"{self.name}.k_bmm_quantizer"
+
+    @property
+    def v_quantizer(self) -> str:
+        """Name of the quantizer of its values."""
+        return f"{self.name}.v_bmm_quantizer"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inventory:
+    """Every weight of a source model, by what it is."""
+
+    model_type: str
+    family: str
+    """File in harness.models that describes it."""
+    linears: tuple[Linear, ...]
+    """Every weight that could be quantized, in the order of the model."""
+    others: Mapping[str, str]
+    """Every other parameter of the running model, to the source tensor that fills it."""
+    attentions: tuple[Attention, ...]
+    unquantizable: tuple[str, ...]
+    """Modules with a 2-D or larger weight that no rule may reach: routers, embeddings, MTP."""
+    tensors: Mapping[str, TensorHeader]
+    """Every tensor of the source files."""
+    digest: str
+    """sha256 of the source's weights and configuration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedLinear:
+    """A linear layer that will be quantized."""
+
+    linear: Linear
+    weight_format: str
+    """A name in harness.formats."""
+    input_format: str | None
+    """The same for its input; None leaves activations as they are."""
+    rule: str
+    """The rule that decided."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Excluded:
+    """A module that stays as it is."""
+
+    module: str
+    """Its name in the exported checkpoint."""
+    rule: str
+    """The pattern that excluded it, or `no rule` or `not a linear layer`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantPlan:
+    """What will become of each weight."""
+
+    scheme: str
+    """One name for the checkpoint's format: `NVFP4`, `W4A16_NVFP4` or `FP8`."""
+    kv_cache: str
+    """`none`, `fp8_cast` or `fp8`."""
+    quantized: tuple[PlannedLinear, ...]
+    excluded: tuple[Excluded, ...]
+    attentions: tuple[Attention, ...]
+    digest: str
+    """sha256 of all of the above and of the inventory."""

@@ -1,0 +1,131 @@
+"""What a run was asked to do: the resolved recipe and the suite that scores it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class KvFormat(StrEnum):
+    """How keys and values are stored by the engine."""
+
+    NONE = "none"
+    """In the model's own type."""
+    FP8_CAST = "fp8_cast"
+    """E4M3 with scale 1; no scale tensors in the checkpoint."""
+    FP8 = "fp8"
+    """E4M3 with one calibrated scale a layer for keys and one for values."""
+
+
+class Tier(StrEnum):
+    """What a task's result means for the verdict."""
+
+    CRITICAL = "critical"
+    """It gates."""
+    ADVISORY = "advisory"
+    """It is reported."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """Quantizers whose name matches `quantizer` get `format`; the last rule that matches wins."""
+
+    quantizer: str
+    """Wildcard pattern (fnmatch) on quantizer names, such as `*mlp.experts*weight_quantizer`."""
+    format: str
+    """A name in harness.formats (`nvfp4`, `fp8`), or `none` to leave the quantizer off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationSpec:
+    """Which text calibrates the model, and how it is run."""
+
+    data: str
+    """`canary`, `default`, the path of a JSONL file, or the name of a public data set."""
+    size: int
+    """Number of samples at most."""
+    seq: int
+    """Tokens of a sample at most."""
+    seed: int
+    """Of the order in which samples are drawn."""
+    batch_tokens: int
+    """Tokens of a batch at most; a batch holds samples of one length, so none is padded."""
+    layerwise: bool
+    """Run one decoder layer over all batches before the next (same bytes, one layer resident)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSpec:
+    """One lm-eval task of a suite."""
+
+    name: str
+    """As lm-eval knows it."""
+    tier: Tier
+    metric: str
+    """Per-sample metric of lm-eval, such as `exact_match` or `acc`; 0 or 1 a sample."""
+    filter: str
+    """lm-eval's filter whose answers count; `none` where the task has none."""
+    items: int
+    """Number of items that are answered, from the task's beginning."""
+    margin: float
+    """Largest loss that is allowed, as a fraction of 1; advisory tasks use it for display."""
+    flip_rate: float
+    """Share of items expected to differ between the arms; planning uses it. Measured."""
+    num_fewshot: int
+    """Worked examples put before each question."""
+    chance: float
+    """Accuracy of guessing, as a fraction of 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suite:
+    """Everything that changes a score, and what is done with the scores."""
+
+    name: str
+    tasks: tuple[TaskSpec, ...]
+    max_model_len: int
+    """Tokens of prompt and answer together."""
+    apply_chat_template: bool
+    seed: int
+    batch_size: int
+    """Prompts answered at once by the reference engine."""
+    confidence: float
+    """Of each one-sided bound, such as 0.95."""
+    max_truncated: float
+    """Share of answers that may end at the output budget, in either arm."""
+    digest: str
+    """sha256 of the above and of the shipped tasks' definitions and data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSpec:
+    """Which engine serves the checkpoint, with which settings."""
+
+    name: str
+    """`reference`, `vllm` or `docker`."""
+    numerics: str
+    """`deployed` or `declared`."""
+    device: str
+    """Torch device of the reference engine, such as `cpu` or `cuda`."""
+    dtype: str
+    """Type of the arithmetic between quantized layers, such as `float32`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """The whole run as it was asked for, with every default filled in."""
+
+    name: str
+    """Such as `nvfp4`; also the format's name on the command line."""
+    model: str
+    """As typed: a Hub id, a folder, or `canary`."""
+    revision: str | None
+    trust_remote_code: bool
+    rules: tuple[Rule, ...]
+    exclude: tuple[str, ...]
+    """Patterns on quantizer names that stay unquantized whatever the rules say."""
+    kv_cache: KvFormat
+    calibration: CalibrationSpec
+    engine: EngineSpec
+    suite: Suite
+    device: str
+    """Torch device that calibrates and quantizes, such as `cpu` or `cuda`."""
+    skip_verify: bool

@@ -1,0 +1,37 @@
+"""The samples of a task as JSON lines, one answered item a line."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.artifacts.scores import Sample
+from harness.artifacts.store import to_json, write_atomically
+from harness.errors import RunDirectoryError
+
+
+def write_samples(samples: Iterable[Sample], path: Path) -> None:
+    """Write `samples` so that `path` is complete or absent."""
+    lines = [json.dumps(to_json(sample), allow_nan=False) for sample in samples]
+    write_atomically(path, "".join(line + "\n" for line in lines))
+
+
+def read_samples(path: Path) -> tuple[Sample, ...]:
+    """Read what write_samples wrote.
+
+    Raises:
+        RunDirectoryError: the file is missing or a line of it is no sample.
+    """
+    adapter = TypeAdapter(Sample)
+    samples: list[Sample] = []
+    try:
+        with path.open("rb") as file:
+            samples.extend(adapter.validate_json(line) for line in file)
+    except (OSError, ValidationError) as error:
+        message = (
+            f"'{path}', line {len(samples) + 1}: no sample can be read. "
+            "Delete the file and score again."
+        )
+        raise RunDirectoryError(message) from error
+    return tuple(samples)

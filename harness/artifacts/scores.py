@@ -1,0 +1,164 @@
+"""What was served, what it answered, and what follows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.artifacts.recipe import Tier
+from harness.errors import ReasonCode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """An engine that serves a model, and the arithmetic it really computes."""
+
+    engine: str
+    version: str
+    model: str
+    """Folder that is served."""
+    checkpoint_digest: str
+    """Digest of the model's files."""
+    device: str
+    """Such as `cpu` or `NVIDIA H200 (sm_90)`."""
+    dtype: str
+    """Of the arithmetic between quantized layers."""
+    arguments: tuple[str, ...]
+    kernels: Mapping[str, str]
+    """What computes `linear`, `experts`, `attention`, `kv_cache`."""
+    exercised: tuple[str, ...]
+    """Parts of the checkpoint's arithmetic that are computed: `weights:nvfp4`, `inputs:nvfp4`,
+    `kv:fp8`."""
+    declared: tuple[str, ...]
+    """The same, as the checkpoint declares them."""
+    log: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One item and its answer, as one line of samples/<task>.jsonl."""
+
+    doc_id: int
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+    value: float
+    """Metric of this item, 0 or 1."""
+    prompt: str
+    target: str
+    answer: str
+    finish: str
+    """`stop`, `length`, `error`, or `scored` for log-likelihood items."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskScore:
+    """One task of one arm."""
+
+    task: str
+    metric: str
+    value: float
+    """Fraction of 1."""
+    stderr: float
+    num_items: int
+    num_errors: int
+    num_empty: int
+    num_truncated: int
+    """Answers that ended at the output budget."""
+    num_prompts_cut: int
+    """Prompts that did not fit and lost tokens."""
+    samples: str
+    """Path of the samples' file, relative to the scorecard."""
+    samples_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorecard:
+    """Every task of one arm."""
+
+    arm: str
+    """`baseline` or `candidate`."""
+    suite: str
+    suite_digest: str
+    deployment: Deployment
+    tasks: tuple[TaskScore, ...]
+    lm_eval_version: str
+    generation: Mapping[str, str]
+    """Arguments that change answers, by task, as JSON: stops, budget, sampling, shots."""
+
+
+class Decision(StrEnum):
+    """Three-way answer; NO-GO wins over INCONCLUSIVE, which wins over GO."""
+
+    GO = "GO"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NO_GO = "NO-GO"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskVerdict:
+    """The comparison of one task."""
+
+    task: str
+    tier: Tier
+    baseline: float | None
+    """Accuracy, fraction of 1; None where there is none."""
+    candidate: float | None
+    num_items: int
+    num_lost: int
+    """Items that the baseline answered rightly and the candidate did not."""
+    num_won: int
+    """The other way round."""
+    difference: float | None
+    """Candidate minus baseline."""
+    low: float | None
+    """One-sided lower bound of the difference (Tango)."""
+    high: float | None
+    """One-sided upper bound."""
+    margin: float
+    decision: Decision
+    reason: ReasonCode
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flip:
+    """One item that the arms answered differently."""
+
+    task: str
+    doc_id: int
+    prompt: str
+    target: str
+    baseline: str
+    candidate: str
+    lost: bool
+    """Whether the candidate is the one that is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The answer to the question that harness is for."""
+
+    decision: Decision
+    reason_codes: tuple[ReasonCode, ...]
+    summary: str
+    """One sentence with the evidence that decided."""
+    model: str
+    scheme: str
+    suite: str
+    tasks: tuple[TaskVerdict, ...]
+    flips: tuple[Flip, ...]
+    """At most 50, lost ones first."""
+    flip_rate: float | None
+    """Over all items of all tasks."""
+    pooled_difference: float | None
+    scope: tuple[str, ...]
+    """What the verdict holds for, and what was declared and not exercised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """A scorecard with the samples behind it."""
+
+    scorecard: Scorecard
+    samples: Mapping[str, tuple[Sample, ...]]
+    """By task, in the order of the task's items."""

@@ -1,0 +1,203 @@
+"""Every way a run can end without GO, and the exit code of each.
+
+* HarnessError                 one clear line, no traceback
+  + UsageError            2    wrong usage, recipe, input or prerequisite; nothing ran
+    - RecipeError              a recipe or a rule in it
+    - ModelError               the model's files
+    - DataError                the calibration data
+    - SuiteError               the suite, its tasks or its margins
+    - PrerequisiteError        this machine lacks something
+    - RunDirectoryError        the run directory is in use, or is not one
+    - IncomparableError        two arms that may not be compared
+  + StageError            3    a stage failed; the run directory can be resumed
+    - CorruptWeightError       a weight that holds NaN or infinity, or a file that ends early
+    - DiskFullError            no space left while writing
+    - EngineError              the server or the model in it failed
+    - ScoringError             lm-eval failed, or its answers are incomplete
+  + RejectedError         4    the model or its checkpoint failed a check: NO-GO without a score
+
+A failed comparison is no exception: it is a Verdict.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process returns; scripts rely on these numbers."""
+
+    GO = 0
+    BUG = 1
+    USAGE = 2
+    STAGE_FAILED = 3
+    NO_GO = 4
+    INCONCLUSIVE = 5
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class ReasonCode(StrEnum):
+    """Stable names for why a run ended as it did; this is the only list of them."""
+
+    NON_INFERIOR = "non-inferior"
+    """Every critical task is proven to be within its margin."""
+    TASK_INFERIOR = "task-inferior"
+    """A critical task is proven to have lost more than its margin."""
+    NOT_ENOUGH_EVIDENCE = "not-enough-evidence"
+    """The interval of a critical task's difference reaches past its margin on both sides."""
+    SCORE_MISSING = "score-missing"
+    """A critical task has no score, or fewer answers than the suite asks for."""
+    REQUEST_ERRORS = "request-errors"
+    """Requests failed, so that some answers are unknown."""
+    TRUNCATED_ANSWERS = "truncated-answers"
+    """More answers hit the output budget than the suite tolerates."""
+    BASELINE_TOO_WEAK = "baseline-too-weak"
+    """The baseline answers no better than chance, so that a comparison shows nothing."""
+    VERIFY_SKIPPED = "verify-skipped"
+    """The run was told not to verify the checkpoint; it can never end GO."""
+    NUMERICS_NOT_EXERCISED = "numerics-not-exercised"
+    """The checkpoint declares arithmetic that the deployment did not compute."""
+    NO_EXPERT_OBSERVED = "no-expert-observed"
+    """Calibration saw no token reach any expert of a layer."""
+    QUANTIZER_NOT_OBSERVED = "quantizer-not-observed"
+    """Calibration never saw the input of a layer that is to be quantized."""
+    INTEGRITY_FAILED = "integrity-failed"
+    """The checkpoint's files contradict themselves or each other."""
+    SCALE_MISSING = "scale-missing"
+    """The engine met a quantized layer without one of its scales."""
+    NON_FINITE_WEIGHT = "non-finite-weight"
+    """A weight of the source model is NaN or infinite."""
+    TRUNCATED_FILE = "truncated-file"
+    """A safetensors file is shorter than its header says."""
+    DISK_FULL = "disk-full"
+    """No space was left while writing."""
+    OUT_OF_MEMORY = "out-of-memory"
+    """The device or the host had no memory left."""
+    ENGINE_FAILED = "engine-failed"
+    """The engine could not load or run the checkpoint."""
+    SCORING_FAILED = "scoring-failed"
+    """lm-eval failed."""
+    READ_BACK_MISMATCH = "read-back-mismatch"
+    """What was written differs from what was meant."""
+    BAD_USAGE = "bad-usage"
+    """An argument is wrong."""
+    BAD_RECIPE = "bad-recipe"
+    """The recipe, or a rule in it, is wrong."""
+    RULE_MATCHES_NOTHING = "rule-matches-nothing"
+    """A rule of the recipe matches no quantizer of the model."""
+    RULE_MATCHES_SOME_EXPERTS = "rule-matches-some-experts"
+    """A rule of the recipe matches some experts of a layer and not others."""
+    BAD_MODEL = "bad-model"
+    """The model is unknown, or its files are no checkpoint that can be read."""
+    BAD_CALIBRATION_DATA = "bad-calibration-data"
+    """The calibration data is missing, empty or malformed."""
+    BAD_SUITE = "bad-suite"
+    """The suite names a task that does not exist, or is malformed."""
+    MARGIN_UNREACHABLE = "margin-unreachable"
+    """A margin is too tight for the number of items: no candidate could get GO."""
+    PREREQUISITE_MISSING = "prerequisite-missing"
+    """This machine lacks something that a later stage needs."""
+    RUN_DIRECTORY_BUSY = "run-directory-busy"
+    """Another run works in this directory."""
+    INCOMPARABLE = "incomparable"
+    """The two arms did not answer the same questions under the same conditions."""
+
+
+class HarnessError(Exception):
+    """An ending that is not a bug: prints one line and returns `exit_code`."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+    retryable: ClassVar[bool] = False
+    default_reason: ClassVar[ReasonCode] = ReasonCode.BAD_USAGE
+
+    def __init__(self, message: str, *, reason: ReasonCode | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or self.default_reason
+
+
+class UsageError(HarnessError):
+    """Wrong usage, recipe, input or prerequisite; nothing ran and nothing was written."""
+
+    exit_code = ExitCode.USAGE
+
+
+class RecipeError(UsageError):
+    """A recipe, or a rule in it, is wrong or does not fit the model."""
+
+    default_reason = ReasonCode.BAD_RECIPE
+
+
+class ModelError(UsageError):
+    """The model cannot be found or its files cannot be read as a checkpoint."""
+
+    default_reason = ReasonCode.BAD_MODEL
+
+
+class DataError(UsageError):
+    """The calibration data is missing, empty or malformed."""
+
+    default_reason = ReasonCode.BAD_CALIBRATION_DATA
+
+
+class SuiteError(UsageError):
+    """The suite is malformed, names an unknown task, or has a margin that cannot be met."""
+
+    default_reason = ReasonCode.BAD_SUITE
+
+
+class PrerequisiteError(UsageError):
+    """This machine lacks something that a stage needs."""
+
+    default_reason = ReasonCode.PREREQUISITE_MISSING
+
+
+class RunDirectoryError(UsageError):
+    """The run directory is in use by another run, or holds something else."""
+
+    default_reason = ReasonCode.RUN_DIRECTORY_BUSY
+
+
+class IncomparableError(UsageError):
+    """Two scorecards that may not be compared, with the difference named."""
+
+    default_reason = ReasonCode.INCOMPARABLE
+
+
+class StageError(HarnessError):
+    """A stage failed; typing the command again resumes the run."""
+
+    exit_code = ExitCode.STAGE_FAILED
+
+
+class CorruptWeightError(StageError):
+    """A source weight holds NaN or infinity, or its file ends early."""
+
+    default_reason = ReasonCode.NON_FINITE_WEIGHT
+
+
+class DiskFullError(StageError):
+    """No space was left while writing."""
+
+    retryable = True
+    default_reason = ReasonCode.DISK_FULL
+
+
+class EngineError(StageError):
+    """The engine could not load or run the checkpoint."""
+
+    retryable = True
+    default_reason = ReasonCode.ENGINE_FAILED
+
+
+class ScoringError(StageError):
+    """lm-eval failed, or its answers are incomplete."""
+
+    retryable = True
+    default_reason = ReasonCode.SCORING_FAILED
+
+
+class RejectedError(HarnessError):
+    """The model or its checkpoint failed a check before it could be scored: NO-GO."""
+
+    exit_code = ExitCode.NO_GO
+    default_reason = ReasonCode.INTEGRITY_FAILED
