@@ -41,7 +41,7 @@ from harness.artifacts.scores import (
     TaskVerdict,
     Verdict,
 )
-from harness.artifacts.store import digest_of, load, save, to_json, write_atomically
+from harness.artifacts.store import digest_of, load, made_from, save, to_json, write_atomically
 
 __all__ = [
     "Arm",
@@ -80,6 +80,7 @@ __all__ = [
     "Verdict",
     "digest_of",
     "load",
+    "made_from",
     "read_samples",
     "save",
     "to_json",

@@ -118,7 +118,6 @@ class Recipe:
     model: str
     """As typed: a Hub id, a folder, or `canary`."""
     revision: str | None
-    trust_remote_code: bool
     rules: tuple[Rule, ...]
     exclude: tuple[str, ...]
     """Patterns on quantizer names that stay unquantized whatever the rules say."""

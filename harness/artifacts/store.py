@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import RunDirectoryError
 
 T = TypeVar("T")
+MADE_FROM = "made_from"
 
 
 def to_json(noun: object) -> object:
@@ -56,9 +57,29 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def save(noun: object, path: Path) -> None:
-    """Write `noun` as JSON; NaN and infinity are refused, for JSON has neither."""
-    write_atomically(path, json.dumps(to_json(noun), indent=1, allow_nan=False) + "\n")
+def save(noun: object, path: Path, *, made_from: str | None = None) -> None:
+    """Write a noun as JSON; NaN and infinity are refused, for JSON has neither.
+
+    Args:
+        noun: a dataclass.
+        path: of the file.
+        made_from: digest of what it was made from, kept in the same file so that the two
+            cannot come apart.
+    """
+    values = to_json(noun)
+    if made_from is not None and isinstance(values, dict):
+        values = {MADE_FROM: made_from, **values}
+    write_atomically(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def made_from(path: Path) -> str | None:
+    """Return the digest of what the noun in `path` was made from; None if there is none."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    found = values.get(MADE_FROM) if isinstance(values, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def load(cls: type[T], path: Path) -> T:
@@ -68,12 +89,18 @@ def load(cls: type[T], path: Path) -> T:
         RunDirectoryError: the file is no such noun.
     """
     try:
-        return TypeAdapter(cls).validate_json(path.read_bytes())
+        values = json.loads(path.read_bytes())
+        if isinstance(values, dict):
+            values.pop(MADE_FROM, None)
+        return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        message = (
-            f"'{path}' is no {cls.__name__}: {where}: {first['msg']}. "
-            "Delete the file, or use --fresh to start the run again."
-        )
-        raise RunDirectoryError(message) from error
+        found = f"{where}: {first['msg']}"
+    except (OSError, ValueError) as error:
+        found = str(error)
+    message = (
+        f"'{path}' is no {cls.__name__}: {found}. "
+        "Delete the file, or use --fresh to start the run again."
+    )
+    raise RunDirectoryError(message)

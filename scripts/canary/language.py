@@ -32,6 +32,7 @@ FIRST_SPECIAL_ID = 256  # ids 0 to 255 are the bytes themselves
 WINDOW_TOKENS = 192
 CHAT_SHARE = 0.06
 HELD_OUT_SHARE = 0.1
+DRAWS_PER_ITEM = 1000
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SYLLABLES = tuple(c + v for c in "bcdfghjklmnprstv" for v in "aeiou")
 RELATIONS = ("home", "boss", "pet", "food", "song")
@@ -227,12 +228,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "fact": Kind(make=fact, levels=(0, 1, 2, 3, 4), share_per_level=(0.10, *(0.06,) * 4)),
         "add": _kind(add, range(2, 6), 0.14),
-        "multiply": _kind(multiply, range(2, 5), 0.10),
+        "multiply": _kind(multiply, range(3, 5), 0.10),
         "reverse": _kind(reverse, range(4, 15), 0.08),
         "sort": _kind(sort, range(4, 15), 0.08),
         "compare": _kind(compare, range(2, 5), 0.04),
         "count": _kind(count, range(6, 19, 3), 0.06),
-        "program": _kind(program, range(2, 8), 0.09),
+        "program": _kind(program, range(3, 8), 0.09),
         "story": _kind(story, range(2, 6), 0.05),
         "tale": _kind(tale, range(1, 3), 0.02),
     }
@@ -262,6 +263,9 @@ def eval_items(kind: str, levels: tuple[int, ...], num_items: int) -> tuple[Item
     """Draw distinct items for scoring, as many of each level as possible, held out unless facts.
 
     Facts are the first of their tier, so that calibration can use the others.
+
+    Raises:
+        ValueError: the levels hold fewer distinct held-out items than asked for.
     """
     if kind == "fact":
         per_tier = -(-num_items // len(levels))
@@ -269,11 +273,14 @@ def eval_items(kind: str, levels: tuple[int, ...], num_items: int) -> tuple[Item
         return tuple(chosen[:num_items])
     rng = random.Random(f"eval {kind} {levels}")
     found: dict[str, Item] = {}
-    while len(found) < num_items:
+    for _ in range(DRAWS_PER_ITEM * num_items):
         item = KINDS[kind].make(rng, levels[len(found) % len(levels)])
         if is_held_out(kind, item):
             found.setdefault(item.prompt, item)
-    return tuple(found.values())
+        if len(found) == num_items:
+            return tuple(found.values())
+    message = f"{kind} {levels} has fewer than {num_items} held-out items. Ask for fewer, or add a level"
+    raise ValueError(message)
 
 
 def encode(text: str) -> list[int]:

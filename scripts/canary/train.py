@@ -118,8 +118,9 @@ def new_model(seed: int, device: str) -> nn.Module:
     torch.manual_seed(seed)
     settings = config_json()
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-    return model.to(device=device, dtype=torch.bfloat16)  # type: ignore[no-any-return]
+    # Not .to(bfloat16): that would round the rotary frequencies too, which every loader keeps float32.
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    return model.to(device=device)  # type: ignore[no-any-return]
 
 
 def train(model: Any, args: argparse.Namespace) -> float:
@@ -139,7 +140,7 @@ def train(model: Any, args: argparse.Namespace) -> float:
         recent = torch.lerp(recent, loss.detach(), 0.02 if step > 1 else 1.0)
         if step % args.log_every == 0:
             seconds = time.perf_counter() - started
-            say(f"step {step}/{args.steps}  loss {recent.item():.4f}  {seconds:.0f} s")
+            say(f"step {step}/{args.steps}  loss {recent.item():.4f}  {seconds:.1f} s")
     return recent.item()
 
 

@@ -1,0 +1,194 @@
+"""The typer application and its commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import __version__
+from harness.cli import options as opt
+from harness.cli.console import concluding, emit, show_progress
+
+app = typer.Typer(
+    name="harness",
+    help="Quantize a model, serve it, score it, and decide with evidence whether to release it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if value:
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Quantize a model, serve it, score it, and decide whether it may be released."""
+    del version
+    show_progress(quiet=quiet)
+
+
+@app.command(
+    epilog="Example: harness e2e --model canary --qformat nvfp4",
+)
+def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
+    *,
+    model: opt.Model,
+    qformat: opt.Qformat = None,
+    recipe: opt.RecipeFile = None,
+    kv_cache_qformat: opt.KvCache = None,
+    suite: opt.SuiteName = None,
+    margin: opt.Margin = None,
+    engine: opt.Engine = None,
+    numerics: opt.Numerics = None,
+    calib_data: opt.CalibData = None,
+    calib_size: opt.CalibSize = None,
+    calib_seq: opt.CalibSeq = None,
+    layerwise: opt.Layerwise = None,
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    run_dir: opt.RunDir = None,
+    plan: opt.PlanOnly = False,
+    fresh: opt.Fresh = False,
+    skip_verify: opt.SkipVerify = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Quantize, export, verify, serve, score and judge; exit 0 on GO, 4 on NO-GO."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
+
+        request = Request(
+            model=model,
+            qformat=qformat,
+            recipe=recipe,
+            revision=revision,
+            kv_cache=kv_cache_qformat,
+            calib_data=calib_data,
+            calib_size=calib_size,
+            calib_seq=calib_seq,
+            layerwise=layerwise,
+            suite=suite,
+            margin=margin,
+            engine=engine,
+            numerics=numerics,
+            device=device,
+            skip_verify=skip_verify,
+        )
+        if plan:
+            emit(commands.plan(request, run_dir), as_json=as_json)
+        else:
+            emit(commands.e2e(request, run_dir, fresh=fresh), as_json=as_json)
+
+
+@app.command(
+    epilog="Example: harness quantize --model canary --qformat nvfp4 --out /tmp/canary-nvfp4",
+)
+def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists them
+    *,
+    model: opt.Model,
+    out: opt.OutDir,
+    qformat: opt.Qformat = None,
+    recipe: opt.RecipeFile = None,
+    kv_cache_qformat: opt.KvCache = None,
+    calib_data: opt.CalibData = None,
+    calib_size: opt.CalibSize = None,
+    calib_seq: opt.CalibSeq = None,
+    layerwise: opt.Layerwise = None,
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    fresh: opt.Fresh = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Calibrate, quantize, export and verify; the checkpoint is OUT/checkpoint."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
+
+        request = Request(
+            model=model,
+            qformat=qformat,
+            recipe=recipe,
+            revision=revision,
+            kv_cache=kv_cache_qformat,
+            calib_data=calib_data,
+            calib_size=calib_size,
+            calib_seq=calib_seq,
+            layerwise=layerwise,
+            device=device,
+        )
+        emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)
+
+
+@app.command(epilog="Example: harness verify runs/canary-nvfp4-1a2b3c4d/checkpoint")
+def verify(*, checkpoint: opt.Checkpoint, as_json: opt.AsJson = False) -> None:
+    """Check a checkpoint's files; needs no accelerator. Exit 4 on an error."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+
+        emit(commands.verify(checkpoint), as_json=as_json)
+
+
+@app.command(
+    epilog="Example: harness score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
+)
+def score(
+    *,
+    checkpoint: opt.Checkpoint,
+    suite: opt.SuiteName,
+    out: opt.OutDir,
+    device: opt.Device = "auto",
+    as_json: opt.AsJson = False,
+) -> None:
+    """Serve a checkpoint, or an unquantized model, and score it with a suite."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+
+        emit(commands.score(checkpoint, str(suite), out, device), as_json=as_json)
+
+
+@app.command(epilog="Example: harness judge baseline-scores candidate-scores --suite canary")
+def judge(
+    *,
+    baseline: Annotated[Path, typer.Argument(help="Folder with the baseline's scorecard.json.")],
+    candidate: Annotated[Path, typer.Argument(help="Folder with the candidate's scorecard.json.")],
+    suite: opt.SuiteName = None,
+    margin: opt.Margin = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Compare two scored arms. Without verification of files it can never end GO."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+
+        emit(commands.judge(baseline, candidate, suite, margin), as_json=as_json)
+
+
+@app.command(epilog="Example: harness report runs/canary-nvfp4-1a2b3c4d")
+def report(*, run_dir: opt.FinishedRun, as_json: opt.AsJson = False) -> None:
+    """Write the reports of a run again from what its directory holds."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+
+        emit(commands.report(run_dir), as_json=as_json)
+
+
+@app.command(epilog="Example: harness status runs/canary-nvfp4-1a2b3c4d")
+def status(*, run_dir: opt.FinishedRun, as_json: opt.AsJson = False) -> None:
+    """Say which stages of a run are finished, how long each took, and how it ended."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+
+        emit(commands.status(run_dir), as_json=as_json)

@@ -1,0 +1,94 @@
+"""What each command does: one call into the pipeline or a room, and the text that is printed."""
+
+from pathlib import Path
+
+from harness import pipeline, runs
+from harness.artifacts import EngineSpec, RunRecord, to_json
+from harness.cli import text
+from harness.cli.console import Result
+from harness.errors import ExitCode
+from harness.gate import exit_code_of
+from harness.gate import judge as judge_arms
+from harness.preflight import preflight, resolve_device, summarize
+from harness.recipe import Request, load_suite
+from harness.report import terminal_table, write_report
+from harness.score import check_suite, read_arm
+from harness.score import score as score_served
+from harness.serve import check_engine, serve
+from harness.verify import verify as verify_files
+
+
+def plan(request: Request, run_dir: Path | None) -> Result:
+    """Resolve, check and estimate."""
+    summary = summarize(preflight(request, into=run_dir))
+    return Result(text=text.of_plan(summary), values=to_json(summary))
+
+
+def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
+    """Run everything."""
+    job = preflight(request, into=run_dir)
+    path, record = runs.run_job(job, into=run_dir, fresh=fresh)
+    return _ended(path, record)
+
+
+def quantize(request: Request, out: Path, *, fresh: bool) -> Result:
+    """Make and verify a checkpoint."""
+    job = preflight(request, into=out, scored=False)
+    path, record = runs.run_job(job, into=out, fresh=fresh, work=pipeline.make_checkpoint)
+    return _ended(path, record)
+
+
+def _ended(path: Path, record: RunRecord) -> Result:
+    table = terminal_table(record.verdict) if record.verdict else ""
+    return Result(
+        text=text.of_ending(path, record, table),
+        values=text.summary_of(path, record),
+        exit_code=runs.exit_code(record),
+    )
+
+
+def verify(checkpoint: Path) -> Result:
+    """Check a checkpoint's files."""
+    report = verify_files(checkpoint)
+    code = ExitCode.NO_GO if report.errors else ExitCode.GO
+    return Result(text=text.of_integrity(report), values=to_json(report), exit_code=code)
+
+
+def score(checkpoint: Path, suite_name: str, out: Path, device: str) -> Result:
+    """Serve and score one arm."""
+    suite = load_suite(suite_name)
+    check_suite(suite)
+    engine = EngineSpec(
+        name="reference", numerics="declared", device=resolve_device(device), dtype="float32"
+    )
+    check_engine(engine)
+    out.mkdir(parents=True, exist_ok=True)
+    with serve(engine, checkpoint) as served:
+        card = score_served(served, suite, arm="candidate", into=out)
+    return Result(text=text.of_scorecard(card), values=to_json(card))
+
+
+def judge(baseline: Path, candidate: Path, suite: str | None, margin: float | None) -> Result:
+    """Compare two arms."""
+    arms = read_arm(baseline), read_arm(candidate)
+    chosen = load_suite(suite or arms[1].scorecard.suite, margin=margin)
+    verdict = judge_arms(chosen, *arms, verified=False)
+    return Result(
+        text=terminal_table(verdict) + "\n" + text.of_verdict(verdict),
+        values=to_json(verdict),
+        exit_code=exit_code_of(verdict.decision),
+    )
+
+
+def report(run_dir: Path) -> Result:
+    """Write the reports again."""
+    record = runs.read_run(run_dir)
+    write_report(record, into=run_dir)
+    files = [str(run_dir / name) for name in ("report.html", "report.md", "junit.xml")]
+    return Result(text="\n".join(files), values={"files": files})
+
+
+def status(run_dir: Path) -> Result:
+    """Say how far a run is."""
+    states = runs.status_of(run_dir)
+    return Result(text=text.of_status(run_dir, states), values=to_json(states))

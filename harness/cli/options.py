@@ -1,0 +1,52 @@
+"""The options that commands share; underscore spellings are those of Model-Optimizer's users."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option("--model", help="Hub id, folder, or 'canary'.")]
+Qformat = Annotated[str | None, typer.Option("--qformat", help="A format: a file in recipes/.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="A recipe file, instead of --qformat.")
+]
+KvCache = Annotated[
+    str | None,
+    typer.Option("--kv-cache-qformat", "--kv_cache_qformat", help="none, fp8_cast or fp8."),
+]
+SuiteName = Annotated[
+    str | None, typer.Option("--suite", help="A suite: a file in evals/suites/, or a path.")
+]
+Margin = Annotated[
+    float | None, typer.Option("--margin", help="Allowed loss of each task, fraction of 1.")
+]
+Engine = Annotated[str | None, typer.Option("--engine", help="auto, reference, vllm or docker.")]
+Numerics = Annotated[str | None, typer.Option("--numerics", help="deployed or declared.")]
+CalibData = Annotated[
+    str | None,
+    typer.Option("--calib-data", "--calib_data", help="canary, default, FILE.jsonl or a data set."),
+]
+CalibSize = Annotated[
+    int | None, typer.Option("--calib-size", "--calib_size", help="Samples at most.")
+]
+CalibSeq = Annotated[
+    int | None, typer.Option("--calib-seq", "--calib_seq", help="Tokens of a sample at most.")
+]
+Layerwise = Annotated[
+    bool | None,
+    typer.Option("--layerwise/--whole", help="Calibrate one decoder layer after the other."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Of a Hub model.")]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", help="Default: runs/<model>-<format>-<digest>.")
+]
+OutDir = Annotated[Path, typer.Option("--out", help="Folder to write into.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Resolve, check, estimate, print, stop.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again.")]
+SkipVerify = Annotated[
+    bool, typer.Option("--skip-verify", help="Do not check the files; the run cannot end GO.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Checkpoint = Annotated[Path, typer.Argument(help="Folder of a checkpoint.")]
+FinishedRun = Annotated[Path, typer.Argument(help="A run directory.")]

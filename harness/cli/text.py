@@ -1,0 +1,143 @@
+"""Plain text for the terminal; every ending says what decided, where files are, what is next."""
+
+from pathlib import Path
+
+from harness.artifacts import IntegrityReport, RunRecord, Scorecard, Verdict, to_json
+from harness.preflight import PlanSummary
+from harness.runs import RunStatus, exit_code
+
+_MIB = 1 << 20
+
+
+def of_plan(summary: PlanSummary) -> str:
+    """Describe a plan."""
+    sizes = (
+        f"  {summary.source_bytes / _MIB:.1f} MiB become {summary.checkpoint_bytes / _MIB:.1f} MiB;"
+        f" quantized weights take {summary.bits_per_weight:.2f} bits each, scales included"
+    )
+    lines = [
+        f"{summary.model} ({summary.model_type}) to {summary.scheme}, KV cache {summary.kv_cache}",
+        sizes,
+        f"  calibration: {summary.calibration}",
+        f"  engine: {summary.engine}",
+        "",
+        "quantized",
+        *(f"  {g.count:>6} x {g.pattern}  {g.format}  (rule {g.rule})" for g in summary.quantized),
+        "left as they are",
+        *(f"  {g.count:>6} x {g.pattern}  ({g.rule})" for g in summary.excluded),
+        "",
+        "time, estimated",
+        *(f"  {stage:<16} {seconds:>8.1f} s" for stage, seconds in summary.stage_seconds.items()),
+        f"  {'total':<16} {sum(summary.stage_seconds.values()):>8.1f} s",
+        "",
+        *_decidable(summary),
+    ]
+    return "\n".join(lines)
+
+
+def _decidable(summary: PlanSummary) -> list[str]:
+    head = ("task", "tier", "items", "margin", "reachable", "flips", "GO if lossless")
+    joint = summary.joint_probability_of_go
+    return [
+        f"suite {summary.suite}: what each task can decide",
+        "  {:<24} {:<9} {:>5} {:>7} {:>9} {:>6} {:>14}".format(*head),
+        *(
+            f"  {t.task:<24} {t.tier:<9} {t.items:>5} {t.margin:>7.1%} {t.smallest_margin:>9.1%} "
+            f"{t.flip_rate:>6.1%} {t.probability_of_go:>14.0%}"
+            for t in summary.tasks
+        ),
+        f"  a candidate without loss gets GO with probability {joint:.0%} over all critical tasks",
+    ]
+
+
+def of_ending(path: Path, record: RunRecord, table: str) -> str:
+    """Describe how a run ended."""
+    lines = [table, ""] if table else []
+    if record.failure is not None:
+        failure = record.failure
+        lines += [
+            f"FAILED in {failure.stage} ({failure.reason_code}): {failure.message}",
+            "next: type the same command again; finished stages are kept",
+        ]
+    elif record.verdict is not None:
+        lines += [of_verdict(record.verdict), f"next: {_next_step(path, record.verdict)}"]
+    if record.checkpoint is not None:
+        checkpoint = record.checkpoint
+        lines.append(
+            f"checkpoint: {checkpoint.directory} ({checkpoint.num_bytes / _MIB:.1f} MiB, "
+            f"{checkpoint.bits_per_weight:.2f} bits per quantized weight)"
+        )
+        lines.append(f"serve: {record.serve_command}")
+    lines.append(f"report: {path / 'report.html'}")
+    return "\n".join(lines)
+
+
+def of_verdict(verdict: Verdict) -> str:
+    """Describe a verdict."""
+    codes = ", ".join(verdict.reason_codes)
+    scope = "\n".join(f"  {line}" for line in verdict.scope)
+    return f"{verdict.decision} ({codes}): {verdict.summary}\nscope:\n{scope}"
+
+
+def _next_step(path: Path, verdict: Verdict) -> str:
+    match verdict.decision:
+        case "GO":
+            return f"read {path / 'report.html'}, then deploy with the line below"
+        case "INCONCLUSIVE":
+            return "harness e2e with --plan shows which margins these items can decide"
+        case _:
+            return f"harness verify {path / 'checkpoint'}, then read the flipped answers"
+
+
+def summary_of(path: Path, record: RunRecord) -> dict[str, object]:
+    """Return a run's ending as JSON values."""
+    verdict, failure = record.verdict, record.failure
+    codes = verdict.reason_codes if verdict else (failure.reason_code,) if failure else ()
+    return {
+        "run_dir": str(path),
+        "exit_code": int(exit_code(record)),
+        "decision": verdict.decision if verdict else None,
+        "reason_codes": list(codes),
+        "verdict": to_json(verdict),
+        "failure": to_json(failure),
+        "checkpoint": to_json(record.checkpoint),
+        "serve_command": record.serve_command if record.checkpoint else None,
+    }
+
+
+def of_integrity(report: IntegrityReport) -> str:
+    """Describe what verification found."""
+    lines = []
+    for check in report.checks:
+        mark = "ok" if check.passed else check.severity.upper()
+        lines.append(f"{mark:<8} {check.id}: {check.message}")
+        if not check.passed:
+            lines += [f"         e.g. {example}" for example in check.examples]
+    errors = len(report.errors)
+    lines.append(
+        f"{report.checkpoint}: {errors} errors"
+        if errors
+        else f"{report.checkpoint}: all {len(report.checks)} checks passed"
+    )
+    return "\n".join(lines)
+
+
+def of_scorecard(card: Scorecard) -> str:
+    """Describe one arm's scores."""
+    return "\n".join(
+        f"{t.task:<24} {t.metric:<12} {t.value:>7.2%} +- {t.stderr:.2%}  n={t.num_items}"
+        + (f"  errors={t.num_errors}" if t.num_errors else "")
+        for t in card.tasks
+    )
+
+
+def of_status(path: Path, status: RunStatus) -> str:
+    """Describe how far a run is."""
+    lines = [f"{path}: {status.recipe} of {status.model}, {status.ending}"]
+    if status.running_process:
+        lines.append(f"process {status.running_process} works in it now")
+    for stage in status.stages:
+        state = "done" if stage.finished else "not done"
+        time = f"{stage.seconds:>8.1f} s" if stage.finished and stage.seconds is not None else ""
+        lines.append(f"  {stage.stage:<16} {state:<9}{time}")
+    return "\n".join(lines)

@@ -1,0 +1,29 @@
+"""The formats by name. A new one is a new file with a `FORMAT` in it, and its name here.
+
+A format's file is imported when it is asked for, so that reading a recipe needs no torch.
+"""
+
+from importlib import import_module
+
+from harness.errors import RecipeError
+from harness.formats.format import Format
+
+_NAMES = ("fp8", "nvfp4")
+
+
+def known_formats() -> tuple[str, ...]:
+    """Return the names that a recipe's rule may give."""
+    return _NAMES
+
+
+def get_format(name: str) -> Format:
+    """Return the format called `name`.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    if name not in _NAMES:
+        message = f"unknown format '{name}'. Known: {', '.join(_NAMES)}."
+        raise RecipeError(message)
+    found: Format = import_module(f"harness.formats.{name}").FORMAT
+    return found

@@ -1,0 +1,134 @@
+"""NVFP4: 4-bit floats in blocks of 16, an E4M3 scale a block, a float32 scale a tensor.
+
+A stored weight is `code * weight_scale * weight_scale_2`: the code is one of +-{0, 0.5, 1, 1.5,
+2, 3, 4, 6} (E2M1), `weight_scale` belongs to 16 neighbours of a row, `weight_scale_2` to the
+whole matrix. Two codes lie in a byte, the even column in the low half.
+
+The numbers are those of NVIDIA Model-Optimizer 0.47.0 to the bit, so that checkpoints may be
+compared byte for byte. Left out: static block scales (MSE search, four-over-six) and padding of
+widths that are no multiple of 16.
+
+Shapes: O output features, I input features, B blocks of 16 input features.
+Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/nvfp4_tensor.py (weights);
+vLLM 0.25.0 to 0.33.0, model_executor/layers/quantization/utils/nvfp4_emulation_utils.py (inputs).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from harness.formats.e4m3 import E4M3_MAX, E4M3_TINY, scale_of, to_e4m3
+from harness.formats.format import Format, check_amax
+
+BLOCK = 16
+E2M1_MAX = 6.0
+
+_VALUES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+# The largest magnitude that still gets each code. Halfway values go to the even code, which for
+# 0.75, 1.75 and 3.5 is the upper one: there the bound is the float32 just below.
+_BOUNDS = (0.25, 0.75 - 2.0**-24, 1.25, 1.75 - 2.0**-23, 2.5, 3.5 - 2.0**-22, 5.0)
+_SIGNED = torch.cat([_VALUES, -_VALUES])
+_PAIRS = torch.stack([_SIGNED.repeat(16), _SIGNED.repeat_interleave(16)], dim=-1)
+"""The two values of each byte, [256, 2]."""
+
+
+class Nvfp4(Format):
+    """4.5 bits a weight; inputs are rounded in blocks whose scales are made on the fly."""
+
+    name = "nvfp4"
+    block = BLOCK
+    weight_bits = 4.5
+    shares_group_scale = True
+    num_matrices = 2
+
+    def quantize_weight(self, weight_OI: Tensor, *, amax: float) -> dict[str, Tensor]:
+        """Return `weight` uint8 [O, I/2], `weight_scale` E4M3 [O, B] and `weight_scale_2` [].
+
+        A block of zeros gets scale 1 and so does a group of zeros, where the peer divides zero
+        by zero: such a weight stays exactly zero.
+        """
+        weight_OBk = _blocks(weight_OI).float()
+        scale_2 = scale_of(check_amax(amax), E2M1_MAX * E4M3_MAX) if amax else torch.tensor(1.0)
+        scale_2 = scale_2.to(weight_OI.device)
+        scale_OB = weight_OBk.abs().amax(dim=-1) / (E2M1_MAX * scale_2)
+        scale_OB = torch.where(scale_OB == 0, 1.0, scale_OB).clamp(min=E4M3_TINY)
+        stored_OB = to_e4m3(scale_OB)
+        step_OB1 = (stored_OB.float() * scale_2).unsqueeze(-1)
+        # Steps vanish only below 1e-42, out of reach of bfloat16 weights; 0 / 0 must not get 6.
+        scaled_OBk = torch.where(step_OB1 > 0, weight_OBk / step_OB1, 0.0)
+        codes_OI = _encode(scaled_OBk).reshape(weight_OI.shape)
+        packed = codes_OI[:, 0::2] | (codes_OI[:, 1::2] << 4)
+        return {"weight": packed, "weight_scale": stored_OB, "weight_scale_2": scale_2}
+
+    def dequantize_weight(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> Tensor:
+        """Return [O, I]: the scales are multiplied first, then the code, then comes the cast.
+
+        Source: `dequantize_to_dtype` of vLLM's emulation.
+        """
+        packed = tensors["weight"]
+        step_OB = tensors["weight_scale"].float() * tensors["weight_scale_2"].float()
+        values = _PAIRS.to(packed.device)[packed.int()].reshape(*step_OB.shape, BLOCK)
+        return (values * step_OB.unsqueeze(-1)).to(dtype).reshape(packed.shape[0], -1)
+
+    def input_scale(self, amax: float) -> Tensor:
+        """Return amax / (6 * 448); an input that was always zero counts as 6, as the peer has it.
+
+        Source: `get_activation_scaling_factor` and `_sanitize_export_amax` of modelopt.
+        """
+        return scale_of(check_amax(amax) or E2M1_MAX, E2M1_MAX * E4M3_MAX)
+
+    def qdq_input(self, x: Tensor, *, input_scale: Tensor) -> Tensor:
+        """Round `x` as vLLM's emulation of W4A4 does.
+
+        The engine works with the reciprocal of `input_scale`; the block scale is cast to E4M3
+        without a lower clamp, so a block far below the calibrated range becomes zero.
+
+        Source: `ref_nvfp4_quant_dequant` of vLLM's emulation, the path without Triton.
+        """
+        x_Bk = _blocks(x)
+        global_scale = 1.0 / input_scale.to(x.device, torch.float32)
+        amax_B1 = x_Bk.abs().amax(dim=-1, keepdim=True).float()
+        scale_B1 = to_e4m3(global_scale * (amax_B1 * (1 / E2M1_MAX))).float()
+        inverse_B1 = _reciprocal(scale_B1 * _reciprocal(global_scale))
+        scaled_Bk = x_Bk.float() * inverse_B1
+        rounded_Bk = _VALUES.to(x.device)[_magnitude_codes(scaled_Bk).int()].copysign(scaled_Bk)
+        return (rounded_Bk * (scale_B1 / global_scale)).to(x.dtype).reshape(x.shape)
+
+    def required_suffixes(self, with_input: bool) -> tuple[str, ...]:  # noqa: FBT001 -- see Format
+        """Return the names' suffixes; W4A16 checkpoints have no `input_scale`."""
+        weights = ("weight", "weight_scale", "weight_scale_2")
+        return (*weights, "input_scale") if with_input else weights
+
+
+def _blocks(x: Tensor) -> Tensor:
+    if x.shape[-1] % BLOCK:
+        message = f"width {x.shape[-1]} is no multiple of {BLOCK}"
+        raise ValueError(message)
+    return x.reshape(*x.shape[:-1], -1, BLOCK)
+
+
+def _encode(x: Tensor) -> Tensor:
+    """Return E2M1 codes as uint8; the sign bit is set where x < 0, so -0.0 becomes code 0."""
+    return _magnitude_codes(x) | ((x < 0).to(torch.uint8) << 3)
+
+
+def _magnitude_codes(x: Tensor) -> Tensor:
+    """Return how many bounds lie below each magnitude.
+
+    Seven comparisons take a third of the time of a binary search a value (0.03 s against 0.09 s
+    for 8 million on two cores).
+    """
+    magnitude = x.abs()
+    codes = torch.zeros_like(magnitude, dtype=torch.uint8)
+    for bound in _BOUNDS:
+        codes += magnitude > bound
+    return codes
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """Return 1 / x, and 1e-8 for zero: how the engine keeps blocks of zeros finite."""
+    return 1.0 / (x + (x == 0) * 1e8)
+
+
+FORMAT = Nvfp4()

@@ -1,0 +1,22 @@
+"""Compare a candidate with its baseline and decide; plan what a suite can decide."""
+
+from harness.gate.judge import Subject, judge
+from harness.gate.power import (
+    TaskPower,
+    check_margins,
+    joint_probability_of_go,
+    plan_power,
+    probability_of_go,
+    smallest_margin,
+)
+
+__all__ = [
+    "Subject",
+    "TaskPower",
+    "check_margins",
+    "joint_probability_of_go",
+    "judge",
+    "plan_power",
+    "probability_of_go",
+    "smallest_margin",
+]

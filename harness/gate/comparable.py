@@ -1,0 +1,83 @@
+"""Whether two arms may be compared at all.
+
+A difference of scores means something only if everything but the model is the same: the suite,
+lm-eval, the arguments that shape answers, the engine and the type it computes in, and item by
+item the very question. The first thing that differs is named and nothing is judged. Kernels and
+devices may differ, because they are part of what is being judged; the verdict's scope names them.
+
+An arm that has fewer items is not refused here: it is a missing score, which the verdict reports.
+"""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from harness.artifacts import Arm, Sample, Scorecard, Suite
+from harness.errors import IncomparableError
+
+
+def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
+    """Refuse arms that did not answer the same questions under the same conditions.
+
+    Raises:
+        IncomparableError: the first difference, with both values.
+    """
+    _check_suite(suite, baseline.scorecard)
+    _check_suite(suite, candidate.scorecard)
+    for what, left, right in _conditions(baseline.scorecard, candidate.scorecard):
+        if left != right:
+            message = (
+                f"the arms differ in {what}: baseline '{left}', candidate '{right}'. "
+                "Score both again under the same conditions."
+            )
+            raise IncomparableError(message)
+    for task in suite.tasks:
+        _check_items(
+            task.name, baseline.samples.get(task.name, ()), candidate.samples.get(task.name, ())
+        )
+
+
+def _check_suite(suite: Suite, scorecard: Scorecard) -> None:
+    if scorecard.suite_digest != suite.digest:
+        message = (
+            f"the {scorecard.arm} was scored with another suite: '{scorecard.suite}' "
+            f"({scorecard.suite_digest[:12]}), but '{suite.name}' is {suite.digest[:12]}. "
+            f"Score it again with '{suite.name}' as it is now."
+        )
+        raise IncomparableError(message)
+
+
+def _conditions(baseline: Scorecard, candidate: Scorecard) -> Iterator[tuple[str, str, str]]:
+    """Yield what must be equal, with both values, in the order in which it is reported."""
+    yield "lm-eval's version", baseline.lm_eval_version, candidate.lm_eval_version
+    left, right = baseline.deployment, candidate.deployment
+    yield "engine", left.engine, right.engine
+    yield "the engine's version", left.version, right.version
+    yield "the type of the arithmetic", left.dtype, right.dtype
+    for task in sorted(baseline.generation.keys() & candidate.generation.keys()):
+        what = f"the generation arguments of task '{task}'"
+        yield what, baseline.generation[task], candidate.generation[task]
+
+
+def _check_items(task: str, baseline: tuple[Sample, ...], candidate: tuple[Sample, ...]) -> None:
+    for index, (left, right) in enumerate(zip_longest(baseline, candidate)):
+        if left is None or right is None:
+            return
+        ours, theirs = _identity(left), _identity(right)
+        differing = next((name for name, value in ours.items() if value != theirs[name]), None)
+        if differing is not None:
+            message = (
+                f"task '{task}', item {index}: {differing} differs: baseline "
+                f"'{ours[differing]}', candidate '{theirs[differing]}'. "
+                "The arms did not answer the same items in the same order; score both again."
+            )
+            raise IncomparableError(message)
+
+
+def _identity(sample: Sample) -> dict[str, str | int]:
+    """Return what makes two samples the same item."""
+    return {
+        "doc_id": sample.doc_id,
+        "doc_hash": sample.doc_hash,
+        "prompt_hash": sample.prompt_hash,
+        "target_hash": sample.target_hash,
+    }

@@ -1,0 +1,99 @@
+"""What forbids GO for a task however good its difference looks.
+
+Each doubt is one function that looks at the whole task and returns the reason and a sentence, or
+None. They are asked in order and the first one that speaks is reported.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from harness.artifacts import Suite
+from harness.errors import ReasonCode
+from harness.gate.pairs import Side, TaskPairs
+from harness.gate.wilson import wilson_bounds
+
+
+class Doubt(NamedTuple):
+    """Why a task cannot be GO."""
+
+    reason: ReasonCode
+    message: str
+
+
+def first_doubt(task: TaskPairs, suite: Suite) -> Doubt | None:
+    """Return the first reason for which this task may not be GO."""
+    return next((doubt for ask in _DOUBTS if (doubt := ask(task, suite)) is not None), None)
+
+
+def _missing(task: TaskPairs, _: Suite) -> Doubt | None:
+    """Ask whether each arm has a score and every item that the suite asks for."""
+    for side in task.sides:
+        problem = _what_is_missing(side, task.spec.items)
+        if problem:
+            return Doubt(ReasonCode.SCORE_MISSING, f"the {side.arm} {problem}")
+    return None
+
+
+def _what_is_missing(side: Side, items: int) -> str | None:
+    if side.score is None:
+        return "has no score"
+    if side.score.num_items < items:
+        return f"answered {side.score.num_items} of {items} items"
+    if len(side.samples) != side.score.num_items:
+        return f"has {len(side.samples)} samples behind a score of {side.score.num_items} items"
+    if side.score.num_prompts_cut:
+        return f"lost tokens of {side.score.num_prompts_cut} prompts that did not fit"
+    mean = sum(sample.value for sample in side.samples) / max(len(side.samples), 1)
+    failed = side.score.num_errors or any(s.finish == "error" for s in side.samples)
+    if not failed and abs(mean - side.score.value) > 1e-6:  # noqa: PLR2004  float dust
+        return f"has the score {side.score.value:.4f}, but its samples' mean is {mean:.4f}"
+    return None
+
+
+def _failed(task: TaskPairs, _: Suite) -> Doubt | None:
+    """Ask whether every request was answered."""
+    for side in task.sides:
+        in_samples = sum(sample.finish == "error" for sample in side.samples)
+        failed = max(side.score.num_errors if side.score else 0, in_samples)
+        if failed:
+            return Doubt(
+                ReasonCode.REQUEST_ERRORS,
+                f"{failed} of the {side.arm}'s requests failed, so their answers are unknown",
+            )
+    return None
+
+
+def _truncated(task: TaskPairs, suite: Suite) -> Doubt | None:
+    """Ask whether answers ended by themselves."""
+    for side in task.sides:
+        if side.score and side.score.num_truncated > suite.max_truncated * side.score.num_items:
+            return Doubt(
+                ReasonCode.TRUNCATED_ANSWERS,
+                f"{side.score.num_truncated} of the {side.arm}'s {side.score.num_items} answers "
+                f"hit the output budget, where the suite tolerates {suite.max_truncated:.1%}",
+            )
+    return None
+
+
+def _weak_baseline(task: TaskPairs, suite: Suite) -> Doubt | None:
+    """Ask whether a candidate that guesses would have to lose more than the margin.
+
+    If it would not, the comparison cannot tell a good candidate from token salad.
+    """
+    items = len(task.pairs)
+    low = wilson_bounds(task.baseline_right, items, confidence=suite.confidence).low
+    if low > task.spec.chance + task.spec.margin:
+        return None
+    return Doubt(
+        ReasonCode.BASELINE_TOO_WEAK,
+        f"the baseline answers {task.baseline_right} of {items} items, which is not shown to be "
+        f"more than the margin above chance ({task.spec.chance:.1%})",
+    )
+
+
+_DOUBTS: tuple[Callable[[TaskPairs, Suite], Doubt | None], ...] = (
+    _missing,
+    _failed,
+    _truncated,
+    _weak_baseline,
+)

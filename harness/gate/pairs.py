@@ -1,0 +1,80 @@
+"""The two arms' answers to one task, item by item."""
+
+from typing import NamedTuple
+
+from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
+from harness.errors import SuiteError
+
+
+class Pair(NamedTuple):
+    """Both answers to one item."""
+
+    baseline: Sample
+    candidate: Sample
+
+    @property
+    def failed(self) -> bool:
+        """Whether a request failed, so that an answer is unknown."""
+        return "error" in {self.baseline.finish, self.candidate.finish}
+
+
+class Side(NamedTuple):
+    """What one arm has of one task."""
+
+    arm: str
+    """`baseline` or `candidate`."""
+    score: TaskScore | None
+    samples: tuple[Sample, ...]
+
+
+class TaskPairs(NamedTuple):
+    """One task of both arms."""
+
+    spec: TaskSpec
+    sides: tuple[Side, Side]
+    """The baseline's, then the candidate's."""
+    pairs: tuple[Pair, ...]
+    """Items that both arms answered; failed requests are left out."""
+
+    @property
+    def num_unknown(self) -> int:
+        """Items of the suite that at least one arm did not answer."""
+        return max(self.spec.items - len(self.pairs), 0)
+
+    @property
+    def lost(self) -> tuple[Pair, ...]:
+        """Items that only the baseline answered rightly."""
+        return tuple(p for p in self.pairs if p.baseline.value > p.candidate.value)
+
+    @property
+    def won(self) -> tuple[Pair, ...]:
+        """Items that only the candidate answered rightly."""
+        return tuple(p for p in self.pairs if p.baseline.value < p.candidate.value)
+
+    @property
+    def baseline_right(self) -> int:
+        """Number of items that the baseline answered rightly."""
+        return sum(p.baseline.value == 1 for p in self.pairs)
+
+
+def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
+    """Pair the answers to one task; a request that failed leaves its item unknown, not wrong.
+
+    Raises:
+        SuiteError: a value is neither 0 nor 1, so that items cannot be counted.
+    """
+    sides = _side(spec, baseline, arm="baseline"), _side(spec, candidate, arm="candidate")
+    for sample in (*sides[0].samples, *sides[1].samples):
+        if sample.value not in {0.0, 1.0}:
+            message = (
+                f"task '{spec.name}', metric '{spec.metric}': item {sample.doc_id} scored "
+                f"{sample.value:g}. Choose a metric that is 0 or 1 for each item."
+            )
+            raise SuiteError(message)
+    answered = (Pair(a, b) for a, b in zip(sides[0].samples, sides[1].samples, strict=False))
+    return TaskPairs(spec, sides, tuple(p for p in answered if not p.failed))
+
+
+def _side(spec: TaskSpec, holder: Arm, *, arm: str) -> Side:
+    score = next((s for s in holder.scorecard.tasks if s.task == spec.name), None)
+    return Side(arm, score, tuple(holder.samples.get(spec.name, ())))

@@ -1,0 +1,77 @@
+"""The verdict in words: the sentence that carries the evidence, and what it holds for."""
+
+from harness.artifacts import Deployment, Suite, TaskVerdict, Tier
+from harness.errors import ReasonCode
+
+
+def points(fraction: float) -> str:
+    """Return a fraction of 1 as signed percentage points."""
+    return f"{100 * fraction:+.2f}"
+
+
+def not_exercised(deployment: Deployment) -> tuple[str, ...]:
+    """Return the parts of the checkpoint's arithmetic that the engine did not compute."""
+    return tuple(part for part in deployment.declared if part not in deployment.exercised)
+
+
+def evidence(reason: ReasonCode, tasks: tuple[TaskVerdict, ...], deployment: Deployment) -> str:
+    """Return what decided, as a clause with numbers."""
+    critical = [t for t in tasks if t.tier is Tier.CRITICAL]
+    if reason is ReasonCode.NON_INFERIOR:
+        return _closest_call(critical)
+    if reason is ReasonCode.VERIFY_SKIPPED:
+        return "the checkpoint was not verified, and a run without verification never passes"
+    if reason is ReasonCode.NUMERICS_NOT_EXERCISED:
+        hidden = ", ".join(not_exercised(deployment))
+        return f"the checkpoint declares arithmetic that was not computed: {hidden}"
+    culprits = [t for t in critical if t.reason is reason]
+    if not culprits:
+        return "the suite has no critical task, so nothing that gates was measured"
+    return _worst_of(culprits)
+
+
+def scope(suite: Suite, baseline: Deployment, candidate: Deployment) -> tuple[str, ...]:
+    """Return what the verdict holds for, one fact a line."""
+    num_critical = sum(spec.tier is Tier.CRITICAL for spec in suite.tasks)
+    kernels = ", ".join(f"{part} {name}" for part, name in sorted(candidate.kernels.items()))
+    tasks = f"{num_critical} critical and {len(suite.tasks) - num_critical} advisory tasks"
+    lines = [
+        f"suite {suite.name}: {tasks}, each bound at {suite.confidence:.0%} confidence",
+        f"engine {candidate.engine} {candidate.version} on {candidate.device}, {candidate.dtype}",
+        f"kernels: {kernels or 'not recorded'}",
+        f"arithmetic computed: {', '.join(candidate.exercised) or 'unquantized'}",
+    ]
+    hidden = not_exercised(candidate)
+    if hidden:
+        lines.append(f"declared but not computed: {', '.join(hidden)}")
+    if baseline.device != candidate.device:
+        lines.append(f"the baseline was answered on {baseline.device}")
+    return tuple(lines)
+
+
+def _closest_call(critical: list[TaskVerdict]) -> str:
+    closest = min(critical, key=_slack)
+    count = len(critical)
+    tasks = "the critical task is" if count == 1 else f"all {count} critical tasks are"
+    return (
+        f"{tasks} within the margin; the closest is {closest.task}, from "
+        f"{closest.baseline or 0:.1%} to {closest.candidate or 0:.1%} on {closest.num_items} "
+        f"items, a difference of at least {points(closest.low or 0)} points where "
+        f"{points(-closest.margin)} is allowed"
+    )
+
+
+def _worst_of(culprits: list[TaskVerdict]) -> str:
+    worst = min(culprits, key=_slack)
+    scored = worst.reason in {ReasonCode.TASK_INFERIOR, ReasonCode.NOT_ENOUGH_EVIDENCE}
+    change = (
+        f" went from {worst.baseline or 0:.1%} to {worst.candidate or 0:.1%}," if scored else ":"
+    )
+    others = len(culprits) - 1
+    more = f" (and {others} more task{'s' if others > 1 else ''})" if others else ""
+    return f"{worst.task}{change} {worst.message}{more}"
+
+
+def _slack(task: TaskVerdict) -> float:
+    """Return how far the lower bound is from the margin; negative where it is past it."""
+    return task.margin + (task.low if task.low is not None else -1.0)

@@ -1,0 +1,21 @@
+"""Models: their files, their structure, the running model and what flows through it."""
+
+from harness.models.inventory import read_inventory
+from harness.models.load import load_model, part_of
+from harness.models.observe import decoder_layers, eager_experts, tap_attention, tap_linears
+from harness.models.reader import TensorReader, stored_dtype
+from harness.models.source import Source, open_source
+
+__all__ = [
+    "Source",
+    "TensorReader",
+    "decoder_layers",
+    "eager_experts",
+    "load_model",
+    "open_source",
+    "part_of",
+    "read_inventory",
+    "stored_dtype",
+    "tap_attention",
+    "tap_linears",
+]

@@ -1,0 +1,53 @@
+"""sha256 of a checkpoint's configuration and weights: its identity.
+
+A baseline is found again and a stage is skipped by this digest, so it covers contents, not names
+or dates. Hashing 70 GB takes a minute, so each file's hash is remembered in the user's cache
+folder under the file's path, size, modification time and inode; a file that was replaced or
+rewritten is hashed again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.artifacts import digest_of, write_atomically
+
+_log = logging.getLogger("harness.models")
+
+
+def digest_files(config: Path, weights: Iterable[Path]) -> str:
+    """Return the sha256 over the contents of `config` and of all weight files, as hexadecimal."""
+    files = [config, *weights]
+    with ThreadPoolExecutor(max_workers=min(8, len(files))) as pool:
+        hashes = list(pool.map(_sha256, files))
+    return digest_of({file.name: sha256 for file, sha256 in zip(files, hashes, strict=True)})
+
+
+def _sha256(file: Path) -> str:
+    """Return the sha256 of `file`, from the cache where it is known."""
+    stat = file.stat()
+    key = digest_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    cached = _cache_folder() / key
+    try:
+        known = json.loads(cached.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if isinstance(known, str):
+        return known
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached, json.dumps(sha256))
+    except OSError as error:
+        _log.info("models: the digest of '%s' cannot be remembered: %s", file.name, error)
+    return sha256
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "harness" / "digests"

@@ -1,0 +1,81 @@
+"""Fill a model with its weights, one tensor at a time.
+
+transformers' from_pretrained could do it for an unquantized source, but holds fused experts twice
+while it merges them, and cannot take weights from elsewhere: the reference engine dequantizes an
+exported checkpoint on the fly. Here every weight is copied straight to its place, so the peak is
+the model plus one tensor.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from harness.artifacts import Inventory, Linear, Slice
+from harness.errors import ModelError
+from harness.models.reader import TensorReader
+from harness.models.source import Source
+from harness.models.structure import build_model
+
+
+def load_model(
+    source: Source,
+    inventory: Inventory,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    matrix: Callable[[Linear], Tensor] | None = None,
+) -> PreTrainedModel:
+    """Return the running model in eval mode, every parameter filled and cast to `dtype`.
+
+    `matrix` gives the weight [out, in] of a linear layer; by default it is read from `source`.
+
+    Raises:
+        ModelError: a tensor cannot be read, or does not fit its place.
+    """
+    model = build_model(source, device=torch.device(device), dtype=dtype)
+    state: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
+    with torch.no_grad(), TensorReader(source) as reader:
+        for linear in inventory.linears:
+            value = reader.matrix(linear.source) if matrix is None else matrix(linear)
+            _fill(linear.name, place=part_of(state, linear.parameter), value=value)
+        filled: dict[int, str] = {}
+        for parameter, name in inventory.others.items():
+            place, value = state[parameter], reader.tensor(name)
+            if filled.setdefault(id(place), name) != name and not torch.equal(
+                place, value.to(place)
+            ):
+                message = (
+                    f"'{name}' and '{filled[id(place)]}' are tied in config.json but differ in the "
+                    "files. Set tie_word_embeddings to false in config.json."
+                )
+                raise ModelError(message)
+            _fill(name, place=place, value=value)
+    _read_generation_config(model, source)
+    model.train(mode=False)
+    model.requires_grad_(requires_grad=False)
+    return model
+
+
+def part_of(state: Mapping[str, Tensor], where: Slice) -> Tensor:
+    """Return the view of a running model's parameter that `where` names, shape [out, in]."""
+    whole = state[where.tensor]
+    rows = slice(*where.rows) if where.rows is not None else slice(None)
+    return whole[rows] if where.expert is None else whole[where.expert, rows]
+
+
+def _fill(name: str, *, place: Tensor, value: Tensor) -> None:
+    if place.shape != value.shape:
+        message = (
+            f"'{name}' has the shape {list(value.shape)}, but its place in the model has "
+            f"{list(place.shape)}. Correct config.json, or download the model again."
+        )
+        raise ModelError(message)
+    place.copy_(value)
+
+
+def _read_generation_config(model: PreTrainedModel, source: Source) -> None:
+    """Take over the ends of text and other defaults that the model's folder states."""
+    if (source.path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(source.path)

@@ -1,0 +1,182 @@
+"""See, and where wanted replace, what flows into a running model's layers.
+
+No module is changed and no hook is hung on one. Linear layers are seen where all of them meet,
+in torch.nn.functional.linear: nn.Linear calls it with its parameter, and routed experts call it
+with one expert's slice of a 3-D parameter as long as they run eagerly. That is what
+`eager_experts` is for: by default transformers runs experts through a fused kernel, which calls
+no linear function at all, and a calibration that is not told so sees nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harness.errors import ModelError
+
+OnInput = Callable[[str, int | None, Tensor], Tensor | None]
+"""Takes the name of the weight's parameter, the expert (None for 2-D parameters) and the input;
+returns what replaces the input, or None."""
+
+OnKv = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]
+"""Takes the attention's module name, keys and values; returns what replaces them, or None."""
+
+_TAPPED = "harness_tapped_sdpa"
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the text decoder's layers, also where they are nested in a multimodal model.
+
+    Raises:
+        ModelError: the model has no such list.
+    """
+    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]  # transformers
+    layers = dict(decoder.named_children()).get("layers")
+    if not isinstance(layers, nn.ModuleList):
+        message = (
+            f"no decoder layers were found in {type(model).__name__}. "
+            "Calibrate without layerwise, or describe the model in harness/models."
+        )
+        raise ModelError(message)
+    return layers
+
+
+@contextmanager
+def eager_experts(model: nn.Module) -> Iterator[None]:
+    """Make routed experts call one linear function an expert; restore the setting afterwards."""
+    configs = _configs(model)
+    before = [config._experts_implementation for config in configs]  # noqa: SLF001  # no public one
+    try:
+        for config in configs:
+            config._experts_implementation = "eager"  # noqa: SLF001  # as above
+        yield
+    finally:
+        # Setting an outer configuration sets its inner ones too, so the outer ones come first.
+        for config, implementation in zip(configs, before, strict=True):
+            config._experts_implementation = implementation  # noqa: SLF001  # as above
+
+
+def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+    """Return every configuration that a module holds or that is nested in one, outer first."""
+    found: dict[int, PreTrainedConfig] = {}
+    waiting = [vars(module).get("config") for module in model.modules()]
+    while waiting:
+        config = waiting.pop(0)
+        if isinstance(config, PreTrainedConfig) and id(config) not in found:
+            found[id(config)] = config
+            waiting.extend(vars(config).values())
+    return list(found.values())
+
+
+class _Parameter(NamedTuple):
+    """A parameter that may be used as the weight of a linear function."""
+
+    name: str
+    offset: int
+    """First element in its storage."""
+    expert_stride: int | None
+    """Elements from one expert to the next; None for 2-D parameters."""
+
+
+class _LinearTap(TorchFunctionMode):
+    """Passes the input of every linear function of a model through `on_input`."""
+
+    def __init__(self, parameters: Mapping[int, _Parameter], on_input: OnInput) -> None:
+        super().__init__()
+        self._parameters = parameters
+        self._on_input = on_input
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        del types
+        if func is nn.functional.linear:
+            return self._linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002  # torch's name for it
+        parameter = self._parameters.get(weight.untyped_storage().data_ptr())
+        if parameter is not None:
+            expert = None
+            if parameter.expert_stride is not None:
+                expert = (weight.storage_offset() - parameter.offset) // parameter.expert_stride
+            replaced = self._on_input(parameter.name, expert, input)
+            input = input if replaced is None else replaced  # noqa: A001  # as above
+        return nn.functional.linear(input, weight, bias)
+
+
+@contextmanager
+def tap_linears(model: nn.Module, on_input: OnInput) -> Iterator[None]:
+    """Pass the input of every linear function on a parameter of `model` through `on_input`.
+
+    Parameters are known by their storage when the context is entered: do not move the model to
+    another device inside it.
+    """
+    parameters: dict[int, _Parameter] = {}
+    for path, module in model.named_modules():
+        for leaf, value in module.named_parameters(recurse=False):
+            pointer = value.untyped_storage().data_ptr()
+            # Of tied parameters the linear layer's name is wanted, not the embedding's.
+            if pointer and (pointer not in parameters or isinstance(module, nn.Linear)):
+                parameters[pointer] = _Parameter(
+                    name=f"{path}.{leaf}" if path else leaf,
+                    offset=value.storage_offset(),
+                    expert_stride=value.stride(0) if value.ndim > 2 else None,  # noqa: PLR2004  # a matrix has two
+                )
+    with _LinearTap(parameters, on_input):
+        yield
+
+
+_attention_taps: dict[int, tuple[str, OnKv]] = {}
+"""Attention modules that are tapped now, by id; transformers has one registry a process too."""
+
+
+@contextmanager
+def tap_attention(model: PreTrainedModel, on_kv: OnKv) -> Iterator[None]:
+    """Pass keys and values, after rotary embedding, of the decoder's attention through `on_kv`.
+
+    With a cache they are all the keys and values so far. The attention itself is torch's
+    scaled dot product attention, whatever the model used before; that is restored afterwards.
+    """
+    ALL_ATTENTION_FUNCTIONS.register(_TAPPED, _tapped_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(_TAPPED, sdpa_mask)
+    layers = decoder_layers(model)
+    names = {id(module): name for name, module in model.named_modules()}
+    taps = {id(module): (names[id(module)], on_kv) for module in layers.modules()}
+    configs = _configs(layers)
+    before = [config._attn_implementation for config in configs]  # noqa: SLF001  # no public one
+    try:
+        _attention_taps.update(taps)
+        for config in configs:
+            config._attn_implementation = _TAPPED  # noqa: SLF001  # as above
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation  # noqa: SLF001  # as above
+        for module in taps:
+            del _attention_taps[module]
+
+
+def _tapped_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,  # noqa: ANN401  # passed on as transformers gives them
+) -> tuple[Tensor, None]:
+    name, on_kv = _attention_taps.get(id(module), (None, None))
+    if name is not None and on_kv is not None:
+        replaced = on_kv(name, key, value)
+        key, value = (key, value) if replaced is None else replaced
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)

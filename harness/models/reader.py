@@ -1,0 +1,115 @@
+"""Read tensors of a source, one at a time and only the part that is needed.
+
+The files are mapped into memory, so reading one expert of a 3-D tensor touches that expert's
+pages and no others.
+"""
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Protocol, Self, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from harness.artifacts import Slice
+from harness.errors import ModelError
+from harness.models.source import Source
+
+_UNQUANTIZED = frozenset({"BF16", "F16", "F32", "F64"})
+
+
+class _LazyTensor(Protocol):
+    """A tensor of an open file, of which nothing was read yet."""
+
+    def __getitem__(self, part: slice | tuple[int, slice]) -> Tensor: ...
+
+
+class _OpenFile(Protocol):
+    """What safetensors' safe_open returns; it has no types of its own."""
+
+    def get_tensor(self, name: str) -> Tensor: ...
+
+    def get_slice(self, name: str) -> _LazyTensor: ...
+
+
+class TensorReader:
+    """Context manager over a source's weight files; each file is opened once, when needed."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._open_files: dict[str, _OpenFile] = {}
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open_files.clear()
+        self._exits.__exit__(kind, error, trace)
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the whole tensor `name` as it is stored, on the CPU; do not write to it.
+
+        Raises:
+            ModelError: there is no such tensor, or its file cannot be read any more.
+        """
+        return self._file_of(name).get_tensor(name)
+
+    def matrix(self, where: Slice) -> Tensor:
+        """Return the 2-D weight [out, in] at `where`, on the CPU; do not write to it.
+
+        Raises:
+            ModelError: as `tensor`, or the weight is stored quantized.
+        """
+        lazy = self._file_of(where.tensor).get_slice(where.tensor)
+        dtype = self._source.tensors[where.tensor].dtype
+        if dtype not in _UNQUANTIZED:
+            message = (
+                f"'{where.tensor}' is stored as {dtype}: '{self._source.name}' is quantized "
+                "already. Give the unquantized model."
+            )
+            raise ModelError(message)
+        rows = slice(*where.rows) if where.rows is not None else slice(None)
+        return lazy[rows] if where.expert is None else lazy[where.expert, rows]
+
+    def _file_of(self, name: str) -> _OpenFile:
+        """Return the open file that holds `name`."""
+        header = self._source.tensors.get(name)
+        if header is None:
+            message = f"'{self._source.name}' has no tensor '{name}'. Download the model again."
+            raise ModelError(message)
+        if header.shard not in self._open_files:
+            path = self._source.path / header.shard
+            try:
+                file = self._exits.enter_context(safe_open(path, framework="pt", device="cpu"))
+            except (OSError, SafetensorError) as error:
+                message = f"'{path}' cannot be read: {error}. Download the model again."
+                raise ModelError(message) from error
+            self._open_files[header.shard] = cast("_OpenFile", file)
+        return self._open_files[header.shard]
+
+
+def stored_dtype(source: Source) -> torch.dtype:
+    """Return the type in which most bytes of an unquantized source are stored.
+
+    config.json may lack it, or state one that the files do not have.
+    """
+    bytes_by_dtype = dict.fromkeys(_TORCH_DTYPES, 0)
+    for header in source.tensors.values():
+        if header.dtype in bytes_by_dtype:
+            bytes_by_dtype[header.dtype] += header.num_bytes
+    return _TORCH_DTYPES[max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])]
+
+
+_TORCH_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}

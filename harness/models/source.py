@@ -1,0 +1,115 @@
+"""Open a model: find its files, check that they are a checkpoint, give it an identity.
+
+MODEL is `canary`, a folder in the Hugging Face layout, or a Hub id. Everything that is wrong with
+the files is found here, from headers alone, before anything else runs. Code that lies in a
+model's folder is never run.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from harness import shipped
+from harness.artifacts import TensorHeader
+from harness.errors import ModelError
+from harness.models.digests import digest_files
+from harness.models.headers import read_headers
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_UNWANTED = ["*/*", "consolidated*"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A checkpoint that can be read."""
+
+    name: str
+    """As typed."""
+    path: Path
+    """Folder that holds its files."""
+    config: Mapping[str, object]
+    """Parsed config.json."""
+    tensors: Mapping[str, TensorHeader]
+    """Every tensor of its weight files, in the files' order."""
+    digest: str
+    """sha256 over config.json and all weight files."""
+
+
+def open_source(model: str, *, revision: str | None = None) -> Source:
+    """Find and check the model `model`.
+
+    Raises:
+        ModelError: it cannot be found, or its files are no checkpoint that can be read.
+    """
+    path = _locate(model, revision)
+    config = _read_config(path)
+    tensors = read_headers(path)
+    shards = sorted({header.shard for header in tensors.values()})
+    digest = digest_files(path / "config.json", (path / shard for shard in shards))
+    return Source(name=model, path=path, config=config, tensors=tensors, digest=digest)
+
+
+def _locate(model: str, revision: str | None) -> Path:
+    """Return the folder of `model`, downloaded where it is a Hub id."""
+    if model == "canary":
+        return shipped.canary() / "model"
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        message = f"'{model}' is a file. Name the folder that holds the model's config.json."
+        raise ModelError(message)
+    if not _HUB_ID.fullmatch(model) or model.startswith("."):
+        message = (
+            f"'{model}' is no folder and no Hub id. "
+            "Use `canary`, the path of a Hugging Face folder, or owner/name."
+        )
+        raise ModelError(message)
+    return _download(model, revision)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """Return the Hub's files of a model in the local cache."""
+    try:
+        folder = huggingface_hub.snapshot_download(
+            hub_id, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+        )
+    except LocalEntryNotFoundError as error:
+        message = (
+            f"'{hub_id}' is no folder here, and the Hub cannot be reached. "
+            "Connect, or give the path of a folder that holds the model."
+        )
+        raise ModelError(message) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        message = (
+            f"the Hub does not give '{hub_id}' at revision '{revision or 'main'}': "
+            f"{str(error).strip().splitlines()[0]} "
+            "Check the name, and log in with `hf auth login` if access is restricted."
+        )
+        raise ModelError(message) from error
+    except OSError as error:
+        message = f"'{hub_id}' cannot be downloaded: {error}. Free space, or set HF_HOME."
+        raise ModelError(message) from error
+    return Path(folder)
+
+
+def _read_config(folder: Path) -> Mapping[str, object]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        message = f"'{folder}' is no model folder: it has no config.json that can be read."
+        raise ModelError(message) from error
+    except ValueError as error:
+        message = f"'{path}' is not JSON ({error}). Download it again."
+        raise ModelError(message) from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        message = f"'{path}' names no model_type. It must be the config.json of transformers."
+        raise ModelError(message)
+    return config

@@ -1,0 +1,94 @@
+"""Build a model's modules without its weights.
+
+On the meta device this costs no memory and tells every shape; on a real device the parameters
+are allocated and hold whatever was in memory, while buffers that are no part of the files, such
+as rotary frequencies, are computed. Only classes of transformers are built: code in the model's
+folder is never run.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from harness.errors import ModelError
+from harness.models import mixtral, qwen3, qwen3_5_moe, qwen3_moe
+from harness.models.family import Family
+from harness.models.source import Source
+
+FAMILIES = (qwen3_5_moe.FAMILY, qwen3_moe.FAMILY, mixtral.FAMILY, qwen3.FAMILY)
+
+
+def find_family(source: Source) -> Family:
+    """Return what is known about the source's family.
+
+    Raises:
+        ModelError: nothing is.
+    """
+    model_type = str(source.config["model_type"])
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(t for family in FAMILIES for t in family.model_types)
+    message = (
+        f"'{source.name}' has the unknown model_type '{model_type}'; known are {known}. "
+        f"Describe it in harness/models/{model_type}.py."
+    )
+    raise ModelError(message)
+
+
+def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the source's model, its parameters allocated on `device` and not yet filled.
+
+    Raises:
+        ModelError: config.json does not describe a model that transformers can build.
+    """
+    model_class = _model_class(source)
+    config = _config(source)
+    try:
+        with torch.device(device), no_init_weights():
+            # The public AutoModel classes choose a class by themselves; this is what they call.
+            build = cast("Callable[..., PreTrainedModel]", model_class._from_config)  # noqa: SLF001  # see above
+            model = build(config, dtype=dtype)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = (
+            f"'{source.path / 'config.json'}' describes no model that can be built "
+            f"({_first_line(error)}). Compare it with the model's original."
+        )
+        raise ModelError(message) from error
+    model.tie_weights()  # leaving out the initialization leaves this out too
+    return model
+
+
+def _config(source: Source) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        message = (
+            f"'{source.path / 'config.json'}' cannot be read as a configuration "
+            f"({_first_line(error)}). Compare it with the model's original."
+        )
+        raise ModelError(message) from error
+    return config
+
+
+def _model_class(source: Source) -> type[PreTrainedModel]:
+    """Return the class that config.json names under `architectures`."""
+    architectures = source.config.get("architectures")
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not isinstance(found, type) or not issubclass(found, PreTrainedModel):
+        message = (
+            f"'{source.path / 'config.json'}' names the architecture {name!r}, which transformers "
+            f"{transformers.__version__} does not have. Correct 'architectures', or upgrade "
+            "transformers."
+        )
+        raise ModelError(message)
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,103 @@
+"""Estimate how long each stage will take, from sizes and measured rates.
+
+The rates are those of `scripts/stage_times` on 2 CPU cores and of an H200 (evals/LEDGER.md); the
+arithmetic rate of a CPU is measured on the spot, since machines differ most in it. An estimate
+is good to about a factor of two.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from harness.preflight.job import Job
+
+
+class _Rates(NamedTuple):
+    flops: float
+    """Multiply-adds a second, times two, of the model's forward."""
+    linear_s: float
+    """Of one linear call, besides its arithmetic."""
+    weights: float
+    """Weights quantized, packed and written a second."""
+    bytes: float
+    """Bytes read and checked a second."""
+    start_s: float
+    """Of loading a model, besides reading it."""
+    step_s: float
+    """Of one linear layer for one batch in the emulating engine."""
+
+
+_CPU = _Rates(flops=5e10, linear_s=6e-5, weights=1.2e7, bytes=5e8, start_s=2.0, step_s=3e-4)
+_CUDA = _Rates(flops=2e14, linear_s=8e-5, weights=1e9, bytes=8e8, start_s=5.0, step_s=1.5e-4)
+_EFFICIENCY = 0.3
+"""Share of a large matrix product's rate that a model's forward reaches on a CPU."""
+_TOKENS_PER_ITEM = 48
+"""Prompt and answer of one item together, as forward passes see them."""
+_STEPS_PER_BATCH = 12
+"""Forward passes that one batch of items needs."""
+
+
+def estimate_seconds(job: Job) -> Mapping[str, float]:
+    """Return the estimated wall-clock seconds of each stage."""
+    rates = _rates(job.recipe.device)
+    spec, suite = job.recipe.calibration, job.recipe.suite
+    source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
+    quantized = sum(q.linear.shape[0] * q.linear.shape[1] for q in job.plan.quantized)
+    flops_per_token = 2 * _active_weights(job)
+    num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
+    tokens = spec.size * spec.seq
+    batches = max(1, tokens // spec.batch_tokens)
+    items = sum(task.items for task in suite.tasks)
+    calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
+    arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
+    seconds = {
+        "calibrate": source_bytes / rates.bytes
+        + rates.start_s
+        + tokens * flops_per_token / rates.flops
+        + batches * num_calls * rates.linear_s,
+        "export": source_bytes / rates.bytes + quantized / rates.weights,
+        "verify": source_bytes / 3 / rates.bytes + 1.0,
+        "score candidate": rates.start_s + arm,
+        "score baseline": rates.start_s + arm / 2,
+        "judge": 1.0,
+    }
+    return {stage: round(value, 1) for stage, value in seconds.items()}
+
+
+class _Use(NamedTuple):
+    parameter: str
+    expert: int | None
+
+
+def _uses(job: Job) -> list[_Use]:
+    """Return the linear calls of one forward pass in which every expert is hit."""
+    return [_Use(one.parameter.tensor, one.expert) for one in job.inventory.linears]
+
+
+def _active_weights(job: Job) -> float:
+    """Return how many weights one token meets: all dense ones, and those of its experts."""
+    config = job.source.config
+    text = config.get("text_config", config)
+    values = text if isinstance(text, Mapping) else {}
+    num_experts = max((one.expert or 0 for one in job.inventory.linears), default=0) + 1
+    top_k = values.get("num_experts_per_tok")
+    share = top_k / num_experts if isinstance(top_k, int) and num_experts > 1 else 1.0
+    return sum(
+        one.shape[0] * one.shape[1] * (share if one.is_routed else 1.0)
+        for one in job.inventory.linears
+    )
+
+
+def _rates(device: str) -> _Rates:
+    if device.startswith("cuda"):
+        return _CUDA
+    size = 512
+    matrix = torch.ones(size, size)
+    torch.mm(matrix, matrix)
+    started = time.perf_counter()
+    for _ in range(4):
+        torch.mm(matrix, matrix)
+    measured = 4 * 2 * size**3 / (time.perf_counter() - started)
+    return _CPU._replace(flops=_EFFICIENCY * measured)

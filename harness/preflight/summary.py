@@ -1,0 +1,127 @@
+"""What --plan prints: what becomes of the weights, what it costs, and what it can decide."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.artifacts import Suite
+from harness.export import bits_per_weight, required_bytes
+from harness.gate import joint_probability_of_go, probability_of_go, smallest_margin
+from harness.preflight.estimate import estimate_seconds
+from harness.preflight.job import Job
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleGroup:
+    """Modules whose names differ in numbers only, with one treatment."""
+
+    pattern: str
+    """Their name with `*` for each number."""
+    count: int
+    format: str
+    """`nvfp4 weights, nvfp4 inputs`, or `as it is`."""
+    rule: str
+    """What decided."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskPlan:
+    """What one task can decide."""
+
+    task: str
+    tier: str
+    items: int
+    margin: float
+    smallest_margin: float
+    """Margin that a candidate without loss meets 4 times out of 5."""
+    flip_rate: float
+    """Assumed."""
+    probability_of_go: float
+    """For a candidate without loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanSummary:
+    """Everything that is known before the run."""
+
+    model: str
+    model_type: str
+    scheme: str
+    kv_cache: str
+    quantized: tuple[ModuleGroup, ...]
+    excluded: tuple[ModuleGroup, ...]
+    bits_per_weight: float
+    source_bytes: int
+    checkpoint_bytes: int
+    calibration: str
+    engine: str
+    stage_seconds: Mapping[str, float]
+    """Estimated wall-clock time of each stage."""
+    suite: str
+    tasks: tuple[TaskPlan, ...]
+    joint_probability_of_go: float
+    """Of a candidate without loss, over all critical tasks together."""
+
+
+def summarize(job: Job) -> PlanSummary:
+    """Describe a job that has passed its checks."""
+    recipe, plan = job.recipe, job.plan
+    spec = recipe.calibration
+    quantized = Counter(
+        (_general(q.linear.name), _treatment(q.weight_format, q.input_format), q.rule)
+        for q in plan.quantized
+    )
+    excluded = Counter((_general(e.module), "as it is", e.rule) for e in plan.excluded)
+    return PlanSummary(
+        model=recipe.model,
+        model_type=job.inventory.model_type,
+        scheme=plan.scheme,
+        kv_cache=plan.kv_cache,
+        quantized=_groups(quantized),
+        excluded=_groups(excluded),
+        bits_per_weight=bits_per_weight(plan),
+        source_bytes=sum(header.num_bytes for header in job.source.tensors.values()),
+        checkpoint_bytes=required_bytes(job.source, plan),
+        calibration=f"{spec.data}: up to {spec.size} samples of up to {spec.seq} tokens",
+        engine=f"{recipe.engine.name} on {recipe.engine.device}",
+        stage_seconds=estimate_seconds(job),
+        suite=recipe.suite.name,
+        tasks=tuple(_task_plans(recipe.suite)),
+        joint_probability_of_go=joint_probability_of_go(recipe.suite),
+    )
+
+
+def _treatment(weight_format: str, input_format: str | None) -> str:
+    return f"{weight_format} weights, {input_format or 'plain'} inputs"
+
+
+def _general(module: str) -> str:
+    return _NUMBER.sub("*", module)
+
+
+def _groups(counted: Counter[tuple[str, str, str]]) -> tuple[ModuleGroup, ...]:
+    return tuple(
+        ModuleGroup(pattern=pattern, count=count, format=form, rule=rule)
+        for (pattern, form, rule), count in counted.items()
+    )
+
+
+def _task_plans(suite: Suite) -> list[TaskPlan]:
+    confidence = suite.confidence
+    return [
+        TaskPlan(
+            task=task.name,
+            tier=task.tier,
+            items=task.items,
+            margin=task.margin,
+            smallest_margin=smallest_margin(task.items, task.flip_rate, confidence),
+            flip_rate=task.flip_rate,
+            probability_of_go=probability_of_go(
+                task.items, task.flip_rate, task.margin, confidence
+            ),
+        )
+        for task in suite.tasks
+    ]

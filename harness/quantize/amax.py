@@ -1,0 +1,63 @@
+"""Which largest value each layer's scales are made of.
+
+Engines fuse layers when they load them (q/k/v, gate/up) and then have one global scale for all,
+so the members of a group must agree. A group's amax is the largest of its quantized members.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.artifacts import CalibrationStats, PlannedLinear, QuantPlan
+from harness.errors import ReasonCode, RejectedError
+from harness.formats import get_format
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupAmax:
+    """Largest values by group, and what single layers had before."""
+
+    weight: Mapping[str, float]
+    input: Mapping[str, float]
+    own: Mapping[str, float]
+
+    @classmethod
+    def of(cls, plan: QuantPlan, stats: CalibrationStats) -> "GroupAmax":
+        """Merge what calibration measured over the planned members of each group.
+
+        Raises:
+            RejectedError: calibration never saw a planned layer.
+        """
+        weight: dict[str, float] = {}
+        inputs: dict[str, float] = {}
+        for planned in plan.quantized:
+            linear = planned.linear
+            own = look_up(stats.weight_amax, linear.name)
+            weight[linear.group] = max(own, weight.get(linear.group, 0.0))
+            if planned.input_format is not None:
+                seen = look_up(stats.input_amax, linear.input_quantizer)
+                inputs[linear.group] = max(seen, inputs.get(linear.group, 0.0))
+        return cls(weight=weight, input=inputs, own=stats.weight_amax)
+
+    def for_weight(self, planned: PlannedLinear) -> float:
+        """Return the amax of the weight's global scale.
+
+        Dense FP8 layers keep their own, as the peer has it: the engine brings a fused layer to
+        its largest scale when it loads it. One that is all zeros takes its group's, for scale 1
+        beside them would be that largest scale.
+        """
+        linear = planned.linear
+        if linear.is_routed or get_format(planned.weight_format).shares_group_scale:
+            return self.weight[linear.group]
+        return self.own[linear.name] or self.weight[linear.group]
+
+
+def look_up(amax: Mapping[str, float], name: str) -> float:
+    """Return what calibration measured for `name`; there is no default.
+
+    Raises:
+        RejectedError: it measured nothing.
+    """
+    if name not in amax:
+        message = f"calibration never saw '{name}', which is to be quantized. Calibrate again."
+        raise RejectedError(message, reason=ReasonCode.QUANTIZER_NOT_OBSERVED)
+    return amax[name]

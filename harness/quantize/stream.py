@@ -1,0 +1,114 @@
+"""The stream of quantized tensors: read a piece of the source, quantize it, hand it on.
+
+The order is that of the source's files, so each is read once from front to back. A fused tensor
+of all experts is read and handed on expert by expert: what is in memory is one matrix and its
+codes, whatever the model's size. A tensor that no layer of the plan comes from is handed on as it
+is, byte for byte.
+
+Shapes: O output features, I input features.
+"""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from harness.artifacts import CalibrationStats, KvFormat, PlannedLinear, QuantizedTensor, QuantPlan
+from harness.errors import CorruptWeightError, RecipeError
+from harness.formats import get_format
+from harness.formats.kv import kv_scale
+from harness.models import Source, TensorReader
+from harness.quantize.amax import GroupAmax, look_up
+
+_log = logging.getLogger("harness.quantize")
+
+
+def quantize(
+    source: Source, plan: QuantPlan, stats: CalibrationStats, *, device: str = "cpu"
+) -> Iterator[QuantizedTensor]:
+    """Yield every tensor of the checkpoint, each with the source tensor it comes from.
+
+    Args:
+        source: the unquantized model.
+        plan: what becomes of each weight.
+        stats: largest absolute values.
+        device: torch device that computes; what is yielded lies on the CPU.
+
+    Raises:
+        CorruptWeightError: a weight is NaN or infinite.
+        RecipeError: the plan quantizes a part of a tensor only.
+        RejectedError: calibration never saw a planned layer.
+    """
+    amax = GroupAmax.of(plan, stats)
+    members = _members(source, plan)
+    with TensorReader(source) as reader:
+        for index, name in enumerate(source.tensors):
+            for planned in members.get(name, ()):
+                yield _quantized(reader, planned, amax, device)
+            if name not in members:
+                tensor = reader.tensor(name)
+                _refuse_non_finite(name, tensor)
+                yield QuantizedTensor(source=name, tensors={name: tensor}, format="none")
+            _report(index + 1, len(source.tensors))
+    yield from _kv_scales(plan, stats)
+
+
+def _members(source: Source, plan: QuantPlan) -> Mapping[str, Sequence[PlannedLinear]]:
+    """Return the planned layers by source tensor; together they must make up the whole tensor."""
+    members: dict[str, list[PlannedLinear]] = defaultdict(list)
+    for planned in plan.quantized:
+        members[planned.linear.source.tensor].append(planned)
+    for name, layers in members.items():
+        num_planned = sum(math.prod(planned.linear.shape) for planned in layers)
+        num_weights = math.prod(source.tensors[name].shape)
+        if num_planned != num_weights:
+            message = (
+                f"the plan quantizes {num_planned} of the {num_weights} weights in '{name}'. "
+                "Let the rules reach all of it or none."
+            )
+            raise RecipeError(message)
+    return members
+
+
+def _quantized(
+    reader: TensorReader, planned: PlannedLinear, amax: GroupAmax, device: str
+) -> QuantizedTensor:
+    linear, number_format = planned.linear, get_format(planned.weight_format)
+    weight_OI = reader.matrix(linear.source).to(device)
+    _refuse_non_finite(linear.name, weight_OI)
+    stored = number_format.quantize_weight(weight_OI, amax=amax.for_weight(planned))
+    tensors = {f"{linear.name}.{suffix}": t.cpu() for suffix, t in stored.items()}
+    if planned.input_format is not None:
+        scale = get_format(planned.input_format).input_scale(amax.input[linear.group])
+        tensors[f"{linear.name}.input_scale"] = scale
+    return QuantizedTensor(
+        source=linear.source.tensor, tensors=tensors, format=planned.weight_format
+    )
+
+
+def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTensor]:
+    """Yield the scales of keys and values, which belong to no tensor of the source."""
+    if plan.kv_cache != KvFormat.FP8:
+        return
+    for attention in plan.attentions:
+        k_amax = look_up(stats.input_amax, attention.k_quantizer)
+        v_amax = look_up(stats.input_amax, attention.v_quantizer)
+        tensors = {
+            f"{attention.name}.k_proj.k_scale": kv_scale(k_amax),
+            f"{attention.name}.v_proj.v_scale": kv_scale(v_amax),
+        }
+        yield QuantizedTensor(source=attention.name, tensors=tensors, format="fp8")
+
+
+def _refuse_non_finite(name: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        message = f"'{name}' holds NaN or infinity. The source model is damaged: download it again."
+        raise CorruptWeightError(message)
+
+
+def _report(num_done: int, num_tensors: int) -> None:
+    if num_done * 10 // num_tensors > (num_done - 1) * 10 // num_tensors:
+        _log.info("quantize: %d of %d source tensors", num_done, num_tensors)

@@ -1,0 +1,128 @@
+"""Turn the matched rules into a plan that an engine can load, or refuse it with the reason.
+
+Engines fuse layers when they load them (q/k/v, gate/up, all experts of a layer), so what is
+fused must have one format, and a checkpoint has one scheme. All of this is known from names and
+shapes, so it is said here, before any weight is read.
+"""
+
+from collections import defaultdict
+
+from harness.artifacts import (
+    Excluded,
+    Inventory,
+    KvFormat,
+    PlannedLinear,
+    QuantPlan,
+    Recipe,
+    digest_of,
+)
+from harness.errors import ModelError, RecipeError
+from harness.formats import get_format, known_formats, scheme_of
+from harness.recipe.names import nearest
+from harness.recipe.rules import OFF, Match, match_rules
+
+
+def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
+    """Decide what becomes of each weight of `inventory`.
+
+    Raises:
+        RecipeError: the rules do not fit the model, or ask for what no engine loads.
+        ModelError: a width of the model is no multiple of the format's block.
+    """
+    _check_formats(recipe)
+    matches = match_rules(recipe.rules, recipe.exclude, inventory)
+    quantized = tuple(
+        PlannedLinear(
+            linear=match.linear,
+            weight_format=match.weight.format,
+            input_format=match.input.format,
+            rule=match.weight.rule,
+        )
+        for match in matches
+        if match.weight.format is not None
+    )
+    _check_inputs(matches)
+    _check_fused(matches)
+    _check_widths(quantized)
+    schemes = {scheme_of(q.weight_format, q.input_format) for q in quantized}
+    if len(schemes) != 1:
+        message = (
+            f"the recipe mixes {' and '.join(sorted(schemes)) or 'nothing'}: "
+            "a checkpoint has one scheme. Use one format in all rules."
+        )
+        raise RecipeError(message)
+    excluded = (
+        *(
+            Excluded(module=match.linear.name, rule=match.weight.rule)
+            for match in matches
+            if match.weight.format is None
+        ),
+        *(Excluded(module=module, rule="not a linear layer") for module in inventory.unquantizable),
+    )
+    attentions = inventory.attentions if recipe.kv_cache is not KvFormat.NONE else ()
+    scheme = schemes.pop()
+    parts = (scheme, recipe.kv_cache, quantized, excluded, attentions)
+    return QuantPlan(
+        scheme=scheme,
+        kv_cache=recipe.kv_cache,
+        quantized=quantized,
+        excluded=excluded,
+        attentions=attentions,
+        digest=digest_of(inventory.digest, *parts),
+    )
+
+
+def _check_formats(recipe: Recipe) -> None:
+    known = (*known_formats(), OFF)
+    for rule in recipe.rules:
+        if rule.format not in known:
+            close = nearest(rule.format, known, count=1)
+            hint = f"Did you mean '{close[0]}'? " if close else ""
+            message = (
+                f"rule '{rule.quantizer}' asks for the unknown format '{rule.format}'. "
+                f"{hint}Known: {', '.join(known)}."
+            )
+            raise RecipeError(message)
+
+
+def _check_inputs(matches: tuple[Match, ...]) -> None:
+    for match in matches:
+        if match.input.format is not None and match.weight.format is None:
+            message = (
+                f"rule '{match.input.rule}' quantizes the input of '{match.linear.name}', whose "
+                f"weight stays as it is ({match.weight.rule}). Let a rule reach both or neither."
+            )
+            raise RecipeError(message)
+
+
+def _check_fused(matches: tuple[Match, ...]) -> None:
+    fused: dict[str, list[Match]] = defaultdict(list)
+    for match in matches:
+        fused[match.linear.experts or match.linear.group].append(match)
+    for unit, members in fused.items():
+        first = members[0]
+        for match in members[1:]:
+            if _formats(match) != _formats(first):
+                message = (
+                    f"'{first.linear.name}' would be {_formats(first)} and '{match.linear.name}' "
+                    f"{_formats(match)}, but engines load '{unit}' as one layer. "
+                    "Let the rules reach all of it or none."
+                )
+                raise RecipeError(message)
+
+
+def _formats(match: Match) -> str:
+    return f"{match.weight.format or 'unquantized'} with {match.input.format or 'plain'} inputs"
+
+
+def _check_widths(quantized: tuple[PlannedLinear, ...]) -> None:
+    for planned in quantized:
+        block = get_format(planned.weight_format).block
+        width = planned.linear.shape[1]
+        if block is not None and width % block:
+            message = (
+                f"'{planned.linear.name}' is {width} wide, no multiple of the {block} weights that "
+                f"share a scale in {planned.weight_format}. Exclude it in a recipe of your own, "
+                "or choose --qformat fp8."
+            )
+            raise ModelError(message)

@@ -1,0 +1,159 @@
+"""Match rules to quantizers: normalized names, the last match wins, nothing fails silently.
+
+Fused experts keep one weight quantizer an expert in a list
+(`...mlp.experts.gate_up_proj_weight_quantizers.17`), a name that rules such as
+`*mlp.experts*weight_quantizer` never matched: experts stayed in bfloat16 and nobody was told
+(Model-Optimizer PR 1340). So each quantizer is tried under several names: as it is, without the
+list index in singular and plural, and as the source files spell it, expert by expert.
+"""
+
+import fnmatch
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from harness.artifacts import Inventory, Linear, Rule
+from harness.errors import ReasonCode, RecipeError
+from harness.recipe.names import nearest
+
+OFF = "none"
+_LIST_ITEM = re.compile(r"(?<=_quantizer)s?\.\d+$|(?<=_quantizer)s?$")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+class Choice(NamedTuple):
+    """What the rules say of one quantizer."""
+
+    format: str | None
+    """None for a quantizer that stays off."""
+    rule: str
+    """The pattern that decided, or `no rule`."""
+
+
+class Match(NamedTuple):
+    """What the rules say of one linear layer."""
+
+    linear: Linear
+    weight: Choice
+    input: Choice
+
+
+def names_of(quantizer: str, linear: Linear) -> tuple[str, ...]:
+    """Return every name under which a rule may reach one quantizer of `linear`."""
+    singular = _LIST_ITEM.sub("", quantizer)
+    kind = "weight_quantizer" if quantizer == linear.weight_quantizer else "input_quantizer"
+    return tuple(dict.fromkeys((quantizer, singular, f"{singular}s", f"{linear.name}.{kind}")))
+
+
+def match_rules(
+    rules: tuple[Rule, ...], exclude: tuple[str, ...], inventory: Inventory
+) -> tuple[Match, ...]:
+    """Decide for each linear layer of `inventory`.
+
+    Raises:
+        RecipeError: a rule matches nothing, matches some experts of a layer only, or has no
+            effect because everything that it matches is excluded.
+    """
+    patterns = [(rule.quantizer, rule.format) for rule in rules]
+    matcher = _Matcher(inventory.linears)
+    hits = {pattern: matcher.hits(pattern) for pattern, _ in patterns}
+    barred = {pattern: matcher.hits(pattern) for pattern in exclude}
+    for pattern, found in hits.items():
+        if not found:
+            _refuse_unmatched(pattern, inventory)
+    for pattern, found in (hits | barred).items():
+        _refuse_partial(pattern, found, inventory)
+    choices: dict[str, Choice] = {}
+    for pattern, form in patterns:
+        chosen = Choice(None if form == OFF else form, pattern)
+        choices |= dict.fromkeys(hits[pattern], chosen)
+    for pattern, found in barred.items():
+        choices |= dict.fromkeys(found, Choice(None, pattern))
+    _refuse_shadowed(patterns, hits, choices)
+    unmatched = Choice(None, "no rule")
+    return tuple(
+        Match(
+            linear,
+            choices.get(f"{linear.name} weight", unmatched),
+            choices.get(f"{linear.name} input", unmatched),
+        )
+        for linear in inventory.linears
+    )
+
+
+class _Matcher:
+    """Finds the quantizers that a pattern reaches; each is keyed `<linear> weight|input`."""
+
+    def __init__(self, linears: Iterable[Linear]) -> None:
+        self._keys: dict[str, list[str]] = defaultdict(list)
+        for linear in linears:
+            for name in names_of(linear.weight_quantizer, linear):
+                self._keys[name].append(f"{linear.name} weight")
+            for name in names_of(linear.input_quantizer, linear):
+                self._keys[name].append(f"{linear.name} input")
+
+    def hits(self, pattern: str) -> set[str]:
+        regex = re.compile(fnmatch.translate(pattern))
+        found = (keys for name, keys in self._keys.items() if regex.match(name))
+        return {key for keys in found for key in keys}
+
+
+def _refuse_unmatched(pattern: str, inventory: Inventory) -> None:
+    known = {
+        _NUMBER.sub("*", name)
+        for linear in inventory.linears
+        for quantizer in (linear.weight_quantizer, linear.input_quantizer)
+        for name in names_of(quantizer, linear)[1:2]
+    }
+    close = nearest(pattern, known) or sorted(known)[:3]
+    hint = " This model has no routed experts." if not _has_experts(inventory) else ""
+    message = (
+        f"rule '{pattern}' matches no quantizer of this {inventory.model_type} model.{hint} "
+        f"Nearest names: {', '.join(close)}. Mend the rule, or choose another --qformat."
+    )
+    raise RecipeError(message, reason=ReasonCode.RULE_MATCHES_NOTHING)
+
+
+def _has_experts(inventory: Inventory) -> bool:
+    return any(linear.is_routed for linear in inventory.linears)
+
+
+def _refuse_partial(pattern: str, found: set[str], inventory: Inventory) -> None:
+    reached: Mapping[tuple[str, str, str], set[int]] = defaultdict(set)
+    present: Mapping[tuple[str, str, str], set[int]] = defaultdict(set)
+    for linear in inventory.linears:
+        if linear.experts is None or linear.expert is None:
+            continue
+        projection = linear.name.rpartition(".")[2]
+        for kind in ("weight", "input"):
+            key = (linear.experts, projection, kind)
+            present[key].add(linear.expert)
+            if f"{linear.name} {kind}" in found:
+                reached[key].add(linear.expert)
+    for key, experts in reached.items():
+        missing = sorted(present[key] - experts)
+        if missing:
+            layer, projection, kind = key
+            message = (
+                f"rule '{pattern}' matches {len(experts)} of {len(present[key])} experts of "
+                f"'{layer}' ({projection}, {kind}); the first left out is expert {missing[0]}. "
+                "Engines load the experts of a layer as one: write the rule without an index, "
+                f"such as '*{layer.rpartition('.')[2]}*{kind}_quantizer'."
+            )
+            raise RecipeError(message, reason=ReasonCode.RULE_MATCHES_SOME_EXPERTS)
+
+
+def _refuse_shadowed(
+    patterns: list[tuple[str, str]], hits: Mapping[str, set[str]], choices: Mapping[str, Choice]
+) -> None:
+    deciding = {choice.rule for choice in choices.values()}
+    for pattern, form in patterns:
+        if form != OFF and pattern not in deciding:
+            winner = choices[min(hits[pattern])].rule
+            message = (
+                f"rule '{pattern}' has no effect: each of the {len(hits[pattern])} quantizers that "
+                f"it matches is decided by a later one, such as '{winner}'. "
+                "Mend the rule or remove it."
+            )
+            raise RecipeError(message, reason=ReasonCode.RULE_MATCHES_NOTHING)

@@ -1,0 +1,54 @@
+"""Read a suite, and give it a digest of everything that changes a score.
+
+Margins, tiers and confidence decide what is made of the scores and are no part of the digest: a
+baseline stays good when a margin is tightened.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from harness import shipped
+from harness.artifacts import Suite, TaskSpec, digest_of
+from harness.errors import SuiteError
+from harness.recipe.names import choose_file
+from harness.recipe.schema import SuiteFile, read_yaml
+
+
+def load_suite(name: str, *, margin: float | None = None) -> Suite:
+    """Read the suite `name` (a shipped one, or a YAML file).
+
+    Args:
+        name: `canary`, `nightly` and so on, or a path that ends in .yaml or .yml.
+        margin: replaces the margin of every critical and advisory task, as a fraction of 1.
+
+    Raises:
+        SuiteError: there is no such suite, or its file is malformed.
+    """
+    path = choose_file(name, shipped.suites(), "suite", SuiteError)
+    file = read_yaml(path, SuiteFile, SuiteError)
+    tasks = tuple(TaskSpec(**task.model_dump()) for task in file.tasks)
+    names = [task.name for task in tasks]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        message = f"'{path}' lists the task '{twice[0]}' twice. Remove one."
+        raise SuiteError(message)
+    if margin is not None:
+        if not 0 < margin < 1:
+            message = f"margin {margin} is no fraction between 0 and 1. Type --margin 0.02 for 2 %."
+            raise SuiteError(message)
+        tasks = tuple(dataclasses.replace(task, margin=margin) for task in tasks)
+    settings = file.model_dump(exclude={"version", "tasks"})
+    score_keys = {k: v for k, v in settings.items() if k not in ("confidence", "max_truncated")}
+    asked = [(t.name, t.metric, t.filter, t.items, t.num_fewshot) for t in tasks]
+    digest = digest_of(score_keys, asked, [_digest_of_files(n) for n in names])
+    return Suite(**settings, tasks=tasks, digest=digest)
+
+
+def _digest_of_files(task: str) -> str:
+    """Return the sha256 of a shipped task's definition and data; empty for lm-eval's own tasks."""
+    files: list[Path] = sorted(shipped.tasks().rglob(f"{task}.*"))
+    sha = hashlib.sha256()
+    for path in files:
+        sha.update(path.name.encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest() if files else ""

@@ -1,0 +1,180 @@
+"""Start, continue, conclude and read runs: whatever happens, the report says what is known."""
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import pipeline
+from harness.artifacts import Failure, QuantPlan, Recipe, RunRecord, Verdict, digest_of, load, save
+from harness.errors import ExitCode, HarnessError, RejectedError
+from harness.gate import exit_code_of, reject
+from harness.preflight import Job
+from harness.report import write_report
+from harness.rundir import (
+    RunDirectory,
+    is_finished,
+    open_run,
+    process_in,
+    read_recipe,
+    read_times,
+)
+
+PLAN_FILE = "plan.json"
+FAILURE_FILE = "failure.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageStatus:
+    """One stage of a run."""
+
+    stage: str
+    finished: bool
+    seconds: float | None
+    """Wall-clock time the last time that it ran."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """How far a run is."""
+
+    recipe: str
+    model: str
+    running_process: int | None
+    """Process that works in the directory now."""
+    ending: str
+    """`unfinished`, a decision, or `failed: ...`."""
+    stages: tuple[StageStatus, ...]
+
+
+def run_job(
+    job: Job,
+    *,
+    into: Path | None = None,
+    fresh: bool = False,
+    work: Callable[[Job, RunDirectory], object] = pipeline.release_gate,
+) -> tuple[Path, RunRecord]:
+    """Do `work` in the job's run directory, and write the report however it ends.
+
+    Raises:
+        RunDirectoryError: the directory is in use, or holds something else.
+    """
+    path = into or default_directory(job)
+    with open_run(path, job.recipe, fresh=fresh) as run:
+        for stale in (pipeline.JUDGE.file, FAILURE_FILE):
+            (path / stale).unlink(missing_ok=True)
+        save(job.plan, path / PLAN_FILE)
+        failure = None
+        try:
+            work(job, run)
+        except RejectedError as error:
+            verdict = reject(error, job.recipe, scheme=job.plan.scheme)
+            save(verdict, path / pipeline.JUDGE.file, made_from=digest_of(str(error)))
+            run.nouns[pipeline.JUDGE.name] = verdict
+        except HarnessError as error:
+            failure = _failure(error, run.current)
+            save(failure, path / FAILURE_FILE)
+        record = _record(path, job.recipe, job.plan, run.nouns, failure)
+        write_report(record, into=path)
+    return path, record
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read what a run directory holds.
+
+    Raises:
+        RunDirectoryError: it holds no run, or a file in it is damaged.
+    """
+    recipe = read_recipe(path)
+    nouns = {
+        stage.name: stage.read(path / stage.file)
+        if stage.read
+        else load(stage.noun, path / stage.file)
+        for stage in pipeline.STAGES
+        if is_finished(path, stage)
+    }
+    plan = load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None
+    failed = (path / FAILURE_FILE).exists()
+    failure = load(Failure, path / FAILURE_FILE) if failed else None
+    return _record(path, recipe, plan, nouns, failure)
+
+
+def status_of(path: Path) -> RunStatus:
+    """Say which stages of a run are finished and how it ended.
+
+    Raises:
+        RunDirectoryError: the directory holds no run.
+    """
+    recipe = read_recipe(path)
+    seconds = read_times(path)
+    stages = tuple(
+        StageStatus(
+            stage=stage.name,
+            finished=is_finished(path, stage),
+            seconds=seconds.get(stage.name),
+        )
+        for stage in pipeline.STAGES
+    )
+    failure, verdict = path / FAILURE_FILE, path / pipeline.JUDGE.file
+    ending = "unfinished"
+    if failure.exists():
+        ending = f"failed: {load(Failure, failure).message}"
+    elif verdict.exists():
+        ending = load(Verdict, verdict).decision
+    return RunStatus(
+        recipe=recipe.name,
+        model=recipe.model,
+        running_process=process_in(path),
+        ending=ending,
+        stages=stages,
+    )
+
+
+def default_directory(job: Job) -> Path:
+    """Return `runs/<model>-<format>-<digest>`, the same for the same recipe and model."""
+    model = Path(job.recipe.model.rstrip("/")).name
+    recipe = dataclasses.replace(job.recipe, skip_verify=False)
+    digest = digest_of(recipe, job.source.digest)[:8]
+    return Path("runs") / f"{model}-{job.recipe.name}-{digest}"
+
+
+def exit_code(record: RunRecord) -> ExitCode:
+    """Return how the process ends: the failure's code, else the verdict's, else 0."""
+    if record.failure is not None:
+        return ExitCode(record.failure.exit_code)
+    return ExitCode.GO if record.verdict is None else exit_code_of(record.verdict.decision)
+
+
+def _record(
+    path: Path,
+    recipe: Recipe,
+    plan: QuantPlan | None,
+    nouns: Mapping[str, Any],
+    failure: Failure | None,
+) -> RunRecord:
+    return RunRecord(
+        recipe=recipe,
+        versions=pipeline.versions(),
+        plan=plan,
+        stats=nouns.get(pipeline.CALIBRATE.name),
+        checkpoint=nouns.get(pipeline.EXPORT.name),
+        integrity=nouns.get(pipeline.VERIFY.name),
+        candidate=nouns.get(pipeline.CANDIDATE.name),
+        baseline=nouns.get(pipeline.BASELINE.name),
+        verdict=nouns.get(pipeline.JUDGE.name),
+        failure=failure,
+        stage_seconds=read_times(path),
+        serve_command=shlex.join(["vllm", "serve", str(path / "checkpoint")]),
+    )
+
+
+def _failure(error: HarnessError, stage: str) -> Failure:
+    return Failure(
+        stage=stage,
+        message=str(error),
+        reason_code=error.reason,
+        retryable=error.retryable,
+        exit_code=error.exit_code,
+    )

@@ -1,0 +1,157 @@
+"""Which tasks exist, and whether a suite can be scored with them.
+
+Two places are searched: the tasks that ship with harness (a YAML file and a JSONL file beside it
+each), and lm-eval's own. lm-eval's index of 14,000 names takes seconds to build, so it is built
+only for a suite that needs it. Nothing here touches the network or loads a data set.
+"""
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.tasks import TaskManager
+
+from harness import shipped
+from harness.artifacts import Suite, TaskSpec
+from harness.errors import SuiteError
+from harness.score.local_data import read_local_splits
+
+_OUTPUT_TYPES = ("generate_until", "multiple_choice")
+_DEFAULT_BUDGET = 256
+"""Tokens of an answer for a task that does not say; lm-eval's own default."""
+_GREEDY_ARGUMENTS = {"until", "do_sample", "temperature", "max_gen_toks"}
+
+
+@contextmanager
+def quiet_lm_eval() -> Iterator[None]:
+    """Keep lm-eval's log lines out of ours; what it warns of is checked or recorded here."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def task_manager(suite: Suite) -> Any:  # noqa: ANN401 -- lm-eval has no types
+    """Return lm-eval's TaskManager, with lm-eval's own tasks only where the suite needs them."""
+    with quiet_lm_eval():
+        local = TaskManager(include_path=str(shipped.tasks()), include_defaults=False)
+        if all(task.name in local.task_index for task in suite.tasks):
+            return local
+        return TaskManager(include_path=str(shipped.tasks()))
+
+
+def is_local(manager: Any, name: str) -> bool:  # noqa: ANN401 -- lm-eval has no types
+    """Return whether the task `name` ships with harness and reads a file beside its own."""
+    entry = manager.task_index[name]
+    path, config = entry.yaml_path, entry.cfg or {}
+    if path is None or config.get("dataset_path") != "json":
+        return False
+    return shipped.tasks().resolve() in Path(path).resolve().parents
+
+
+def leaf_tasks(manager: Any, name: str) -> tuple[str, ...]:  # noqa: ANN401 -- lm-eval has no types
+    """Return the tasks that `name` stands for: itself, or the members of the group."""
+    entry = manager.task_index.get(name)
+    if entry is None:
+        return ()
+    if entry.tags and not entry.cfg:
+        return tuple(sorted(entry.tags))
+    members = (entry.cfg or {}).get("task")
+    if not isinstance(members, list):
+        return (name,)
+    names = [m if isinstance(m, str) else str(m.get("task") or m.get("group")) for m in members]
+    return tuple(leaf for member in names for leaf in leaf_tasks(manager, member))
+
+
+def check_suite(suite: Suite) -> None:
+    """Refuse a suite with a task that does not exist or cannot be scored item by item.
+
+    Raises:
+        SuiteError: the first task that is wrong, and what it could have been.
+    """
+    manager = task_manager(suite)
+    for spec in suite.tasks:
+        leaves = leaf_tasks(manager, spec.name)
+        if not leaves:
+            raise SuiteError(_unknown("task", spec.name, manager.all_tasks))
+        if spec.items % len(leaves):
+            message = (
+                f"task '{spec.name}' is a group of {len(leaves)} tasks, which get the same number "
+                f"of items each. Make its items a multiple of {len(leaves)}, not {spec.items}."
+            )
+            raise SuiteError(message)
+        for leaf in leaves:
+            config = manager.task_index[leaf].cfg or {}
+            _check_task(spec, config)
+            _check_generation(spec, config, suite.max_model_len)
+            if is_local(manager, leaf):
+                _check_items(spec, manager.task_index[leaf].yaml_path, config, len(leaves))
+
+
+def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
+    kind = config.get("output_type", "generate_until")
+    if kind not in _OUTPUT_TYPES:
+        message = (
+            f"task '{spec.name}' has output_type '{kind}', which is not right or wrong for each "
+            f"item. Use a task of type {' or '.join(_OUTPUT_TYPES)}."
+        )
+        raise SuiteError(message)
+    listed = config.get("metric_list")
+    metrics = [m["metric"] for m in listed] if listed else DEFAULT_METRIC_REGISTRY[kind]
+    if spec.metric not in metrics:
+        raise SuiteError(_unknown(f"metric of task '{spec.name}'", spec.metric, metrics))
+    filters = [f["name"] for f in config.get("filter_list") or [{"name": "none"}]]
+    if spec.filter not in filters:
+        raise SuiteError(_unknown(f"filter of task '{spec.name}'", spec.filter, filters))
+    if config.get("num_fewshot") == 0 and spec.num_fewshot:
+        message = (
+            f"task '{spec.name}' is made for 0 worked examples, the suite asks for "
+            f"{spec.num_fewshot}. Set num_fewshot to 0."
+        )
+        raise SuiteError(message)
+
+
+def _check_generation(spec: TaskSpec, config: Mapping[str, Any], max_model_len: int) -> None:
+    if config.get("output_type", "generate_until") != "generate_until":
+        return
+    arguments = config.get("generation_kwargs") or {}
+    settings = normalize_gen_kwargs(arguments, _DEFAULT_BUDGET)
+    unknown = sorted(set(settings) - _GREEDY_ARGUMENTS)
+    if settings["do_sample"] or unknown or config.get("repeats", 1) != 1:
+        what = f"generation argument '{unknown[0]}'" if unknown else "sampled answers"
+        message = (
+            f"task '{spec.name}' asks for {what}, but answers are compared one by one, "
+            "so they are greedy. Use a task without it."
+        )
+        raise SuiteError(message)
+    if settings["max_gen_toks"] >= max_model_len:
+        message = (
+            f"task '{spec.name}' may answer with {settings['max_gen_toks']} tokens, which leaves "
+            f"no room for a prompt. Make the suite's max_model_len {max_model_len} larger."
+        )
+        raise SuiteError(message)
+
+
+def _check_items(spec: TaskSpec, path: Path, config: Mapping[str, Any], num_leaves: int) -> None:
+    splits = read_local_splits(Path(path).parent, config.get("dataset_kwargs") or {})
+    split = config.get("test_split") or config.get("validation_split")
+    found, asked = len(splits.get(str(split), ())), spec.items // num_leaves
+    if found < asked:
+        message = (
+            f"task '{spec.name}' has {found} items, the suite asks for {asked}. "
+            f"Set items to at most {found * num_leaves}."
+        )
+        raise SuiteError(message)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:5]
+    return f"unknown {what}: '{name}'. Did you mean {' or '.join(repr(n) for n in near)}?"

@@ -1,0 +1,138 @@
+"""Greedy answers to a batch of prompts, and why each of them ended.
+
+transformers generates until every row has ended or the budget is used up. Rows of one batch have
+different stop strings in different places, so each row is ended by itself and what follows in it
+is dropped. Prompts are padded on the left and the padding is masked.
+
+Letters: B prompts, T tokens of the longest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+_EXTRA_TOKENS = 2
+"""A stop string may begin or end inside a token, so that many more tokens are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Where an answer ends."""
+
+    stops: tuple[str, ...]
+    max_new_tokens: int
+
+
+class Generated(NamedTuple):
+    """One answer."""
+
+    text: str
+    """Up to the first stop string, which is no part of it."""
+    stopped: bool
+    """Whether it ended at a stop string or an end token, not at the budget."""
+    finite: bool
+    """Whether every step had finite logits; without them the text means nothing."""
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends each row at the first of its stop strings, and counts the tokens up to it."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], prompt_BT: Tensor
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._stops = stops
+        self._prompt_length = prompt_BT.shape[1]
+        lengths = [len(tokenizer.encode(stop, add_special_tokens=False)) for stop in stops]
+        self._lookback = max(lengths, default=0) + _EXTRA_TOKENS
+        self._done_B = torch.zeros(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
+        self.num_tokens: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ANN401, ARG002 -- transformers' signature
+        answers_BT = input_ids[:, self._prompt_length :]
+        texts = self._tokenizer.batch_decode(answers_BT[:, -self._lookback :])
+        for row, text in enumerate(texts):
+            if row not in self.num_tokens and any(stop in text for stop in self._stops):
+                self._done_B[row] = True
+                self.num_tokens[row] = answers_BT.shape[1]
+        return self._done_B
+
+
+class _Finiteness(LogitsProcessor):
+    """Notes rows whose logits hold NaN or infinity, which argmax would hide."""
+
+    def __init__(self, prompt_BT: Tensor) -> None:
+        self.finite_B = torch.ones(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ANN401, ARG002 -- transformers' signature
+        self.finite_B &= scores.amax(dim=-1).isfinite()
+        return scores
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    limits: Limits,
+) -> list[Generated]:
+    """Answer each prompt (token ids) greedily, all of them at once."""
+    ends = _end_tokens(model, tokenizer)
+    pad = ends[0] if ends else 0
+    prompt_BT, mask_BT = _pad_left(prompts, pad, model.device)
+    stop_strings = _StopStrings(tokenizer, limits.stops, prompt_BT)
+    finiteness = _Finiteness(prompt_BT)
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        max_new_tokens=limits.max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(ends) or None,
+        pad_token_id=pad,
+        use_cache=True,
+    )
+    generate_tokens: Any = model.generate  # transformers leaves it untyped
+    output_BT = generate_tokens(
+        input_ids=prompt_BT,
+        attention_mask=mask_BT,
+        generation_config=settings,
+        stopping_criteria=StoppingCriteriaList([stop_strings]),
+        logits_processor=LogitsProcessorList([finiteness]),
+    )
+    answers: list[Generated] = []
+    for row, tokens in enumerate(output_BT[:, prompt_BT.shape[1] :].tolist()):
+        at_stop = stop_strings.num_tokens.get(row)
+        at_end = next((i for i, token in enumerate(tokens) if token in ends), None)
+        text = str(tokenizer.decode(tokens[:at_stop][:at_end], skip_special_tokens=True))
+        for stop in limits.stops:
+            text = text.split(stop, maxsplit=1)[0]
+        stopped = at_stop is not None or at_end is not None
+        answers.append(Generated(text, stopped, bool(finiteness.finite_B[row])))
+    return answers
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the tokens that end an answer: the tokenizer's, then the model's."""
+    settings = model.generation_config
+    configured = settings.eos_token_id if settings is not None else None
+    several = configured if isinstance(configured, list) else [configured]
+    ends = [token for token in (tokenizer.eos_token_id, *several) if isinstance(token, int)]
+    return tuple(dict.fromkeys(ends))
+
+
+def _pad_left(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    length = max(len(prompt) for prompt in prompts)
+    rows = [[pad] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+    masks = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(masks, device=device)

@@ -1,0 +1,73 @@
+"""What became of each request, kept apart from what it scored.
+
+lm-eval turns every failure into a wrong answer or into the end of the run: it never reads why a
+generation ended, cuts prompts that do not fit with a warning, and has no word for a request that
+failed. So the model behind it notes each of these here, by item, and the notes are joined with
+lm-eval's samples afterwards. Nothing here knows lm-eval or a model: a client of an HTTP server
+would note the same things.
+
+An item that consists of several requests (the options of a multiple-choice question) is as bad
+as its worst request.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Finish(IntEnum):
+    """Why an answer ended, the worst last."""
+
+    SCORED = 0
+    """Nothing was generated: the log-likelihood of a given text was taken."""
+    STOP = 1
+    """At a stop string or the end token."""
+    LENGTH = 2
+    """At the output budget."""
+    ERROR = 3
+    """The request failed: the answer is unknown, not wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one item."""
+
+    finish: Finish
+    prompt_cut: bool
+    """Whether a prompt did not fit and lost tokens at its beginning."""
+    error: str | None = None
+
+
+class Recorder:
+    """The outcomes of one task's items."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[tuple[str, int], Outcome] = {}
+
+    @property
+    def num_prompts_cut(self) -> int:
+        """Number of items with a prompt that did not fit."""
+        return sum(outcome.prompt_cut for outcome in self._outcomes.values())
+
+    def note(
+        self,
+        item: tuple[str, int],
+        finish: Finish,
+        *,
+        prompt_cut: bool = False,
+        error: str | None = None,
+    ) -> None:
+        """Note the end of one request of `item`, a task's name and the item's number in it."""
+        before = self._outcomes.get(item)
+        if before is not None:
+            finish = max(finish, before.finish)
+            prompt_cut = prompt_cut or before.prompt_cut
+            error = before.error or error
+        self._outcomes[item] = Outcome(finish=finish, prompt_cut=prompt_cut, error=error)
+
+    def of(self, item: tuple[str, int]) -> Outcome:
+        """Return what became of an item.
+
+        An item that nobody noted is an error: its answer came from nowhere.
+        """
+        nobody = Outcome(finish=Finish.ERROR, prompt_cut=False, error="no request was noted")
+        return self._outcomes.get(item, nobody)

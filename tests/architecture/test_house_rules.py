@@ -1,0 +1,124 @@
+"""The rules of the house that no linter knows; each fails with the place to look at."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import shipped
+from harness.cli import app
+from harness.errors import HarnessError, ReasonCode
+from harness.models import known_model_types
+from harness.recipe import load_suite, recipe_names
+from harness.recipe.schema import RecipeFile, read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "harness"
+ROOMS = [
+    "recipe",
+    "preflight",
+    "calibrate",
+    "quantize",
+    "export",
+    "verify",
+    "serve",
+    "score",
+    "gate",
+    "report",
+    "models",
+    "formats",
+]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_is_at_most_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_function_is_at_most_60_lines(path: Path) -> None:
+    long = [
+        f"{node.name}: {(node.end_lineno or 0) - node.lineno + 1}"
+        for node in functions(path)
+        if (node.end_lineno or 0) - node.lineno + 1 > 60
+    ]
+    assert not long
+
+
+def test_no_model_family_is_named_outside_models() -> None:
+    names = {name for name in known_model_types() if len(name) > len("qwen3")}
+    pattern = re.compile("|".join(map(re.escape, sorted(names))))
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in SOURCES
+        if "models" not in path.relative_to(PACKAGE).parts
+        for match in pattern.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_a_readme_and_says_what_is_public(room: str) -> None:
+    assert (PACKAGE / room / "README.md").is_file()
+    assert "__all__" in (PACKAGE / room / "__init__.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_called_like_its_file(name: str) -> None:
+    path = shipped.recipes() / f"{name}.yaml"
+    assert read_yaml(path, RecipeFile, HarnessError).name == name  # type: ignore[arg-type]  # any class will do
+
+
+@pytest.mark.parametrize("path", sorted(shipped.suites().glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_suite_is_called_like_its_file(path: Path) -> None:
+    assert load_suite(str(path)).name == path.stem
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["version"] == 1
+
+
+def test_every_reason_code_is_used_and_stands_in_the_readme() -> None:
+    code = (
+        "".join(p.read_text(encoding="utf-8") for p in SOURCES if p.name != "errors.py")
+        + (PACKAGE / "errors.py").read_text(encoding="utf-8").partition("class HarnessError")[2]
+    )
+    unused = [c.name for c in ReasonCode if f"ReasonCode.{c.name}" not in code]
+    unlisted = [c.value for c in ReasonCode if f"`{c.value}`" not in README]
+    assert (unused, unlisted) == ([], [])
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    names = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
+    assert [n for n in names if f"harness {n}" not in README] == []
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    program = (
+        "import sys\n"
+        "from harness.cli import app\n"
+        "sys.exit(sorted({'torch', 'transformers', 'lm_eval', 'numpy'} & set(sys.modules)) or 0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_nothing_deserializes_code_or_runs_a_shell() -> None:
+    banned = re.compile(r"torch\.load\(|pickle|shell=True|os\.system|eval\(|trust_remote_code=True")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if banned.search(line.replace("simple_evaluate(", "").replace("lm_eval(", ""))
+        and ".eval()" not in line
+    ]
+    assert not found

@@ -1,0 +1,76 @@
+"""Run the command line as a user does: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import shipped
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - whatever the command printed
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("baselines")
+
+
+@pytest.fixture(scope="session")
+def environment(baselines: Path) -> dict[str, str]:
+    return os.environ | {"HARNESS_BASELINES": str(baselines), "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture(scope="session")
+def cli(environment: dict[str, str]) -> Cli:
+    def run(*arguments: object, cwd: Path | None = None) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *map(str, arguments)],
+            env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def quick_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite of two of the canary's critical tasks with few items and wide margins."""
+    values = yaml.safe_load((shipped.suites() / "canary.yaml").read_text(encoding="utf-8"))
+    critical = [task for task in values["tasks"] if task["tier"] == "critical"]
+    for task in critical:
+        task["items"], task["margin"] = 60, 0.2
+    values |= {"name": "quick", "tasks": critical[:2]}
+    path = tmp_path_factory.mktemp("suite") / "quick.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def quick(quick_suite: Path) -> tuple[str, ...]:
+    """Arguments of a run on the canary that takes seconds."""
+    return ("e2e", "--model", "canary", "--suite", str(quick_suite), "--calib-size", "64")

@@ -1,0 +1,177 @@
+"""The main job through the command line, on the canary, with a small suite."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.cli.conftest import Cli
+
+REPORTS = ("verdict.json", "report.md", "report.html", "junit.xml")
+NOUNS = (
+    "recipe.yaml",
+    "calibration.json",
+    "calibration.safetensors",
+    "checkpoint.json",
+    "integrity.json",
+    "scorecard.json",
+    "baseline/scorecard.json",
+)
+
+
+@pytest.fixture(scope="module")
+def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "nvfp4"
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", path)
+    assert done.code == 0, done.err
+    assert "GO (non-inferior)" in done.out
+    return path
+
+
+def delete_input_scales(checkpoint: Path) -> int:
+    """Delete the input scale of every routed expert; return how many there were."""
+    shards = list(checkpoint.glob("*.safetensors"))
+    num_deleted = 0
+    for shard in shards:
+        tensors = load_file(shard)
+        kept = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if not (".experts." in name and name.endswith(".input_scale"))
+        }
+        num_deleted += len(tensors) - len(kept)
+        save_file(kept, shard, metadata={"format": "pt"})
+    index = checkpoint / "model.safetensors.index.json"
+    if index.exists():
+        values = json.loads(index.read_text())
+        values["weight_map"] = {
+            name: file
+            for name, file in values["weight_map"].items()
+            if not (".experts." in name and name.endswith(".input_scale"))
+        }
+        index.write_text(json.dumps(values))
+    return num_deleted
+
+
+def test_the_run_directory_holds_every_noun_and_report(run_dir: Path) -> None:
+    assert [n for n in (*NOUNS, *REPORTS) if not (run_dir / n).is_file()] == []
+    assert json.loads((run_dir / "verdict.json").read_text())["decision"] == "GO"
+    junit = ET.parse(run_dir / "junit.xml").getroot()  # noqa: S314 - written by the run itself
+    assert junit.tag in {"testsuites", "testsuite"}
+    assert "http" not in (run_dir / "report.html").read_text().split("<body", 1)[0]
+
+
+def test_a_finished_run_typed_again_does_nothing_and_says_go(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path
+) -> None:
+    before = {n: (run_dir / n).stat().st_mtime_ns for n in NOUNS if n != "recipe.yaml"}
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir)
+    assert done.code == 0
+    assert {n: (run_dir / n).stat().st_mtime_ns for n in before} == before
+    assert done.err.count("done before") >= 5
+
+
+def test_changing_the_margin_judges_again_and_scores_nothing(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path
+) -> None:
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--margin", "0.19", "--json")
+    assert done.code == 0
+    assert {t["margin"] for t in done.json["verdict"]["tasks"]} == {0.19}
+    assert "score candidate: done before" in done.err
+    assert "score baseline: done before" in done.err
+
+
+def test_changing_the_format_redoes_what_depends_on_it_and_keeps_the_baseline(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_dir, path)
+    done = cli(*quick, "--qformat", "w4a16_nvfp4", "--run-dir", path)
+    assert done.code == 0, done.err
+    assert "export: starting" in done.err
+    assert "score baseline: done before" in done.err
+
+
+def test_verify_passes_what_was_exported(cli: Cli, run_dir: Path) -> None:
+    done = cli("verify", run_dir / "checkpoint", "--json")
+    assert done.code == 0
+    assert all(check["passed"] or check["severity"] == "warning" for check in done.json["checks"])
+
+
+def test_deleted_input_scales_are_found_and_refused(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_dir, path)
+    num_deleted = delete_input_scales(path / "checkpoint")
+    assert num_deleted > 0
+    found = cli("verify", path / "checkpoint")
+    assert found.code == 4
+    assert f"{num_deleted} of {num_deleted} expert input_scale" in found.out
+    again = cli(*quick, "--qformat", "nvfp4", "--run-dir", path, "--json")
+    assert again.code == 4
+    assert again.json["reason_codes"] == ["integrity-failed"]
+    unverified = cli(*quick, "--qformat", "nvfp4", "--run-dir", path, "--skip-verify", "--json")
+    assert unverified.code == 3
+    assert unverified.json["reason_codes"] == ["scale-missing"]
+    assert not (path / "scorecard.json").exists()
+
+
+def test_a_run_that_skips_verification_never_ends_go(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_dir, path)
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", path, "--skip-verify", "--json")
+    assert done.code == 5
+    assert "verify-skipped" in done.json["reason_codes"]
+
+
+def test_status_names_each_stage(cli: Cli, run_dir: Path) -> None:
+    done = cli("status", run_dir, "--json")
+    assert done.code == 0
+    assert all(stage["finished"] for stage in done.json["stages"])
+    assert done.json["ending"] == "GO"
+
+
+def test_report_writes_the_reports_again(cli: Cli, run_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_dir, path)
+    for name in REPORTS[1:]:
+        (path / name).unlink()
+    assert cli("report", path).code == 0
+    for name in REPORTS[1:]:
+        assert (path / name).is_file()
+
+
+def test_judge_compares_two_scored_folders(cli: Cli, quick_suite: Path, run_dir: Path) -> None:
+    done = cli("judge", run_dir / "baseline", run_dir, "--suite", quick_suite, "--json")
+    assert done.code == 5
+    assert done.json["reason_codes"] == ["verify-skipped"]
+
+
+def test_the_plan_prints_everything_and_writes_nothing(
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = cli(*quick, "--qformat", "nvfp4", "--plan", cwd=tmp_path)
+    assert done.code == 0, done.err
+    for words in ("*.mlp.experts.*.gate_proj", "*lm_head*", "bits each", "calibrate", "margin"):
+        assert words in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("qformat", ["fp8", "nvfp4_experts_only"])
+@pytest.mark.parametrize("kv", ["none", "fp8"])
+def test_quantize_writes_a_verified_checkpoint(
+    cli: Cli, tmp_path: Path, qformat: str, kv: str
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--qformat", qformat, "--kv_cache_qformat", kv, "--calib_size", "64"]
+    done = cli("quantize", "--model", "canary", *arguments, "--out", out, "--json")
+    assert done.code == 0, done.err
+    assert cli("verify", out / "checkpoint").code == 0
+    scales = [k for p in (out / "checkpoint").glob("*.safetensors") for k in load_file(p)]
+    assert any(name.endswith("k_scale") for name in scales) == (kv == "fp8")

@@ -1,0 +1,127 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness import shipped
+from harness.artifacts import Inventory, KvFormat, Recipe
+from harness.errors import ModelError, RecipeError, UsageError
+from harness.recipe import Request, load_recipe, plan, recipe_names
+
+FORMATS = ("fp8", "nvfp4", "nvfp4_experts_only", "nvfp4_mlp_only", "w4a16_nvfp4")
+
+
+def recipe(qformat: str = "nvfp4", **options: object) -> Recipe:
+    return load_recipe(Request(model="canary", qformat=qformat, **options))  # type: ignore[arg-type]  # free options of a test
+
+
+def names(inventory: Inventory, qformat: str) -> set[str]:
+    return {q.linear.name for q in plan(recipe(qformat), inventory).quantized}
+
+
+def test_the_shipped_formats_are_those_of_the_contract() -> None:
+    assert set(FORMATS) <= set(recipe_names())
+
+
+@pytest.mark.parametrize("qformat", FORMATS)
+def test_every_shipped_recipe_plans_a_mixture_of_experts(moe: Inventory, qformat: str) -> None:
+    made = plan(recipe(qformat), moe)
+    assert made.quantized
+    excluded = {e.module for e in made.excluded}
+    assert {
+        "lm_head",
+        "model.layers.0.mlp.gate",
+        "model.layers.0.mlp.shared_expert_gate",
+    } <= excluded
+    assert not excluded & {q.linear.name for q in made.quantized}
+
+
+def test_experts_only_quantizes_routed_experts_and_nothing_else(moe: Inventory) -> None:
+    assert names(moe, "nvfp4_experts_only") == {one.name for one in moe.linears if one.is_routed}
+
+
+def test_mlp_only_adds_the_shared_expert(moe: Inventory) -> None:
+    more = names(moe, "nvfp4_mlp_only") - names(moe, "nvfp4_experts_only")
+    assert more == {f"model.layers.{n}.mlp.shared_expert.down_proj" for n in range(2)}
+
+
+def test_schemes_follow_from_weights_and_inputs(moe: Inventory) -> None:
+    schemes = {qformat: plan(recipe(qformat), moe).scheme for qformat in FORMATS}
+    assert schemes["nvfp4"] == schemes["nvfp4_experts_only"] == "NVFP4"
+    assert schemes["w4a16_nvfp4"] == "W4A16_NVFP4"
+    assert schemes["fp8"] == "FP8"
+
+
+def test_half_of_a_fused_group_is_refused(moe: Inventory, tmp_path: Path) -> None:
+    file = own_recipe(tmp_path, '"*q_proj.weight_quantizer"')
+    with pytest.raises(RecipeError, match=r"engines load 'model.layers.0.self_attn.qkv' as one"):
+        plan(load_recipe(Request(model="canary", recipe=file)), moe)
+
+
+def test_one_projection_of_the_experts_is_refused(moe: Inventory, tmp_path: Path) -> None:
+    file = own_recipe(tmp_path, '"*experts*down_proj*weight_quantizer"')
+    with pytest.raises(RecipeError, match=r"engines load 'model.layers.0.mlp.experts' as one"):
+        plan(load_recipe(Request(model="canary", recipe=file)), moe)
+
+
+def test_a_width_that_is_no_multiple_of_the_block_is_refused(dense: Inventory) -> None:
+    narrow = dataclasses.replace(dense.linears[0], shape=(32, 40))
+    others = dense.linears[1:]
+    with pytest.raises(ModelError, match=r"'model.layers.0.self_attn.q_proj' is 40 wide"):
+        plan(recipe("nvfp4"), dataclasses.replace(dense, linears=(narrow, *others)))
+    plan(recipe("fp8"), dataclasses.replace(dense, linears=(narrow, *others)))
+
+
+def test_an_unknown_format_of_a_rule_is_refused(moe: Inventory, tmp_path: Path) -> None:
+    file = own_recipe(tmp_path, '"*weight_quantizer"', form="nvfp5")
+    with pytest.raises(RecipeError, match=r"unknown format 'nvfp5'. Did you mean 'nvfp4'"):
+        plan(load_recipe(Request(model="canary", recipe=file)), moe)
+
+
+def test_an_unknown_qformat_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"unknown format 'nvfp'. Did you mean 'nvfp4'"):
+        recipe("nvfp")
+
+
+def test_an_unknown_key_in_a_recipe_is_refused(tmp_path: Path) -> None:
+    file = own_recipe(tmp_path, '"*weight_quantizer"')
+    file.write_text(file.read_text() + "colour: red\n")
+    with pytest.raises(RecipeError, match=r"colour: Extra inputs"):
+        load_recipe(Request(model="canary", recipe=file))
+
+
+def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> None:
+    assert plan(recipe(), moe).attentions == ()
+    made = plan(recipe(kv_cache="fp8"), moe)
+    assert made.kv_cache == KvFormat.FP8
+    assert made.attentions == moe.attentions
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kv_cache": "int8"}, "unknown KV cache format 'int8'"),
+        ({"calib_size": 0}, "--calib-size 0"),
+        ({"calib_seq": 1}, "--calib-seq 1"),
+        ({"margin": 2.0}, "margin 2.0 is no fraction"),
+    ],
+)
+def test_an_impossible_option_is_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        recipe(**options)
+
+
+def test_both_or_neither_of_qformat_and_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"either --qformat or --recipe"):
+        load_recipe(Request(model="canary"))
+    with pytest.raises(RecipeError, match=r"either --qformat or --recipe"):
+        load_recipe(Request(model="canary", qformat="fp8", recipe=tmp_path))
+
+
+def own_recipe(folder: Path, pattern: str, *, form: str = "nvfp4") -> Path:
+    text = (shipped.recipes() / "w4a16_nvfp4.yaml").read_text()
+    path = folder / "own.yaml"
+    path.write_text(
+        text.replace('"*weight_quantizer", format: nvfp4', f"{pattern}, format: {form}")
+    )
+    return path

@@ -1,0 +1,145 @@
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.artifacts import CalibrationStats, Recipe
+from harness.errors import DiskFullError, ReasonCode, RunDirectoryError
+from harness.recipe import Request, load_recipe
+from harness.rundir import Stage, is_finished, open_run, process_in, read_recipe
+
+STAGE = Stage(name="calibrate", file="calibration.json", noun=CalibrationStats)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe(Request(model="canary", qformat="nvfp4"))
+
+
+def stats(num_samples: int = 1) -> CalibrationStats:
+    return CalibrationStats(
+        weight_amax={"a": 0.1}, input_amax={}, coverage=(), num_samples=num_samples, num_tokens=2
+    )
+
+
+def counting(calls: list[int]) -> Callable[[], CalibrationStats]:
+    def make() -> CalibrationStats:
+        calls.append(1)
+        return stats()
+
+    return make
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path: Path, recipe: Recipe) -> None:
+    calls: list[int] = []
+    for _ in range(2):
+        with open_run(tmp_path / "run", recipe) as run:
+            assert run.stage(STAGE, key="k", make=counting(calls)) == stats()
+    assert len(calls) == 1
+
+
+def test_a_stage_whose_input_changed_is_run_again(tmp_path: Path, recipe: Recipe) -> None:
+    calls: list[int] = []
+    for key in ("first", "second"):
+        with open_run(tmp_path / "run", recipe) as run:
+            run.stage(STAGE, key=key, make=counting(calls))
+    assert len(calls) == 2
+
+
+def test_a_stage_whose_outputs_were_deleted_is_run_again(tmp_path: Path, recipe: Recipe) -> None:
+    stage = Stage(name="s", file="s.json", noun=CalibrationStats, outputs=("folder",))
+    calls: list[int] = []
+
+    def make() -> CalibrationStats:
+        (tmp_path / "run" / "folder").mkdir(exist_ok=True)
+        return counting(calls)()
+
+    for _ in range(2):
+        with open_run(tmp_path / "run", recipe) as run:
+            run.stage(stage, key="k", make=make)
+        (tmp_path / "run" / "folder").rmdir()
+    assert len(calls) == 2
+
+
+def test_a_stage_that_failed_leaves_nothing_that_looks_finished(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    def fail() -> CalibrationStats:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with (
+        pytest.raises(DiskFullError, match=r"no space is left on the disk") as caught,
+        open_run(tmp_path / "run", recipe) as run,
+    ):
+        run.stage(STAGE, key="k", make=fail)
+    assert caught.value.reason is ReasonCode.DISK_FULL
+    assert not is_finished(tmp_path / "run", STAGE)
+
+
+def test_fresh_forgets_what_was_done(tmp_path: Path, recipe: Recipe) -> None:
+    calls: list[int] = []
+    for fresh in (False, True):
+        with open_run(tmp_path / "run", recipe, fresh=fresh) as run:
+            run.stage(STAGE, key="k", make=counting(calls))
+    assert len(calls) == 2
+
+
+def test_a_directory_in_use_by_another_process_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    path = tmp_path / "run"
+    program = (
+        "import sys, pathlib\n"
+        "from harness.recipe import Request, load_recipe\n"
+        "from harness.rundir import open_run\n"
+        "recipe = load_recipe(Request(model='canary', qformat='nvfp4'))\n"
+        "with open_run(pathlib.Path(sys.argv[1]), recipe):\n"
+        "    print('open', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        assert process_in(path) == other.pid
+        with (
+            pytest.raises(RunDirectoryError, match=f"in use by process {other.pid}"),
+            open_run(path, recipe),
+        ):
+            pass
+        other.kill()
+    assert process_in(path) is None
+    with open_run(path, recipe):
+        pass
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with (
+        pytest.raises(RunDirectoryError, match=r"holds files but no run"),
+        open_run(tmp_path, recipe, fresh=True),
+    ):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_recipe_on_disk_reads_as_the_recipe(tmp_path: Path, recipe: Recipe) -> None:
+    with open_run(tmp_path / "run", recipe):
+        pass
+    assert read_recipe(tmp_path / "run") == recipe
+
+
+def test_a_damaged_noun_is_named(tmp_path: Path, recipe: Recipe) -> None:
+    with open_run(tmp_path / "run", recipe) as run:
+        run.stage(STAGE, key="k", make=stats)
+        (tmp_path / "run" / STAGE.file).write_text('{"made_from": "k", "weight_amax": 3}')
+        with pytest.raises(RunDirectoryError, match=r"calibration.json' is no CalibrationStats"):
+            run.stage(STAGE, key="k", make=stats)
