@@ -1,14 +1,13 @@
 """Write the canary's Hugging Face folder, in the layout the target family has on the Hub.
 
-The tensors are written straight from the state dict: `save_pretrained` of transformers 5 would split
-the fused experts into one tensor for each expert, and the Hub's folders hold them fused. The MTP
-layer is random (nothing here trains it): it is there so that tools which must carry it over can be
-seen to do so. The tokenizer has one token for each byte and no merges, so every tokenizer class of
-the family gives the same ids whatever its pre-tokenizer.
+The tensors are written straight from the state dict: `save_pretrained` of transformers 5 would
+split the fused experts into one tensor for each expert, and the Hub's folders hold them fused. The
+MTP layer is random (nothing here trains it): it is there so that tools which must carry it over can
+be seen to do so. The tokenizer has one token for each byte and no merges, so every tokenizer class
+of the family gives the same ids whatever its pre-tokenizer.
 
 Shapes: E experts, O output features, I input features.
 """
-# ruff: noqa: INP001, TID253 -- a folder of scripts; nothing imports it at start-up.
 
 import json
 from collections.abc import Mapping
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from language import FIRST_SPECIAL_ID, SPECIAL_TOKENS
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
+
+from scripts.canary.language import FIRST_SPECIAL_ID, SPECIAL_TOKENS
 
 HIDDEN = 256
 EXPERT_WIDTH = 128
@@ -256,9 +256,12 @@ def write_sidecars(out: Path) -> None:
 def write_folder(out: Path, weights: Mapping[str, Tensor], seed: int) -> None:
     """Write the whole folder: trained weights as bfloat16, the MTP layer, and every sidecar."""
     out.mkdir(parents=True, exist_ok=True)
-    trained = {name: tensor.detach().cpu().bfloat16().contiguous() for name, tensor in weights.items()}
-    tensors = dict(sorted((trained | mtp_tensors(seed)).items()))
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    tensors = mtp_tensors(seed)
+    for name, tensor in weights.items():
+        tensors[name] = tensor.detach().cpu().bfloat16().contiguous()
+    file = out / "model.safetensors"
+    save_file(dict(sorted(tensors.items())), file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors makes it readable by its owner only
     _write_json(out / "config.json", config_json())
     write_tokenizer(out)
     write_sidecars(out)

@@ -1,14 +1,16 @@
 """The canary's language: short questions whose answers a program can check.
 
-What it holds: one seeded maker for each kind of question, and from these the training windows, the
-calibration texts and the held-aside texts. Why questions of graded difficulty: a model that is right
-everywhere has no room to show the small loss that quantization costs, so each kind comes in levels
-(digits, letters, statements, how often a fact was seen) and the suite picks the levels it needs.
-Every kind but the facts is split by a hash of the question: a held-out question is never trained on.
-Facts are random, so they can only be remembered; a tier says how often training repeats them.
-What it leaves out: torch and lm-eval. This module is plain Python, and equal seeds give equal text.
+What it holds: one seeded maker for each kind of question, and from these the training windows,
+the calibration texts and the held-aside texts. Why questions of graded difficulty: a model that is
+right everywhere has no room to show the small loss that quantization costs, so each kind comes in
+levels (digits, letters, statements, how often a fact was seen) and the tasks pick the levels they
+need. Every kind but the facts is split by a hash of the question: a held-out question is never
+trained on. Facts are random, so they can only be remembered; a tier says how often training repeats
+them. What it leaves out: torch and lm-eval. This module is plain Python; equal seeds, equal text.
+The shipped weights were trained on exactly this text: a change of a maker, a list or a share here
+is a change of the language, and calls for training again.
 """
-# ruff: noqa: INP001, S311 -- a folder of scripts; seeded pseudo-random numbers are the purpose.
+# ruff: noqa: S311 -- seeded pseudo-random numbers are the purpose.
 
 import hashlib
 import random
@@ -33,11 +35,15 @@ WINDOW_TOKENS = 192
 CHAT_SHARE = 0.06
 HELD_OUT_SHARE = 0.1
 DRAWS_PER_ITEM = 1000
+HALF = 0.5
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SYLLABLES = tuple(c + v for c in "bcdfghjklmnprstv" for v in "aeiou")
 RELATIONS = ("home", "boss", "pet", "food", "song")
 COLORS = ("red", "blue", "green", "gold", "pink", "gray", "black", "white")
-THINGS = ("kite", "drum", "boat", "ring", "shoe", "lamp", "coin", "hat", "book", "cup", "bell", "key")
+THINGS = (
+    *("kite", "drum", "boat", "ring", "shoe", "lamp"),
+    *("coin", "hat", "book", "cup", "bell", "key"),
+)
 PEOPLE = ("farmer", "fox", "baker", "owl", "nurse", "bear", "sailor", "cat")
 MOODS = ("happy", "brave", "quiet", "hungry", "clever", "sleepy")
 PLACES = ("market", "river", "forest", "harbor", "castle", "garden")
@@ -52,7 +58,7 @@ class Item:
     choices: tuple[str, ...] = ()
     """Every answer offered, the right one among them; empty when the answer is to be written."""
     key: str = ""
-    """What the hash split looks at, so that 3+5 and 5+3 fall on the same side; empty = the prompt."""
+    """What the hash split looks at, so that 3+5 and 5+3 fall together; empty means the prompt."""
     ending: str = "\n"
 
     @property
@@ -140,7 +146,7 @@ def compare(rng: random.Random, digits: int) -> Item:
     b = a
     while b == a:
         b = _number(rng, digits)
-        if rng.random() < 0.5:
+        if rng.random() < HALF:
             b = int(str(a)[0] + str(b)[1:])
     choices = (str(a), str(b))
     key = f"{min(a, b)},{max(a, b)}"
@@ -166,7 +172,7 @@ def program(rng: random.Random, num_statements: int) -> Item:
     for index in range(1, num_statements):
         source = rng.randrange(index)
         sign = rng.choice((1, -1))
-        if index > 1 and rng.random() < 0.5:
+        if index > 1 and rng.random() < HALF:
             other = rng.randrange(index)
             operand, shown = values[other], LETTERS[other]
         else:
@@ -228,12 +234,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "fact": Kind(make=fact, levels=(0, 1, 2, 3, 4), share_per_level=(0.10, *(0.06,) * 4)),
         "add": _kind(add, range(2, 6), 0.14),
-        "multiply": _kind(multiply, range(3, 5), 0.10),
+        "multiply": _kind(multiply, range(2, 5), 0.10),
         "reverse": _kind(reverse, range(4, 15), 0.08),
         "sort": _kind(sort, range(4, 15), 0.08),
         "compare": _kind(compare, range(2, 5), 0.04),
         "count": _kind(count, range(6, 19, 3), 0.06),
-        "program": _kind(program, range(3, 8), 0.09),
+        "program": _kind(program, range(2, 8), 0.09),
         "story": _kind(story, range(2, 6), 0.05),
         "tale": _kind(tale, range(1, 3), 0.02),
     }
@@ -279,7 +285,7 @@ def eval_items(kind: str, levels: tuple[int, ...], num_items: int) -> tuple[Item
             found.setdefault(item.prompt, item)
         if len(found) == num_items:
             return tuple(found.values())
-    message = f"{kind} {levels} has fewer than {num_items} held-out items. Ask for fewer, or add a level"
+    message = f"{kind} {levels} has fewer than {num_items} held-out items. Ask for fewer."
     raise ValueError(message)
 
 
