@@ -6,10 +6,12 @@ longer writes, is the running model's own state dict. All are bf16 and seeded.
 """
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3_5MoeConfig,
@@ -27,7 +30,6 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)
 
 VOCABULARY = 272
@@ -48,12 +50,19 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(_SPECIALS)
-    return PreTrainedTokenizerFast(
+    fast: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",  # noqa: S106  # a token of text
+        pad_token="<|endoftext|>",  # noqa: S106  # a token of text
         chat_template=_TEMPLATE,
     )
+
+
+def _build(
+    model_class: Callable[[Any], PreTrainedModel], config: PreTrainedConfig
+) -> PreTrainedModel:
+    return model_class(config)
 
 
 def _randomize(model: PreTrainedModel) -> PreTrainedModel:
@@ -68,7 +77,7 @@ def _randomize(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _text_options() -> dict[str, object]:
+def _text_options() -> dict[str, Any]:
     return {
         "hidden_size": 64,
         "intermediate_size": 48,
@@ -117,25 +126,26 @@ def _make_qwen3_5_moe() -> PreTrainedModel:
         video_token_id=262,
         tie_word_embeddings=False,
     )
-    return Qwen3_5MoeForConditionalGeneration(config)
+    return _build(Qwen3_5MoeForConditionalGeneration, config)
 
 
 def _make_qwen3_moe() -> PreTrainedModel:
     options = _text_options() | {"num_experts": NUM_EXPERTS, "num_experts_per_tok": 2}
-    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**options))
+    return _build(Qwen3MoeForCausalLM, Qwen3MoeConfig(**options))
 
 
 def _make_mixtral() -> PreTrainedModel:
     options = _text_options() | {"num_local_experts": NUM_EXPERTS, "num_experts_per_tok": 2}
-    return MixtralForCausalLM(MixtralConfig(**options, sliding_window=None))
+    return _build(MixtralForCausalLM, MixtralConfig(**options, sliding_window=None))
 
 
 def _make_qwen3() -> PreTrainedModel:
-    return Qwen3ForCausalLM(Qwen3Config(**_text_options()))
+    return _build(Qwen3ForCausalLM, Qwen3Config(**_text_options()))
 
 
 def _make_qwen3_tied() -> PreTrainedModel:
-    return Qwen3ForCausalLM(Qwen3Config(**_text_options() | {"tie_word_embeddings": True}))
+    options = _text_options() | {"tie_word_embeddings": True}
+    return _build(Qwen3ForCausalLM, Qwen3Config(**options))
 
 
 def _mtp_tensors() -> dict[str, torch.Tensor]:
@@ -159,7 +169,8 @@ def _write(
     make: Callable[[], PreTrainedModel], folder: Path, *, shard_size: str = "1GB"
 ) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = _randomize(make()).to(torch.bfloat16)
+    model = _randomize(make())
+    torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(folder, max_shard_size=shard_size)
     _tokenizer().save_pretrained(folder)
     return model
@@ -184,6 +195,17 @@ def _write_fused(folder: Path, *, num_shards: int) -> Path:
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No network, and no traces in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")  # for processes that tests start
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,14 @@ from harness.models.load import load_model, part_of
 from harness.models.observe import decoder_layers, eager_experts, tap_attention, tap_linears
 from harness.models.reader import TensorReader, stored_dtype
 from harness.models.source import Source, open_source
+from harness.models.structure import known_model_types, vocabulary_size
 
 __all__ = [
     "Source",
     "TensorReader",
     "decoder_layers",
     "eager_experts",
+    "known_model_types",
     "load_model",
     "open_source",
     "part_of",
@@ -18,4 +20,5 @@ __all__ = [
     "stored_dtype",
     "tap_attention",
     "tap_linears",
+    "vocabulary_size",
 ]

@@ -41,6 +41,7 @@ def read_inventory(source: Source) -> Inventory:
         ModelError: the family is unknown, or the files do not fit the model's structure.
     """
     family = find_family(source)
+    _refuse_other_quantizers(source)
     skeleton = build_model(source, device=torch.device("meta"), dtype=torch.bfloat16)
     linears = tuple(_linears(skeleton, family, source.tensors))
     covered = frozenset(linear.parameter.tensor for linear in linears)
@@ -61,6 +62,18 @@ def read_inventory(source: Source) -> Inventory:
         tensors=source.tensors,
         digest=source.digest,
     )
+
+
+def _refuse_other_quantizers(source: Source) -> None:
+    """Refuse checkpoints whose packing is not the one that harness writes."""
+    quantization = source.config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    if quantization is not None and method != "modelopt":
+        message = (
+            f"'{source.name}' is quantized already, by '{method}'. Give the unquantized model, or "
+            "a checkpoint in the layout of Model-Optimizer."
+        )
+        raise ModelError(message)
 
 
 def _linears(

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -20,6 +21,21 @@ from harness.models.family import Family
 from harness.models.source import Source
 
 FAMILIES = (qwen3_5_moe.FAMILY, qwen3_moe.FAMILY, mixtral.FAMILY, qwen3.FAMILY)
+_CONFIG_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises where config.json makes no sense, depending on where it notices."""
+
+
+def known_model_types() -> tuple[str, ...]:
+    """Return every model_type of config.json that a family describes."""
+    return tuple(t for family in FAMILIES for t in family.model_types)
 
 
 def find_family(source: Source) -> Family:
@@ -32,7 +48,7 @@ def find_family(source: Source) -> Family:
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
-    known = ", ".join(t for family in FAMILIES for t in family.model_types)
+    known = ", ".join(known_model_types())
     message = (
         f"'{source.name}' has the unknown model_type '{model_type}'; known are {known}. "
         f"Describe it in harness/models/{model_type}.py."
@@ -53,23 +69,32 @@ def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> 
             # The public AutoModel classes choose a class by themselves; this is what they call.
             build = cast("Callable[..., PreTrainedModel]", model_class._from_config)  # noqa: SLF001  # see above
             model = build(config, dtype=dtype)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _CONFIG_ERRORS as error:
         message = (
             f"'{source.path / 'config.json'}' describes no model that can be built "
-            f"({_first_line(error)}). Compare it with the model's original."
+            f"({_one_line(error)}). Compare it with the model's original."
         )
         raise ModelError(message) from error
     model.tie_weights()  # leaving out the initialization leaves this out too
     return model
 
 
+def vocabulary_size(source: Source) -> int:
+    """Return the number of token ids that the source's model has embeddings for.
+
+    Raises:
+        ModelError: config.json cannot be read.
+    """
+    return int(_config(source).get_text_config().vocab_size)
+
+
 def _config(source: Source) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except (OSError, *_CONFIG_ERRORS) as error:
         message = (
             f"'{source.path / 'config.json'}' cannot be read as a configuration "
-            f"({_first_line(error)}). Compare it with the model's original."
+            f"({_one_line(error)}). Compare it with the model's original."
         )
         raise ModelError(message) from error
     return config
@@ -90,5 +115,5 @@ def _model_class(source: Source) -> type[PreTrainedModel]:
     return found
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

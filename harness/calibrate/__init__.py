@@ -1,0 +1,16 @@
+"""Calibrate: run real text through the unquantized model and measure its ranges."""
+
+from harness.calibrate.data import check_data, data_digest
+from harness.calibrate.measure import calibrate
+from harness.calibrate.samples import Extent, measure_extent
+from harness.calibrate.store import read_stats, write_stats
+
+__all__ = [
+    "Extent",
+    "calibrate",
+    "check_data",
+    "data_digest",
+    "measure_extent",
+    "read_stats",
+    "write_stats",
+]

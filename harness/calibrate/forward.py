@@ -1,0 +1,137 @@
+"""Run batches through the model: all layers at once, or one decoder layer over all batches.
+
+Layer by layer, only one layer's weights are on the device, beside the hidden states of all
+batches. That needs no knowledge of the family: the model's own forward runs once with its layers
+replaced by stubs that record how they are called, which gives every layer its own positions,
+masks and flags; then the real layers run one after another on the recorded calls. What is
+measured equals the ordinary run of the same batches to the bit.
+
+Shapes: B samples of a batch, T tokens of a sample, H hidden size.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from harness.calibrate.observer import Observer
+from harness.models import decoder_layers, eager_experts, tap_attention, tap_linears
+
+_log = logging.getLogger("harness.calibrate")
+
+
+def run_whole(
+    model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, *, device: str
+) -> None:
+    """Run the model, all of which is on `device`, over all batches."""
+    keep_logits = 0 if observer.needs_logits(model) else 1
+    num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
+    num_done = 0
+    with _calibrating(model, observer), tap_linears(model, observer.see_input):
+        for batch_BT in batches_BT:
+            _forward(model, batch_BT.to(device), keep_logits)
+            tenth = num_done * 10 // num_samples
+            num_done += len(batch_BT)
+            if num_done * 10 // num_samples > tenth:
+                _log.info("calibrate: %d of %d samples", num_done, num_samples)
+
+
+def run_layerwise(
+    model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, *, device: str
+) -> None:
+    """Run the model layer by layer over all batches; its weights are gone afterwards.
+
+    `model` is in the host's memory. Its decoder layers visit `device` one at a time, the rest
+    stays there.
+    """
+    layers = decoder_layers(model)
+    with _calibrating(model, observer):
+        real = list(layers)
+        stubs = [_Recorder() for _ in real]
+        _replace(layers, stubs)
+        nn.Module.to(model, device)  # transformers' own `to` is not typed
+        for batch_BT in batches_BT:
+            _forward(model, batch_BT.to(device), keep_logits=1)
+        hidden_BTH = [call.hidden_BTH for call in stubs[0].calls]
+        for index, layer in enumerate(real):
+            layers[index] = layer.to(device)
+            with tap_linears(model, observer.see_input):
+                hidden_BTH = [
+                    _run_layer(layer, h, call)
+                    for h, call in zip(hidden_BTH, stubs[index].calls, strict=True)
+                ]
+            layers[index] = stubs[index]
+            layer.to("meta")  # its memory is free for the next one
+            _log.info("calibrate: %d of %d layers", index + 1, len(real))
+        if not observer.is_complete:
+            layers[-1] = _Replay(hidden_BTH)
+            with tap_linears(model, observer.see_input):
+                for batch_BT in batches_BT:
+                    _forward(model, batch_BT.to(device), keep_logits=0)
+
+
+class _Call(NamedTuple):
+    """How a model called one of its layers."""
+
+    hidden_BTH: Tensor
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class _Recorder(nn.Module):
+    """Stands in for a decoder layer: keeps its calls and returns the hidden states unchanged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+
+    def forward(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
+        self.calls.append(_Call(hidden_BTH=hidden_states, arguments=arguments, options=options))
+        return hidden_states
+
+
+class _Replay(nn.Module):
+    """Stands in for the last decoder layer: returns what it returned for each batch."""
+
+    def __init__(self, outputs_BTH: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._outputs_BTH = iter(outputs_BTH)
+
+    def forward(self, *arguments: object, **options: object) -> Tensor:
+        del arguments, options
+        return next(self._outputs_BTH)
+
+
+@contextmanager
+def _calibrating(model: PreTrainedModel, observer: Observer) -> Iterator[None]:
+    """Run experts one by one and, where the plan needs it, show keys and values."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(eager_experts(model))
+        if observer.needs_kv:
+            stack.enter_context(tap_attention(model, observer.see_kv))
+        yield
+
+
+def _forward(model: PreTrainedModel, batch_BT: Tensor, keep_logits: int) -> None:
+    """Run the model; `keep_logits` is the number of last positions with logits, 0 for all.
+
+    Logits of all positions of a large vocabulary outweigh all other activations.
+    """
+    model(input_ids=batch_BT, use_cache=False, logits_to_keep=keep_logits)
+
+
+def _run_layer(layer: nn.Module, hidden_BTH: Tensor, call: _Call) -> Tensor:
+    """Run one layer on the output of the one before; some families return a tuple."""
+    output = layer(hidden_BTH, *call.arguments, **call.options)
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _replace(layers: nn.ModuleList, stubs: Sequence[nn.Module]) -> None:
+    for index, stub in enumerate(stubs):
+        layers[index] = stub

@@ -1,0 +1,138 @@
+"""Collects what calibration sees: largest inputs, keys and values, and calls of each expert.
+
+Only running maxima are kept, as tensors on the model's device in the model's type, so that seeing
+an input never waits for the device. Inputs of layers that will not be quantized are not measured;
+calls of experts are counted all the same, for they are the proof that experts were seen.
+
+Shapes: N rows (tokens), I input features.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.artifacts import ExpertCoverage, Inventory, QuantPlan
+from harness.errors import ReasonCode, RejectedError
+
+_MAX_NAMES = 3
+
+
+class Observer:
+    """Takes what `tap_linears` and `tap_attention` show."""
+
+    def __init__(self, inventory: Inventory, plan: QuantPlan) -> None:
+        self._quantizers = {
+            planned.linear.parameter.tensor: planned.linear.input_quantizer
+            for planned in plan.quantized
+            if planned.input_format is not None
+        }
+        self._attentions = {a.name: a for a in plan.attentions if plan.kv_cache == "fp8"}
+        self._amax: dict[str, Tensor] = {}
+        self._experts: dict[str, str] = {}
+        self._calls: dict[str, list[int]] = {}
+        self._tokens: dict[str, list[int]] = {}
+        for linear in inventory.linears:
+            if linear.experts is not None and linear.expert is not None:
+                parameter = linear.parameter.tensor
+                self._experts[parameter] = linear.experts
+                for counts in (self._calls, self._tokens):
+                    counts.setdefault(parameter, [])
+                    counts[parameter] += [0] * (linear.expert + 1 - len(counts[parameter]))
+
+    @property
+    def needs_kv(self) -> bool:
+        """Whether the plan has quantizers of keys and values."""
+        return bool(self._attentions)
+
+    def needs_logits(self, model: PreTrainedModel) -> bool:
+        """Whether the plan measures the input of the output layer."""
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers
+        names = {f"{name}.weight" for name, module in model.named_modules() if module is head}
+        return not names.isdisjoint(self._quantizers)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every range that the plan needs has been seen."""
+        return not self._unseen()
+
+    def see_input(self, parameter: str, expert: int | None, input_NI: Tensor) -> None:
+        """Take the input of one linear call."""
+        if expert is not None:
+            self._calls[parameter][expert] += 1
+            self._tokens[parameter][expert] += input_NI.numel() // input_NI.shape[-1]
+        if (quantizer := self._quantizers.get(parameter)) is not None:
+            self._widen(quantizer, input_NI)
+
+    def see_kv(self, attention: str, key: Tensor, value: Tensor) -> None:
+        """Take the keys and values of one attention call."""
+        if (tapped := self._attentions.get(attention)) is not None:
+            self._widen(tapped.k_quantizer, key)
+            self._widen(tapped.v_quantizer, value)
+
+    def coverage(self) -> tuple[ExpertCoverage, ...]:
+        """Return the calls of every expert.
+
+        Raises:
+            RejectedError: in some layer no expert was seen at all.
+        """
+        unseen = sorted({self._experts[p] for p, calls in self._calls.items() if not any(calls)})
+        if unseen:
+            num_layers = len(set(self._experts.values()))
+            message = (
+                f"no expert was observed in {len(unseen)} of {num_layers} layers "
+                f"({_some(unseen)}): expert linear calls: 0. The experts ran through a fused "
+                "kernel instead of per-expert linear calls, so their inputs have no scale. "
+                "Report the model and the version of transformers: eager experts did not take hold."
+            )
+            raise RejectedError(message, reason=ReasonCode.NO_EXPERT_OBSERVED)
+        return tuple(
+            ExpertCoverage(
+                experts=self._experts[parameter],
+                projection=parameter.rpartition(".")[2],
+                calls=tuple(calls),
+                tokens=tuple(self._tokens[parameter]),
+            )
+            for parameter, calls in self._calls.items()
+        )
+
+    def input_amax(self) -> dict[str, float]:
+        """Return the largest absolute value that each quantizer of the plan saw.
+
+        Raises:
+            RejectedError: one saw nothing, or only zeros, or NaN or infinity.
+        """
+        if unseen := self._unseen():
+            message = (
+                f"{len(unseen)} input quantizer(s) saw no input in the calibration "
+                f"({_some(unseen)}). Exclude these layers, or calibrate with data that reach them."
+            )
+            raise RejectedError(message, reason=ReasonCode.QUANTIZER_NOT_OBSERVED)
+        amax = {quantizer: float(value) for quantizer, value in self._amax.items()}
+        if unusable := [q for q, value in amax.items() if not (0 < value < math.inf)]:
+            message = (
+                f"{len(unusable)} input quantizer(s) saw only zeros, or NaN or infinity, of which "
+                f"no scale can be made ({unusable[0]}: {amax[unusable[0]]}). "
+                "Exclude these layers, or calibrate with other data."
+            )
+            raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
+        return amax
+
+    def _widen(self, quantizer: str, x: Tensor) -> None:
+        """Widen a quantizer's range by `x`; NaN stays NaN."""
+        low, high = torch.aminmax(x)
+        largest = torch.maximum(-low, high)
+        seen = self._amax.get(quantizer)
+        self._amax[quantizer] = largest if seen is None else torch.maximum(seen, largest)
+
+    def _unseen(self) -> list[str]:
+        wanted = set(self._quantizers.values())
+        for attention in self._attentions.values():
+            wanted |= {attention.k_quantizer, attention.v_quantizer}
+        return sorted(wanted - self._amax.keys())
+
+
+def _some(names: list[str]) -> str:
+    """Return the first few names as text."""
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")

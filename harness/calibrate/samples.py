@@ -1,0 +1,141 @@
+"""Turn texts into batches of token ids.
+
+A batch holds samples of one length, so nothing is ever padded. Rows of padding would reach every
+linear layer like any other row (an attention mask does not keep them out) and widen the ranges
+that are measured there; where there are none, none can be measured.
+
+Shapes: B samples of a batch, T tokens of a sample.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from harness.artifacts import CalibrationSpec
+from harness.calibrate.data import Text, iter_texts
+from harness.errors import DataError, ModelError
+from harness.models import Source, vocabulary_size
+
+_log = logging.getLogger("harness.calibrate")
+_MIN_TOKENS = 2
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+Sample = tuple[int, ...]
+
+
+class Extent(NamedTuple):
+    """How much text calibrates a model."""
+
+    num_samples: int
+    num_tokens: int
+    num_batches: int
+
+
+def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
+    """Return at most `spec.size` samples of 2 to `spec.seq` tokens, in the set's seeded order.
+
+    Raises:
+        DataError: the set cannot be read, or has no sample of two tokens, or ids beyond the
+            model's vocabulary.
+        ModelError: the model has no tokenizer, and the set has text.
+    """
+    vocabulary = vocabulary_size(source)
+    encode = _encoder(source, spec.seq)
+    samples: list[Sample] = []
+    num_short = 0
+    for text in iter_texts(spec):
+        sample = _sample(text, encode, spec.seq)
+        if sample and max(sample) >= vocabulary:
+            message = (
+                f"{text.place}: token id {max(sample)} is beyond the model's vocabulary of "
+                f"{vocabulary}. Use ids of this model's tokenizer."
+            )
+            raise DataError(message)
+        if len(sample) < _MIN_TOKENS:
+            num_short += 1
+            continue
+        samples.append(sample)
+        if len(samples) == spec.size:
+            break
+    if not samples:
+        message = (
+            f"the calibration data '{spec.data}' has no text of {_MIN_TOKENS} tokens or more "
+            f"within {spec.seq} tokens. Give longer texts."
+        )
+        raise DataError(message)
+    if num_short:
+        _log.info("calibrate: left out %d samples of fewer than 2 tokens", num_short)
+    return samples
+
+
+def measure_extent(spec: CalibrationSpec, source: Source) -> Extent:
+    """Return how much will be run, having read and tokenized it all.
+
+    Raises:
+        DataError: the set cannot be used with this model.
+        ModelError: the model has no tokenizer, and the set has text.
+    """
+    samples = read_samples(spec, source)
+    return Extent(
+        num_samples=len(samples),
+        num_tokens=sum(len(sample) for sample in samples),
+        num_batches=len(make_batches(samples, batch_tokens=spec.batch_tokens)),
+    )
+
+
+def make_batches(samples: Sequence[Sample], *, batch_tokens: int) -> list[Tensor]:
+    """Return the samples as int64 tensors [B, T] of at most `batch_tokens` tokens, longest first.
+
+    A sample that is longer than that makes a batch of its own.
+    """
+    batches: list[Tensor] = []
+    for length, group in groupby(sorted(samples, key=len, reverse=True), key=len):
+        same = list(group)
+        size = max(1, batch_tokens // length)
+        batches.extend(torch.tensor(same[i : i + size]) for i in range(0, len(same), size))
+    return batches
+
+
+def _sample(text: Text, encode: Callable[[str], Sample], seq: int) -> Sample:
+    return encode(text.content) if isinstance(text.content, str) else text.content[:seq]
+
+
+def _encoder(source: Source, seq: int) -> Callable[[str], Sample]:
+    """Return the model's tokenizer, loaded when the first text comes: ids do without."""
+
+    @cache
+    def tokenizer() -> PreTrainedTokenizerBase:
+        return _load_tokenizer(source)
+
+    def encode(text: str) -> Sample:
+        return tuple(tokenizer()(text, truncation=True, max_length=seq)["input_ids"])
+
+    return encode
+
+
+def _load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
+    if not any((source.path / name).is_file() for name in _TOKENIZER_FILES):
+        message = (
+            f"'{source.name}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
+            "Add its files, or calibrate with input_ids."
+        )
+        raise ModelError(message)
+    try:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.path, trust_remote_code=False
+        )
+    except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        message = (
+            f"the tokenizer of '{source.name}' cannot be loaded ({reason}). "
+            "Download its files again, or calibrate with input_ids."
+        )
+        raise ModelError(message) from error
+    return loaded

@@ -1,0 +1,65 @@
+"""CalibrationStats on the disk: ranges as tensors, the rest as JSON.
+
+`calibration.safetensors` holds one float64 scalar for each weight (`<layer>.weight_amax`) and
+each quantizer of inputs, keys or values (`<quantizer>._amax`, as Model-Optimizer names them).
+float64 keeps every source's range exactly. `calibration.json` is written last: where it is, all
+of it is.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from harness.artifacts import CalibrationStats, ExpertCoverage, load, save
+from harness.errors import RunDirectoryError
+
+_WEIGHT = ".weight_amax"
+_INPUT = "._amax"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Coverage:
+    """What is no range."""
+
+    num_samples: int
+    num_tokens: int
+    coverage: tuple[ExpertCoverage, ...]
+
+
+def write_stats(stats: CalibrationStats, path: Path, made_from: str) -> None:
+    """Write `stats` to `path` (JSON) and to the safetensors file of the same name beside it."""
+    tensors = {f"{name}{_WEIGHT}": value for name, value in stats.weight_amax.items()}
+    tensors |= {f"{name}{_INPUT}": value for name, value in stats.input_amax.items()}
+    ranges = path.with_suffix(".safetensors")
+    partial = ranges.with_name(f".{ranges.name}.partial")
+    save_file({n: torch.tensor(v, dtype=torch.float64) for n, v in tensors.items()}, partial)
+    partial.replace(ranges)
+    rest = _Coverage(
+        num_samples=stats.num_samples, num_tokens=stats.num_tokens, coverage=stats.coverage
+    )
+    save(rest, path, made_from=made_from)
+
+
+def read_stats(path: Path) -> CalibrationStats:
+    """Read what write_stats wrote.
+
+    Raises:
+        RunDirectoryError: one of the two files is missing or broken.
+    """
+    rest = load(_Coverage, path)
+    ranges = path.with_suffix(".safetensors")
+    try:
+        tensors = {name: float(value) for name, value in load_file(ranges).items()}
+    except (OSError, SafetensorError, ValueError) as error:
+        message = f"'{ranges}' cannot be read: {error}. Use --fresh to start the run again."
+        raise RunDirectoryError(message) from error
+    return CalibrationStats(
+        weight_amax={n.removesuffix(_WEIGHT): v for n, v in tensors.items() if n.endswith(_WEIGHT)},
+        input_amax={n.removesuffix(_INPUT): v for n, v in tensors.items() if n.endswith(_INPUT)},
+        coverage=rest.coverage,
+        num_samples=rest.num_samples,
+        num_tokens=rest.num_tokens,
+    )

@@ -1,0 +1,115 @@
+"""Plans and recipes for calibration, made by hand: no other room is needed to test this one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from harness.artifacts import (
+    CalibrationSpec,
+    CalibrationStats,
+    EngineSpec,
+    Inventory,
+    KvFormat,
+    Linear,
+    PlannedLinear,
+    QuantPlan,
+    Recipe,
+    Suite,
+)
+from harness.calibrate import calibrate
+from harness.models import Source, open_source, read_inventory
+
+_UNPLANNED = ("visual", "in_proj_a", "in_proj_b", "shared_expert_gate")
+
+
+class Case(NamedTuple):
+    """Everything that calibrate takes."""
+
+    recipe: Recipe
+    source: Source
+    inventory: Inventory
+    plan: QuantPlan
+
+    def run(self) -> CalibrationStats:
+        return calibrate(self.recipe, self.source, self.inventory, self.plan)
+
+
+MakeCase = Callable[..., Case]
+
+
+def is_planned(linear: Linear) -> bool:
+    """Whether the usual plan has a layer: all of the text model, the output layer too."""
+    return not any(part in linear.name for part in _UNPLANNED)
+
+
+def make_spec(data: Path | str, **changes: object) -> CalibrationSpec:
+    options: dict[str, object] = {
+        "size": 12,
+        "seq": 64,
+        "seed": 0,
+        "batch_tokens": 256,
+        "layerwise": False,
+    }
+    return CalibrationSpec(data=str(data), **options | changes)  # type: ignore[arg-type]  # of test
+
+
+def _recipe(model: Path, spec: CalibrationSpec, kv_cache: KvFormat) -> Recipe:
+    suite = Suite(
+        name="none",
+        tasks=(),
+        max_model_len=64,
+        apply_chat_template=False,
+        seed=0,
+        batch_size=1,
+        confidence=0.95,
+        max_truncated=0.0,
+        digest="",
+    )
+    return Recipe(
+        name="nvfp4",
+        model=str(model),
+        revision=None,
+        rules=(),
+        exclude=(),
+        kv_cache=kv_cache,
+        calibration=spec,
+        engine=EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32"),
+        suite=suite,
+        device="cpu",
+        skip_verify=False,
+    )
+
+
+@pytest.fixture
+def make_case(calibration_jsonl: Path) -> MakeCase:
+    """Return a function that prepares a calibration of a model's folder."""
+
+    def make(
+        model: Path,
+        *,
+        data: Path | str = calibration_jsonl,
+        planned: Callable[[Linear], bool] = is_planned,
+        inputs: str | None = "nvfp4",
+        kv_cache: KvFormat = KvFormat.FP8,
+        **spec: object,
+    ) -> Case:
+        source = open_source(str(model))
+        inventory = read_inventory(source)
+        plan = QuantPlan(
+            scheme="NVFP4",
+            kv_cache=kv_cache,
+            quantized=tuple(
+                PlannedLinear(linear=x, weight_format="nvfp4", input_format=inputs, rule="*")
+                for x in inventory.linears
+                if planned(x)
+            ),
+            excluded=(),
+            attentions=inventory.attentions,
+            digest="",
+        )
+        recipe = _recipe(model, make_spec(data, **spec), kv_cache)
+        return Case(recipe=recipe, source=source, inventory=inventory, plan=plan)
+
+    return make
