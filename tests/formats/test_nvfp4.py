@@ -253,3 +253,24 @@ def test_stored_bytes_count_every_tensor() -> None:
     assert NVFP4.stored_bytes((6, 48), with_input=False) == num_bytes
     assert NVFP4.stored_bytes((6, 48), with_input=True) == num_bytes + 4
     assert tuple(stored) == NVFP4.required_suffixes(with_input=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["nvfp4", "fp8"])
+def test_a_gpu_gives_the_bytes_that_a_cpu_gives(name: str) -> None:
+    chosen = get_format(name)
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(512, 1024, generator=generator).pow(3).bfloat16()
+    amax = weight.abs().max().item()
+    on_cpu = chosen.quantize_weight(weight, amax=amax)
+    on_gpu = chosen.quantize_weight(weight.cuda(), amax=amax)
+    for suffix, tensor in on_cpu.items():
+        assert torch.equal(
+            tensor.reshape(-1).view(torch.uint8), on_gpu[suffix].cpu().reshape(-1).view(torch.uint8)
+        )
+    scale = chosen.input_scale(amax)
+    rounded = chosen.qdq_input(weight, input_scale=scale)
+    assert torch.equal(rounded, chosen.qdq_input(weight.cuda(), input_scale=scale).cpu())
+    decoded = chosen.dequantize_weight(on_cpu, dtype=torch.bfloat16)
+    assert torch.equal(decoded, chosen.dequantize_weight(on_gpu, dtype=torch.bfloat16).cpu())
