@@ -6,6 +6,7 @@ only for a suite that needs it. Nothing here touches the network or loads a data
 """
 
 import difflib
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,36 +40,48 @@ def quiet_lm_eval() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def task_manager(suite: Suite) -> Any:  # noqa: ANN401 -- lm-eval has no types
-    """Return lm-eval's TaskManager, with lm-eval's own tasks only where the suite needs them."""
+class Catalog:
+    """lm-eval's TaskManagers, that of the shipped tasks first."""
+
+    def __init__(self) -> None:
+        with quiet_lm_eval():
+            self._shipped = TaskManager(include_path=str(shipped.tasks()), include_defaults=False)
+
+    def manager(self, name: str) -> Any:  # noqa: ANN401 -- lm-eval has no types
+        """Return the TaskManager that knows `name`, else lm-eval's own."""
+        return self._shipped if name in self._shipped.task_index else _lm_eval_tasks()
+
+    def entry(self, name: str) -> Any:  # noqa: ANN401 -- lm-eval has no types
+        """Return lm-eval's index entry of a task or group; None if there is none."""
+        return self.manager(name).task_index.get(name)
+
+    def is_local(self, name: str) -> bool:
+        """Return whether the task `name` ships with harness and reads a file beside its own."""
+        entry = self._shipped.task_index.get(name)
+        return entry is not None and (entry.cfg or {}).get("dataset_path") == "json"
+
+    def leaves(self, name: str) -> tuple[str, ...]:
+        """Return the tasks that `name` stands for: itself, or the members of the group."""
+        entry = self.entry(name)
+        if entry is None:
+            return ()
+        if entry.tags and not entry.cfg:
+            return tuple(sorted(entry.tags))
+        members = (entry.cfg or {}).get("task")
+        if not isinstance(members, list):
+            return (name,)
+        names = [m if isinstance(m, str) else str(m.get("task") or m.get("group")) for m in members]
+        return tuple(leaf for member in names for leaf in self.leaves(member))
+
+    def names(self) -> list[str]:
+        """Return every known name."""
+        return [*self._shipped.all_tasks, *_lm_eval_tasks().all_tasks]
+
+
+@functools.cache
+def _lm_eval_tasks() -> Any:  # noqa: ANN401 -- lm-eval has no types
     with quiet_lm_eval():
-        local = TaskManager(include_path=str(shipped.tasks()), include_defaults=False)
-        if all(task.name in local.task_index for task in suite.tasks):
-            return local
-        return TaskManager(include_path=str(shipped.tasks()))
-
-
-def is_local(manager: Any, name: str) -> bool:  # noqa: ANN401 -- lm-eval has no types
-    """Return whether the task `name` ships with harness and reads a file beside its own."""
-    entry = manager.task_index[name]
-    path, config = entry.yaml_path, entry.cfg or {}
-    if path is None or config.get("dataset_path") != "json":
-        return False
-    return shipped.tasks().resolve() in Path(path).resolve().parents
-
-
-def leaf_tasks(manager: Any, name: str) -> tuple[str, ...]:  # noqa: ANN401 -- lm-eval has no types
-    """Return the tasks that `name` stands for: itself, or the members of the group."""
-    entry = manager.task_index.get(name)
-    if entry is None:
-        return ()
-    if entry.tags and not entry.cfg:
-        return tuple(sorted(entry.tags))
-    members = (entry.cfg or {}).get("task")
-    if not isinstance(members, list):
-        return (name,)
-    names = [m if isinstance(m, str) else str(m.get("task") or m.get("group")) for m in members]
-    return tuple(leaf for member in names for leaf in leaf_tasks(manager, member))
+        return TaskManager()
 
 
 def check_suite(suite: Suite) -> None:
@@ -77,11 +90,11 @@ def check_suite(suite: Suite) -> None:
     Raises:
         SuiteError: the first task that is wrong, and what it could have been.
     """
-    manager = task_manager(suite)
+    catalog = Catalog()
     for spec in suite.tasks:
-        leaves = leaf_tasks(manager, spec.name)
+        leaves = catalog.leaves(spec.name)
         if not leaves:
-            raise SuiteError(_unknown("task", spec.name, manager.all_tasks))
+            raise SuiteError(_unknown("task", spec.name, catalog.names()))
         if spec.items % len(leaves):
             message = (
                 f"task '{spec.name}' is a group of {len(leaves)} tasks, which get the same number "
@@ -89,11 +102,12 @@ def check_suite(suite: Suite) -> None:
             )
             raise SuiteError(message)
         for leaf in leaves:
-            config = manager.task_index[leaf].cfg or {}
+            entry = catalog.entry(leaf)
+            config = entry.cfg or {}
             _check_task(spec, config)
             _check_generation(spec, config, suite.max_model_len)
-            if is_local(manager, leaf):
-                _check_items(spec, manager.task_index[leaf].yaml_path, config, len(leaves))
+            if catalog.is_local(leaf):
+                _check_items(spec, entry.yaml_path, config, len(leaves))
 
 
 def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
@@ -103,6 +117,9 @@ def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
             f"task '{spec.name}' has output_type '{kind}', which is not right or wrong for each "
             f"item. Use a task of type {' or '.join(_OUTPUT_TYPES)}."
         )
+        raise SuiteError(message)
+    if config.get("unsafe_code"):
+        message = f"task '{spec.name}' runs code that the model wrote. Use a task that does not."
         raise SuiteError(message)
     listed = config.get("metric_list")
     metrics = [m["metric"] for m in listed] if listed else DEFAULT_METRIC_REGISTRY[kind]

@@ -35,7 +35,7 @@ from harness.artifacts import (
 )
 from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError
 from harness.score.arm import SCORECARD_FILE, sha256_of
-from harness.score.catalog import is_local, leaf_tasks, quiet_lm_eval, task_manager
+from harness.score.catalog import Catalog, quiet_lm_eval
 from harness.score.local_data import in_memory
 from harness.score.recording import Recorder
 from harness.score.reference_lm import Answering, ReferenceLM
@@ -70,14 +70,13 @@ def score(served: Answering, suite: Suite, *, arm: str, into: Path) -> Scorecard
     """
     for folder in ("samples", "tasks"):
         (into / folder).mkdir(parents=True, exist_ok=True)
-    manager = None
+    catalog = Catalog()
     done: list[_ScoredTask] = []
     for spec in suite.tasks:
         key = digest_of(suite.digest, spec.name, served.deployment.checkpoint_digest, _how(served))
         found = _find(into, spec.name, key)
         if found is None:
-            manager = manager or task_manager(suite)
-            found = _score_task(served, suite, spec, _load_tasks(manager, spec), into)
+            found = _score_task(served, suite, spec, _load_tasks(catalog, spec), into)
             save(found, into / "tasks" / f"{spec.name}.json", made_from=key)
         done.append(found)
         _log.info("score: %s %s %.1f %%", arm, spec.name, 100 * found.score.value)
@@ -95,8 +94,8 @@ def score(served: Answering, suite: Suite, *, arm: str, into: Path) -> Scorecard
 
 
 def _how(served: Answering) -> list[object]:
-    deployment = served.deployment
-    return [deployment.engine, deployment.version, deployment.dtype, version("lm_eval")]
+    how = served.deployment
+    return [how.engine, how.version, how.device, how.dtype, version("lm_eval")]
 
 
 def _find(into: Path, task: str, key: str) -> _ScoredTask | None:
@@ -110,18 +109,14 @@ def _find(into: Path, task: str, key: str) -> _ScoredTask | None:
     return found
 
 
-def _load_tasks(manager: Any, spec: TaskSpec) -> Mapping[str, Any]:  # noqa: ANN401 -- lm-eval has no types
+def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Mapping[str, Any]:
     """Return lm-eval's task objects by name, with the suite's number of worked examples."""
-    members: list[dict[str, Any]] = []
-    for leaf in leaf_tasks(manager, spec.name):
-        if is_local(manager, leaf):
-            entry = manager.task_index[leaf]
-            data = in_memory(Path(entry.yaml_path).parent, entry.cfg["dataset_kwargs"])
-            members.append({"task": leaf, "custom_dataset": data})
-    wanted = {"group": f"{spec.name}, from memory", "task": members} if members else spec.name
+    members = [_member(catalog, leaf) for leaf in catalog.leaves(spec.name)]
+    in_memory_group = {"group": f"{spec.name}, in memory", "task": members}
+    wanted = in_memory_group if any("custom_dataset" in m for m in members) else spec.name
     try:
         with quiet_lm_eval():
-            tasks: Mapping[str, Any] = manager.load([wanted])["tasks"]
+            tasks: Mapping[str, Any] = catalog.manager(spec.name).load([wanted])["tasks"]
     except (OSError, ValueError, KeyError, ImportError) as error:
         message = (
             f"the data of task '{spec.name}' cannot be loaded: {_first_line(error)}. Check the "
@@ -131,6 +126,15 @@ def _load_tasks(manager: Any, spec: TaskSpec) -> Mapping[str, Any]:  # noqa: ANN
     for task in tasks.values():
         task.set_config(key="num_fewshot", value=spec.num_fewshot)
     return tasks
+
+
+def _member(catalog: Catalog, leaf: str) -> dict[str, Any]:
+    """Return `leaf` as lm-eval takes the member of a group, its data replaced if it is ours."""
+    if not catalog.is_local(leaf):
+        return {"task": leaf}
+    entry = catalog.entry(leaf)
+    data = in_memory(Path(entry.yaml_path).parent, entry.cfg["dataset_kwargs"])
+    return {"task": leaf, "custom_dataset": data}
 
 
 def _score_task(

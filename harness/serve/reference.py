@@ -1,0 +1,241 @@
+"""The `reference` engine: the exported files, computed as vLLM's emulation computes them.
+
+It sees nothing but the folder: weights come from the packed codes and scales, inputs of quantized
+layers are rounded on their way into each linear function, keys and values on their way into
+attention. Everything between is ordinary arithmetic of one type, the same for a quantized
+checkpoint and for the unquantized model it is compared with.
+
+Dequantized NVFP4 weights are rounded to the model's own type (bfloat16) before they are held in
+the arithmetic's type, for so does the emulation; FP8 engines multiply the codes themselves, so
+FP8 weights are held exactly. Not emulated: the order of sums, bfloat16 between layers, and the
+queries that some FP8 attention kernels round too.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from harness import __version__
+from harness.artifacts import Deployment, EngineSpec, Inventory, Linear
+from harness.errors import EngineError, ReasonCode
+from harness.formats import get_format
+from harness.formats.e4m3 import to_e4m3
+from harness.formats.kv import qdq_kv
+from harness.models import (
+    Source,
+    TensorReader,
+    eager_experts,
+    load_model,
+    open_source,
+    read_inventory,
+    stored_dtype,
+    tap_attention,
+    tap_linears,
+)
+from harness.serve.declared import Declared, read_declared
+from harness.serve.memory import naming_lack_of_memory, refuse_if_too_large
+from harness.serve.scales import (
+    Scales,
+    Site,
+    last_factor,
+    quantized_linears,
+    read_kv_scales,
+    read_scales,
+)
+
+_log = logging.getLogger("harness.serve")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+class Served(NamedTuple):
+    """A model that is ready to answer, as long as the context lasts."""
+
+    deployment: Deployment
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@contextmanager
+def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
+    """Load the checkpoint in `directory` and answer with it inside the context.
+
+    Raises:
+        ModelError: the folder is no checkpoint.
+        EngineError: a scale is missing, files contradict each other, or memory is short.
+    """
+    source = open_source(str(directory.resolve()))
+    inventory = read_inventory(source)
+    declared = read_declared(source)
+    linears = quantized_linears(source, inventory, declared)
+    scales = read_scales(source, linears, declared)
+    kv_scales = read_kv_scales(source, inventory, declared)
+    tokenizer = _load_tokenizer(source)
+    _log.info("serve: %s, %d layers quantized", directory.name, len(linears))
+    model = _load(engine, source, inventory, declared, scales)
+    with ExitStack() as taps:
+        taps.enter_context(eager_experts(model))
+        if scales.inputs and declared.scheme is not None:
+            inputs = {site: scale.to(engine.device) for site, scale in scales.inputs.items()}
+            round_input = _input_rounding(declared.scheme.input_format or "", inputs)
+            taps.enter_context(tap_linears(model, round_input))
+        if kv_scales:
+            taps.enter_context(tap_attention(model, _kv_rounding(kv_scales)))
+        deployment = _describe(engine, source, declared, linears)
+        yield Served(deployment, model, tokenizer)
+
+
+def _load(
+    engine: EngineSpec,
+    source: Source,
+    inventory: Inventory,
+    declared: Declared,
+    scales: Scales,
+) -> PreTrainedModel:
+    """Return the model with its dequantized weights, fit for greedy answers."""
+    dtype: torch.dtype = getattr(torch, engine.dtype)
+    sizes = [prod(linear.shape) for linear in inventory.linears]
+    sizes += [prod(inventory.tensors[name].shape) for name in inventory.others.values()]
+    refuse_if_too_large(sum(sizes) * dtype.itemsize, engine.device)
+    with naming_lack_of_memory(engine.device), TensorReader(source) as reader:
+        model = load_model(
+            source,
+            inventory,
+            device=engine.device,
+            dtype=dtype,
+            matrix=_dequantizer(source, reader, declared, scales),
+        )
+    # The files' packing is undone: nobody after this may take the model for a packed one.
+    vars(model.config).pop("quantization_config", None)
+    # Both arms and every engine answer under the suite's rules alone; only the end tokens stay.
+    settings = model.generation_config
+    ends = settings.eos_token_id if settings is not None else None
+    model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    return model
+
+
+def _dequantizer(
+    source: Source, reader: TensorReader, declared: Declared, scales: Scales
+) -> Callable[[Linear], Tensor]:
+    """Return the function that gives each linear layer's weight [out, in]."""
+    if declared.scheme is None:
+        return lambda linear: reader.matrix(linear.source)
+    weight_format = get_format(declared.scheme.weight_format)
+    suffixes = weight_format.required_suffixes(with_input=False)
+    factor = last_factor(weight_format)
+    emulated_dtype = stored_dtype(source) if factor == "weight_scale_2" else torch.float32
+
+    def matrix(linear: Linear) -> Tensor:
+        merged = scales.weights.get(linear.name)
+        if merged is None:
+            return reader.matrix(linear.source)
+        tensors = {suffix: reader.tensor(f"{linear.name}.{suffix}") for suffix in suffixes}
+        if factor == "weight_scale":
+            tensors["weight"] = _requantize(tensors, merged)
+        elif not (tensors["weight_scale"].float() > 0).all():
+            message = (
+                f"'{linear.name}.weight_scale' holds a block scale that is not positive and "
+                "finite. Export the checkpoint again."
+            )
+            raise EngineError(message, reason=ReasonCode.SCALE_MISSING)
+        return weight_format.dequantize_weight({**tensors, factor: merged}, dtype=emulated_dtype)
+
+    return matrix
+
+
+def _requantize(tensors: Mapping[str, Tensor], merged: Tensor) -> Tensor:
+    """Return FP8 codes for the scale of the fused layer.
+
+    Source: vLLM, quantization/utils/w8a8_utils.py, `requantize_with_max_scale`: by way of
+    float16, and multiplied with the reciprocal.
+    """
+    codes, own = tensors["weight"], tensors["weight_scale"].float().reshape(())
+    if own == merged:
+        return codes
+    return to_e4m3((codes.half() * own).float() * merged.reciprocal())
+
+
+def _input_rounding(
+    format_name: str, scales: Mapping[Site, Tensor]
+) -> Callable[[str, int | None, Tensor], Tensor | None]:
+    input_format = get_format(format_name)
+
+    def round_input(parameter: str, expert: int | None, x: Tensor) -> Tensor | None:
+        scale = scales.get(Site(parameter, expert))
+        return None if scale is None else input_format.qdq_input(x, input_scale=scale)
+
+    return round_input
+
+
+def _kv_rounding(
+    scales: Mapping[str, tuple[Tensor, Tensor]],
+) -> Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    def round_kv(module: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
+        if module not in scales:
+            return None
+        k_scale, v_scale = scales[module]
+        return qdq_kv(k, scale=k_scale), qdq_kv(v, scale=v_scale)
+
+    return round_kv
+
+
+def _load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    # Without any of these transformers builds a tokenizer that knows no word, and says nothing.
+    if not any((source.path / name).is_file() for name in _TOKENIZER_FILES):
+        message = f"'{source.path}' has no tokenizer. Copy the model's tokenizer files there."
+        raise EngineError(message)
+    try:
+        load = AutoTokenizer.from_pretrained
+        tokenizer: PreTrainedTokenizerBase = load(source.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        message = f"'{source.path}' has no tokenizer that can be loaded: {reason}"
+        raise EngineError(message) from error
+    return tokenizer
+
+
+def _describe(
+    engine: EngineSpec, source: Source, declared: Declared, linears: tuple[Linear, ...]
+) -> Deployment:
+    """Return what is served, and what of it is really computed."""
+    native = f"{engine.dtype}, torch"
+    emulated = f"emulation ({', '.join(p for p in declared.parts() if p != 'kv:fp8')})"
+    has = {linear.is_routed for linear in linears}
+    parts = declared.parts()
+    return Deployment(
+        engine="reference",
+        version=f"{__version__} (torch {version('torch')}, transformers {version('transformers')})",
+        model=str(source.path),
+        checkpoint_digest=source.digest,
+        device=_device_name(engine.device),
+        dtype=engine.dtype,
+        arguments=(f"device={engine.device}", f"dtype={engine.dtype}"),
+        kernels={
+            "linear": emulated if False in has else native,
+            "experts": f"{emulated if True in has else native}, one by one",
+            "attention": "torch scaled dot product",
+            "kv_cache": "emulation (fp8)" if declared.kv_fp8 else native,
+        },
+        exercised=parts if linears else tuple(p for p in parts if p == "kv:fp8"),
+        declared=parts,
+        log=None,
+    )
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type != "cuda":
+        return device
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"

@@ -1,0 +1,113 @@
+"""Checkpoints made by the real chain from the tiny models, and hands to damage them with."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness import shipped
+from harness.artifacts import CalibrationSpec, EngineSpec, KvFormat, Recipe, Rule, Suite
+from harness.calibrate import calibrate
+from harness.export import export
+from harness.models import open_source, read_inventory
+from harness.quantize import quantize
+from harness.recipe import plan
+
+ENGINE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def engine() -> EngineSpec:
+    return ENGINE
+
+
+def recipe_of(model: Path, qformat: str, kv_cache: str, data: Path) -> Recipe:
+    content = yaml.safe_load((shipped.recipes() / f"{qformat}.yaml").read_text(encoding="utf-8"))
+    no_suite = Suite(
+        name="none",
+        tasks=(),
+        max_model_len=64,
+        apply_chat_template=False,
+        seed=0,
+        batch_size=1,
+        confidence=0.95,
+        max_truncated=0.0,
+        digest="",
+    )
+    return Recipe(
+        name=qformat,
+        model=str(model),
+        revision=None,
+        rules=tuple(Rule(**rule) for rule in content["rules"]),
+        exclude=tuple(content["exclude"]),
+        kv_cache=KvFormat(kv_cache),
+        calibration=CalibrationSpec(
+            data=str(data), size=12, seq=64, seed=0, batch_tokens=512, layerwise=False
+        ),
+        engine=ENGINE,
+        suite=no_suite,
+        device="cpu",
+        skip_verify=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def exported(
+    calibration_jsonl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Quantize a model with a shipped recipe; each combination once. Copy before damaging."""
+    made: dict[tuple[Path, str, str], Path] = {}
+
+    def make(model: Path, qformat: str = "nvfp4", kv_cache: str = "none") -> Path:
+        asked = (model, qformat, kv_cache)
+        if asked not in made:
+            recipe = recipe_of(*asked, calibration_jsonl)
+            source = open_source(str(model))
+            inventory = read_inventory(source)
+            chosen = plan(recipe, inventory)
+            stats = calibrate(recipe, source, inventory, chosen)
+            folder = tmp_path_factory.mktemp("exported") / "checkpoint"
+            export(source, chosen, quantize(source, chosen, stats, device="cpu"), into=folder)
+            made[asked] = folder
+        return made[asked]
+
+    return make
+
+
+@pytest.fixture
+def damaged(exported: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Copy a checkpoint and pass its tensors through a function that changes the mapping."""
+
+    def make(model: Path, change: Callable[[dict[str, Tensor]], None], *asked: str) -> Path:
+        folder = tmp_path / "damaged"
+        shutil.copytree(exported(model, *asked), folder)
+        file = folder / "model.safetensors"
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 -- no mapping
+        change(tensors)
+        file.unlink()
+        save_file(tensors, file, metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def reconfigured(exported: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Copy a checkpoint and change one of its JSON files."""
+
+    def make(model: Path, name: str, change: Callable[[dict[str, object]], None]) -> Path:
+        folder = tmp_path / "reconfigured"
+        shutil.copytree(exported(model), folder)
+        values = json.loads((folder / name).read_text(encoding="utf-8"))
+        change(values)
+        (folder / name).write_text(json.dumps(values), encoding="utf-8")
+        return folder
+
+    return make
