@@ -9,14 +9,17 @@ from harness.gate.power import (
     probability_of_go,
     smallest_margin,
 )
+from harness.gate.reject import exit_code_of, reject
 
 __all__ = [
     "Subject",
     "TaskPower",
     "check_margins",
+    "exit_code_of",
     "joint_probability_of_go",
     "judge",
     "plan_power",
     "probability_of_go",
+    "reject",
     "smallest_margin",
 ]

@@ -1,0 +1,145 @@
+"""The run as JUnit XML, which every CI shows: a test case a check, and one a task and metric.
+
+A regression is a failure, a result that could not be decided is an error, and what was not run is
+skipped. The last test case is the verdict itself, so that a run which is not GO is never green.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from harness.artifacts import Check, Decision, RunRecord, Severity, TaskSpec, TaskVerdict, Tier
+from harness.report.words import visible
+
+
+class _Problem(NamedTuple):
+    kind: str
+    """`failure`, `error` or `skipped`."""
+    type: str
+    message: str
+
+
+class _Case(NamedTuple):
+    name: str
+    problem: _Problem | None
+    numbers: Mapping[str, object]
+    note: str = ""
+
+
+def junit_xml(record: RunRecord) -> str:
+    """Return the whole document."""
+    root = ET.Element("testsuites", name="harness")
+    suites = {
+        "integrity": list(_integrity_cases(record)),
+        "tasks": list(_task_cases(record)),
+        "verdict": [_verdict_case(record)],
+    }
+    for name, cases in suites.items():
+        _add_suite(root, f"harness.{name}", cases)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _add_suite(root: ET.Element, name: str, cases: list[_Case]) -> None:
+    kinds = [case.problem.kind for case in cases if case.problem]
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        name=name,
+        tests=str(len(cases)),
+        failures=str(kinds.count("failure")),
+        errors=str(kinds.count("error")),
+        skipped=str(kinds.count("skipped")),
+    )
+    for case in cases:
+        element = ET.SubElement(suite, "testcase", classname=name, name=visible(case.name))
+        if case.numbers:
+            properties = ET.SubElement(element, "properties")
+            for key, value in case.numbers.items():
+                ET.SubElement(properties, "property", name=key, value=visible(str(value)))
+        if case.problem:
+            problem = case.problem
+            text = visible(problem.message)
+            inner = ET.SubElement(element, problem.kind, type=problem.type, message=text)
+            inner.text = text
+        if case.note:
+            ET.SubElement(element, "system-out").text = visible(case.note)
+
+
+def _integrity_cases(record: RunRecord) -> Iterator[_Case]:
+    if record.integrity is None:
+        yield _Case(
+            "integrity", _Problem("skipped", "not-run", "the checkpoint was not verified"), {}
+        )
+        return
+    for check in record.integrity.checks:
+        yield _Case(
+            check.id, _check_problem(check), {"num_faulty": check.num_faulty}, check.message
+        )
+
+
+def _check_problem(check: Check) -> _Problem | None:
+    if check.passed or check.severity is Severity.WARNING:
+        return None
+    examples = "".join(f"\n  {example}" for example in check.examples)
+    return _Problem("failure", "integrity-failed", f"{check.message}{examples}")
+
+
+def _task_cases(record: RunRecord) -> Iterator[_Case]:
+    judged = {task.task: task for task in record.verdict.tasks} if record.verdict else {}
+    for spec in record.recipe.suite.tasks:
+        name = f"{spec.name} [{spec.metric}]"
+        task = judged.get(spec.name)
+        if task is None:
+            yield _Case(name, _Problem("skipped", "not-run", "the task was not judged"), {})
+        else:
+            yield _Case(name, _task_problem(task), _numbers(task, spec), task.message)
+
+
+def _task_problem(task: TaskVerdict) -> _Problem | None:
+    if task.tier is Tier.ADVISORY or task.decision is Decision.GO:
+        return None
+    if task.baseline is None or task.candidate is None:
+        return _Problem("skipped", task.reason, task.message)
+    kind = "failure" if task.decision is Decision.NO_GO else "error"
+    return _Problem(kind, task.reason, task.message)
+
+
+def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
+    numbers = {
+        "tier": task.tier,
+        "decision": task.decision,
+        "baseline": task.baseline,
+        "candidate": task.candidate,
+        "difference": task.difference,
+        "low": task.low,
+        "high": task.high,
+        "margin": task.margin,
+        "num_items": task.num_items,
+        "num_lost": task.num_lost,
+        "num_won": task.num_won,
+        "num_fewshot": spec.num_fewshot,
+    }
+    return {key: value for key, value in numbers.items() if value is not None}
+
+
+def _verdict_case(record: RunRecord) -> _Case:
+    if record.failure is not None:
+        failure = record.failure
+        message = f"{failure.stage}: {failure.message}"
+        return _Case("verdict", _Problem("error", failure.reason_code, message), {})
+    verdict = record.verdict
+    if verdict is None:
+        return _Case("verdict", _Problem("skipped", "not-run", "nothing was judged"), {})
+    numbers = {
+        "decision": verdict.decision,
+        "reason_codes": " ".join(verdict.reason_codes),
+        "flip_rate": verdict.flip_rate,
+        "pooled_difference": verdict.pooled_difference,
+    }
+    known = {key: value for key, value in numbers.items() if value is not None}
+    kinds = {Decision.NO_GO: "failure", Decision.INCONCLUSIVE: "error"}
+    problem = None
+    if verdict.decision in kinds:
+        problem = _Problem(kinds[verdict.decision], verdict.reason_codes[0], verdict.summary)
+    return _Case("verdict", problem, known, verdict.summary)

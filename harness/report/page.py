@@ -1,0 +1,255 @@
+"""What the report says, ready to be set: every number already spelled, every list in order."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from harness.artifacts import (
+    CalibrationStats,
+    Check,
+    Decision,
+    QuantPlan,
+    RunRecord,
+    Severity,
+    TaskVerdict,
+    Tier,
+    Verdict,
+)
+from harness.report.words import decision_word, percent, points, seconds, size
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Banner:
+    """The first thing that is read."""
+
+    kind: str
+    """CSS class: `go`, `inconclusive`, `no-go` or `failed`."""
+    word: str
+    sentence: str
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One number that matters, with its name."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRow:
+    """One line of the table of tasks."""
+
+    task: str
+    tier: str
+    kind: str
+    """CSS class of the decision; `advisory` for tasks that do not gate."""
+    baseline: str
+    candidate: str
+    difference: str
+    interval: str
+    margin: str
+    items: str
+    flips: str
+    decision: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Modules whose names differ in numbers only."""
+
+    pattern: str
+    count: int
+    treatment: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """How long one stage took."""
+
+    name: str
+    seconds: str
+    share: int
+    """Percent of the longest stage, for its bar."""
+
+
+def banner_of(record: RunRecord) -> Banner:
+    """Return the verdict, or why there is none."""
+    if record.failure is not None:
+        return Banner(
+            kind="failed",
+            word="FAILED",
+            sentence=f"The run ended in stage '{record.failure.stage}' and gives no verdict.",
+            codes=(record.failure.reason_code,),
+        )
+    verdict = record.verdict
+    if verdict is None:
+        return Banner(kind="failed", word="NO VERDICT", sentence="Nothing was judged.", codes=())
+    sentence = verdict.summary.removeprefix(f"{verdict.decision}: ")
+    starts_with_a_name = sentence.split(" ")[0].rstrip(":") in {t.task for t in verdict.tasks}
+    return Banner(
+        kind=_kind(verdict.decision),
+        word=verdict.decision,
+        sentence=sentence if starts_with_a_name else sentence[:1].upper() + sentence[1:],
+        codes=verdict.reason_codes,
+    )
+
+
+def tiles_of(record: RunRecord) -> list[Tile]:
+    """Return the few numbers that a release manager asks for first."""
+    tiles = []
+    verdict, checkpoint, integrity = record.verdict, record.checkpoint, record.integrity
+    if verdict is not None and verdict.tasks:
+        tiles += _verdict_tiles(verdict)
+    if integrity is not None:
+        passed = sum(check.passed for check in integrity.checks)
+        note = "no errors" if not integrity.errors else f"{len(integrity.errors)} errors"
+        tiles.append(
+            Tile(name="File checks passed", value=f"{passed} of {len(integrity.checks)}", note=note)
+        )
+    if checkpoint is not None:
+        bits = f"{checkpoint.bits_per_weight:.2f} bits per quantized weight"
+        tiles.append(Tile(name="Checkpoint", value=size(checkpoint.num_bytes), note=bits))
+    if record.stage_seconds:
+        total = seconds(sum(record.stage_seconds.values()))
+        tiles.append(Tile(name="Time", value=total, note="all stages that ran"))
+    return tiles
+
+
+def _verdict_tiles(verdict: Verdict) -> list[Tile]:
+    critical = [t for t in verdict.tasks if t.tier is Tier.CRITICAL]
+    passed = sum(t.decision is Decision.GO for t in critical)
+    lost, won = (sum(t.num_lost for t in verdict.tasks), sum(t.num_won for t in verdict.tasks))
+    return [
+        Tile(
+            name="Critical tasks GO",
+            value=f"{passed} of {len(critical)}",
+            note=f"{len(verdict.tasks) - len(critical)} advisory beside them",
+        ),
+        Tile(
+            name="Pooled difference",
+            value=points(verdict.pooled_difference),
+            note="points, over all items",
+        ),
+        Tile(
+            name="Answers that flipped",
+            value=percent(verdict.flip_rate),
+            note=f"{lost} lost, {won} won",
+        ),
+    ]
+
+
+def task_rows(verdict: Verdict | None) -> list[TaskRow]:
+    """Return the table of tasks, critical ones first."""
+    tasks = verdict.tasks if verdict else ()
+    return [_task_row(task) for task in critical_first(tasks)]
+
+
+def critical_first(tasks: Iterable[TaskVerdict]) -> list[TaskVerdict]:
+    """Return the tasks in the order in which they matter."""
+    return sorted(tasks, key=lambda task: task.tier is Tier.ADVISORY)
+
+
+def _task_row(task: TaskVerdict) -> TaskRow:
+    interval = "-"
+    if task.low is not None and task.high is not None:
+        interval = f"{points(task.low)} to {points(task.high)}"
+    is_critical = task.tier is Tier.CRITICAL
+    return TaskRow(
+        task=task.task,
+        tier=task.tier,
+        kind=_kind(task.decision) if is_critical else "advisory",
+        baseline=percent(task.baseline),
+        candidate=percent(task.candidate),
+        difference=points(task.difference),
+        interval=interval,
+        margin=points(-task.margin),
+        items=str(task.num_items),
+        flips=f"{task.num_lost} / {task.num_won}",
+        decision=decision_word(task),
+        message=task.message,
+    )
+
+
+def _kind(decision: Decision) -> str:
+    return decision.lower()
+
+
+def sorted_checks(record: RunRecord) -> list[Check]:
+    """Return the integrity checks: errors, then warnings, then what passed."""
+    checks = record.integrity.checks if record.integrity else ()
+    return sorted(checks, key=lambda c: (c.passed, c.severity is Severity.WARNING))
+
+
+def coverage_note(stats: CalibrationStats | None) -> str | None:
+    """Say how many experts were reached, and by how many tokens."""
+    if stats is None or not stats.coverage:
+        return None
+    tokens = [count for layer in stats.coverage for count in layer.tokens]
+    seen = sum(layer.num_observed for layer in stats.coverage)
+    calls = sum(sum(layer.calls) for layer in stats.coverage)
+    return (
+        f"{seen:,} of {len(tokens):,} expert projections were reached, by {min(tokens):,} tokens "
+        f"at least and {median(tokens):,.0f} at the median; {calls:,} linear calls of experts were "
+        f"observed over {stats.num_samples:,} samples with {stats.num_tokens:,} tokens."
+    )
+
+
+def plan_groups(plan: QuantPlan | None) -> list[Group]:
+    """Return what became of the weights, by kind of module."""
+    if plan is None:
+        return []
+    quantized = Counter(
+        (
+            _NUMBER.sub("*", p.linear.name),
+            f"{p.weight_format} weights, {p.input_format or 'plain'} inputs",
+        )
+        for p in plan.quantized
+    )
+    excluded = Counter((_NUMBER.sub("*", e.module), f"as it is ({e.rule})") for e in plan.excluded)
+    return [
+        Group(pattern=pattern, count=count, treatment=treatment)
+        for (pattern, treatment), count in [*quantized.items(), *excluded.items()]
+    ]
+
+
+def stages_of(record: RunRecord) -> list[Stage]:
+    """Return the stages that ran, with a bar for each."""
+    longest = max(record.stage_seconds.values(), default=0.0) or 1.0
+    return [
+        Stage(name=name, seconds=seconds(value), share=round(100 * value / longest))
+        for name, value in record.stage_seconds.items()
+    ]
+
+
+def facts_of(record: RunRecord) -> dict[str, str]:
+    """Return what was quantized, how, and with what."""
+    recipe = record.recipe
+    spec = recipe.calibration
+    facts = {
+        "model": recipe.model + (f" at {recipe.revision}" if recipe.revision else ""),
+        "recipe": recipe.name,
+        "KV cache": recipe.kv_cache,
+        "calibration": f"{spec.data}: up to {spec.size} samples of up to {spec.seq} tokens",
+        "engine": f"{recipe.engine.name} on {recipe.engine.device}, {recipe.engine.dtype}, "
+        f"{recipe.engine.numerics} arithmetic",
+        "suite": f"{recipe.suite.name} ({recipe.suite.digest[:12]})",
+    }
+    checkpoint = record.checkpoint
+    if checkpoint is not None:
+        facts |= {
+            "checkpoint": checkpoint.directory,
+            "scheme": checkpoint.scheme,
+            "tensors": f"{checkpoint.num_tensors:,}",
+            "quantized layers": f"{checkpoint.num_quantized:,}",
+            "size": size(checkpoint.num_bytes),
+            "digest": checkpoint.digest,
+        }
+    return facts

@@ -1,0 +1,67 @@
+"""Numbers and text as the reports spell them."""
+
+import re
+
+from harness.artifacts import Decision, TaskVerdict, Tier
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
+_MAX_TEXT = 700
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+def decision_word(task: TaskVerdict) -> str:
+    """Name a task's decision; an advisory task decides nothing, so it gets other words."""
+    if task.tier is Tier.CRITICAL:
+        return task.decision
+    words = {
+        Decision.GO: "within",
+        Decision.INCONCLUSIVE: "unclear",
+        Decision.NO_GO: "beyond",
+    }
+    return words[task.decision]
+
+
+def percent(fraction: float | None) -> str:
+    """Spell a fraction of 1 as percent."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def points(fraction: float | None) -> str:
+    """Spell a fraction of 1 as signed percentage points."""
+    return "-" if fraction is None else f"{100 * fraction:+.2f}"
+
+
+def size(num_bytes: int) -> str:
+    """Spell a number of bytes."""
+    if num_bytes >= _GIB:
+        return f"{num_bytes / _GIB:.2f} GiB"
+    return f"{num_bytes / _MIB:.2f} MiB"
+
+
+def seconds(value: float) -> str:
+    """Spell a duration."""
+    minutes, rest = divmod(value, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def visible(text: str) -> str:
+    """Replace characters that neither HTML nor XML may hold, such as those of token salad."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def ending(text: str) -> str:
+    """Return the end of a long text, which is where a prompt asks."""
+    text = visible(text)
+    return text if len(text) <= _MAX_TEXT else f"[...]{text[-_MAX_TEXT:]}"
+
+
+def beginning(text: str) -> str:
+    """Return the beginning of a long text, which is where an answer answers."""
+    text = visible(text)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}[...]"
+
+
+def cell(text: object) -> str:
+    """Return text that stays within one cell of a Markdown table."""
+    return visible(str(text)).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,82 @@
+"""The reports of a run: report.html for people, report.md for pull requests, junit.xml for CI.
+
+All three are written whatever happened: a run without a verdict is reported as one, with how far
+it got. The page needs no network and nothing beside it.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from harness.artifacts import RunRecord, write_atomically
+from harness.report import page, plots, words
+from harness.report.junit import junit_xml
+
+
+class ReportFiles(NamedTuple):
+    """Where the reports are."""
+
+    html: Path
+    markdown: Path
+    junit: Path
+
+
+def write_report(record: RunRecord, *, into: Path) -> ReportFiles:
+    """Write the three reports of `record` to the folder `into`, replacing older ones."""
+    files = ReportFiles(into / "report.html", into / "report.md", into / "junit.xml")
+    environment = _environment()
+    contents = _contents(record)
+    for template, file in (("report.html.j2", files.html), ("report.md.j2", files.markdown)):
+        write_atomically(file, environment.get_template(template).render(contents))
+    write_atomically(files.junit, junit_xml(record))
+    return files
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {
+        "beginning": words.beginning,
+        "cell": words.cell,
+        "ending": words.ending,
+        "visible": words.visible,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def _contents(record: RunRecord) -> dict[str, object]:
+    """Return everything that the templates name."""
+    return {
+        "banner": page.banner_of(record),
+        "checks": page.sorted_checks(record),
+        "confidence": f"{record.recipe.suite.confidence:.0%}",
+        "coverage_note": page.coverage_note(record.stats),
+        "facts": page.facts_of(record),
+        "groups": page.plan_groups(record.plan),
+        "plots": _plots(record),
+        "record": record,
+        "rows": page.task_rows(record.verdict),
+        "stages": page.stages_of(record),
+        "tiles": page.tiles_of(record),
+        "verdict": record.verdict,
+    }
+
+
+def _plots(record: RunRecord) -> dict[str, Markup | None]:
+    scales, label = (record.integrity.input_scales if record.integrity else {}), "input scale"
+    if not scales and record.stats:
+        scales, label = plots.input_amax_ranges(record.stats), "largest absolute input"
+    tasks = page.critical_first(record.verdict.tasks if record.verdict else ())
+    return {
+        "differences": plots.plot_differences(tasks),
+        "coverage": plots.plot_coverage(record.stats.coverage if record.stats else ()),
+        "scales": plots.plot_scales(scales, label=label),
+    }

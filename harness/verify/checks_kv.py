@@ -1,0 +1,61 @@
+"""Do the scales of keys and values fit what is said of the KV cache?
+
+With `kv_cache_quant_algo` set, a checkpoint may carry a scale for the keys and one for the values
+of each attention layer, or none at all: then the engine uses 1. Some and not others is a fault,
+for the engine would use 1 for the rest and say nothing. So are none where harness's own manifest
+says that there were scales.
+"""
+
+from harness.artifacts import Check, KvFormat
+from harness.verify.contents import Contents
+from harness.verify.finding import finding
+from harness.verify.modules import KV_LEAVES, is_draft, is_vision
+
+_SCALAR = ((), (1,))
+
+
+def kv_scales_consistent(contents: Contents) -> Check:
+    """Ask whether scales of keys and values are there for all attention layers or for none."""
+    algo = contents.declared.kv_algo if contents.declared else None
+    scales = {
+        (_attention_of(name), leaf): f"{name}.{leaf}"
+        for name, module in contents.modules.items()
+        for leaf in KV_LEAVES
+        if leaf in module
+    }
+    faults = []
+    if scales and algo is None:
+        faults.append(f"{next(iter(scales.values()))} exists, but no kv_cache_quant_algo is set")
+    if scales or contents.exported_kv == KvFormat.FP8:
+        layers = _attentions(contents) | {layer for layer, _ in scales}
+        wanted = {(layer, leaf) for layer in sorted(layers) for leaf in KV_LEAVES}
+        faults += [f"{layer} has no {leaf}" for layer, leaf in sorted(wanted - scales.keys())]
+    tensors = contents.tensors
+    for name in scales.values():
+        header = tensors[name]
+        if header.dtype != "F32" or header.shape not in _SCALAR:
+            faults.append(f"{name} is {header.dtype} {list(header.shape)} and no F32 scalar")
+    spelled = f"KV cache {algo or 'unquantized'}"
+    return finding(
+        "kv-scales-consistent",
+        faults,
+        good=f"{spelled}, {len(scales)} scales of keys and values",
+        bad=f"{spelled}, but its scales do not fit ({len(faults)} faults)",
+    )
+
+
+def _attention_of(module: str) -> str:
+    """Return the attention layer of a module that carries a scale of keys or values."""
+    return module.removesuffix(".k_proj").removesuffix(".v_proj").removesuffix(".attn")
+
+
+def _attentions(contents: Contents) -> set[str]:
+    """Return the decoder's attention layers, which are those that keep keys and values."""
+    return {
+        parent
+        for name in contents.modules
+        if name.endswith(".k_proj")
+        and f"{(parent := name.rpartition('.')[0])}.v_proj" in contents.modules
+        and not is_vision(name)
+        and not is_draft(name)
+    }

@@ -1,0 +1,166 @@
+"""Has every quantized layer all of its tensors, in the type and shape that engines load?"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from harness.artifacts import Check, TensorHeader
+from harness.verify.contents import Contents
+from harness.verify.finding import finding
+from harness.verify.layouts import LAYOUTS, Layout
+from harness.verify.modules import expert_of, fused_groups, is_draft, is_quantized
+
+_EXPERT_COUNT_KEYS = {"num_experts", "num_local_experts", "n_routed_experts"}
+
+
+def tensors_present(contents: Contents) -> Check:
+    """Ask for every tensor of every quantized layer; experts' input scales are asked apart."""
+    faults, asked = [], 0
+    for name, layout in _layouts(contents):
+        for leaf in layout.tensors:
+            if leaf == "input_scale" and expert_of(name):
+                continue
+            asked += 1
+            if leaf not in contents.modules[name]:
+                faults.append(f"{name}.{leaf}")
+    return finding(
+        "layer-tensors-complete",
+        faults,
+        good=f"{asked} tensors of quantized layers are there",
+        bad=f"{len(faults)} of {asked} tensors of quantized layers are missing",
+    )
+
+
+def tensors_well_formed(contents: Contents) -> Check:
+    """Ask whether types and shapes of each quantized layer's tensors fit together."""
+    faults = []
+    for name, layout in _layouts(contents):
+        module = contents.modules[name]
+        weight = module.get("weight")
+        if weight is None:
+            continue
+        if len(weight.shape) != 2:  # noqa: PLR2004  a matrix [out, in]
+            faults.append(f"{name}.weight has the shape {list(weight.shape)}")
+            continue
+        out, width = weight.shape[0], weight.shape[1] * layout.packed
+        if width % layout.block:
+            faults.append(f"{name}.weight is {width} wide, no multiple of {layout.block}")
+        for leaf, header in module.items():
+            faults += _misshapen(f"{name}.{leaf}", header, layout, (out, width))
+    return finding(
+        "layer-tensors-well-formed",
+        faults,
+        good="types and shapes of quantized layers fit their algorithm",
+        bad=f"{len(faults)} tensors of quantized layers have a wrong type or shape",
+    )
+
+
+def _misshapen(
+    name: str, header: TensorHeader, layout: Layout, shape: tuple[int, int]
+) -> Iterator[str]:
+    stored = layout.tensors.get(name.rpartition(".")[2])
+    if stored is None:
+        return
+    if header.dtype != stored.dtype:
+        yield f"{name} is {header.dtype} and should be {stored.dtype}"
+    elif header.shape not in stored.shapes(*shape):
+        yield f"{name} has the shape {list(header.shape)} beside a weight of {list(shape)}"
+
+
+def _layouts(contents: Contents) -> Iterator[tuple[str, Layout]]:
+    for name, module in contents.modules.items():
+        if is_quantized(module):
+            layout = LAYOUTS.get(contents.algo_of(name) or "")
+            if layout is not None:
+                yield name, layout
+
+
+def expert_input_scales_complete(contents: Contents) -> Check:
+    """Ask for the input scale of every projection of every expert."""
+    asked = [
+        name
+        for name, layout in _layouts(contents)
+        if expert_of(name) and "input_scale" in layout.tensors
+    ]
+    faults = [f"{n}.input_scale" for n in asked if "input_scale" not in contents.modules[n]]
+    found = f"{len(asked)} of {len(asked)} expert input scales are there"
+    return finding(
+        "expert-input-scales-complete",
+        faults,
+        good=found if asked else "no expert needs an input scale",
+        bad=f"{len(faults)} of {len(asked)} expert input_scale tensors are missing",
+    )
+
+
+def experts_complete(contents: Contents) -> Check:
+    """Ask whether each layer has all of its experts, each with all projections, all alike."""
+    layers: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for name in contents.modules:
+        expert = expert_of(name)
+        if expert:
+            layers[expert.experts][expert.number][expert.projection] = name
+    sizes = {len(experts) for path, experts in layers.items() if not is_draft(path)}
+    wanted = _expert_count(contents.config) or max(sizes, default=0)
+    faults: list[str] = []
+    for path, experts in layers.items():
+        count = len(experts) if is_draft(path) else wanted
+        faults += _expert_faults(contents, path, experts, count)
+    total = sum(len(experts) for experts in layers.values())
+    return finding(
+        "experts-complete",
+        faults,
+        good=f"{total} experts in {len(layers)} layers, each with all projections",
+        bad=f"{len(faults)} experts or projections are missing or unlike their siblings",
+    )
+
+
+def _expert_faults(
+    contents: Contents, path: str, experts: dict[int, dict[str, str]], count: int
+) -> Iterator[str]:
+    for number in range(count):
+        if number not in experts:
+            yield f"{path}.{number} is missing"
+    projections = sorted({p for expert in experts.values() for p in expert})
+    for projection in projections:
+        named = {n: e[projection] for n, e in experts.items() if projection in e}
+        for number in experts.keys() - named.keys():
+            yield f"{path}.{number}.{projection} is missing"
+        weights = [contents.modules[name].get("weight") for _, name in sorted(named.items())]
+        forms = {(w.dtype, w.shape) for w in weights if w is not None}
+        if len(forms) > 1:
+            yield f"{path}.*.{projection} has {len(forms)} different types or shapes"
+
+
+def _expert_count(config: object) -> int | None:
+    """Return the number of experts that the configuration names, if it names exactly one."""
+    found = set(_expert_counts(config))
+    return found.pop() if len(found) == 1 else None
+
+
+def _expert_counts(config: object) -> Iterator[int]:
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        if key in _EXPERT_COUNT_KEYS and isinstance(value, int):
+            yield value
+        else:
+            yield from _expert_counts(value)
+
+
+def fused_groups_uniform(contents: Contents) -> Check:
+    """Ask whether layers that engines fuse are quantized alike, or none of them."""
+    groups = fused_groups(contents.modules)
+    faults = [
+        " and ".join(group)
+        for group in groups
+        if len({_treatment(contents, name) for name in group}) > 1
+    ]
+    return finding(
+        "fused-layers-alike",
+        faults,
+        good=f"{len(groups)} groups of fused layers are each quantized alike",
+        bad=f"{len(faults)} of {len(groups)} groups of fused layers are quantized in part",
+    )
+
+
+def _treatment(contents: Contents, name: str) -> str | None:
+    return contents.algo_of(name) if is_quantized(contents.modules[name]) else None
