@@ -61,6 +61,8 @@ class ReasonCode(StrEnum):
     """Calibration saw no token reach any expert of a layer."""
     QUANTIZER_NOT_OBSERVED = "quantizer-not-observed"
     """Calibration never saw the input of a layer that is to be quantized."""
+    UNUSABLE_RANGE = "unusable-range"
+    """Calibration saw only zeros, or NaN or infinity, of which no scale can be made."""
     INTEGRITY_FAILED = "integrity-failed"
     """The checkpoint's files contradict themselves or each other."""
     SCALE_MISSING = "scale-missing"

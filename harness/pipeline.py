@@ -20,7 +20,7 @@ from harness.artifacts import (
 )
 from harness.calibrate import calibrate, data_digest, read_stats, write_stats
 from harness.export import export
-from harness.gate import judge
+from harness.gate import Subject, judge
 from harness.preflight import Job
 from harness.quantize import quantize
 from harness.rundir import RunDirectory, Stage
@@ -59,6 +59,7 @@ def release_gate(job: Job, run: RunDirectory) -> Verdict:
             read_arm(run.path / "baseline"),
             read_arm(run.path),
             verified=not job.recipe.skip_verify,
+            subject=Subject(job.recipe.model, job.plan.scheme),
         ),
     )
 

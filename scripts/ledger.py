@@ -1,6 +1,6 @@
 """The ledger of what was measured: one JSON row a claim, never edited, shown in LEDGER.md.
 
-    python scripts/ledger.py            # write evals/LEDGER.md from evals/ledger.jsonl
+    python -m scripts.ledger            # write evals/LEDGER.md from evals/ledger.jsonl
 
 A wrong row is superseded by a later one of the same claim, never changed.
 """
@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "transformers", "lm_eval", "nvidia-modelopt")
 _INTRO = """# Ledger
 
 What was measured, by which command, on what. Generated from `ledger.jsonl` by
-`python scripts/ledger.py`; rows are added, never edited.
+`python -m scripts.ledger`; rows are added, never edited.
 """
 
 

@@ -1,6 +1,6 @@
 """Print the share of each stage in the canary's run, from nothing to the verdict.
 
-    python scripts/stage_times.py [--qformat nvfp4] [--record]
+    python -m scripts.stage_times [--qformat nvfp4] [--record]
 
 Runs the command in a fresh run directory with no baseline kept from before. `--record` adds a
 row to the ledger.
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import ledger
+from scripts import ledger
 
 LIMIT_S = 300
 """From installed to verdict, on 2 cores."""
@@ -47,7 +47,7 @@ def main() -> int:
     if arguments.record:
         ledger.append(
             f"Share of each stage in the canary's {arguments.qformat} run",
-            command="python scripts/stage_times.py --record",
+            command="python -m scripts.stage_times --record",
             values=shares | {f"under {LIMIT_S // 60} minutes": "yes" if in_time else "no"},
         )
     return done.returncode or int(not in_time)

@@ -76,7 +76,7 @@ def of_verdict(verdict: Verdict) -> str:
     """Describe a verdict."""
     codes = ", ".join(verdict.reason_codes)
     scope = "\n".join(f"  {line}" for line in verdict.scope)
-    return f"{verdict.decision} ({codes}): {verdict.summary}\nscope:\n{scope}"
+    return f"{verdict.summary}\nreason codes: {codes}\nscope:\n{scope}"
 
 
 def _next_step(path: Path, verdict: Verdict) -> str:

@@ -1,6 +1,6 @@
 """Estimate how long each stage will take, from sizes and measured rates.
 
-The rates are those of `scripts/stage_times` on 2 CPU cores and of an H200 (evals/LEDGER.md); the
+The rates are fitted to the canary's run on 2 CPU cores and on an H200 (evals/LEDGER.md); the
 arithmetic rate of a CPU is measured on the spot, since machines differ most in it. An estimate
 is good to about a factor of two.
 """
@@ -29,10 +29,10 @@ class _Rates(NamedTuple):
     """Of one linear layer for one batch in the emulating engine."""
 
 
-_CPU = _Rates(flops=5e10, linear_s=6e-5, weights=1.2e7, bytes=5e8, start_s=2.0, step_s=3e-4)
-_CUDA = _Rates(flops=2e14, linear_s=8e-5, weights=1e9, bytes=8e8, start_s=5.0, step_s=1.5e-4)
-_EFFICIENCY = 0.3
-"""Share of a large matrix product's rate that a model's forward reaches on a CPU."""
+_CPU = _Rates(flops=5e10, linear_s=1.5e-4, weights=3e7, bytes=5e8, start_s=2.0, step_s=4e-4)
+_CUDA = _Rates(flops=2e14, linear_s=5e-4, weights=1e9, bytes=8e8, start_s=5.0, step_s=5e-4)
+_UNQUANTIZED = 0.7
+"""Share of the emulating arm's time that the unquantized arm takes."""
 _TOKENS_PER_ITEM = 48
 """Prompt and answer of one item together, as forward passes see them."""
 _STEPS_PER_BATCH = 12
@@ -42,25 +42,24 @@ _STEPS_PER_BATCH = 12
 def estimate_seconds(job: Job) -> Mapping[str, float]:
     """Return the estimated wall-clock seconds of each stage."""
     rates = _rates(job.recipe.device)
-    spec, suite = job.recipe.calibration, job.recipe.suite
+    suite = job.recipe.suite
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
     quantized = sum(q.linear.shape[0] * q.linear.shape[1] for q in job.plan.quantized)
     flops_per_token = 2 * _active_weights(job)
     num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
-    tokens = spec.size * spec.seq
-    batches = max(1, tokens // spec.batch_tokens)
+    extent = job.extent
     items = sum(task.items for task in suite.tasks)
     calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
     arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
     seconds = {
         "calibrate": source_bytes / rates.bytes
         + rates.start_s
-        + tokens * flops_per_token / rates.flops
-        + batches * num_calls * rates.linear_s,
+        + extent.num_tokens * flops_per_token / rates.flops
+        + extent.num_batches * num_calls * rates.linear_s,
         "export": source_bytes / rates.bytes + quantized / rates.weights,
         "verify": source_bytes / 3 / rates.bytes + 1.0,
         "score candidate": rates.start_s + arm,
-        "score baseline": rates.start_s + arm / 2,
+        "score baseline": rates.start_s + _UNQUANTIZED * arm,
         "judge": 1.0,
     }
     return {stage: round(value, 1) for stage, value in seconds.items()}
@@ -100,4 +99,4 @@ def _rates(device: str) -> _Rates:
     for _ in range(4):
         torch.mm(matrix, matrix)
     measured = 4 * 2 * size**3 / (time.perf_counter() - started)
-    return _CPU._replace(flops=_EFFICIENCY * measured)
+    return _CPU._replace(flops=measured)

@@ -14,10 +14,10 @@ from typing import TypeVar
 import psutil
 import torch
 
-from harness.artifacts import Inventory, QuantPlan, Recipe
-from harness.calibrate import check_data
+from harness.artifacts import Inventory, QuantPlan, Recipe, Suite
+from harness.calibrate import Extent, check_data, measure_extent
 from harness.errors import PrerequisiteError, UsageError
-from harness.export import required_bytes
+from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
 from harness.recipe import Request, load_recipe, plan
@@ -38,6 +38,8 @@ class Job:
     source: Source
     inventory: Inventory
     plan: QuantPlan
+    extent: Extent
+    """How much text will calibrate it."""
 
 
 class _Problems:
@@ -77,26 +79,40 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     problems = _Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
     source = problems.attempt(lambda: open_source(request.model, revision=request.revision))
-    if recipe is not None:
-        spec, suite = recipe.calibration, recipe.suite
-        problems.attempt(lambda: check_data(spec))
-        if scored:
-            problems.attempt(lambda: check_suite(suite))
-            problems.attempt(lambda: check_margins(suite))
+    if recipe is not None and scored:
+        _check_suite(problems, recipe.suite)
     if recipe is None or source is None:
+        if recipe is not None:
+            spec = recipe.calibration
+            problems.attempt(lambda: check_data(spec))
         problems.raise_any()
         raise AssertionError  # one of the two attempts above has failed
-    inventory = problems.attempt(lambda: read_inventory(source))
-    planned = problems.attempt(lambda: plan(recipe, inventory)) if inventory else None
-    resolved = recipe
-    if scored:
-        resolved = problems.attempt(lambda: _with_engine(recipe, source)) or recipe
-    if planned is not None:
-        problems.attempt(lambda: _check_room(source, planned, into))
+    job = _resolve(problems, recipe, source, scored=scored)
+    if job is not None:
+        problems.attempt(lambda: _check_room(job, into))
     problems.raise_any()
-    if inventory is None or planned is None:
+    if job is None:
         raise AssertionError  # raise_any has raised
-    return Job(recipe=resolved, source=source, inventory=inventory, plan=planned)
+    return job
+
+
+def _check_suite(problems: _Problems, suite: Suite) -> None:
+    problems.attempt(lambda: check_suite(suite))
+    problems.attempt(lambda: check_margins(suite))
+
+
+def _resolve(problems: _Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:
+    """Fit the recipe to the model, its data and the engine; None where something is wrong."""
+    extent = problems.attempt(lambda: measure_extent(recipe.calibration, source))
+    resolved = problems.attempt(lambda: _with_engine(recipe, source)) if scored else recipe
+    inventory = problems.attempt(lambda: read_inventory(source))
+    if inventory is None:
+        return None
+    planned = problems.attempt(lambda: plan(recipe, inventory))
+    if planned is None or extent is None or resolved is None:
+        return None
+    problems.attempt(lambda: ignored_modules(planned))
+    return Job(recipe=resolved, source=source, inventory=inventory, plan=planned, extent=extent)
 
 
 def _with_device(recipe: Recipe) -> Recipe:
@@ -147,11 +163,13 @@ def _with_engine(recipe: Recipe, source: Source) -> Recipe:
     return dataclasses.replace(recipe, engine=engine)
 
 
-def _check_room(source: Source, planned: QuantPlan, into: Path | None) -> None:
-    folder = (into or Path("runs")).absolute()
+def _check_room(job: Job, into: Path | None) -> None:
+    target = into or Path("runs")
+    check_target(job.source, target / "checkpoint")
+    folder = target.absolute()
     while not folder.exists():
         folder = folder.parent
-    needed, free = required_bytes(source, planned), shutil.disk_usage(folder).free
+    needed, free = required_bytes(job.source, job.plan), shutil.disk_usage(folder).free
     if needed > free:
         message = (
             f"the checkpoint needs {needed / GIB:.2f} GiB, the disk of '{folder}' has "

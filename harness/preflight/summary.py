@@ -69,7 +69,6 @@ class PlanSummary:
 def summarize(job: Job) -> PlanSummary:
     """Describe a job that has passed its checks."""
     recipe, plan = job.recipe, job.plan
-    spec = recipe.calibration
     quantized = Counter(
         (_general(q.linear.name), _treatment(q.weight_format, q.input_format), q.rule)
         for q in plan.quantized
@@ -85,7 +84,10 @@ def summarize(job: Job) -> PlanSummary:
         bits_per_weight=bits_per_weight(plan),
         source_bytes=sum(header.num_bytes for header in job.source.tensors.values()),
         checkpoint_bytes=required_bytes(job.source, plan),
-        calibration=f"{spec.data}: up to {spec.size} samples of up to {spec.seq} tokens",
+        calibration=(
+            f"{recipe.calibration.data}: {job.extent.num_samples} samples, "
+            f"{job.extent.num_tokens} tokens in {job.extent.num_batches} batches"
+        ),
         engine=f"{recipe.engine.name} on {recipe.engine.device}",
         stage_seconds=estimate_seconds(job),
         suite=recipe.suite.name,

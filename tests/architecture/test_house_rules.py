@@ -113,12 +113,12 @@ def test_help_needs_neither_torch_nor_transformers() -> None:
 
 
 def test_nothing_deserializes_code_or_runs_a_shell() -> None:
-    banned = re.compile(r"torch\.load\(|pickle|shell=True|os\.system|eval\(|trust_remote_code=True")
+    words = [r"torch\.load\(", "import pickle", "shell=True", r"os\.system", r"\beval\("]
+    banned = re.compile("|".join([*words, "trust_remote_code=True"]))
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in SOURCES
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if banned.search(line.replace("simple_evaluate(", "").replace("lm_eval(", ""))
-        and ".eval()" not in line
+        if banned.search(line) and ".eval()" not in line
     ]
     assert not found

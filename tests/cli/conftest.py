@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from harness import shipped
 
@@ -74,3 +77,16 @@ def quick_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(quick_suite: Path) -> tuple[str, ...]:
     """Arguments of a run on the canary that takes seconds."""
     return ("e2e", "--model", "canary", "--suite", str(quick_suite), "--calib-size", "64")
+
+
+@pytest.fixture(scope="session")
+def narrow_qwen3(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dense model whose MLPs are 40 wide, which no block of 16 divides."""
+    path = tmp_path_factory.mktemp("models") / "narrow"
+    shutil.copytree(tiny_qwen3, path, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = Qwen3Config.from_pretrained(tiny_qwen3, intermediate_size=40)
+    build: Callable[[Qwen3Config], Qwen3ForCausalLM] = Qwen3ForCausalLM
+    model = build(config)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(path)
+    return path

@@ -50,9 +50,9 @@ def test_an_unknown_format(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_dense_model_with_an_experts_only_recipe(
-    cli: Cli, tmp_path: Path, dense_qwen3: Path
+    cli: Cli, tmp_path: Path, tiny_qwen3: Path
 ) -> None:
-    arguments = ["e2e", "--model", dense_qwen3, "--qformat", "nvfp4_experts_only"]
+    arguments = ["e2e", "--model", tiny_qwen3, "--qformat", "nvfp4_experts_only"]
     line = refused(cli, tmp_path, *arguments, "--suite", "canary", "--calib-data", "canary")
     assert "*.experts.*weight_quantizer" in line
     assert "no routed experts" in line
@@ -99,9 +99,9 @@ def test_a_width_that_is_no_multiple_of_16(cli: Cli, tmp_path: Path, narrow_qwen
     ("text", "words"),
     [
         ("", "empty"),
-        ("not json\n", "line 1"),
-        ('{"text": "fine"}\n{"prose": 1}\n', "line 2"),
-        ('{"input_ids": [1, "two"]}\n', "line 1"),
+        ("not json\n", ":1:"),
+        ('{"text": "fine"}\n{"prose": 1}\n', ":2:"),
+        ('{"input_ids": [1, "two"]}\n', ":1:"),
     ],
 )
 def test_a_bad_calibration_file(cli: Cli, tmp_path: Path, text: str, words: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -27,7 +29,8 @@ def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("runs") / "nvfp4"
     done = cli(*quick, "--qformat", "nvfp4", "--run-dir", path)
     assert done.code == 0, done.err
-    assert "GO (non-inferior)" in done.out
+    assert "\nGO: " in done.out
+    assert "reason codes: non-inferior" in done.out
     return path
 
 
@@ -175,3 +178,31 @@ def test_quantize_writes_a_verified_checkpoint(
     assert cli("verify", out / "checkpoint").code == 0
     scales = [k for p in (out / "checkpoint").glob("*.safetensors") for k in load_file(p)]
     assert any(name.endswith("k_scale") for name in scales) == (kv == "fp8")
+
+
+def test_without_eager_experts_the_run_is_no_go_and_names_the_cause(
+    environment: dict[str, str], quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    program = (
+        "from contextlib import nullcontext\n"
+        "import harness.calibrate.forward as forward\n"
+        "forward.eager_experts = lambda model: nullcontext()\n"
+        "from harness.cli import app\n"
+        "app()\n"
+    )
+    run_dir = tmp_path / "run"
+    arguments = [*quick, "--qformat", "nvfp4", "--run-dir", str(run_dir), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    values = json.loads(done.stdout)
+    assert values["reason_codes"] == ["no-expert-observed"]
+    assert "linear calls: 0" in values["verdict"]["summary"]
+    assert json.loads((run_dir / "verdict.json").read_text())["decision"] == "NO-GO"
+    assert not (run_dir / "checkpoint").exists()
+    assert (run_dir / "report.html").is_file()

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from harness.recipe import Request, load_recipe, plan, recipe_names
 FORMATS = ("fp8", "nvfp4", "nvfp4_experts_only", "nvfp4_mlp_only", "w4a16_nvfp4")
 
 
-def recipe(qformat: str = "nvfp4", **options: object) -> Recipe:
-    return load_recipe(Request(model="canary", qformat=qformat, **options))  # type: ignore[arg-type]  # free options of a test
+def recipe(qformat: str = "nvfp4", **options: Any) -> Recipe:  # noqa: ANN401 - any option
+    return load_recipe(Request(model="canary", qformat=qformat, **options))
 
 
 def names(inventory: Inventory, qformat: str) -> set[str]:
@@ -106,7 +107,7 @@ def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> Non
         ({"margin": 2.0}, "margin 2.0 is no fraction"),
     ],
 )
-def test_an_impossible_option_is_refused(options: dict[str, object], words: str) -> None:
+def test_an_impossible_option_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         recipe(**options)
 
