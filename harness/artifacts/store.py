@@ -50,11 +50,14 @@ def digest_of(*nouns: object) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that `path` is either the old file or the whole new one."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def save(noun: object, path: Path, *, made_from: str | None = None) -> None:

@@ -26,6 +26,8 @@ from harness.serve import check_engine
 
 T = TypeVar("T")
 GIB = 1 << 30
+RECORDS_BYTES = 8 << 20
+"""Room for what a run writes besides the checkpoint: statistics, samples, reports."""
 REFERENCE_LIMIT_BYTES = GIB
 """Larger models are too slow for the in-process engine to be chosen by itself."""
 
@@ -169,7 +171,8 @@ def _check_room(job: Job, into: Path | None) -> None:
     folder = target.absolute()
     while not folder.exists():
         folder = folder.parent
-    needed, free = required_bytes(job.source, job.plan), shutil.disk_usage(folder).free
+    needed = required_bytes(job.source, job.plan) + RECORDS_BYTES
+    free = shutil.disk_usage(folder).free
     if needed > free:
         message = (
             f"the checkpoint needs {needed / GIB:.2f} GiB, the disk of '{folder}' has "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import CalibrationStats, Recipe
+from harness.artifacts import CalibrationStats, Recipe, write_atomically
 from harness.errors import DiskFullError, ReasonCode, RunDirectoryError
 from harness.recipe import Request, load_recipe
 from harness.rundir import Stage, is_finished, open_run, process_in, read_recipe
@@ -143,3 +143,15 @@ def test_a_damaged_noun_is_named(tmp_path: Path, recipe: Recipe) -> None:
         (tmp_path / "run" / STAGE.file).write_text('{"made_from": "k", "weight_amax": 3}')
         with pytest.raises(RunDirectoryError, match=r"calibration.json' is no CalibrationStats"):
             run.stage(STAGE, key="k", make=stats)
+
+
+def test_a_write_that_fails_leaves_no_partial_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "noun.json", "{}")
+    assert list(tmp_path.iterdir()) == []
