@@ -139,5 +139,5 @@ def of_status(path: Path, status: RunStatus) -> str:
     for stage in status.stages:
         state = "done" if stage.finished else "not done"
         time = f"{stage.seconds:>8.1f} s" if stage.finished and stage.seconds is not None else ""
-        lines.append(f"  {stage.stage:<16} {state:<9}{time}")
+        lines.append(f"  {stage.stage:<16} {state:<9}{time}".rstrip())
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
 
 CANARY = "canary"
+_NUMERICS = ("deployed", "declared")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,9 @@ def load_recipe(request: Request) -> Recipe:
         UsageError: an option has a value that it cannot have.
     """
     file = _read(request)
+    if request.numerics not in (None, *_NUMERICS):
+        message = f"unknown numerics '{request.numerics}'. Type one of: {', '.join(_NUMERICS)}."
+        raise UsageError(message)
     is_canary = request.model == CANARY
     suite = request.suite or file.suite
     return Recipe(

@@ -102,6 +102,7 @@ def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> Non
     ("options", "words"),
     [
         ({"kv_cache": "int8"}, "unknown KV cache format 'int8'"),
+        ({"numerics": "exact"}, "unknown numerics 'exact'"),
         ({"calib_size": 0}, "--calib-size 0"),
         ({"calib_seq": 1}, "--calib-seq 1"),
         ({"margin": 2.0}, "margin 2.0 is no fraction"),
