@@ -46,9 +46,13 @@ def environment(baselines: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def cli(environment: dict[str, str]) -> Cli:
-    def run(*arguments: object, cwd: Path | None = None) -> Done:
+    def run(*arguments: object, cwd: Path | None = None, fault: str = "") -> Done:
+        """Run a command; `fault` is Python that first puts a fault into the process."""
+        start = (
+            ["-c", f"{fault}\nfrom harness.cli import app\napp()"] if fault else ["-m", "harness"]
+        )
         done = subprocess.run(
-            [sys.executable, "-m", "harness", *map(str, arguments)],
+            [sys.executable, *start, *map(str, arguments)],
             env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             cwd=cwd,
             capture_output=True,

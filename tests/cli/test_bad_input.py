@@ -1,7 +1,5 @@
 """Each kind of bad input ends with one clear line, its exit code, and nothing written."""
 
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -172,30 +170,20 @@ def test_an_error_as_json_has_its_reason_code(cli: Cli) -> None:
 
 
 def test_a_full_disk_is_named_and_nothing_half_written_is_left(
-    environment: dict[str, str], quick: tuple[str, ...], tmp_path: Path
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Writing the first shard fails as it does on a full disk."""
-    program = (
-        "import errno, os, sys\n"
+    fault = (
+        "import errno, os\n"
         "import safetensors.torch as st\n"
         "def full(*args, **kwargs):\n"
         "    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
         "st.save_file = full\n"
-        "from harness.cli import app\n"
-        "app()\n"
     )
     run_dir = tmp_path / "run"
-    arguments = [*quick, "--qformat", "nvfp4", "--run-dir", str(run_dir), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 3, done.stderr
-    values = json.loads(done.stdout)
-    assert values["reason_codes"] == ["disk-full"]
-    assert values["failure"]["retryable"] is True
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--json", fault=fault)
+    assert done.code == 3, done.err
+    assert done.json["reason_codes"] == ["disk-full"]
+    assert done.json["failure"]["retryable"] is True
     assert not (run_dir / "checkpoint").exists()
-    assert os.access(run_dir / "report.html", os.R_OK)
+    assert (run_dir / "report.html").is_file()

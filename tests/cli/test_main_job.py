@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -181,28 +179,18 @@ def test_quantize_writes_a_verified_checkpoint(
 
 
 def test_without_eager_experts_the_run_is_no_go_and_names_the_cause(
-    environment: dict[str, str], quick: tuple[str, ...], tmp_path: Path
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
-    program = (
+    fault = (
         "from contextlib import nullcontext\n"
         "import harness.calibrate.forward as forward\n"
         "forward.eager_experts = lambda model: nullcontext()\n"
-        "from harness.cli import app\n"
-        "app()\n"
     )
     run_dir = tmp_path / "run"
-    arguments = [*quick, "--qformat", "nvfp4", "--run-dir", str(run_dir), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 4, done.stderr
-    values = json.loads(done.stdout)
-    assert values["reason_codes"] == ["no-expert-observed"]
-    assert "linear calls: 0" in values["verdict"]["summary"]
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--json", fault=fault)
+    assert done.code == 4, done.err
+    assert done.json["reason_codes"] == ["no-expert-observed"]
+    assert "linear calls: 0" in done.json["verdict"]["summary"]
     assert json.loads((run_dir / "verdict.json").read_text())["decision"] == "NO-GO"
     assert not (run_dir / "checkpoint").exists()
     assert (run_dir / "report.html").is_file()
