@@ -6,26 +6,36 @@ again, so typing a command again continues where it stopped.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-from harness import __version__, baselines
+from harness import __version__
+from harness.arms import (
+    assign_gpus,
+    baseline_beside,
+    keep_baseline,
+    measure_baseline,
+    measure_candidate,
+)
 from harness.artifacts import (
     CalibrationStats,
     Checkpoint,
     IntegrityReport,
     Scorecard,
+    Trial,
     Verdict,
     digest_of,
 )
 from harness.calibrate import calibrate, data_digest, read_stats, write_stats
 from harness.export import export
 from harness.gate import Subject, judge
-from harness.preflight import Job
+from harness.models import Source
+from harness.preflight import GateJob, Job, ScoredArm
 from harness.quantize import quantize
-from harness.rundir import RunDirectory, Stage
-from harness.score import read_arm, score
-from harness.serve import serve
+from harness.rundir import RunDirectory, Stage, is_finished
+from harness.score import read_arm
 from harness.verify import refuse_errors, verify
 
 CALIBRATE = Stage(
@@ -41,7 +51,20 @@ VERIFY = Stage(name="verify", file="integrity.json", noun=IntegrityReport)
 CANDIDATE = Stage(name="score candidate", file="scorecard.json", noun=Scorecard)
 BASELINE = Stage(name="score baseline", file="baseline/scorecard.json", noun=Scorecard)
 JUDGE = Stage(name="judge", file="verdict.json", noun=Verdict)
-STAGES = (CALIBRATE, EXPORT, VERIFY, CANDIDATE, BASELINE, JUDGE)
+GATE_STAGES = (VERIFY, CANDIDATE, BASELINE, JUDGE)
+STAGES = (CALIBRATE, EXPORT, *GATE_STAGES)
+
+
+class Compared(NamedTuple):
+    """A checkpoint and what it is compared with."""
+
+    trial: Trial
+    folder: Path
+    baseline: Source | ScoredArm
+    digest: str
+    """Of the checkpoint's files."""
+    subject: Subject
+
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "safetensors", "tokenizers")
 
@@ -49,19 +72,18 @@ _PACKAGES = ("torch", "transformers", "lm_eval", "safetensors", "tokenizers")
 def release_gate(job: Job, run: RunDirectory) -> Verdict:
     """May this quantized model be released? The whole run on one screen."""
     checkpoint = make_checkpoint(job, run)
-    score_candidate(job, run)
-    score_baseline(job, run)
-    return run.stage(
-        JUDGE,
-        key=digest_of(checkpoint.digest, job.recipe),
-        make=lambda: judge(
-            job.recipe.suite,
-            read_arm(run.path / "baseline"),
-            read_arm(run.path),
-            verified=not job.recipe.skip_verify,
-            subject=Subject(job.recipe.model, job.plan.scheme),
-        ),
-    )
+    folder = run.path / "checkpoint"
+    subject = Subject(job.recipe.model, job.plan.scheme)
+    return compare(Compared(job.recipe, folder, job.source, checkpoint.digest, subject), run)
+
+
+def foreign_gate(job: GateJob, run: RunDirectory) -> Verdict:
+    """The same for a checkpoint that was made elsewhere."""
+    folder = job.checkpoint.path
+    if not job.recipe.skip_verify:
+        check_files(folder, job.checkpoint.digest, run)
+    subject = Subject(job.recipe.model, job.scheme)
+    return compare(Compared(job.recipe, folder, job.baseline, job.checkpoint.digest, subject), run)
 
 
 def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
@@ -82,41 +104,60 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
         ),
     )
     if not recipe.skip_verify:
-        integrity = run.stage(
-            VERIFY,
-            key=digest_of(__version__, checkpoint.digest, _state_of(folder)),
-            make=lambda: verify(folder),
-        )
-        refuse_errors(integrity)
+        check_files(folder, checkpoint.digest, run)
     return checkpoint
 
 
-def score_candidate(job: Job, run: RunDirectory) -> Scorecard:
-    """Serve the exported checkpoint and score it."""
-    folder = run.path / "checkpoint"
+def check_files(folder: Path, digest: str, run: RunDirectory) -> IntegrityReport:
+    """Verify a checkpoint's files; an error in them ends the run."""
+    integrity = run.stage(
+        VERIFY,
+        key=digest_of(__version__, digest, _state_of(folder)),
+        make=lambda: verify(folder),
+    )
+    refuse_errors(integrity)
+    return integrity
 
-    def make() -> Scorecard:
-        with serve(job.recipe.engine, folder) as served:
-            return score(served, job.recipe.suite, arm="candidate", into=run.path)
 
-    key = digest_of(_state_of(folder), job.recipe.suite.digest, job.recipe.engine, versions())
-    return run.stage(CANDIDATE, key=key, make=make)
-
-
-def score_baseline(job: Job, run: RunDirectory) -> Scorecard:
-    """Score the unquantized model, or find its scores from an earlier run."""
-    suite, engine = job.recipe.suite, job.recipe.engine
-    key = digest_of(job.source.digest, suite.digest, engine, versions())
-
-    def make() -> Scorecard:
-        with baselines.entry(key) as entry:
-            if not (entry / "scorecard.json").exists():
-                with serve(engine, job.source.path) as served:
-                    score(served, suite, arm="baseline", into=entry)
-            baselines.copy_into(entry, run.path / "baseline")
-        return read_arm(run.path / "baseline").scorecard
-
-    return run.stage(BASELINE, key=key, make=make)
+def compare(what: Compared, run: RunDirectory) -> Verdict:
+    """Score both arms, at once where GPUs are to spare, and judge."""
+    trial, engine, suite = what.trial, what.trial.engine, what.trial.suite
+    how = digest_of(suite.digest, engine.identity(), versions())
+    folder, baseline = what.folder, what.baseline
+    candidate_gpus, baseline_gpus = assign_gpus(engine)
+    key = digest_of(baseline.digest, how)
+    beside: AbstractContextManager[None] = nullcontext()
+    if baseline_gpus and isinstance(baseline, Source) and not is_finished(run.path, BASELINE, key):
+        beside = baseline_beside(engine, baseline.path, suite, key=key, gpus=baseline_gpus)
+    with beside:
+        run.stage(
+            CANDIDATE,
+            key=digest_of(_state_of(folder), how),
+            make=lambda: measure_candidate(
+                engine, folder, suite, into=run.path, gpus=candidate_gpus
+            ),
+        )
+    run.stage(
+        BASELINE,
+        key=key,
+        make=lambda: keep_baseline(
+            measure_baseline(engine, baseline.path, suite, key=key, gpus=candidate_gpus)
+            if isinstance(baseline, Source)
+            else baseline.path,
+            run.path,
+        ),
+    )
+    return run.stage(
+        JUDGE,
+        key=digest_of(what.digest, trial),
+        make=lambda: judge(
+            suite,
+            read_arm(run.path / "baseline"),
+            read_arm(run.path),
+            verified=not trial.skip_verify,
+            subject=what.subject,
+        ),
+    )
 
 
 def versions() -> Mapping[str, str]:

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import TypeAdapter
 
-from harness.artifacts import Recipe, load, made_from, save, to_json, write_atomically
+from harness.artifacts import Recipe, Trial, load, made_from, save, to_json, write_atomically
 from harness.errors import DiskFullError, RunDirectoryError
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def is_finished(directory: Path, stage: Stage[Any], key: str | None = None) -> b
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, fresh: bool = False) -> Iterator[RunDirectory]:
+def open_run(path: Path, recipe: Trial, *, fresh: bool = False) -> Iterator[RunDirectory]:
     """Create or continue the run directory at `path`, locked until the end.
 
     Raises:
@@ -126,7 +126,7 @@ def read_times(path: Path) -> dict[str, float]:
     return {str(k): float(v) for k, v in times.items()}
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> Recipe | Trial:
     """Return the recipe of the run in the directory at `path`.
 
     Raises:
@@ -134,7 +134,8 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         values = yaml.safe_load((path / RECIPE_FILE).read_text(encoding="utf-8"))
-        return TypeAdapter(Recipe).validate_python(values)
+        is_gate = isinstance(values, dict) and values.get("checkpoint") is not None
+        return TypeAdapter(Trial if is_gate else Recipe).validate_python(values)
     except (OSError, ValueError, yaml.YAMLError) as error:
         message = f"'{path}' is no run directory ({RECIPE_FILE} cannot be read). Check the path."
         raise RunDirectoryError(message) from error

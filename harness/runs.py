@@ -5,23 +5,39 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import pipeline
-from harness.artifacts import Failure, QuantPlan, Recipe, RunRecord, Verdict, digest_of, load, save
+from harness.arms import DEPLOYMENT_FILE
+from harness.artifacts import (
+    Deployment,
+    Failure,
+    QuantPlan,
+    Recipe,
+    RunRecord,
+    Scorecard,
+    Trial,
+    Verdict,
+    digest_of,
+    load,
+    save,
+)
 from harness.errors import ExitCode, HarnessError, RejectedError
 from harness.gate import exit_code_of, reject
-from harness.preflight import Job
+from harness.preflight import GateJob, Job
 from harness.report import write_report
 from harness.rundir import (
     RunDirectory,
+    Stage,
     is_finished,
     open_run,
     process_in,
     read_recipe,
     read_times,
 )
+from harness.serve import serve_command
 
+AnyJob = TypeVar("AnyJob", Job, GateJob)
 PLAN_FILE = "plan.json"
 FAILURE_FILE = "failure.json"
 
@@ -50,11 +66,11 @@ class RunStatus:
 
 
 def run_job(
-    job: Job,
+    job: AnyJob,
     *,
     into: Path | None = None,
     fresh: bool = False,
-    work: Callable[[Job, RunDirectory], object] = pipeline.release_gate,
+    work: Callable[[AnyJob, RunDirectory], object],
 ) -> tuple[Path, RunRecord]:
     """Do `work` in the job's run directory, and write the report however it ends.
 
@@ -65,18 +81,21 @@ def run_job(
     with open_run(path, job.recipe, fresh=fresh) as run:
         for stale in (pipeline.JUDGE.file, FAILURE_FILE):
             (path / stale).unlink(missing_ok=True)
-        save(job.plan, path / PLAN_FILE)
+        if isinstance(job, Job):
+            save(job.plan, path / PLAN_FILE)
         failure = None
         try:
             work(job, run)
         except RejectedError as error:
-            verdict = reject(error, job.recipe, scheme=job.plan.scheme)
+            if run.current != pipeline.CANDIDATE.name:
+                (path / DEPLOYMENT_FILE).unlink(missing_ok=True)
+            verdict = reject(error, job.recipe, scheme=job.scheme)
             save(verdict, path / pipeline.JUDGE.file, made_from=digest_of(str(error)))
             run.nouns[pipeline.JUDGE.name] = verdict
         except HarnessError as error:
             failure = _failure(error, run.current)
             save(failure, path / FAILURE_FILE)
-        record = _record(path, job.recipe, job.plan, run.nouns, failure)
+        record = _record(path, job.recipe, run.nouns, failure)
         write_report(record, into=path)
     return path, record
 
@@ -92,13 +111,12 @@ def read_run(path: Path) -> RunRecord:
         stage.name: stage.read(path / stage.file)
         if stage.read
         else load(stage.noun, path / stage.file)
-        for stage in pipeline.STAGES
+        for stage in stages_of(recipe)
         if is_finished(path, stage)
     }
-    plan = load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None
     failed = (path / FAILURE_FILE).exists()
     failure = load(Failure, path / FAILURE_FILE) if failed else None
-    return _record(path, recipe, plan, nouns, failure)
+    return _record(path, recipe, nouns, failure)
 
 
 def status_of(path: Path) -> RunStatus:
@@ -115,7 +133,7 @@ def status_of(path: Path) -> RunStatus:
             finished=is_finished(path, stage),
             seconds=seconds.get(stage.name),
         )
-        for stage in pipeline.STAGES
+        for stage in stages_of(recipe)
     )
     failure, verdict = path / FAILURE_FILE, path / pipeline.JUDGE.file
     ending = "unfinished"
@@ -132,12 +150,20 @@ def status_of(path: Path) -> RunStatus:
     )
 
 
-def default_directory(job: Job) -> Path:
+def stages_of(recipe: Trial) -> tuple[Stage[Any], ...]:
+    """Return the stages of a run: a checkpoint that was made elsewhere skips the first."""
+    return pipeline.STAGES if isinstance(recipe, Recipe) else pipeline.GATE_STAGES
+
+
+def default_directory(job: Job | GateJob) -> Path:
     """Return `runs/<model>-<format>-<digest>`, the same for the same recipe and model."""
-    model = Path(job.recipe.model.rstrip("/")).name
-    recipe = dataclasses.replace(job.recipe, skip_verify=False)
-    digest = digest_of(recipe, job.source.digest)[:8]
-    return Path("runs") / f"{model}-{job.recipe.name}-{digest}"
+    engine = job.recipe.engine.identity()
+    recipe = dataclasses.replace(job.recipe, skip_verify=False, engine=engine)
+    if isinstance(job, Job):
+        model, digest = job.recipe.model, digest_of(recipe, job.source.digest)
+    else:
+        model, digest = job.checkpoint.name, digest_of(recipe, job.checkpoint.digest)
+    return Path("runs") / f"{Path(model.rstrip('/')).name}-{job.recipe.name}-{digest[:8]}"
 
 
 def exit_code(record: RunRecord) -> ExitCode:
@@ -148,26 +174,32 @@ def exit_code(record: RunRecord) -> ExitCode:
 
 
 def _record(
-    path: Path,
-    recipe: Recipe,
-    plan: QuantPlan | None,
-    nouns: Mapping[str, Any],
-    failure: Failure | None,
+    path: Path, recipe: Recipe | Trial, nouns: Mapping[str, Any], failure: Failure | None
 ) -> RunRecord:
+    folder = Path(recipe.checkpoint) if recipe.checkpoint else path / "checkpoint"
     return RunRecord(
         recipe=recipe,
         versions=pipeline.versions(),
-        plan=plan,
+        plan=load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None,
         stats=nouns.get(pipeline.CALIBRATE.name),
         checkpoint=nouns.get(pipeline.EXPORT.name),
         integrity=nouns.get(pipeline.VERIFY.name),
+        deployment=_deployment(path, nouns.get(pipeline.CANDIDATE.name)),
         candidate=nouns.get(pipeline.CANDIDATE.name),
         baseline=nouns.get(pipeline.BASELINE.name),
         verdict=nouns.get(pipeline.JUDGE.name),
         failure=failure,
         stage_seconds=read_times(path),
-        serve_command=shlex.join(["vllm", "serve", str(path / "checkpoint")]),
+        serve_command=shlex.join(serve_command(recipe.engine, folder)),
     )
+
+
+def _deployment(path: Path, scored: Scorecard | None) -> Deployment | None:
+    """Return the candidate's deployment: that of its scores, else the one that was refused."""
+    if scored is not None:
+        return scored.deployment
+    file = path / DEPLOYMENT_FILE
+    return load(Deployment, file) if file.exists() else None
 
 
 def _failure(error: HarnessError, stage: str) -> Failure:

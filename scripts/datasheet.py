@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from harness import shipped
 from harness.artifacts import EngineSpec
-from harness.serve import Served, serve
+from harness.serve import Served
+from harness.serve.reference import serve_reference
 
 VARIANTS = (
     ("nvfp4", "none"),
@@ -94,7 +95,7 @@ def _perplexity(folder: Path) -> float:
     """Return the perplexity of the held-aside text, each text by itself."""
     lines = (shipped.canary() / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
     total, count = 0.0, 0
-    with serve(ENGINE, folder) as served, torch.inference_mode():
+    with serve_reference(ENGINE, folder) as served, torch.inference_mode():
         for line in lines:
             loss, tokens = _negative_log_likelihood(served, json.loads(line)["text"])
             total, count = total + loss, count + tokens

@@ -1,5 +1,6 @@
 """What a run was asked to do: the resolved recipe and the suite that scores it."""
 
+import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,6 +85,12 @@ class Suite:
     max_model_len: int
     """Tokens of prompt and answer together."""
     apply_chat_template: bool
+    thinking: bool = False
+    """Whether the model reasons before it answers."""
+    think_end_token: str | None = None
+    """What ends the reasoning, such as `</think>`; the answer follows it."""
+    thinking_budget: int = 0
+    """Tokens for the reasoning, on top of each task's own output budget."""
     seed: int
     batch_size: int
     """Prompts answered at once by the reference engine."""
@@ -106,25 +113,49 @@ class EngineSpec:
     device: str
     """Torch device of the reference engine, such as `cpu` or `cuda`."""
     dtype: str
-    """Type of the arithmetic between quantized layers, such as `float32`."""
+    """Type of the arithmetic between quantized layers: `float32`, or `bfloat16`."""
+    version: str | None = None
+    """Of vLLM, such as `0.32.0`; None for the reference engine."""
+    max_model_len: int | None = None
+    """Tokens of prompt and answer together; the suite's."""
+    arguments: tuple[str, ...] = ()
+    """`KEY=VALUE` as --engine-arg takes them; the same for both arms."""
+    tensor_parallel_size: int = 1
+    """GPUs that one server is spread over."""
+    vllm: str | None = None
+    """Python of the environment that holds vLLM; a place, which changes no number."""
+    image: str | None = None
+    """Of the docker engine, by digest or id."""
+
+    def identity(self) -> "EngineSpec":
+        """Return what decides numbers: without the places where things lie."""
+        return dataclasses.replace(self, vllm=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """The whole run as it was asked for, with every default filled in."""
+class Trial:
+    """What a checkpoint is compared with, on which engine, with which questions."""
 
     name: str
-    """Such as `nvfp4`; also the format's name on the command line."""
+    """Of the recipe, such as `nvfp4`; `gate` for a checkpoint that was made elsewhere."""
     model: str
-    """As typed: a Hub id, a folder, or `canary`."""
+    """The unquantized model as typed: a Hub id, a folder, or `canary`."""
     revision: str | None
+    checkpoint: str | None = None
+    """Folder of a checkpoint that was made elsewhere; None where the run makes it."""
+    engine: EngineSpec
+    suite: Suite
+    skip_verify: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe(Trial):
+    """The whole run as it was asked for, with every default filled in."""
+
     rules: tuple[Rule, ...]
     exclude: tuple[str, ...]
     """Patterns on quantizer names that stay unquantized whatever the rules say."""
     kv_cache: KvFormat
     calibration: CalibrationSpec
-    engine: EngineSpec
-    suite: Suite
     device: str
     """Torch device that calibrates and quantizes, such as `cpu` or `cuda`."""
-    skip_verify: bool

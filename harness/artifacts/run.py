@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from harness.artifacts.calibration import CalibrationStats
 from harness.artifacts.checkpoint import Checkpoint, IntegrityReport
 from harness.artifacts.plan import QuantPlan
-from harness.artifacts.recipe import Recipe
-from harness.artifacts.scores import Scorecard, Verdict
+from harness.artifacts.recipe import Recipe, Trial
+from harness.artifacts.scores import Deployment, Scorecard, Verdict
 from harness.errors import ReasonCode
 
 
@@ -26,13 +26,16 @@ class Failure:
 class RunRecord:
     """A run, as far as it got."""
 
-    recipe: Recipe
+    recipe: Recipe | Trial
+    """A Recipe where the run made the checkpoint, else what it was gated with."""
     versions: Mapping[str, str]
     """Of harness and of the packages that change numbers."""
     plan: QuantPlan | None = None
     stats: CalibrationStats | None = None
     checkpoint: Checkpoint | None = None
     integrity: IntegrityReport | None = None
+    deployment: Deployment | None = None
+    """Of the candidate; there even where nothing was scored."""
     baseline: Scorecard | None = None
     candidate: Scorecard | None = None
     verdict: Verdict | None = None
@@ -40,4 +43,4 @@ class RunRecord:
     stage_seconds: Mapping[str, float]
     """Wall-clock time of each stage that was run this time."""
     serve_command: str | None = None
-    """The `vllm serve` line that deploys the checkpoint."""
+    """The line that deploys the checkpoint as it was judged."""

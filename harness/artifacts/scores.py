@@ -4,8 +4,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.artifacts.checkpoint import Severity
 from harness.artifacts.recipe import Tier
 from harness.errors import ReasonCode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something that a deployment shows and a health check does not."""
+
+    id: str
+    """Stable and kebab-case, such as `parameter-not-filled`."""
+    severity: Severity
+    """ERROR: the deployment must not be released. WARNING: it is reported."""
+    message: str
+    reason: ReasonCode
+    """The verdict's, where it is an error."""
+    incident: str
+    """The known failure that this is a sign of."""
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """What an engine's loader took from a checkpoint's files."""
+
+    num_tensors: int
+    """In the files."""
+    num_taken: int
+    """Tensors of which at least one element reached a parameter."""
+    num_set_aside: int
+    """Tensors that this deployment leaves alone on purpose, such as a vision tower."""
+    num_parameters: int
+    """Of the engine's model, each expert's part of a fused one counted."""
+    num_filled: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +63,33 @@ class Deployment:
     declared: tuple[str, ...]
     """The same, as the checkpoint declares them."""
     log: str | None
+    tensor_parallel_size: int = 1
+    """GPUs that the server is spread over."""
+    loaded: Loaded | None = None
+    """What the engine took from the files; None where it cannot be known."""
+    findings: tuple[Finding, ...] = ()
+    """What the engine said or did that it should not have."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A server that answers over HTTP, ours or somebody else's."""
+
+    base_url: str
+    """Such as `http://127.0.0.1:8123`, without `/v1`."""
+    model: str
+    """Name under which the server knows the model."""
+    tokenizer: str
+    """Folder of the tokenizer that the server uses."""
+    max_model_len: int
+    """Tokens of prompt and answer together that the server takes."""
+    num_concurrent: int
+    """Requests that are sent at once."""
+    deployment: Deployment
+    api_key_variable: str | None = None
+    """Name of the environment variable that holds the API key; the key itself is never kept."""
+    protocol: str = "completions"
+    """`completions`, or `chat` for a server that has nothing else: no log-likelihoods there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

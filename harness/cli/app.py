@@ -54,6 +54,10 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     margin: opt.Margin = None,
     engine: opt.Engine = None,
     numerics: opt.Numerics = None,
+    engine_arg: opt.EngineArgs = None,
+    tensor_parallel_size: opt.TensorParallel = 1,
+    vllm: opt.Vllm = None,
+    image: opt.Image = None,
     calib_data: opt.CalibData = None,
     calib_size: opt.CalibSize = None,
     calib_seq: opt.CalibSeq = None,
@@ -85,6 +89,10 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
             margin=margin,
             engine=engine,
             numerics=numerics,
+            engine_args=tuple(engine_arg or ()),
+            tensor_parallel_size=tensor_parallel_size,
+            vllm=vllm,
+            image=image,
             device=device,
             skip_verify=skip_verify,
         )
@@ -133,6 +141,50 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
         emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)
 
 
+@app.command(
+    epilog="Example: harness gate /models/Qwen3-30B-A3B-NVFP4 --baseline Qwen/Qwen3-30B-A3B",
+)
+def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
+    *,
+    checkpoint: opt.Checkpoint,
+    baseline: opt.Baseline,
+    suite: opt.SuiteName = None,
+    margin: opt.Margin = None,
+    engine: opt.Engine = None,
+    numerics: opt.Numerics = None,
+    engine_arg: opt.EngineArgs = None,
+    tensor_parallel_size: opt.TensorParallel = 1,
+    vllm: opt.Vllm = None,
+    image: opt.Image = None,
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    run_dir: opt.RunDir = None,
+    fresh: opt.Fresh = False,
+    skip_verify: opt.SkipVerify = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Verify, serve, score and judge a checkpoint of any origin; exit 0 on GO, 4 on NO-GO."""
+    with concluding(as_json=as_json):
+        from harness.cli import commands  # noqa: PLC0415 - imports torch
+        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
+
+        request = Request(
+            model=baseline,
+            revision=revision,
+            suite=suite,
+            margin=margin,
+            engine=engine,
+            numerics=numerics,
+            engine_args=tuple(engine_arg or ()),
+            tensor_parallel_size=tensor_parallel_size,
+            vllm=vllm,
+            image=image,
+            device=device,
+            skip_verify=skip_verify,
+        )
+        emit(commands.gate(request, checkpoint, run_dir, fresh=fresh), as_json=as_json)
+
+
 @app.command(epilog="Example: harness verify runs/canary-nvfp4-1a2b3c4d/checkpoint")
 def verify(*, checkpoint: opt.Checkpoint, as_json: opt.AsJson = False) -> None:
     """Check a checkpoint's files; needs no accelerator. Exit 4 on an error."""
@@ -142,22 +194,74 @@ def verify(*, checkpoint: opt.Checkpoint, as_json: opt.AsJson = False) -> None:
         emit(commands.verify(checkpoint), as_json=as_json)
 
 
+@app.command(epilog="Example: harness serve runs/canary-nvfp4-1a2b3c4d/checkpoint")
+def serve(  # noqa: PLR0913 - one parameter an option; the contract lists them
+    *,
+    checkpoint: opt.Checkpoint,
+    engine: opt.Engine = None,
+    numerics: opt.Numerics = None,
+    engine_arg: opt.EngineArgs = None,
+    tensor_parallel_size: opt.TensorParallel = 1,
+    vllm: opt.Vllm = None,
+    image: opt.Image = None,
+    max_model_len: opt.MaxModelLen = 4096,
+    out: opt.RecordsDir = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Serve a checkpoint until interrupted; the base URL is printed when it is ready."""
+    with concluding(as_json=as_json):
+        from harness.cli import serving  # noqa: PLC0415 - imports torch
+        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
+
+        request = Request(
+            model=str(checkpoint),
+            engine=engine,
+            numerics=numerics,
+            engine_args=tuple(engine_arg or ()),
+            tensor_parallel_size=tensor_parallel_size,
+            vllm=vllm,
+            image=image,
+        )
+        serving.serve_until_interrupted(request, max_model_len, out, as_json=as_json)
+
+
 @app.command(
     epilog="Example: harness score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
 )
-def score(
+def score(  # noqa: PLR0913 - one parameter an option; the contract lists them
     *,
-    checkpoint: opt.Checkpoint,
+    target: opt.Target,
     suite: opt.SuiteName,
     out: opt.OutDir,
+    tokenizer: opt.TokenizerDir = None,
+    served_model: opt.ServedModel = None,
+    engine: opt.Engine = None,
+    numerics: opt.Numerics = None,
+    engine_arg: opt.EngineArgs = None,
+    tensor_parallel_size: opt.TensorParallel = 1,
+    vllm: opt.Vllm = None,
+    image: opt.Image = None,
     device: opt.Device = "auto",
     as_json: opt.AsJson = False,
 ) -> None:
-    """Serve a checkpoint, or an unquantized model, and score it with a suite."""
+    """Score a checkpoint, an unquantized model, or a server that somebody else runs."""
     with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+        from harness.cli import serving  # noqa: PLC0415 - imports torch
+        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        emit(commands.score(checkpoint, str(suite), out, device), as_json=as_json)
+        request = Request(
+            model=target,
+            suite=suite,
+            engine=engine,
+            numerics=numerics,
+            engine_args=tuple(engine_arg or ()),
+            tensor_parallel_size=tensor_parallel_size,
+            vllm=vllm,
+            image=image,
+            device=device,
+        )
+        server = serving.Server(tokenizer=tokenizer, model=served_model)
+        emit(serving.score(request, server, out), as_json=as_json)
 
 
 @app.command(epilog="Example: harness judge baseline-scores candidate-scores --suite canary")
@@ -192,3 +296,12 @@ def status(*, run_dir: opt.FinishedRun, as_json: opt.AsJson = False) -> None:
         from harness.cli import commands  # noqa: PLC0415 - imports torch
 
         emit(commands.status(run_dir), as_json=as_json)
+
+
+@app.command(epilog="Example: harness doctor")
+def doctor(*, as_json: opt.AsJson = False) -> None:
+    """Say what this machine can run, and the command that would mend what it cannot."""
+    with concluding(as_json=as_json):
+        from harness.cli import serving  # noqa: PLC0415 - imports torch
+
+        emit(serving.doctor(), as_json=as_json)

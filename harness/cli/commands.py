@@ -3,18 +3,16 @@
 from pathlib import Path
 
 from harness import pipeline, runs
-from harness.artifacts import EngineSpec, RunRecord, to_json
+from harness.artifacts import RunRecord, to_json
 from harness.cli import text
 from harness.cli.console import Result
 from harness.errors import ExitCode
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
-from harness.preflight import preflight, resolve_device, summarize
+from harness.preflight import preflight, preflight_gate, summarize
 from harness.recipe import Request, load_suite
 from harness.report import terminal_table, write_report
-from harness.score import check_suite, read_arm
-from harness.score import score as score_served
-from harness.serve import check_engine, serve
+from harness.score import read_arm
 from harness.verify import verify as verify_files
 
 
@@ -27,7 +25,14 @@ def plan(request: Request, run_dir: Path | None) -> Result:
 def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
     """Run everything."""
     job = preflight(request, into=run_dir)
-    path, record = runs.run_job(job, into=run_dir, fresh=fresh)
+    path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.release_gate)
+    return _ended(path, record)
+
+
+def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: bool) -> Result:
+    """Judge a checkpoint that was made elsewhere."""
+    job = preflight_gate(request, checkpoint)
+    path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
     return _ended(path, record)
 
 
@@ -52,20 +57,6 @@ def verify(checkpoint: Path) -> Result:
     report = verify_files(checkpoint)
     code = ExitCode.NO_GO if report.errors else ExitCode.GO
     return Result(text=text.of_integrity(report), values=to_json(report), exit_code=code)
-
-
-def score(checkpoint: Path, suite_name: str, out: Path, device: str) -> Result:
-    """Serve and score one arm."""
-    suite = load_suite(suite_name)
-    check_suite(suite)
-    engine = EngineSpec(
-        name="reference", numerics="declared", device=resolve_device(device), dtype="float32"
-    )
-    check_engine(engine)
-    out.mkdir(parents=True, exist_ok=True)
-    with serve(engine, checkpoint) as served:
-        card = score_served(served, suite, arm="candidate", into=out)
-    return Result(text=text.of_scorecard(card), values=to_json(card))
 
 
 def judge(baseline: Path, candidate: Path, suite: str | None, margin: float | None) -> Result:

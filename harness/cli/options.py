@@ -22,6 +22,20 @@ Margin = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option("--engine", help="auto, reference, vllm or docker.")]
 Numerics = Annotated[str | None, typer.Option("--numerics", help="deployed or declared.")]
+EngineArgs = Annotated[
+    list[str] | None,
+    typer.Option("--engine-arg", help="KEY=VALUE for the server of both arms; repeatable."),
+]
+TensorParallel = Annotated[
+    int,
+    typer.Option("--tensor-parallel-size", "--tensor_parallel_size", help="GPUs of one server."),
+]
+Vllm = Annotated[
+    Path | None, typer.Option("--vllm", help="Environment that holds vLLM, or its python.")
+]
+Image = Annotated[
+    str | None, typer.Option("--image", help="Image of the docker engine: digest, id or name.")
+]
 CalibData = Annotated[
     str | None,
     typer.Option("--calib-data", "--calib_data", help="canary, default, FILE.jsonl or a data set."),
@@ -49,4 +63,21 @@ SkipVerify = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Folder of a checkpoint.")]
+Baseline = Annotated[
+    str,
+    typer.Option("--baseline", help="Unquantized model, or the scores of one: a run or its arm."),
+]
+Target = Annotated[str, typer.Argument(help="Folder of a checkpoint, or URL of a server.")]
+TokenizerDir = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Folder of the tokenizer that a URL uses.")
+]
+ServedModel = Annotated[
+    str | None, typer.Option("--served-model", help="Name under which a URL knows the model.")
+]
+MaxModelLen = Annotated[
+    int, typer.Option("--max-model-len", help="Tokens of prompt and answer together.")
+]
+RecordsDir = Annotated[
+    Path | None, typer.Option("--out", help="Folder for server.log and deployment.json.")
+]
 FinishedRun = Annotated[Path, typer.Argument(help="A run directory.")]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.artifacts import IntegrityReport, RunRecord, Scorecard, Verdict, to_json
+from harness.artifacts import Deployment, IntegrityReport, RunRecord, Scorecard, Verdict, to_json
 from harness.preflight import PlanSummary
 from harness.runs import RunStatus, exit_code
 
@@ -67,9 +67,21 @@ def of_ending(path: Path, record: RunRecord, table: str) -> str:
             f"checkpoint: {checkpoint.directory} ({checkpoint.num_bytes / _MIB:.1f} MiB, "
             f"{checkpoint.bits_per_weight:.2f} bits per quantized weight)"
         )
+    if record.serve_command and (record.checkpoint or record.recipe.checkpoint):
         lines.append(f"serve: {record.serve_command}")
     lines.append(f"report: {path / 'report.html'}")
     return "\n".join(lines)
+
+
+def of_deployment(deployment: Deployment) -> list[str]:
+    """Describe what a deployment computes, and what it should not have done."""
+    kernels = ", ".join(f"{part} {name}" for part, name in sorted(deployment.kernels.items()))
+    return [
+        f"  {deployment.engine} {deployment.version} on {deployment.device}, {deployment.dtype}",
+        f"  kernels: {kernels or 'not recorded'}",
+        f"  arithmetic computed: {', '.join(deployment.exercised) or 'unquantized'}",
+        *(f"  {f.severity} {f.id}: {f.message}" for f in deployment.findings),
+    ]
 
 
 def of_verdict(verdict: Verdict) -> str:
@@ -86,7 +98,7 @@ def _next_step(path: Path, verdict: Verdict) -> str:
         case "INCONCLUSIVE":
             return "harness e2e with --plan shows which margins these items can decide"
         case _:
-            return f"harness verify {path / 'checkpoint'}, then read the flipped answers"
+            return f"read {path / 'report.html'}: what decided, and the flipped answers"
 
 
 def summary_of(path: Path, record: RunRecord) -> dict[str, object]:
@@ -101,7 +113,10 @@ def summary_of(path: Path, record: RunRecord) -> dict[str, object]:
         "verdict": to_json(verdict),
         "failure": to_json(failure),
         "checkpoint": to_json(record.checkpoint),
-        "serve_command": record.serve_command if record.checkpoint else None,
+        "serve_command": record.serve_command
+        if record.checkpoint or record.recipe.checkpoint
+        else None,
+        "deployment": to_json(record.deployment),
     }
 
 

@@ -2,6 +2,14 @@
 
 from harness.formats.format import Format
 from harness.formats.known import get_format, known_formats
-from harness.formats.schemes import Scheme, get_scheme, scheme_of
+from harness.formats.schemes import Scheme, get_declared_scheme, get_scheme, scheme_of
 
-__all__ = ["Format", "Scheme", "get_format", "get_scheme", "known_formats", "scheme_of"]
+__all__ = [
+    "Format",
+    "Scheme",
+    "get_declared_scheme",
+    "get_format",
+    "get_scheme",
+    "known_formats",
+    "scheme_of",
+]

@@ -13,9 +13,13 @@ from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
 from harness.gate.pairs import pair
-from harness.gate.phrases import evidence, not_exercised, scope
+from harness.gate.phrases import evidence, faults, not_exercised, scope
 
 _PRECEDENCE = (
+    ReasonCode.SCALE_MISSING,
+    ReasonCode.SCALE_MISMATCH,
+    ReasonCode.LOAD_MISMATCH,
+    ReasonCode.ENGINE_FAILED,
     ReasonCode.TASK_INFERIOR,
     ReasonCode.SCORE_MISSING,
     ReasonCode.REQUEST_ERRORS,
@@ -62,7 +66,7 @@ def judge(
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks = tuple(decide(task, suite) for task in paired)
     reasons = _reasons(tasks, deployment, verified=verified)
-    decision = _decision(reasons[0])
+    decision = _decision(reasons[0], deployment)
     num_items = sum(t.num_items for t in tasks)
     num_lost, num_won = sum(t.num_lost for t in tasks), sum(t.num_won for t in tasks)
     return Verdict(
@@ -88,6 +92,7 @@ def _reasons(
     found = {t.reason for t in critical if t.decision is not Decision.GO}
     if not critical:
         found.add(ReasonCode.SCORE_MISSING)
+    found |= {finding.reason for finding in faults(deployment)}
     if not verified:
         found.add(ReasonCode.VERIFY_SKIPPED)
     if not_exercised(deployment):
@@ -95,8 +100,10 @@ def _reasons(
     return tuple(sorted(found, key=_PRECEDENCE.index)) or (ReasonCode.NON_INFERIOR,)
 
 
-def _decision(decisive: ReasonCode) -> Decision:
+def _decision(decisive: ReasonCode, deployment: Deployment) -> Decision:
     if decisive is ReasonCode.NON_INFERIOR:
         return Decision.GO
-    is_inferior = decisive is ReasonCode.TASK_INFERIOR
-    return Decision.NO_GO if is_inferior else Decision.INCONCLUSIVE
+    is_fault = any(finding.reason is decisive for finding in faults(deployment))
+    if is_fault or decisive is ReasonCode.TASK_INFERIOR:
+        return Decision.NO_GO
+    return Decision.INCONCLUSIVE

@@ -1,6 +1,6 @@
 """The verdict in words: the sentence that carries the evidence, and what it holds for."""
 
-from harness.artifacts import Deployment, Suite, TaskVerdict, Tier
+from harness.artifacts import Deployment, Finding, Severity, Suite, TaskVerdict, Tier
 from harness.errors import ReasonCode
 
 
@@ -14,9 +14,17 @@ def not_exercised(deployment: Deployment) -> tuple[str, ...]:
     return tuple(part for part in deployment.declared if part not in deployment.exercised)
 
 
+def faults(deployment: Deployment) -> tuple[Finding, ...]:
+    """Return what the deployment shows that forbids a release whatever the scores are."""
+    return tuple(f for f in deployment.findings if f.severity is Severity.ERROR)
+
+
 def evidence(reason: ReasonCode, tasks: tuple[TaskVerdict, ...], deployment: Deployment) -> str:
     """Return what decided, as a clause with numbers."""
     critical = [t for t in tasks if t.tier is Tier.CRITICAL]
+    fault = next((f for f in faults(deployment) if f.reason is reason), None)
+    if fault is not None:
+        return f"{fault.id}: {fault.message}"
     if reason is ReasonCode.NON_INFERIOR:
         return _closest_call(critical)
     if reason is ReasonCode.VERIFY_SKIPPED:
@@ -41,6 +49,9 @@ def scope(suite: Suite, baseline: Deployment, candidate: Deployment) -> tuple[st
         f"kernels: {kernels or 'not recorded'}",
         f"arithmetic computed: {', '.join(candidate.exercised) or 'unquantized'}",
     ]
+    if candidate.tensor_parallel_size > 1:
+        lines.append(f"tensor parallel over {candidate.tensor_parallel_size} GPUs")
+    lines += [f"{f.severity} {f.id}: {f.message}" for f in candidate.findings]
     hidden = not_exercised(candidate)
     if hidden:
         lines.append(f"declared but not computed: {', '.join(hidden)}")

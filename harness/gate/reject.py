@@ -1,10 +1,10 @@
 """Verdicts that need no score."""
 
-from harness.artifacts import Decision, Recipe, Verdict
+from harness.artifacts import Decision, Trial, Verdict
 from harness.errors import ExitCode, RejectedError
 
 
-def reject(error: RejectedError, recipe: Recipe, *, scheme: str) -> Verdict:
+def reject(error: RejectedError, recipe: Trial, *, scheme: str) -> Verdict:
     """Return the NO-GO of a model or checkpoint that failed a check before it was scored."""
     return Verdict(
         decision=Decision.NO_GO,

@@ -1,6 +1,18 @@
 """Before any weight is read: resolve everything, check everything, and say what it will cost."""
 
-from harness.preflight.job import Job, preflight, resolve_device
+from harness.preflight.engine import choose_engine, resolve_device
+from harness.preflight.gate_job import GateJob, ScoredArm, preflight_gate
+from harness.preflight.job import Job, preflight
 from harness.preflight.summary import PlanSummary, summarize
 
-__all__ = ["Job", "PlanSummary", "preflight", "resolve_device", "summarize"]
+__all__ = [
+    "GateJob",
+    "Job",
+    "PlanSummary",
+    "ScoredArm",
+    "choose_engine",
+    "preflight",
+    "preflight_gate",
+    "resolve_device",
+    "summarize",
+]

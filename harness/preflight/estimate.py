@@ -31,6 +31,17 @@ class _Rates(NamedTuple):
 
 _CPU = _Rates(flops=5e10, linear_s=1.5e-4, weights=3e7, bytes=5e8, start_s=2.0, step_s=4e-4)
 _CUDA = _Rates(flops=2e14, linear_s=5e-4, weights=1e9, bytes=8e8, start_s=5.0, step_s=5e-4)
+
+
+class _ServerRates(NamedTuple):
+    start_s: float
+    """From nothing to the first answer."""
+    items: float
+    """Items of the canary's size answered a second."""
+
+
+_SERVER_CPU = _ServerRates(start_s=75.0, items=12.0)
+_SERVER_CUDA = _ServerRates(start_s=70.0, items=150.0)
 _UNQUANTIZED = 0.7
 """Share of the emulating arm's time that the unquantized arm takes."""
 _TOKENS_PER_ITEM = 48
@@ -42,15 +53,12 @@ _STEPS_PER_BATCH = 12
 def estimate_seconds(job: Job) -> Mapping[str, float]:
     """Return the estimated wall-clock seconds of each stage."""
     rates = _rates(job.recipe.device)
-    suite = job.recipe.suite
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
     quantized = sum(q.linear.shape[0] * q.linear.shape[1] for q in job.plan.quantized)
     flops_per_token = 2 * _active_weights(job)
     num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
     extent = job.extent
-    items = sum(task.items for task in suite.tasks)
-    calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
-    arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
+    candidate, baseline = _arms(job, rates, flops_per_token, num_calls)
     seconds = {
         "calibrate": source_bytes / rates.bytes
         + rates.start_s
@@ -58,11 +66,25 @@ def estimate_seconds(job: Job) -> Mapping[str, float]:
         + extent.num_batches * num_calls * rates.linear_s,
         "export": source_bytes / rates.bytes + quantized / rates.weights,
         "verify": source_bytes / 3 / rates.bytes + 1.0,
-        "score candidate": rates.start_s + arm,
-        "score baseline": rates.start_s + _UNQUANTIZED * arm,
+        "score candidate": candidate,
+        "score baseline": baseline,
         "judge": 1.0,
     }
     return {stage: round(value, 1) for stage, value in seconds.items()}
+
+
+def _arms(job: Job, rates: _Rates, flops_per_token: float, num_calls: int) -> tuple[float, float]:
+    """Return the seconds of the candidate's arm and of the baseline's."""
+    suite, engine = job.recipe.suite, job.recipe.engine
+    items = sum(task.items for task in suite.tasks)
+    if engine.name != "reference":
+        server = _SERVER_CUDA if engine.device.startswith("cuda") else _SERVER_CPU
+        # Larger models answer more slowly, but batching hides much of it: no finer guess is made.
+        arm = server.start_s + items / server.items
+        return arm, arm
+    calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
+    arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
+    return rates.start_s + arm, rates.start_s + _UNQUANTIZED * arm
 
 
 class _Use(NamedTuple):

@@ -6,30 +6,24 @@ needs, preflight asks them all. Nothing is written.
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import psutil
-import torch
 
 from harness.artifacts import Inventory, QuantPlan, Recipe, Suite
 from harness.calibrate import Extent, check_data, measure_extent
-from harness.errors import PrerequisiteError, UsageError
+from harness.errors import PrerequisiteError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
+from harness.preflight.engine import choose_engine, demands_of, resolve_device
+from harness.preflight.problems import Problems
 from harness.recipe import Request, load_recipe, plan
 from harness.score import check_suite
-from harness.serve import check_engine
+from harness.serve import check_served
 
-T = TypeVar("T")
 GIB = 1 << 30
 RECORDS_BYTES = 8 << 20
 """Room for what a run writes besides the checkpoint: statistics, samples, reports."""
-REFERENCE_LIMIT_BYTES = GIB
-"""Larger models are too slow for the in-process engine to be chosen by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,28 +37,10 @@ class Job:
     extent: Extent
     """How much text will calibrate it."""
 
-
-class _Problems:
-    """Runs checks one after another and keeps what they complain about."""
-
-    def __init__(self) -> None:
-        self.found: list[UsageError] = []
-
-    def attempt(self, check: Callable[[], T]) -> T | None:
-        try:
-            return check()
-        except UsageError as error:
-            self.found.append(error)
-            return None
-
-    def raise_any(self) -> None:
-        if not self.found:
-            return
-        if len(self.found) == 1:
-            raise self.found[0]
-        lines = "\n".join(f"  {n}. {error}" for n, error in enumerate(self.found, start=1))
-        message = f"{len(self.found)} problems, nothing was started:\n{lines}"
-        raise UsageError(message, reason=self.found[0].reason)
+    @property
+    def scheme(self) -> str:
+        """Return the scheme of the checkpoint that is made."""
+        return self.plan.scheme
 
 
 def preflight(request: Request, *, into: Path | None = None, scored: bool = True) -> Job:
@@ -78,11 +54,11 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     Raises:
         UsageError: everything that is wrong, with what to do about each.
     """
-    problems = _Problems()
+    problems = Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
     source = problems.attempt(lambda: open_source(request.model, revision=request.revision))
     if recipe is not None and scored:
-        _check_suite(problems, recipe.suite)
+        check_questions(problems, recipe.suite)
     if recipe is None or source is None:
         if recipe is not None:
             spec = recipe.calibration
@@ -98,15 +74,17 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     return job
 
 
-def _check_suite(problems: _Problems, suite: Suite) -> None:
+def check_questions(problems: Problems, suite: Suite) -> None:
+    """Note what is wrong with a suite's tasks and margins."""
     problems.attempt(lambda: check_suite(suite))
     problems.attempt(lambda: check_margins(suite))
 
 
-def _resolve(problems: _Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:
+def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:
     """Fit the recipe to the model, its data and the engine; None where something is wrong."""
     extent = problems.attempt(lambda: measure_extent(recipe.calibration, source))
-    resolved = problems.attempt(lambda: _with_engine(recipe, source)) if scored else recipe
+    engine = recipe.engine
+    resolved = problems.attempt(lambda: choose_engine(engine, source)) if scored else engine
     inventory = problems.attempt(lambda: read_inventory(source))
     if inventory is None:
         return None
@@ -114,55 +92,16 @@ def _resolve(problems: _Problems, recipe: Recipe, source: Source, *, scored: boo
     if planned is None or extent is None or resolved is None:
         return None
     problems.attempt(lambda: ignored_modules(planned))
-    return Job(recipe=resolved, source=source, inventory=inventory, plan=planned, extent=extent)
+    if scored:
+        problems.attempt(lambda: check_served(resolved, demands_of(planned)))
+    recipe = dataclasses.replace(recipe, engine=resolved)
+    return Job(recipe=recipe, source=source, inventory=inventory, plan=planned, extent=extent)
 
 
 def _with_device(recipe: Recipe) -> Recipe:
     device = resolve_device(recipe.device)
     engine = dataclasses.replace(recipe.engine, device=device)
     return dataclasses.replace(recipe, device=device, engine=engine)
-
-
-def resolve_device(device: str) -> str:
-    """Return the torch device that `device` means; `auto` is a GPU where there is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        message = f"unknown device '{device}'. Type --device cpu or --device cuda."
-        raise UsageError(message)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        message = f"--device {device}: torch {torch.__version__} finds no GPU. Type --device cpu."
-        raise PrerequisiteError(message)
-    return device
-
-
-def _with_engine(recipe: Recipe, source: Source) -> Recipe:
-    num_bytes = sum(header.num_bytes for header in source.tensors.values())
-    name = recipe.engine.name
-    if name == "auto":
-        if num_bytes > REFERENCE_LIMIT_BYTES:
-            message = (
-                f"'{recipe.model}' holds {num_bytes / GIB:.1f} GiB, too much for the reference "
-                "engine to be chosen by itself, and no vLLM engine is available in this version. "
-                "Type --engine reference to serve it in process all the same, or use "
-                "'harness quantize', which writes and verifies the checkpoint."
-            )
-            raise PrerequisiteError(message)
-        name = "reference"
-    engine = dataclasses.replace(recipe.engine, name=name)
-    check_engine(engine)
-    needed, free = 2 * num_bytes, psutil.virtual_memory().available
-    if engine.device == "cpu" and needed > free:
-        message = (
-            f"the reference engine needs {needed / GIB:.1f} GiB of memory for '{recipe.model}' in "
-            f"{engine.dtype}, {free / GIB:.1f} GiB are free. Use a machine with more memory."
-        )
-        raise PrerequisiteError(message)
-    return dataclasses.replace(recipe, engine=engine)
 
 
 def _check_room(job: Job, into: Path | None) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.artifacts import Suite
+from harness.artifacts import EngineSpec, Suite
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, probability_of_go, smallest_margin
 from harness.preflight.estimate import estimate_seconds
@@ -88,12 +88,17 @@ def summarize(job: Job) -> PlanSummary:
             f"{recipe.calibration.data}: {job.extent.num_samples} samples, "
             f"{job.extent.num_tokens} tokens in {job.extent.num_batches} batches"
         ),
-        engine=f"{recipe.engine.name} on {recipe.engine.device}",
+        engine=_engine(recipe.engine),
         stage_seconds=estimate_seconds(job),
         suite=recipe.suite.name,
         tasks=tuple(_task_plans(recipe.suite)),
         joint_probability_of_go=joint_probability_of_go(recipe.suite),
     )
+
+
+def _engine(engine: EngineSpec) -> str:
+    version = f" {engine.version}" if engine.version else ""
+    return f"{engine.name}{version} on {engine.device}, {engine.numerics} arithmetic"
 
 
 def _treatment(weight_format: str, input_format: str | None) -> str:

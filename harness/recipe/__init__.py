@@ -1,7 +1,15 @@
 """Turn what was typed into a recipe, and a recipe into a plan for each weight of a model."""
 
-from harness.recipe.load import Request, load_recipe, recipe_names
+from harness.recipe.load import Request, load_engine, load_recipe, load_trial, recipe_names
 from harness.recipe.plan import plan
 from harness.recipe.suites import load_suite
 
-__all__ = ["Request", "load_recipe", "load_suite", "plan", "recipe_names"]
+__all__ = [
+    "Request",
+    "load_engine",
+    "load_recipe",
+    "load_suite",
+    "load_trial",
+    "plan",
+    "recipe_names",
+]

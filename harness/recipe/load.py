@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import shipped
-from harness.artifacts import CalibrationSpec, EngineSpec, KvFormat, Recipe, Rule
+from harness.artifacts import CalibrationSpec, EngineSpec, KvFormat, Recipe, Rule, Suite, Trial
 from harness.errors import RecipeError, UsageError
 from harness.recipe.names import choose_file
 from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
 
 CANARY = "canary"
+GATE = "gate"
 _NUMERICS = ("deployed", "declared")
+_DECLARED_SUITES = (CANARY, "signoff")
+"""Suites that are answered with the arithmetic that the checkpoint declares, if nothing is said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +37,11 @@ class Request:
     margin: float | None = None
     engine: str | None = None
     numerics: str | None = None
+    engine_args: tuple[str, ...] = ()
+    """`KEY=VALUE` each, after those of the recipe."""
+    tensor_parallel_size: int = 1
+    vllm: Path | None = None
+    image: str | None = None
     device: str = "auto"
     skip_verify: bool = False
 
@@ -52,11 +60,7 @@ def load_recipe(request: Request) -> Recipe:
         UsageError: an option has a value that it cannot have.
     """
     file = _read(request)
-    if request.numerics not in (None, *_NUMERICS):
-        message = f"unknown numerics '{request.numerics}'. Type one of: {', '.join(_NUMERICS)}."
-        raise UsageError(message)
-    is_canary = request.model == CANARY
-    suite = request.suite or file.suite
+    suite = _suite(request, file.suite)
     return Recipe(
         name=file.name,
         model=request.model,
@@ -65,18 +69,71 @@ def load_recipe(request: Request) -> Recipe:
         exclude=file.exclude,
         kv_cache=_kv_format(request.kv_cache) if request.kv_cache else file.kv_cache,
         calibration=_calibration(request, file),
-        engine=EngineSpec(
-            name=request.engine or file.engine,
-            numerics=request.numerics or ("declared" if is_canary else "deployed"),
-            device=request.device,
-            dtype="float32",
-        ),
-        suite=load_suite(
-            (CANARY if is_canary else "nightly") if suite == "auto" else suite,
-            margin=request.margin,
-        ),
+        engine=_engine(request, suite, default=file.engine, arguments=file.engine_args),
+        suite=suite,
         device=request.device,
         skip_verify=request.skip_verify,
+    )
+
+
+def load_trial(request: Request, checkpoint: Path) -> Trial:
+    """Return what a checkpoint that was made elsewhere is compared with, and how.
+
+    Raises:
+        SuiteError: the suite is unknown or its file is malformed.
+        UsageError: an option has a value that it cannot have.
+    """
+    suite = _suite(request, "auto")
+    return Trial(
+        name=GATE,
+        model=request.model,
+        revision=request.revision,
+        checkpoint=str(checkpoint),
+        engine=_engine(request, suite, default="auto", arguments=()),
+        suite=suite,
+        skip_verify=request.skip_verify,
+    )
+
+
+def load_engine(request: Request, suite: Suite) -> EngineSpec:
+    """Return the engine as it was typed, for a command that serves and judges nothing.
+
+    Raises:
+        UsageError: an option has a value that it cannot have.
+    """
+    return _engine(request, suite, default="auto", arguments=())
+
+
+def _suite(request: Request, default: str) -> Suite:
+    name = request.suite or default
+    if name == "auto":
+        name = CANARY if request.model == CANARY else "nightly"
+    return load_suite(name, margin=request.margin)
+
+
+def _engine(
+    request: Request, suite: Suite, *, default: str, arguments: tuple[str, ...]
+) -> EngineSpec:
+    if request.numerics not in (None, *_NUMERICS):
+        message = f"unknown numerics '{request.numerics}'. Type one of: {', '.join(_NUMERICS)}."
+        raise UsageError(message)
+    if request.tensor_parallel_size < 1:
+        message = (
+            f"--tensor-parallel-size {request.tensor_parallel_size}: a server needs at least one "
+            "GPU. Type --tensor-parallel-size 1."
+        )
+        raise UsageError(message)
+    is_declared = request.model == CANARY or suite.name in _DECLARED_SUITES
+    return EngineSpec(
+        name=request.engine or default,
+        numerics=request.numerics or ("declared" if is_declared else "deployed"),
+        device=request.device,
+        dtype="auto",
+        max_model_len=suite.max_model_len,
+        arguments=(*arguments, *request.engine_args),
+        tensor_parallel_size=request.tensor_parallel_size,
+        vllm=str(request.vllm) if request.vllm else None,
+        image=request.image,
     )
 
 

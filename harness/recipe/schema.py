@@ -51,6 +51,8 @@ class RecipeFile(_Strict):
     kv_cache: KvFormat
     calibration: CalibrationFile
     engine: Literal["auto", "reference", "vllm", "docker"]
+    engine_args: tuple[str, ...] = ()
+    """`KEY=VALUE` each, as --engine-arg takes them."""
     suite: str
 
 
@@ -75,6 +77,9 @@ class SuiteFile(_Strict):
     name: str
     max_model_len: Count
     apply_chat_template: bool
+    thinking: bool = False
+    think_end_token: str | None = None
+    thinking_budget: Annotated[int, Field(ge=0)] = 0
     seed: int
     batch_size: Count
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

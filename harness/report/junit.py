@@ -31,6 +31,7 @@ def junit_xml(record: RunRecord) -> str:
     root = ET.Element("testsuites", name="harness")
     suites = {
         "integrity": list(_integrity_cases(record)),
+        "deployment": list(_deployment_cases(record)),
         "tasks": list(_task_cases(record)),
         "verdict": [_verdict_case(record)],
     }
@@ -83,6 +84,19 @@ def _check_problem(check: Check) -> _Problem | None:
         return None
     examples = "".join(f"\n  {example}" for example in check.examples)
     return _Problem("failure", "integrity-failed", f"{check.message}{examples}")
+
+
+def _deployment_cases(record: RunRecord) -> Iterator[_Case]:
+    deployment = record.deployment
+    if deployment is None:
+        yield _Case("deployment", _Problem("skipped", "not-run", "nothing was served"), {})
+        return
+    numbers = {"engine": deployment.engine, "version": deployment.version}
+    yield _Case("deployment", None, numbers)
+    for finding in deployment.findings:
+        is_error = finding.severity is Severity.ERROR
+        problem = _Problem("failure", finding.reason, finding.message) if is_error else None
+        yield _Case(finding.id, problem, {}, finding.message)
 
 
 def _task_cases(record: RunRecord) -> Iterator[_Case]:

@@ -10,7 +10,9 @@ from harness.artifacts import (
     CalibrationStats,
     Check,
     Decision,
+    Deployment,
     QuantPlan,
+    Recipe,
     RunRecord,
     Severity,
     TaskVerdict,
@@ -229,15 +231,45 @@ def stages_of(record: RunRecord) -> list[Stage]:
     ]
 
 
+def deployment_facts(deployment: Deployment | None) -> dict[str, str]:
+    """Return what the candidate was served with, and what that computes."""
+    if deployment is None:
+        return {}
+    facts = {
+        "engine": f"{deployment.engine} {deployment.version}",
+        "device": f"{deployment.device}, {deployment.dtype}",
+        "tensor parallel": f"{deployment.tensor_parallel_size}",
+        "kernels": ", ".join(f"{part} {name}" for part, name in sorted(deployment.kernels.items())),
+        "declared": ", ".join(deployment.declared) or "unquantized",
+        "computed": ", ".join(deployment.exercised) or "unquantized",
+        "arguments": " ".join(deployment.arguments),
+    }
+    loaded = deployment.loaded
+    if loaded is not None:
+        facts["loaded"] = (
+            f"{loaded.num_taken:,} of {loaded.num_tensors:,} tensors taken, "
+            f"{loaded.num_set_aside:,} set aside on purpose; "
+            f"{loaded.num_filled:,} of {loaded.num_parameters:,} parameters filled"
+        )
+    if deployment.log:
+        facts["log"] = deployment.log
+    return facts
+
+
 def facts_of(record: RunRecord) -> dict[str, str]:
     """Return what was quantized, how, and with what."""
     recipe = record.recipe
-    spec = recipe.calibration
-    facts = {
-        "model": recipe.model + (f" at {recipe.revision}" if recipe.revision else ""),
-        "recipe": recipe.name,
-        "KV cache": recipe.kv_cache,
-        "calibration": f"{spec.data}: up to {spec.size} samples of up to {spec.seq} tokens",
+    facts = {"model": recipe.model + (f" at {recipe.revision}" if recipe.revision else "")}
+    if isinstance(recipe, Recipe):
+        spec = recipe.calibration
+        facts |= {
+            "recipe": recipe.name,
+            "KV cache": recipe.kv_cache,
+            "calibration": f"{spec.data}: up to {spec.size} samples of up to {spec.seq} tokens",
+        }
+    else:
+        facts["checkpoint"] = recipe.checkpoint or "-"
+    facts |= {
         "engine": f"{recipe.engine.name} on {recipe.engine.device}, {recipe.engine.dtype}, "
         f"{recipe.engine.numerics} arithmetic",
         "suite": f"{recipe.suite.name} ({recipe.suite.digest[:12]})",

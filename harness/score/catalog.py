@@ -20,11 +20,11 @@ from lm_eval.tasks import TaskManager
 from harness import shipped
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import SuiteError
+from harness.score.asking import DEFAULT_BUDGET
 from harness.score.local_data import read_local_splits
 
 _OUTPUT_TYPES = ("generate_until", "multiple_choice")
-_DEFAULT_BUDGET = 256
-"""Tokens of an answer for a task that does not say; lm-eval's own default."""
+_CHOICE = "multiple_choice"
 _GREEDY_ARGUMENTS = {"until", "do_sample", "temperature", "max_gen_toks"}
 
 
@@ -90,6 +90,7 @@ def check_suite(suite: Suite) -> None:
     Raises:
         SuiteError: the first task that is wrong, and what it could have been.
     """
+    _check_thinking(suite)
     catalog = Catalog()
     for spec in suite.tasks:
         leaves = catalog.leaves(spec.name)
@@ -105,9 +106,49 @@ def check_suite(suite: Suite) -> None:
             entry = catalog.entry(leaf)
             config = entry.cfg or {}
             _check_task(spec, config)
-            _check_generation(spec, config, suite.max_model_len)
+            _check_generation(spec, config, suite)
             if catalog.is_local(leaf):
                 _check_items(spec, entry.yaml_path, config, len(leaves))
+
+
+def check_protocol(suite: Suite, protocol: str) -> None:
+    """Refuse a suite that a server which only has chats cannot answer.
+
+    Raises:
+        SuiteError: with what is missing.
+    """
+    if protocol != "chat":
+        return
+    if not suite.apply_chat_template:
+        message = (
+            f"suite '{suite.name}' has prompts that are no chats, and the server only has chats. "
+            "Set the suite's apply_chat_template, or type the address up to /v1."
+        )
+        raise SuiteError(message)
+    catalog = Catalog()
+    for spec in suite.tasks:
+        kinds = [(catalog.entry(n).cfg or {}).get("output_type") for n in catalog.leaves(spec.name)]
+        if _CHOICE in kinds:
+            message = (
+                f"task '{spec.name}' is multiple choice, and a chat gives no log-likelihoods. "
+                "Type the address up to /v1 of a server that has completions."
+            )
+            raise SuiteError(message)
+
+
+def _check_thinking(suite: Suite) -> None:
+    complete = suite.think_end_token and suite.thinking_budget and suite.apply_chat_template
+    if suite.thinking and not complete:
+        message = (
+            f"suite '{suite.name}' has thinking on. It also needs think_end_token (such as "
+            "</think>), a thinking_budget in tokens, and apply_chat_template."
+        )
+        raise SuiteError(message)
+    if suite.thinking_budget and not suite.thinking:
+        message = (
+            f"suite '{suite.name}' has a thinking_budget but thinking is off. Set one of them."
+        )
+        raise SuiteError(message)
 
 
 def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
@@ -136,11 +177,17 @@ def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
         raise SuiteError(message)
 
 
-def _check_generation(spec: TaskSpec, config: Mapping[str, Any], max_model_len: int) -> None:
+def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -> None:
     if config.get("output_type", "generate_until") != "generate_until":
+        if suite.thinking:
+            message = (
+                f"task '{spec.name}' is multiple choice, whose answers are no text that a model "
+                "could think before. Use a task with generated answers, or thinking: false."
+            )
+            raise SuiteError(message)
         return
     arguments = config.get("generation_kwargs") or {}
-    settings = normalize_gen_kwargs(arguments, _DEFAULT_BUDGET)
+    settings = normalize_gen_kwargs(arguments, DEFAULT_BUDGET)
     unknown = sorted(set(settings) - _GREEDY_ARGUMENTS)
     if settings["do_sample"] or unknown or config.get("repeats", 1) != 1:
         what = f"generation argument '{unknown[0]}'" if unknown else "sampled answers"
@@ -149,10 +196,11 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], max_model_len: 
             "so they are greedy. Use a task without it."
         )
         raise SuiteError(message)
-    if settings["max_gen_toks"] >= max_model_len:
+    budget = settings["max_gen_toks"] + suite.thinking_budget
+    if budget >= suite.max_model_len:
         message = (
-            f"task '{spec.name}' may answer with {settings['max_gen_toks']} tokens, which leaves "
-            f"no room for a prompt. Make the suite's max_model_len {max_model_len} larger."
+            f"task '{spec.name}' may answer with {budget} tokens, which leaves "
+            f"no room for a prompt. Make the suite's max_model_len {suite.max_model_len} larger."
         )
         raise SuiteError(message)
 

@@ -8,7 +8,6 @@ Letters: B prompts, T tokens of the longest.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,23 +22,17 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from harness.score.asking import Limits
+
 _EXTRA_TOKENS = 2
 """A stop string may begin or end inside a token, so that many more tokens are looked at."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Where an answer ends."""
-
-    stops: tuple[str, ...]
-    max_new_tokens: int
 
 
 class Generated(NamedTuple):
     """One answer."""
 
     text: str
-    """Up to the first stop string, which is no part of it."""
+    """After the thoughts, up to the first stop string, which is no part of it."""
     stopped: bool
     """Whether it ended at a stop string or an end token, not at the budget."""
     finite: bool
@@ -91,7 +84,7 @@ def generate(
     ends = _end_tokens(model, tokenizer)
     pad = ends[0] if ends else 0
     prompt_BT, mask_BT = _pad_left(prompts, pad, model.device)
-    stop_strings = _StopStrings(tokenizer, limits.stops, prompt_BT)
+    stop_strings = _StopStrings(tokenizer, limits.engine_stops, prompt_BT)
     finiteness = _Finiteness(prompt_BT)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         max_new_tokens=limits.max_new_tokens,
@@ -112,10 +105,10 @@ def generate(
     for row, tokens in enumerate(output_BT[:, prompt_BT.shape[1] :].tolist()):
         at_stop = stop_strings.num_tokens.get(row)
         at_end = next((i for i, token in enumerate(tokens) if token in ends), None)
-        text = str(tokenizer.decode(tokens[:at_stop][:at_end], skip_special_tokens=True))
-        for stop in limits.stops:
-            text = text.split(stop, maxsplit=1)[0]
-        stopped = at_stop is not None or at_end is not None
+        # The token that ends the thoughts may count as special.
+        plain = limits.think_end is None
+        text = str(tokenizer.decode(tokens[:at_stop][:at_end], skip_special_tokens=plain))
+        text, stopped = limits.settle(text, stopped=at_stop is not None or at_end is not None)
         answers.append(Generated(text, stopped, bool(finiteness.finite_B[row])))
     return answers
 

@@ -3,15 +3,19 @@
 lm-eval turns every failure into a wrong answer or into the end of the run: it never reads why a
 generation ended, cuts prompts that do not fit with a warning, and has no word for a request that
 failed. So the model behind it notes each of these here, by item, and the notes are joined with
-lm-eval's samples afterwards. Nothing here knows lm-eval or a model: a client of an HTTP server
-would note the same things.
+lm-eval's samples afterwards. Nothing here knows lm-eval or a model: the client of a server notes
+the same things as the model in this process.
 
 An item that consists of several requests (the options of a multiple-choice question) is as bad
 as its worst request.
 """
 
+import logging
 from dataclasses import dataclass
 from enum import IntEnum
+
+_log = logging.getLogger("harness.score")
+_PROGRESS_PARTS = 4
 
 
 class Finish(IntEnum):
@@ -71,3 +75,17 @@ class Recorder:
         """
         nobody = Outcome(finish=Finish.ERROR, prompt_cut=False, error="no request was noted")
         return self._outcomes.get(item, nobody)
+
+
+def log_progress(task: str, done: int, total: int, *, step: int = 1) -> None:
+    """Say how far a task is, each time another part of it is done.
+
+    Args:
+        task: its name.
+        done: requests that are answered.
+        total: requests of the task.
+        step: how many of `done` are new.
+    """
+    part = max(total // _PROGRESS_PARTS, 1)
+    if (done - step) // part < done // part and done < total:
+        _log.info("score: %s %d of %d", task, done, total)

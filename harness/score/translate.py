@@ -57,7 +57,10 @@ def to_score(
     """
     known = [sample.value for sample in samples if sample.finish != "error"]
     if not known:
-        message = f"every request of task '{spec.name}' failed ({len(samples)} of {len(samples)})"
+        message = (
+            f"every request of task '{spec.name}' failed ({len(samples)} of {len(samples)}); "
+            f"the first: {samples[0].answer}"
+        )
         raise ScoringError(message)
     value = sum(known) / len(known)
     finishes = [sample.finish for sample in samples]

@@ -1,6 +1,28 @@
 """Serve a checkpoint, quantized or not, and say what its deployment really computes."""
 
-from harness.serve.engines import check_engine, serve
+from harness.serve.declared import producer_of
+from harness.serve.doctor import Diagnosis, examine
+from harness.serve.engines import (
+    check_engine,
+    check_served,
+    resolve_engine,
+    serve,
+    serve_command,
+)
 from harness.serve.reference import Served
+from harness.serve.vllm import Demands, find_vllm, read_demands
 
-__all__ = ["Served", "check_engine", "serve"]
+__all__ = [
+    "Demands",
+    "Diagnosis",
+    "Served",
+    "check_engine",
+    "check_served",
+    "examine",
+    "find_vllm",
+    "producer_of",
+    "read_demands",
+    "resolve_engine",
+    "serve",
+    "serve_command",
+]

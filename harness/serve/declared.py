@@ -1,8 +1,12 @@
-"""What a checkpoint declares in its configuration files, read as vLLM's `modelopt` loaders do.
+"""What a checkpoint declares in its configuration files, read as vLLM's loaders do.
 
-`config.json` holds a `quantization_config`, `hf_quant_config.json` says the same in other words;
-vLLM takes the first and falls back to the second. Which layers stay as they were is a list of
-patterns. vLLM tries each in three ways: equal to the layer's name, a part of the name of the
+Two libraries write them. compressed-tensors (llmcompressor) puts groups of layers in `config.json`
+(harness.formats.compressed), and vLLM serves that; the reference engine computes only the layout
+of modelopt, which is ours too, and refuses the other by name.
+
+modelopt: `config.json` holds a `quantization_config`, `hf_quant_config.json` says the same in other
+words; vLLM takes the first and falls back to the second. Which layers stay as they were is a list
+of patterns. vLLM tries each in three ways: equal to the layer's name, a part of the name of the
 layer that it runs (`qkv_proj` for `q_proj`), or a wildcard for that name, where a trailing `*`
 stands for the module itself and for all below it. The second hits more than one would think, and
 what it hits here is what it hits there.
@@ -18,13 +22,23 @@ from fnmatch import fnmatchcase
 
 from harness.artifacts import KvFormat, Linear
 from harness.errors import EngineError, ReasonCode, RecipeError
-from harness.formats import Scheme, get_scheme
+from harness.formats import Scheme, get_declared_scheme, get_scheme
+from harness.formats.compressed import (
+    METHOD,
+    algorithm_of,
+    is_compressed,
+    is_kv_fp8,
+    quantization_section,
+    read_groups,
+)
 from harness.models import Source
 
 _VISION = ("vision_tower", "vision_model", "visual")
 """vLLM never quantizes a module with one of these in its name."""
 _MANIFEST = "harness.json"
 """Written by our own exporter beside the checkpoint's files."""
+_RECIPE = "recipe.yaml"
+"""Written by llmcompressor beside the checkpoint's files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +50,9 @@ class Declared:
     ignore: tuple[str, ...]
     kv_fp8: bool
     kv_calibrated: bool
-    """Whether harness exported it with KV scales; other exporters do not tell."""
+    """Whether the files hold scales of keys and values; modelopt's files do not tell."""
+    layout: str = "modelopt"
+    """Or `compressed-tensors`: whose spelling of tensors and patterns it is."""
 
     def quantizes(self, linear: Linear) -> bool:
         """Return whether an engine would load `linear` as quantized.
@@ -74,15 +90,26 @@ class Declared:
 
 
 def read_declared(source: Source) -> Declared:
-    """Read both configuration files of `source`.
+    """Read the configuration files of `source`, whoever wrote them.
 
     Raises:
-        EngineError: they are malformed, contradict each other, or declare what cannot be computed.
+        EngineError: they are malformed, contradict each other, or declare what no engine is known
+            to load.
     """
-    in_config = source.config.get("quantization_config")
+    section = quantization_section(source.config)
     path = source.path / "hf_quant_config.json"
+    if is_compressed(section):
+        groups = read_groups(section)
+        dynamic = _mapping(section.get("kv_cache_scheme")).get("dynamic")
+        return Declared(
+            scheme=_scheme(source, str(algorithm_of(groups))),
+            ignore=_names(section.get("ignore")),
+            kv_fp8=is_kv_fp8(section),
+            kv_calibrated=is_kv_fp8(section) and not dynamic,
+            layout=METHOD,
+        )
     beside = _read_json(source, path.name) if path.is_file() else None
-    first = _from_config(in_config) if isinstance(in_config, Mapping) else None
+    first = _from_config(section) if section else None
     second = _from_file(beside.get("quantization")) if beside is not None else None
     if first and second and (first[0], first[2]) != (second[0], second[2]):
         message = (
@@ -94,19 +121,61 @@ def read_declared(source: Source) -> Declared:
     if found is None:
         return Declared(scheme=None, ignore=(), kv_fp8=False, kv_calibrated=False)
     algorithm, ignore, kv_fp8 = found
-    try:
-        scheme = get_scheme(algorithm.upper())
-    except RecipeError as error:
-        message = f"'{source.path}' cannot be served by the reference engine: {error}"
-        raise EngineError(message) from error
     manifest = source.path / _MANIFEST
     kv_cache = _read_json(source, _MANIFEST).get("kv_cache") if manifest.is_file() else None
     return Declared(
-        scheme=scheme,
+        scheme=_scheme(source, algorithm.upper()),
         ignore=ignore,
         kv_fp8=kv_fp8,
         kv_calibrated=kv_cache == KvFormat.FP8,
     )
+
+
+def read_computable(source: Source) -> Declared:
+    """Read the configuration of a checkpoint that the reference engine can compute.
+
+    Raises:
+        EngineError: as `read_declared`, or the reference engine does not know the layout.
+    """
+    declared = read_declared(source)
+    if declared.layout != "modelopt":
+        message = (
+            f"'{source.path}' has the tensors of {declared.layout}, which the reference engine "
+            "does not read. Use --engine vllm."
+        )
+        raise EngineError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
+    try:
+        if declared.scheme is not None:
+            get_scheme(declared.scheme.name)
+    except RecipeError as error:
+        message = f"'{source.path}' cannot be served by the reference engine: {error}"
+        raise EngineError(message, reason=ReasonCode.UNSUPPORTED_FORMAT) from error
+    return declared
+
+
+def producer_of(source: Source) -> str | None:
+    """Return who wrote a checkpoint, as far as its files say; None for an unquantized model."""
+    section = quantization_section(source.config)
+    beside = source.path / "hf_quant_config.json"
+    named = _mapping(section.get("producer"))
+    if (source.path / _MANIFEST).is_file():
+        return "harness"
+    if is_compressed(section):
+        maker = "llmcompressor" if (source.path / _RECIPE).is_file() else "unknown"
+        return f"{maker} ({METHOD} {section.get('version', 'of unknown version')})"
+    if not named and beside.is_file():
+        named = _mapping(_read_json(source, beside.name).get("producer"))
+    if named:
+        return f"{named.get('name')} {named.get('version')}"
+    return "unknown" if section or beside.is_file() else None
+
+
+def _scheme(source: Source, algorithm: str) -> Scheme:
+    try:
+        return get_declared_scheme(algorithm)
+    except RecipeError as error:
+        message = f"'{source.path}' declares what no engine here is known to load: {error}"
+        raise EngineError(message, reason=ReasonCode.UNSUPPORTED_FORMAT) from error
 
 
 _Found = tuple[str, tuple[str, ...], bool]
@@ -127,6 +196,10 @@ def _from_file(section: object) -> _Found:
     values = section if isinstance(section, Mapping) else {}
     kv = str(values.get("kv_cache_quant_algo") or "")
     return str(values.get("quant_algo")), _names(values.get("exclude_modules")), kv == "FP8"
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _names(listed: object) -> tuple[str, ...]:

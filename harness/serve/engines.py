@@ -1,31 +1,77 @@
-"""The door: which engine serves, and whether this machine can run it."""
+"""The door: which engine serves, whether this machine can run it, and what it can load."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
 
-from harness.artifacts import EngineSpec
-from harness.errors import PrerequisiteError
+from harness.artifacts import Endpoint, EngineSpec
+from harness.errors import HarnessError, PrerequisiteError, ReasonCode, RecipeError
+from harness.formats import get_scheme
 from harness.serve.reference import Served, serve_reference
+from harness.serve.vllm import (
+    Demands,
+    check_vllm,
+    check_vllm_serves,
+    serve_vllm,
+    vllm_command,
+)
+from harness.serve.vllm.capabilities import MODELOPT
 
-_ENGINES = {"reference": serve_reference}
+ENGINES = ("reference", "vllm", "docker")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
 @contextmanager
-def serve(engine: EngineSpec, directory: Path) -> Iterator[Served]:
+def serve(
+    engine: EngineSpec,
+    directory: Path,
+    *,
+    records: Path | None = None,
+    gpus: tuple[int, ...] | None = None,
+) -> Iterator[Served | Endpoint]:
     """Serve the checkpoint in `directory`, quantized or not, until the context ends.
+
+    Args:
+        engine: what to serve it with.
+        directory: folder of the checkpoint.
+        records: where a server's log and load reports are kept.
+        gpus: the GPUs that a server may use; None leaves it to the environment.
 
     Raises:
         PrerequisiteError: this machine cannot run the engine.
         ModelError: the folder is no checkpoint.
         EngineError: the engine cannot load it; a missing scale is never replaced by a default.
     """
-    check_engine(engine)
-    with _ENGINES[engine.name](engine, directory) as served:
-        yield served
+    if engine.name == "reference":
+        resolve_engine(engine)
+        with serve_reference(engine, directory) as served:
+            yield served
+    else:
+        with _served_over_http(engine, directory, records, gpus) as endpoint:
+            yield endpoint
+
+
+def resolve_engine(engine: EngineSpec) -> EngineSpec:
+    """Return `engine` with what this machine decides filled in: the place and version of vLLM.
+
+    Raises:
+        PrerequisiteError: this version or this machine cannot run it, with what to do.
+    """
+    match engine.name:
+        case "reference":
+            _check_reference(engine)
+            return engine
+        case "vllm":
+            return check_vllm(engine)
+        case "docker":
+            from harness.serve.docker import check_docker  # noqa: PLC0415 -- its SDK is optional
+
+            return check_docker(engine)
+        case _:
+            message = f"there is no engine '{engine.name}'. Use --engine {' or '.join(ENGINES)}."
+            raise PrerequisiteError(message)
 
 
 def check_engine(engine: EngineSpec) -> None:
@@ -34,12 +80,67 @@ def check_engine(engine: EngineSpec) -> None:
     Raises:
         PrerequisiteError: with what to choose instead.
     """
-    if engine.name not in _ENGINES:
+    resolve_engine(engine)
+
+
+def check_served(engine: EngineSpec, demands: Demands) -> None:
+    """Refuse a checkpoint that the engine cannot load, before anything is calibrated.
+
+    Raises:
+        PrerequisiteError: with the reason `unsupported-format`.
+    """
+    match engine.name:
+        case "vllm":
+            check_vllm_serves(engine, demands)
+        case "docker":
+            from harness.serve.docker import check_docker_serves  # noqa: PLC0415 -- optional SDK
+
+            check_docker_serves(engine, demands)
+        case _:
+            _check_reference_serves(demands)
+
+
+def serve_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:
+    """Return the line that a user types to deploy `directory` as it was exercised.
+
+    Where the engine was no vLLM, or is no longer there, it is the plain line for any vLLM.
+    """
+    plain = ("vllm", "serve", str(directory))
+    if engine.name != "vllm":
+        return plain
+    try:
+        return vllm_command(engine, directory)
+    except HarnessError:
+        return plain
+
+
+def _served_over_http(
+    engine: EngineSpec, directory: Path, records: Path | None, gpus: tuple[int, ...] | None
+) -> AbstractContextManager[Endpoint]:
+    if engine.name == "docker":
+        from harness.serve.docker import serve_docker  # noqa: PLC0415 -- its SDK is optional
+
+        return serve_docker(engine, directory, records=records, gpus=gpus)
+    return serve_vllm(resolve_engine(engine), directory, records=records, gpus=gpus)
+
+
+def _check_reference_serves(demands: Demands) -> None:
+    if not demands.scheme:
+        return
+    if demands.layout != MODELOPT:
         message = (
-            f"engine '{engine.name}' is not available in this version. "
-            f"Use --engine {' or '.join(_ENGINES)}."
+            f"the reference engine does not read the layout of {demands.layout}. "
+            "Type --engine vllm."
         )
-        raise PrerequisiteError(message)
+        raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
+    try:
+        get_scheme(demands.scheme)
+    except RecipeError as error:
+        message = f"the reference engine cannot load it: {error} Type --engine vllm."
+        raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT) from error
+
+
+def _check_reference(engine: EngineSpec) -> None:
     if engine.dtype not in _DTYPES:
         message = f"the reference engine has no type '{engine.dtype}'. Use {', '.join(_DTYPES)}."
         raise PrerequisiteError(message)

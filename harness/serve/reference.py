@@ -45,7 +45,7 @@ from harness.models import (
     tap_attention,
     tap_linears,
 )
-from harness.serve.declared import Declared, read_declared
+from harness.serve.declared import Declared, read_computable
 from harness.serve.memory import naming_lack_of_memory, refuse_if_too_large
 from harness.serve.scales import (
     Scales,
@@ -77,8 +77,8 @@ def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
         EngineError: a scale is missing, files contradict each other, or memory is short.
     """
     source = open_source(str(directory.resolve()))
+    declared = read_computable(source)
     inventory = read_inventory(source)
-    declared = read_declared(source)
     linears = quantized_linears(source, inventory, declared)
     scales = read_scales(source, linears, declared)
     kv_scales = read_kv_scales(source, inventory, declared)

@@ -1,12 +1,12 @@
 """Is the quantization declared, in a way that engines know, and once?"""
 
 from harness.artifacts import Check, Severity
+from harness.formats.compressed import MIXED, is_pattern_broken
 from harness.verify.contents import Contents
-from harness.verify.declared import Declaration, matches
+from harness.verify.declared import Declaration
 from harness.verify.finding import finding
-from harness.verify.layouts import LAYOUTS
+from harness.verify.layouts import COMPRESSED, LAYOUTS, MODELOPT, PACKINGS
 from harness.verify.modules import (
-    engine_names,
     is_plain_linear,
     is_quantized,
     is_router,
@@ -14,6 +14,7 @@ from harness.verify.modules import (
     stacked_experts,
 )
 
+_MODELOPT_METHODS = {"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}
 _KV_ALGOS = {None, "FP8", "NVFP4"}
 
 
@@ -25,27 +26,48 @@ def quantization_declared(contents: Contents) -> Check:
     return finding(
         "quantization-declared",
         faults,
-        good=f"quant_algo is {algo}",
+        good=f"{declared.layout if declared else ''}: the algorithm is {algo}",
         bad="an engine would not know how the checkpoint is quantized",
     )
 
 
 def _unknown(declared: Declaration) -> list[str]:
+    faults = _unknown_groups(declared) if declared.layout == COMPRESSED else _unknown_algo(declared)
+    if declared.kv_algo not in _KV_ALGOS:
+        faults.append(f"the KV cache's format '{declared.kv_algo}' is unknown")
+    return faults
+
+
+def _unknown_algo(declared: Declaration) -> list[str]:
     faults = []
-    known = {*LAYOUTS, "MIXED_PRECISION"}
-    if declared.method not in {None, "modelopt"}:
-        faults.append(f"quant_method is '{declared.method}' and not modelopt")
+    known = {*LAYOUTS[MODELOPT], MIXED}
+    if declared.method not in {None, *_MODELOPT_METHODS}:
+        faults.append(f"quant_method is '{declared.method}', not modelopt or {COMPRESSED}")
     if declared.algo is None:
         faults.append(f"quant_algo is null in {declared.source}")
     elif declared.algo not in known:
         faults.append(f"quant_algo '{declared.algo}' is none of {', '.join(sorted(known))}")
-    if declared.algo == "MIXED_PRECISION":
-        odd = {algo for algo in declared.layers.values() if algo not in LAYOUTS}
+    if declared.algo == MIXED:
+        odd = {algo for algo in declared.layers.values() if algo not in LAYOUTS[MODELOPT]}
         faults += [f"quantized_layers has the unknown quant_algo '{algo}'" for algo in sorted(odd)]
         if not declared.layers:
             faults.append("quantized_layers is empty")
-    if declared.kv_algo not in _KV_ALGOS:
-        faults.append(f"kv_cache_quant_algo '{declared.kv_algo}' is unknown")
+    return faults
+
+
+def _unknown_groups(declared: Declaration) -> list[str]:
+    faults = [] if declared.groups else ["config_groups has no group of linear layers"]
+    for group in declared.groups:
+        if group.algorithm is None:
+            faults.append(f"{group.name} has weights or inputs of a kind that is not checked here")
+        elif group.algorithm not in PACKINGS.get(group.format, ()):
+            faults.append(f"{group.name} is {group.algorithm} in the format '{group.format}'")
+        if not group.targets:
+            faults.append(f"{group.name} has no targets")
+    entries = (*declared.ignore, *(target for group in declared.groups for target in group.targets))
+    faults += [
+        f"'{entry}' is no regular expression" for entry in entries if is_pattern_broken(entry)
+    ]
     return faults
 
 
@@ -105,8 +127,11 @@ def unquantized_ignored(contents: Contents) -> Check:
     """Ask whether an engine would look for scales of a layer that has none."""
     plain = [name for name, module in contents.modules.items() if is_plain_linear(name, module)]
     plain += [name for name, module in contents.modules.items() if stacked_experts(name, module)]
-    # Engines never quantize the part that sees, so it needs no entry.
-    faults = [n for n in plain if contents.expected[n] is not None and not is_vision(n)]
+    faults = [
+        name
+        for name in plain
+        if contents.expected[name] is not None and not _is_never_quantized(contents, name)
+    ]
     return finding(
         "unquantized-layers-ignored",
         faults,
@@ -117,11 +142,11 @@ def unquantized_ignored(contents: Contents) -> Check:
 
 def patterns_used(contents: Contents) -> Check:
     """Ask whether each entry of the ignore list hits something."""
-    patterns = contents.declared.ignore if contents.declared else ()
-    names = {name for module in contents.modules for name in engine_names(module)}
-    tied = bool(contents.config.get("tie_word_embeddings"))
-    names |= {"lm_head"} if tied else set()
-    idle = [p for p in patterns if not any(matches(name, p) for name in names)]
+    declared = contents.declared
+    patterns = declared.ignore if declared else ()
+    tied = ("lm_head",) if contents.config.get("tie_word_embeddings") else ()
+    names = [*contents.modules, *tied]
+    idle = [p for p in patterns if declared and not any(declared.is_hit(n, p) for n in names)]
     return finding(
         "ignore-patterns-used",
         idle,
@@ -139,7 +164,7 @@ def routers_and_vision_plain(contents: Contents) -> Check:
         for name, module in contents.modules.items()
         if is_quantized(module)
         and name not in layers
-        and (is_vision(name) or is_router(name, contents.modules))
+        and (_is_never_quantized(contents, name) or is_router(name, contents.modules))
     ]
     return finding(
         "routers-and-vision-unquantized",
@@ -147,3 +172,13 @@ def routers_and_vision_plain(contents: Contents) -> Check:
         good="no router and no vision layer is quantized",
         bad=f"{len(faults)} routers or vision layers are quantized",
     )
+
+
+def _is_never_quantized(contents: Contents, name: str) -> bool:
+    """Return whether engines take a module as unquantized whatever is declared.
+
+    modelopt's loaders do so with the part that sees, which needs no entry there; those of
+    compressed-tensors treat it like any other.
+    """
+    is_compressed = contents.declared is not None and contents.declared.layout == COMPRESSED
+    return is_vision(name) and not is_compressed

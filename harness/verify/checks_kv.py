@@ -3,15 +3,17 @@
 With `kv_cache_quant_algo` set, a checkpoint may carry a scale for the keys and one for the values
 of each attention layer, or none at all: then the engine uses 1. Some and not others is a fault,
 for the engine would use 1 for the rest and say nothing. So are none where harness's own manifest
-says that there were scales.
+says that there were scales, or where compressed-tensors' `kv_cache_scheme` is not dynamic.
 """
 
 from harness.artifacts import Check, KvFormat
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
+from harness.verify.layouts import COMPRESSED, MODELOPT
 from harness.verify.modules import KV_LEAVES, is_draft, is_vision
 
 _SCALAR = ((), (1,))
+_DTYPES = {MODELOPT: ("F32",), COMPRESSED: ("F32", "BF16", "F16")}
 
 
 def kv_scales_consistent(contents: Contents) -> Check:
@@ -25,15 +27,17 @@ def kv_scales_consistent(contents: Contents) -> Check:
     }
     faults = []
     if scales and algo is None:
-        faults.append(f"{next(iter(scales.values()))} exists, but no kv_cache_quant_algo is set")
-    if scales or contents.exported_kv == KvFormat.FP8:
+        faults.append(f"{next(iter(scales.values()))} exists, but no KV format is declared")
+    must_have = contents.declared is not None and contents.declared.kv_is_static
+    if scales or must_have or contents.exported_kv == KvFormat.FP8:
         layers = _attentions(contents) | {layer for layer, _ in scales}
         wanted = {(layer, leaf) for layer in sorted(layers) for leaf in KV_LEAVES}
         faults += [f"{layer} has no {leaf}" for layer, leaf in sorted(wanted - scales.keys())]
     tensors = contents.tensors
+    dtypes = _DTYPES[contents.declared.layout if contents.declared else MODELOPT]
     for name in scales.values():
         header = tensors[name]
-        if header.dtype != "F32" or header.shape not in _SCALAR:
+        if header.dtype not in dtypes or header.shape not in _SCALAR:
             faults.append(f"{name} is {header.dtype} {list(header.shape)} and no F32 scalar")
     spelled = f"KV cache {algo or 'unquantized'}"
     return finding(

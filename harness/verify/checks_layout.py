@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from harness.artifacts import Check, TensorHeader
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
-from harness.verify.layouts import LAYOUTS, Layout
-from harness.verify.modules import expert_of, fused_groups, is_draft, is_quantized
+from harness.verify.layouts import Layout, Stored
+from harness.verify.modules import expert_of, fused_groups, is_draft, is_quantized, weight_of
 
 _EXPERT_COUNT_KEYS = {"num_experts", "num_local_experts", "n_routed_experts"}
 
@@ -16,12 +16,12 @@ def tensors_present(contents: Contents) -> Check:
     """Ask for every tensor of every quantized layer; experts' input scales are asked apart."""
     faults, asked = [], 0
     for name, layout in _layouts(contents):
-        for leaf in layout.tensors:
-            if leaf == "input_scale" and expert_of(name):
+        for role, stored in layout.tensors.items():
+            if role == "input_scale" and expert_of(name):
                 continue
             asked += 1
-            if leaf not in contents.modules[name]:
-                faults.append(f"{name}.{leaf}")
+            if stored.leaf not in contents.modules[name]:
+                faults.append(f"{name}.{stored.leaf}")
     return finding(
         "layer-tensors-complete",
         faults,
@@ -35,7 +35,7 @@ def tensors_well_formed(contents: Contents) -> Check:
     faults = []
     for name, layout in _layouts(contents):
         module = contents.modules[name]
-        weight = module.get("weight")
+        weight = module.get(layout.tensors["weight"].leaf)
         if weight is None:
             continue
         if len(weight.shape) != 2:  # noqa: PLR2004  a matrix [out, in]
@@ -44,8 +44,10 @@ def tensors_well_formed(contents: Contents) -> Check:
         out, width = weight.shape[0], weight.shape[1] * layout.packed
         if width % layout.block:
             faults.append(f"{name}.weight is {width} wide, no multiple of {layout.block}")
-        for leaf, header in module.items():
-            faults += _misshapen(f"{name}.{leaf}", header, layout, (out, width))
+        for stored in layout.tensors.values():
+            if stored.leaf in module:
+                header = module[stored.leaf]
+                faults += _misshapen(f"{name}.{stored.leaf}", header, stored, (out, width))
     return finding(
         "layer-tensors-well-formed",
         faults,
@@ -55,13 +57,10 @@ def tensors_well_formed(contents: Contents) -> Check:
 
 
 def _misshapen(
-    name: str, header: TensorHeader, layout: Layout, shape: tuple[int, int]
+    name: str, header: TensorHeader, stored: Stored, shape: tuple[int, int]
 ) -> Iterator[str]:
-    stored = layout.tensors.get(name.rpartition(".")[2])
-    if stored is None:
-        return
-    if header.dtype != stored.dtype:
-        yield f"{name} is {header.dtype} and should be {stored.dtype}"
+    if header.dtype not in stored.dtypes:
+        yield f"{name} is {header.dtype} and should be {' or '.join(stored.dtypes)}"
     elif header.shape not in stored.shapes(*shape):
         yield f"{name} has the shape {list(header.shape)} beside a weight of {list(shape)}"
 
@@ -69,19 +68,19 @@ def _misshapen(
 def _layouts(contents: Contents) -> Iterator[tuple[str, Layout]]:
     for name, module in contents.modules.items():
         if is_quantized(module):
-            layout = LAYOUTS.get(contents.algo_of(name) or "")
+            layout = contents.layout_of(name)
             if layout is not None:
                 yield name, layout
 
 
 def expert_input_scales_complete(contents: Contents) -> Check:
     """Ask for the input scale of every projection of every expert."""
-    asked = [
-        name
+    asked = {
+        name: leaf
         for name, layout in _layouts(contents)
-        if expert_of(name) and "input_scale" in layout.tensors
-    ]
-    faults = [f"{n}.input_scale" for n in asked if "input_scale" not in contents.modules[n]]
+        if expert_of(name) and (leaf := layout.leaf("input_scale"))
+    }
+    faults = [f"{n}.{leaf}" for n, leaf in asked.items() if leaf not in contents.modules[n]]
     found = f"{len(asked)} of {len(asked)} expert input scales are there"
     return finding(
         "expert-input-scales-complete",
@@ -124,7 +123,7 @@ def _expert_faults(
         named = {n: e[projection] for n, e in experts.items() if projection in e}
         for number in experts.keys() - named.keys():
             yield f"{path}.{number}.{projection} is missing"
-        weights = [contents.modules[name].get("weight") for _, name in sorted(named.items())]
+        weights = [weight_of(contents.modules[name]) for _, name in sorted(named.items())]
         forms = {(w.dtype, w.shape) for w in weights if w is not None}
         if len(forms) > 1:
             yield f"{path}.*.{projection} has {len(forms)} different types or shapes"

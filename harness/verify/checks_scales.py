@@ -9,11 +9,14 @@ from statistics import median
 from harness.artifacts import Check, Severity
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
+from harness.verify.layouts import DIVISORS, INPUT_SCALES, UNMEASURED_DIVISOR
 from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, expert_of, fused_groups
 from harness.verify.scan import Facts
 
 _IMPLAUSIBLE = 1e-3
 """An input scale this many times smaller than the checkpoint's median is worth a look."""
+_ENORMOUS = 1e5
+"""And one this many times larger: real outliers stay far below."""
 
 
 def scales_finite(contents: Contents) -> Check:
@@ -79,7 +82,7 @@ def expert_global_scales_equal(contents: Contents) -> Check:
     return _about_groups(
         contents,
         "expert-gate-up-scales-equal",
-        leaf="weight_scale_2",
+        role="global_scale",
         routed=True,
         severity=Severity.ERROR,
     )
@@ -90,7 +93,7 @@ def fused_global_scales_equal(contents: Contents) -> Check:
     return _about_groups(
         contents,
         "fused-scales-equal",
-        leaf="weight_scale_2",
+        role="global_scale",
         routed=False,
         severity=Severity.ERROR,
     )
@@ -101,25 +104,27 @@ def fused_input_scales_equal(contents: Contents) -> Check:
     return _about_groups(
         contents,
         "fused-input-scales-equal",
-        leaf="input_scale",
+        role="input_scale",
         routed=False,
         severity=Severity.WARNING,
     )
 
 
 def _about_groups(
-    contents: Contents, check: str, *, leaf: str, routed: bool, severity: Severity
+    contents: Contents, check: str, *, role: str, routed: bool, severity: Severity
 ) -> Check:
     groups = [
         group
         for group in fused_groups(contents.modules)
-        if (expert_of(group[0]) is not None) is routed and _values(contents, group, leaf)
+        if (expert_of(group[0]) is not None) is routed and _values(contents, group, role)
     ]
     faults = [
-        f"{' and '.join(group)} with {_listed(_values(contents, group, leaf))}"
+        f"{' and '.join(group)} with {_listed(_values(contents, group, role))}"
         for group in groups
-        if len(set(_values(contents, group, leaf))) > 1
+        if len(set(_values(contents, group, role))) > 1
     ]
+    spelled = {leaf for group in groups for n in group if (leaf := _spelled(contents, n, role))}
+    leaf = " or ".join(sorted(spelled)) or role
     return finding(
         check,
         faults,
@@ -129,9 +134,14 @@ def _about_groups(
     )
 
 
-def _values(contents: Contents, group: tuple[str, ...], leaf: str) -> list[float]:
-    facts = (contents.facts.get(f"{name}.{leaf}") for name in group)
+def _values(contents: Contents, group: tuple[str, ...], role: str) -> list[float]:
+    facts = (contents.facts.get(f"{n}.{_spelled(contents, n, role)}") for n in group)
     return [f.high for f in facts if f is not None and math.isfinite(f.high)]
+
+
+def _spelled(contents: Contents, module: str, role: str) -> str | None:
+    layout = contents.layout_of(module)
+    return layout.leaf(role) if layout else None
 
 
 def _listed(values: list[float]) -> str:
@@ -139,31 +149,46 @@ def _listed(values: list[float]) -> str:
 
 
 def input_scales_plausible(contents: Contents) -> Check:
-    """Ask for input scales that are far below all others, as a layer has that saw no text.
+    """Ask for input scales that tell of a layer that saw no text.
 
-    The yardstick is the median over kinds of layers of each kind's median, so that experts, which
-    are the most, cannot move it by themselves.
+    Such a scale is far from all others (llmcompressor writes what was in memory for an expert that
+    got no token), or it is the constant that a library writes where it measured nothing. The
+    yardstick is the median over kinds of layers of each kind's median, so
+    that experts, which are the most, cannot move it by themselves.
     """
     scales = dict(input_scales(contents))
     kinds: dict[str, list[float]] = defaultdict(list)
     for name, value in scales.items():
         kinds[re.sub(r"\.\d+(?=\.)", "", name)].append(value)
     middle = median(median(values) for values in kinds.values()) if kinds else 0.0
-    faults = [f"{n} is {v:.3g}" for n, v in scales.items() if v < _IMPLAUSIBLE * middle]
+    faults = [
+        f"{name} is {value:.3g}"
+        for name, value in scales.items()
+        if not _IMPLAUSIBLE * middle <= value <= _ENORMOUS * middle or _is_unmeasured(name, value)
+    ]
     return finding(
         "input-scales-plausible",
         faults,
         good=f"{len(scales)} input scales around {middle:.3g}",
-        bad=f"{len(faults)} of {len(scales)} input scales are below a thousandth of the median",
+        bad=f"{len(faults)} of {len(scales)} input scales are out of all proportion to the median, "
+        "as if nothing had been measured",
         severity=Severity.WARNING,
     )
 
 
 def input_scales(contents: Contents) -> Iterator[tuple[str, float]]:
-    """Yield the name and value of every finite input scale."""
+    """Yield the name and value of every finite input scale; what is stored as divisor, inverted."""
     for name, facts in contents.facts.items():
-        if _leaf(name) == "input_scale" and math.isfinite(facts.high):
-            yield name, facts.high
+        leaf = _leaf(name)
+        if leaf in INPUT_SCALES and math.isfinite(facts.high):
+            if leaf not in DIVISORS:
+                yield name, facts.high
+            elif facts.high > 0:
+                yield name, 1 / facts.high
+
+
+def _is_unmeasured(name: str, value: float) -> bool:
+    return _leaf(name) in DIVISORS and value == 1 / UNMEASURED_DIVISOR
 
 
 def _leaf(name: str) -> str:

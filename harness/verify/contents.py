@@ -9,7 +9,8 @@ from pathlib import Path
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
 from harness.verify.declared import Declaration, read_declarations
-from harness.verify.modules import Module, group_modules
+from harness.verify.layouts import LAYOUTS, MODELOPT, Layout
+from harness.verify.modules import Module, group_modules, weight_of
 from harness.verify.scan import Facts, hash_file, scan_shard
 from harness.verify.shards import Shard, read_shard
 
@@ -59,9 +60,14 @@ class Contents:
 
     def algo_of(self, module: str) -> str | None:
         """Return the algorithm that engines expect of a module, or that its tensors look like."""
-        weight = self.modules[module].get("weight")
+        weight = weight_of(self.modules[module])
         looks = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}.get(weight.dtype if weight else "")
         return self.expected[module] or looks
+
+    def layout_of(self, module: str) -> Layout | None:
+        """Return what a quantized module has to consist of; None for unknown algorithms."""
+        layouts = LAYOUTS[self.declared.layout if self.declared else MODELOPT]
+        return layouts.get(self.algo_of(module) or "")
 
 
 def read_contents(directory: Path) -> Contents:

@@ -1,23 +1,39 @@
-"""What a checkpoint says of its own quantization, in the two spellings that engines read.
+"""What a checkpoint says of its own quantization, in the three spellings that engines read.
 
-`config.json` carries `quantization_config` (flat, `ignore`, `kv_cache_scheme`), and
+modelopt: `config.json` carries `quantization_config` (flat, `ignore`, `kv_cache_scheme`), and
 `hf_quant_config.json` carries `quantization` (nested, `exclude_modules`, `kv_cache_quant_algo`).
-Engines take the first where it is there, else the second. Both come down to one Declaration.
+Engines take the first where it is there, else the second. compressed-tensors: `config.json` alone,
+with groups of layers (harness.formats.compressed). All come down to one Declaration.
 
-A module is excluded as vLLM decides it: by its exact name, by a pattern that occurs anywhere in
-the name (`prefix*` counts as `prefix` and as `prefix.*`), by fnmatch, or, for experts, by a
-pattern that their name occurs in. This is why a pattern can hit more than was meant.
+A module is excluded as vLLM decides it. modelopt: by its exact name, by a pattern that occurs
+anywhere in the name (`prefix*` counts as `prefix` and as `prefix.*`), by fnmatch, or, for experts,
+by a pattern that their name occurs in. This is why a pattern can hit more than was meant.
+compressed-tensors: by its exact name or by a regular expression; for all experts of a layer
+together, by the name of the first.
 
 Source: vllm-project/vllm, vllm/model_executor/layers/quantization/modelopt.py,
-`ModelOptQuantConfigBase.is_layer_excluded`, `apply_vllm_mapper` and `from_config`; and
-.../utils/quant_utils.py, `is_layer_skipped`.
+`ModelOptQuantConfigBase.is_layer_excluded`, `apply_vllm_mapper` and `from_config`;
+.../utils/quant_utils.py, `is_layer_skipped`; compressed_tensors/compressed_tensors_moe/
+compressed_tensors_moe.py, `get_moe_method`.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from harness.verify.modules import engine_names
+from harness.formats.compressed import (
+    MIXED,
+    Group,
+    algorithm_of,
+    hits,
+    is_compressed,
+    is_kv_fp8,
+    names_every_linear,
+    quantization_section,
+    read_groups,
+)
+from harness.verify.layouts import COMPRESSED, MODELOPT
+from harness.verify.modules import engine_names, first_expert_names, is_head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,30 +43,54 @@ class Declaration:
     source: str
     """The file that it was read from."""
     method: str | None
-    """`modelopt`, where the file says it."""
+    """`modelopt` or `compressed-tensors`, where the file says it."""
     algo: str | None
-    """Upper-case `quant_algo`; None where it is null or absent."""
+    """Upper-case algorithm; None where it is null, absent or unknown."""
     kv_algo: str | None
     group_size: int | None
     layers: Mapping[str, str]
-    """Algorithm by module, for `MIXED_PRECISION`."""
+    """Algorithm by module, for modelopt's `MIXED_PRECISION`."""
+    groups: tuple[Group, ...]
+    """Of compressed-tensors."""
     ignore: tuple[str, ...]
+    kv_is_static: bool = False
+    """Whether scales of keys and values have to be in the files."""
+
+    @property
+    def layout(self) -> str:
+        """Return whose spelling of tensors engines will look for."""
+        return COMPRESSED if self.method == COMPRESSED else MODELOPT
 
     def algos_of(self, modules: Iterable[str]) -> dict[str, str | None]:
         """Return the algorithm that an engine will expect of each module; None for none."""
-        if self.algo == "MIXED_PRECISION":
+        if self.algo == MIXED and not self.groups:
             return {module: _nearest(self.layers, module) for module in modules}
+        asked = first_expert_names if self.layout == COMPRESSED else engine_names
         known: dict[tuple[str, ...], str | None] = {}  # thousands of experts share one name
         algos = {}
         for module in modules:
-            names = engine_names(module)
+            names = asked(module)
             if names not in known:
-                known[names] = None if self._excludes(names) else self.algo
+                known[names] = self._algo_of(names)
             algos[module] = known[names]
         return algos
 
-    def _excludes(self, names: tuple[str, ...]) -> bool:
-        return any(matches(name, pattern) for pattern in self.ignore for name in names)
+    def is_hit(self, module: str, entry: str) -> bool:
+        """Return whether an entry of the ignore list is about `module`, by the engine's rule."""
+        if self.layout == COMPRESSED:
+            return any(hits(name, entry) for name in (*first_expert_names(module), module))
+        return any(matches(name, entry) for name in engine_names(module))
+
+    def _algo_of(self, names: tuple[str, ...]) -> str | None:
+        if self.layout == MODELOPT:
+            excluded = any(matches(name, pattern) for pattern in self.ignore for name in names)
+            return None if excluded else self.algo
+        if any(hits(name, entry) for entry in self.ignore for name in names):
+            return None
+        by_name = (g for g in self.groups if any(hits(n, t) for t in g.targets for n in names))
+        by_class = (g for g in self.groups if any(map(names_every_linear, g.targets)))
+        group = next(by_name, None if is_head(names[0]) else next(by_class, None))
+        return group.algorithm if group else None
 
 
 def read_declarations(
@@ -58,22 +98,20 @@ def read_declarations(
 ) -> tuple[Declaration, ...]:
     """Return the declarations of `config.json` and `hf_quant_config.json`, the decisive first."""
     found = []
-    flat, nested = (
-        _mapping(config.get("quantization_config")),
-        _mapping(sidecar.get("quantization")),
-    )
+    flat, nested = quantization_section(config), _mapping(sidecar.get("quantization"))
     if flat:
         inner = _mapping(flat.get("quantization"))
-        found.append(
-            _read(inner, "config.json", flat) if inner else _read(flat, "config.json", flat)
-        )
+        if is_compressed(flat):
+            found.append(_read_groups(flat, "config.json"))
+        else:
+            found.append(_read(inner or flat, "config.json", flat))
     if nested:
         found.append(_read(nested, "hf_quant_config.json", {}))
     return tuple(found)
 
 
 def matches(module: str, pattern: str) -> bool:
-    """Return whether vLLM would apply `pattern` to `module`."""
+    """Return whether vLLM would apply modelopt's `pattern` to `module`."""
     if "experts" in module and "experts" in pattern and module in pattern:
         return True
     if len(pattern) > 1 and pattern.endswith("*") and not pattern.endswith(".*"):
@@ -95,9 +133,25 @@ def _nearest(layers: Mapping[str, str], module: str) -> str | None:
     return None
 
 
+def _read_groups(raw: Mapping[str, object], source: str) -> Declaration:
+    groups = read_groups(raw)
+    scheme = raw.get("kv_cache_scheme")
+    kv_algo = "FP8" if is_kv_fp8(raw) else None
+    return Declaration(
+        source=source,
+        method=COMPRESSED,
+        algo=algorithm_of(groups),
+        kv_algo=kv_algo if kv_algo or not scheme else "UNKNOWN",
+        group_size=_group_size(raw),
+        layers={},
+        groups=groups,
+        ignore=_strings(raw.get("ignore")),
+        kv_is_static=bool(scheme) and not _mapping(scheme).get("dynamic"),
+    )
+
+
 def _read(raw: Mapping[str, object], source: str, outer: Mapping[str, object]) -> Declaration:
     algo, method = raw.get("quant_algo"), outer.get("quant_method", raw.get("quant_method"))
-    patterns = raw.get("exclude_modules", raw.get("ignore"))
     layers = _mapping(raw.get("quantized_layers"))
     return Declaration(
         source=source,
@@ -109,7 +163,8 @@ def _read(raw: Mapping[str, object], source: str, outer: Mapping[str, object]) -
             name: str(_mapping(layer).get("quant_algo", "")).upper()
             for name, layer in layers.items()
         },
-        ignore=tuple(str(p) for p in patterns) if isinstance(patterns, list) else (),
+        groups=(),
+        ignore=_strings(raw.get("exclude_modules", raw.get("ignore"))),
     )
 
 
@@ -133,6 +188,10 @@ def _group_size(raw: Mapping[str, object]) -> int | None:
 
 def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
 
 
 def _int(value: object) -> int | None:

@@ -1,24 +1,39 @@
-"""The tensors that each algorithm stores for one linear layer.
+"""The tensors that each algorithm stores for one linear layer, in both layouts that engines load.
+
+A layer has up to four parts, called by their role here: `weight`, `weight_scale`, `global_scale`
+and `input_scale`. modelopt and compressed-tensors spell them differently and the second stores
+the last two of NVFP4 as divisors, so the checks ask for roles and this file alone knows spellings.
 
 Written down here a second time, apart from harness.formats, so that a mistake in the writer is
 not repeated by its verifier. Shapes are those of the weight [out, in]: the function gets (out, in)
 and returns what the tensor must have; a scalar is () or (1,).
 
-Source: the tensors that nvidia-modelopt 0.47.0 exports, and the parameters that vLLM's modelopt
-loaders create for them (vllm/model_executor/layers/quantization/modelopt.py).
+Source: the tensors that nvidia-modelopt 0.47.0 and llmcompressor 0.14.0.1 write, and the
+parameters that vLLM's loaders create for them (vllm/model_executor/layers/quantization/modelopt.py
+and compressed_tensors/schemes/*.py).
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+MODELOPT, COMPRESSED = "modelopt", "compressed-tensors"
+DIVISORS = frozenset({"weight_global_scale", "input_global_scale"})
+"""Tensors that hold one divided by the scale."""
+INPUT_SCALES = frozenset({"input_scale", "input_global_scale"})
+UNMEASURED_DIVISOR = 1.0
+"""What compressed-tensors writes as global scale where it saw nothing to measure."""
+
 Shape = tuple[int, ...]
+Shapes = Callable[[int, int], tuple[Shape, ...]]
 
 
 class Stored(NamedTuple):
     """One tensor of a quantized linear layer."""
 
-    dtype: str
-    shapes: Callable[[int, int], tuple[Shape, ...]]
+    leaf: str
+    """The last part of its name."""
+    dtypes: tuple[str, ...]
+    shapes: Shapes
     """From (out, in) of the weight to every shape that is right."""
 
 
@@ -26,10 +41,16 @@ class Layout(NamedTuple):
     """What one algorithm stores."""
 
     tensors: Mapping[str, Stored]
+    """By role."""
     packed: int
     """Weights in one stored item along the last axis."""
     block: int
     """The width must be a multiple of this."""
+
+    def leaf(self, role: str) -> str | None:
+        """Return the spelling of a part; None where the algorithm has no such part."""
+        stored = self.tensors.get(role)
+        return stored.leaf if stored else None
 
 
 def _scalar(_out: int, _in: int) -> tuple[Shape, ...]:
@@ -62,32 +83,64 @@ def _tiles(out: int, width: int) -> tuple[Shape, ...]:
     return (*tiles, ()) if rows == columns == 1 else tiles
 
 
-_W4A16 = {
-    "weight": Stored("U8", _halved),
-    "weight_scale": Stored("F8_E4M3", _blocks_of_16),
-    "weight_scale_2": Stored("F32", _scalar),
-}
-_FP8 = {"weight": Stored("F8_E4M3", _matrix), "weight_scale": Stored("F32", _scalar)}
-_INPUT = {"input_scale": Stored("F32", _scalar)}
+_ANY_FLOAT = ("F32", "BF16", "F16")
+"""compressed-tensors keeps FP8 scales in the model's own type; engines widen them."""
 
-LAYOUTS: Mapping[str, Layout] = {
-    "NVFP4": Layout(_W4A16 | _INPUT, packed=2, block=16),
-    "W4A16_NVFP4": Layout(_W4A16, packed=2, block=16),
-    "FP8": Layout(_FP8 | _INPUT, packed=1, block=1),
-    "FP8_PER_CHANNEL_PER_TOKEN": Layout(
-        {"weight": Stored("F8_E4M3", _matrix), "weight_scale": Stored("F32", _rows)},
-        packed=1,
-        block=1,
-    ),
-    "FP8_PB_WO": Layout(
-        {"weight": Stored("F8_E4M3", _matrix), "weight_scale": Stored("F32", _tiles)},
-        packed=1,
-        block=1,
-    ),
-    "MXFP8": Layout(
-        {"weight": Stored("F8_E4M3", _matrix), "weight_scale": Stored("U8", _blocks_of_32)},
-        packed=1,
-        block=32,
-    ),
+
+def _nvfp4(weight: str, global_scale: str, input_scale: str | None) -> Layout:
+    tensors = {
+        "weight": Stored(weight, ("U8",), _halved),
+        "weight_scale": Stored("weight_scale", ("F8_E4M3",), _blocks_of_16),
+        "global_scale": Stored(global_scale, ("F32",), _scalar),
+    }
+    if input_scale is not None:
+        tensors["input_scale"] = Stored(input_scale, ("F32",), _scalar)
+    return Layout(tensors, packed=2, block=16)
+
+
+def _eight_bits(scale: Stored, *, input_dtypes: tuple[str, ...] = (), block: int = 1) -> Layout:
+    """Return the layout of FP8 weights; with no `input_dtypes` there is no input scale."""
+    tensors = {"weight": Stored("weight", ("F8_E4M3",), _matrix), "weight_scale": scale}
+    if input_dtypes:
+        tensors["input_scale"] = Stored("input_scale", input_dtypes, _scalar)
+    return Layout(tensors, packed=1, block=block)
+
+
+def _scale(shapes: Shapes, dtypes: tuple[str, ...] = ("F32",)) -> Stored:
+    return Stored("weight_scale", dtypes, shapes)
+
+
+_OURS = ("weight", "weight_scale_2")
+_THEIRS = ("weight_packed", "weight_global_scale")
+_TENSOR, _CHANNEL = _scale(_scalar, _ANY_FLOAT), _scale(_rows, _ANY_FLOAT)
+
+LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
+    MODELOPT: {
+        "NVFP4": _nvfp4(*_OURS, "input_scale"),
+        "W4A16_NVFP4": _nvfp4(*_OURS, None),
+        "FP8": _eight_bits(_scale(_scalar), input_dtypes=("F32",)),
+        "FP8_PER_CHANNEL_PER_TOKEN": _eight_bits(_scale(_rows)),
+        "FP8_PB_WO": _eight_bits(_scale(_tiles)),
+        "MXFP8": _eight_bits(_scale(_blocks_of_32, ("U8",)), block=32),
+    },
+    COMPRESSED: {
+        "NVFP4": _nvfp4(*_THEIRS, "input_global_scale"),
+        "W4A16_NVFP4": _nvfp4(*_THEIRS, None),
+        "FP8": _eight_bits(_TENSOR, input_dtypes=_ANY_FLOAT),
+        "FP8_PER_TENSOR_DYNAMIC": _eight_bits(_TENSOR),
+        "W8A16_FP8": _eight_bits(_TENSOR),
+        "FP8_PER_CHANNEL_PER_TENSOR": _eight_bits(_CHANNEL, input_dtypes=_ANY_FLOAT),
+        "FP8_PER_CHANNEL_PER_TOKEN": _eight_bits(_CHANNEL),
+        "W8A16_FP8_PER_CHANNEL": _eight_bits(_CHANNEL),
+        "FP8_PER_BLOCK": _eight_bits(_scale(_tiles, _ANY_FLOAT)),
+    },
 }
-"""By `quant_algo`. `MIXED_PRECISION` names one of these for each layer."""
+"""By the library that wrote the checkpoint, then by algorithm. `MIXED_PRECISION` names one of
+these for each layer."""
+
+PACKINGS: Mapping[str, frozenset[str]] = {
+    "nvfp4-pack-quantized": frozenset({"NVFP4", "W4A16_NVFP4"}),
+    "float-quantized": frozenset(LAYOUTS[COMPRESSED]) - {"NVFP4", "W4A16_NVFP4"},
+    "naive-quantized": frozenset(LAYOUTS[COMPRESSED]) - {"NVFP4", "W4A16_NVFP4"},
+}
+"""What each `format` of compressed-tensors may hold."""

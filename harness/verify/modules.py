@@ -14,7 +14,14 @@ from harness.artifacts import TensorHeader
 Module = Mapping[str, TensorHeader]
 """The tensors of one module by the last part of their names."""
 
-SCALE_LEAVES = ("weight_scale", "weight_scale_2", "input_scale")
+SCALE_LEAVES = (
+    "weight_scale",
+    "weight_scale_2",
+    "input_scale",
+    "weight_global_scale",
+    "input_global_scale",
+)
+_WEIGHT_LEAVES = ("weight", "weight_packed")
 KV_LEAVES = ("k_scale", "v_scale")
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -67,9 +74,15 @@ def expert_of(module: str) -> Expert | None:
     return Expert(found["experts"], int(found["index"]), found["projection"])
 
 
+def weight_of(module: Module) -> TensorHeader | None:
+    """Return a linear layer's weight, packed or not."""
+    found = (module[leaf] for leaf in _WEIGHT_LEAVES if leaf in module)
+    return next(found, None)
+
+
 def is_quantized(module: Module) -> bool:
     """Return whether a module's tensors are those of a quantized layer."""
-    weight = module.get("weight")
+    weight = weight_of(module)
     packed = weight is not None and weight.dtype in _QUANTIZED_TYPES
     return packed or any(leaf in module for leaf in SCALE_LEAVES)
 
@@ -129,6 +142,25 @@ def engine_names(module: str) -> tuple[str, ...]:
         return (expert.experts,)
     whole = fused_name(module)
     return (module, whole) if whole else (module,)
+
+
+def first_expert_names(module: str) -> tuple[str, ...]:
+    """Return the names under which an engine looks a module up in compressed-tensors' groups.
+
+    It asks for the first expert of a layer and believes the others to be alike; the name of the
+    layer's experts as a whole stands for a tensor that stacks them.
+    """
+    expert = expert_of(module)
+    if expert is not None:
+        return (f"{expert.experts}.0.{expert.projection}",)
+    if module.rpartition(".")[2] == "experts":
+        return (f"{module}.0.gate_proj", module)
+    return engine_names(module)
+
+
+def is_head(module: str) -> bool:
+    """Return whether a module is the output layer, which engines do not count as linear."""
+    return module.rpartition(".")[2] == "lm_head"
 
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(?P<index>\d+)\.(?P<rest>.+)$")

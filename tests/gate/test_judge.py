@@ -7,7 +7,9 @@ from harness.artifacts import (
     Arm,
     Decision,
     Deployment,
+    Finding,
     Sample,
+    Severity,
     Suite,
     TaskScore,
     TaskSpec,
@@ -374,3 +376,46 @@ def test_items_in_another_order_are_not_compared(suite: MakeSuite, arms: MakeArm
     turned = replace(candidate, samples={"add": candidate.samples["add"][::-1]})
     with pytest.raises(IncomparableError, match="item 0: doc_id differs"):
         judge(suite(), baseline, turned, verified=True)
+
+
+def finding(severity: Severity, reason: ReasonCode) -> Finding:
+    return Finding(
+        id="parameter-not-filled",
+        severity=severity,
+        message="192 parameters were filled by no tensor",
+        reason=reason,
+        incident="expert input scales deleted",
+    )
+
+
+@pytest.mark.parametrize(
+    "reason", [ReasonCode.SCALE_MISSING, ReasonCode.SCALE_MISMATCH, ReasonCode.LOAD_MISMATCH]
+)
+def test_a_fault_that_the_deployment_shows_is_no_go_however_good_the_scores_are(
+    suite: MakeSuite, arms: MakeArms, deployment: MakeDeployment, reason: ReasonCode
+) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    shown = deployment(findings=(finding(Severity.ERROR, reason),))
+    verdict = judge(suite(), baseline, redeployed(candidate, shown), verified=False)
+    assert leading(verdict) == (Decision.NO_GO, reason)
+    assert "192 parameters were filled by no tensor" in verdict.summary
+
+
+def test_a_warning_of_the_deployment_is_reported_and_decides_nothing(
+    suite: MakeSuite, arms: MakeArms, deployment: MakeDeployment
+) -> None:
+    baseline, candidate = arms(lost=4, won=3)
+    shown = deployment(findings=(finding(Severity.WARNING, ReasonCode.SCALE_MISMATCH),))
+    verdict = judge(suite(), baseline, redeployed(candidate, shown), verified=True)
+    assert leading(verdict) == (Decision.GO, ReasonCode.NON_INFERIOR)
+    assert any("warning parameter-not-filled" in line for line in verdict.scope)
+
+
+def test_a_proven_fault_outranks_an_inferior_task(
+    suite: MakeSuite, arms: MakeArms, deployment: MakeDeployment
+) -> None:
+    baseline, candidate = arms(lost=60, won=3)
+    shown = deployment(findings=(finding(Severity.ERROR, ReasonCode.SCALE_MISSING),))
+    verdict = judge(suite(), baseline, redeployed(candidate, shown), verified=True)
+    assert leading(verdict) == (Decision.NO_GO, ReasonCode.SCALE_MISSING)
+    assert ReasonCode.TASK_INFERIOR in verdict.reason_codes

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from harness.artifacts import EngineSpec
-from harness.score.generation import Limits, generate
-from harness.serve import serve
+from harness.score.asking import Limits
+from harness.score.generation import generate
+from harness.serve import Served, serve
 
 ENGINE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
 PROMPTS = ("a", "a much longer prompt, to be padded for", "0123456789")
@@ -15,6 +16,7 @@ def test_padding_changes_no_answer_of_a_model_with_linear_attention(
 ) -> None:
     limits = Limits(stops=("x",), max_new_tokens=8)
     with serve(ENGINE, tiny_qwen3_5_moe) as served:
+        assert isinstance(served, Served)
         tokens = [served.tokenizer.encode(prompt) for prompt in PROMPTS]
         together = generate(served.model, served.tokenizer, tokens, limits)
         alone = [generate(served.model, served.tokenizer, [t], limits)[0] for t in tokens]
@@ -24,6 +26,7 @@ def test_padding_changes_no_answer_of_a_model_with_linear_attention(
 
 def test_rows_of_a_batch_end_each_at_its_own_stop(tiny_qwen3_5_moe: Path) -> None:
     with serve(ENGINE, tiny_qwen3_5_moe) as served:
+        assert isinstance(served, Served)
         tokens = [served.tokenizer.encode(prompt) for prompt in PROMPTS]
         whole = generate(served.model, served.tokenizer, tokens, Limits(stops=(), max_new_tokens=8))
         stop = next(letter for letter in whole[0].text[2:] if letter not in whole[0].text[:2])

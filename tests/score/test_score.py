@@ -194,6 +194,25 @@ def test_lack_of_memory_is_named(
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
 
 
+def test_what_a_task_draws_while_it_is_loaded_is_the_same_in_both_arms(
+    served: Make, spec: Make, suite: Make, tmp_path: Path, tasks: Path
+) -> None:
+    (tasks / "mixing.py").write_text(
+        "import random\n\ndef mix(docs):\n    rows = list(docs)\n    random.shuffle(rows)\n"
+        "    return docs.from_list(rows)\n"
+    )
+    with (tasks / "tiny_next.yaml").open("a") as file:
+        file.write("process_docs: !function mixing.mix\n")
+    asked = suite(spec())
+    for arm in ("baseline", "candidate"):
+        score(served(ALPHABET), asked, arm=arm, into=tmp_path / arm)
+    one, two = (
+        read_samples(tmp_path / arm / "samples" / "tiny_next.jsonl")
+        for arm in ("baseline", "candidate")
+    )
+    assert one == two
+
+
 def test_nothing_is_printed(scored: Scorecard, capfd: pytest.CaptureFixture[str]) -> None:
     del scored
     captured = capfd.readouterr()

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from harness.artifacts import EngineSpec
-from harness.serve import serve
+from harness.serve.reference import serve_reference as serve
 
 Make = Callable[..., Any]
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])

@@ -11,6 +11,7 @@ import torch
 from harness.artifacts import EngineSpec
 from harness.errors import EngineError, PrerequisiteError, ReasonCode
 from harness.serve import check_engine, memory, serve
+from harness.serve.reference import serve_reference
 
 Make = Callable[..., Any]
 
@@ -18,7 +19,7 @@ Make = Callable[..., Any]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "vllm"}, "engine 'vllm' is not available in this version"),
+        ({"name": "sglang"}, "there is no engine 'sglang'"),
         ({"device": "cuda:63"}, "device 'cuda:63' is not there"),
         ({"device": "abacus"}, "'abacus' is no torch device"),
         ({"dtype": "int8"}, "no type 'int8'"),
@@ -70,7 +71,7 @@ def test_a_gpu_gives_the_logits_of_the_cpu(
     text, found = torch.tensor([[72, 101, 108, 108, 111]]), []
     for device in ("cpu", "cuda"):
         with (
-            serve(
+            serve_reference(
                 replace(engine, device=device), exported(tiny_qwen3_5_moe, "w4a16_nvfp4")
             ) as served,
             torch.no_grad(),

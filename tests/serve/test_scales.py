@@ -11,8 +11,8 @@ from torch import Tensor
 from harness.artifacts import EngineSpec
 from harness.errors import EngineError, ReasonCode
 from harness.models import open_source, read_inventory
-from harness.serve import serve
 from harness.serve.declared import read_declared
+from harness.serve.reference import serve_reference as serve
 from harness.serve.scales import Scales, Site, quantized_linears, read_scales
 
 Make = Callable[..., Any]

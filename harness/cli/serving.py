@@ -1,0 +1,110 @@
+"""The commands around a server: serve, score and doctor."""
+
+import dataclasses
+import shlex
+import signal
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts import Endpoint, EngineSpec, Suite, save, to_json
+from harness.cli import text
+from harness.cli.console import Result, emit
+from harness.errors import ExitCode, UsageError
+from harness.models import open_source
+from harness.preflight import choose_engine, resolve_device
+from harness.recipe import Request, load_engine, load_suite
+from harness.score import check_suite, endpoint_of
+from harness.score import score as score_arm
+from harness.serve import check_served, examine, read_demands, serve, serve_command
+
+_SCHEMES = ("http://", "https://")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """What is known of a server that somebody else runs."""
+
+    tokenizer: Path | None
+    model: str | None
+
+
+def score(request: Request, server: Server, out: Path) -> Result:
+    """Score a folder, served by the engine, or a URL."""
+    suite = load_suite(str(request.suite))
+    check_suite(suite)
+    with ExitStack() as stack:
+        if request.model.startswith(_SCHEMES):
+            endpoint = endpoint_of(
+                request.model, suite=suite, model=server.model, tokenizer=server.tokenizer
+            )
+            out.mkdir(parents=True, exist_ok=True)
+            card = score_arm(endpoint, suite, arm="candidate", into=out)
+        else:
+            engine, folder = _prepare(request, suite)
+            out.mkdir(parents=True, exist_ok=True)
+            served = stack.enter_context(serve(engine, folder, records=out))
+            card = score_arm(served, suite, arm="candidate", into=out)
+    return Result(text=text.of_scorecard(card), values=to_json(card))
+
+
+def serve_until_interrupted(
+    request: Request, max_model_len: int, out: Path | None, *, as_json: bool
+) -> None:
+    """Serve a folder; Ctrl-C and SIGTERM end it."""
+    suite = dataclasses.replace(load_suite("canary"), max_model_len=max_model_len)
+    engine, folder = _prepare(request, suite)
+    if engine.name == "reference":
+        message = (
+            "the reference engine answers in this process and has no URL. Type --engine vllm or "
+            "--engine docker ('harness doctor' says what this machine has)."
+        )
+        raise UsageError(message)
+    with ExitStack() as stack:
+        records = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-")))
+        records.mkdir(parents=True, exist_ok=True)
+        served = stack.enter_context(serve(engine, folder, records=records))
+        save(served.deployment, records / "deployment.json")
+        if not isinstance(served, Endpoint):
+            raise TypeError(type(served))
+        emit(_ready(served, engine, folder), as_json=as_json)
+        signal.pause()
+
+
+def _ready(served: Endpoint, engine: EngineSpec, folder: Path) -> Result:
+    values = {
+        "base_url": f"{served.base_url}/v1",
+        "model": served.model,
+        "deployment": to_json(served.deployment),
+    }
+    lines = [
+        f"ready: {served.base_url}/v1 serves model '{served.model}'",
+        *text.of_deployment(served.deployment),
+        f"the same by hand: {shlex.join(serve_command(engine, folder))}",
+        "Ctrl-C ends it",
+    ]
+    return Result(text="\n".join(lines), values=values)
+
+
+def _prepare(request: Request, suite: Suite) -> tuple[EngineSpec, Path]:
+    """Resolve the engine and check that it can load the folder."""
+    source = open_source(request.model)
+    engine = load_engine(request, suite)
+    engine = dataclasses.replace(engine, device=resolve_device(engine.device))
+    engine = choose_engine(engine, source)
+    check_served(engine, read_demands(source))
+    return engine, source.path
+
+
+def doctor() -> Result:
+    """Say what this machine can run."""
+    found = examine()
+    lines = []
+    for diagnosis in found:
+        lines.append(
+            f"{'ok' if diagnosis.ok else 'MISSING':<8} {diagnosis.name}: {diagnosis.found}"
+        )
+        if not diagnosis.ok and diagnosis.fix:
+            lines.append(f"{'':<8} fix: {diagnosis.fix}")
+    return Result(text="\n".join(lines), values=[to_json(d) for d in found], exit_code=ExitCode.GO)

@@ -1,0 +1,87 @@
+"""Which engine serves: what was typed, or for `auto` what the model and the machine ask for."""
+
+import dataclasses
+
+import psutil
+import torch
+
+from harness.artifacts import EngineSpec, QuantPlan
+from harness.errors import PrerequisiteError, UsageError
+from harness.models import Source
+from harness.serve import Demands, find_vllm, resolve_engine
+
+GIB = 1 << 30
+REFERENCE_LIMIT_BYTES = GIB
+"""Larger models are too slow for the in-process engine to be chosen by itself."""
+_CANARY = "canary"
+_DTYPES = {"reference": "float32"}
+"""Of the arithmetic between quantized layers; servers compute in bfloat16."""
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device that `device` means; `auto` is a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        message = f"unknown device '{device}'. Type --device cpu or --device cuda."
+        raise UsageError(message)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        message = f"--device {device}: torch {torch.__version__} finds no GPU. Type --device cpu."
+        raise PrerequisiteError(message)
+    return device
+
+
+def choose_engine(engine: EngineSpec, source: Source) -> EngineSpec:
+    """Return the engine with everything filled in that the machine decides.
+
+    `auto` is the reference engine for the canary, vLLM where it is found, and else the reference
+    engine for models of the canary's size.
+
+    Raises:
+        PrerequisiteError: this machine cannot run it, with what to do.
+    """
+    num_bytes = sum(header.num_bytes for header in source.tensors.values())
+    if engine.name == "auto":
+        engine = dataclasses.replace(engine, name=_automatic(engine, source, num_bytes))
+    if engine.dtype == "auto":
+        engine = dataclasses.replace(engine, dtype=_DTYPES.get(engine.name, "bfloat16"))
+    engine = resolve_engine(engine)
+    needed, free = 2 * num_bytes, psutil.virtual_memory().available
+    if engine.name == "reference" and engine.device == "cpu" and needed > free:
+        message = (
+            f"the reference engine needs {needed / GIB:.1f} GiB of memory for '{source.name}' in "
+            f"{engine.dtype}, {free / GIB:.1f} GiB are free. Use a machine with more memory."
+        )
+        raise PrerequisiteError(message)
+    return engine
+
+
+def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
+    if engine.image:
+        return "docker"
+    if engine.vllm or (source.name != _CANARY and find_vllm()):
+        return "vllm"
+    if num_bytes <= REFERENCE_LIMIT_BYTES:
+        return "reference"
+    message = (
+        f"'{source.name}' holds {num_bytes / GIB:.1f} GiB, too much for the reference engine to be "
+        "chosen by itself, and no vLLM was found. Run 'scripts/setup-vllm cuda' (or cpu), or give "
+        "--vllm with the folder of an environment that has it. 'harness quantize' writes and "
+        "verifies the checkpoint without serving it."
+    )
+    raise PrerequisiteError(message)
+
+
+def demands_of(plan: QuantPlan) -> Demands:
+    """Return what serving the checkpoint of `plan` asks of an engine."""
+    routed = {planned.linear.is_routed for planned in plan.quantized}
+    return Demands(
+        scheme=plan.scheme,
+        kv_fp8=plan.kv_cache != "none",
+        experts=True in routed,
+        linears=False in routed,
+    )

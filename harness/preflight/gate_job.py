@@ -1,0 +1,100 @@
+"""Resolve and check `harness gate`: a checkpoint of any origin and what it is compared with."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts import Scorecard, Trial, digest_of
+from harness.errors import ModelError, UsageError
+from harness.models import Source, open_source
+from harness.preflight.engine import choose_engine, resolve_device
+from harness.preflight.job import check_questions
+from harness.preflight.problems import Problems
+from harness.recipe import Request, load_trial
+from harness.score import read_arm
+from harness.serve import Demands, check_served, read_demands
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredArm:
+    """A baseline that was scored before."""
+
+    path: Path
+    """Folder with its scorecard.json and samples."""
+    scorecard: Scorecard
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateJob:
+    """A checkpoint that is ready to be verified, served and judged."""
+
+    recipe: Trial
+    checkpoint: Source
+    baseline: Source | ScoredArm
+    scheme: str
+    """As its configuration declares it."""
+
+
+def preflight_gate(request: Request, checkpoint: Path) -> GateJob:
+    """Resolve and check the gate of `checkpoint`; `request.model` is the baseline.
+
+    Raises:
+        UsageError: everything that is wrong, with what to do about each.
+    """
+    problems = Problems()
+    trial = problems.attempt(lambda: _with_device(load_trial(request, checkpoint)))
+    candidate = problems.attempt(lambda: open_source(str(checkpoint)))
+    baseline = problems.attempt(lambda: _open_baseline(request))
+    if trial is not None:
+        check_questions(problems, trial.suite)
+    demands = problems.attempt(lambda: _demands(candidate)) if candidate is not None else None
+    if trial is None or candidate is None or baseline is None or demands is None:
+        problems.raise_any()
+        raise AssertionError  # one of the attempts above has failed
+    sized = baseline if isinstance(baseline, Source) else candidate
+    engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
+    if engine is not None:
+        problems.attempt(lambda: check_served(engine, demands))
+    problems.raise_any()
+    if engine is None:
+        raise AssertionError  # raise_any has raised
+    return GateJob(
+        recipe=dataclasses.replace(trial, engine=engine),
+        checkpoint=candidate,
+        baseline=baseline,
+        scheme=demands.scheme,
+    )
+
+
+def _with_device(trial: Trial) -> Trial:
+    engine = dataclasses.replace(trial.engine, device=resolve_device(trial.engine.device))
+    return dataclasses.replace(trial, engine=engine)
+
+
+def _demands(candidate: Source) -> Demands:
+    demands = read_demands(candidate)
+    if not demands.scheme and not demands.kv_fp8:
+        message = (
+            f"'{candidate.name}' declares no quantization: its config.json has no "
+            "quantization_config and no hf_quant_config.json lies beside it. "
+            "Name the quantized checkpoint first, and the unquantized model with --baseline."
+        )
+        raise ModelError(message)
+    return demands
+
+
+def _open_baseline(request: Request) -> Source | ScoredArm:
+    """Open what `--baseline` names: a model, a run directory, or a folder of scores."""
+    folder = Path(request.model).expanduser()
+    for path in (folder / "baseline", folder):
+        if (path / "scorecard.json").is_file():
+            scorecard = read_arm(path).scorecard
+            if scorecard.arm != "baseline":
+                message = (
+                    f"'{path}' holds the scores of a {scorecard.arm}. Give --baseline a model, "
+                    "or the folder of a baseline's scores."
+                )
+                raise UsageError(message)
+            return ScoredArm(path=path, scorecard=scorecard, digest=digest_of(scorecard))
+    return open_source(request.model, revision=request.revision)

@@ -1,0 +1,168 @@
+"""What a request is in tokens, and where its answer ends: the same whatever engine answers.
+
+The model in this process and a server are asked with the same token ids, stopped by the same
+strings at the same budget, and their text is read in the same way. lm-eval has this twice, and the
+two differ: its Hugging Face model lets the tokenizer put a first token (BOS) before a prompt, its
+HTTP client does not; only the first passes arguments to a chat template. Here it is once, after
+the first.
+
+Reasoning: a model that thinks before it answers gets a budget for that on top of the task's, and
+the task's stops apply to what follows the token that ends the thinking. Thinking that never ends
+is an answer that hit its budget, whatever the engine calls it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jinja2
+from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs
+from transformers import PreTrainedTokenizerBase
+
+from harness.artifacts import Suite
+from harness.score.recording import Recorder
+
+DEFAULT_BUDGET = 256
+"""Tokens of an answer for a task that does not say; lm-eval's own default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Where an answer ends."""
+
+    stops: tuple[str, ...]
+    """Of the answer; what is thought before it may hold them."""
+    max_new_tokens: int
+    """Of thoughts and answer together."""
+    think_end: str | None = None
+    """What ends the thoughts; None for a model that does not think."""
+
+    @property
+    def engine_stops(self) -> tuple[str, ...]:
+        """Return the strings at which an engine may stop by itself."""
+        return self.stops if self.think_end is None else ()
+
+    def settle(self, text: str, *, stopped: bool) -> tuple[str, bool]:
+        """Return the answer in what was generated, and whether it ended before the budget."""
+        if self.think_end is not None:
+            _, end, text = text.rpartition(self.think_end)
+            if not end:
+                return "", False
+            text = text.lstrip()
+        for stop in self.stops:
+            text, found, _ = text.partition(stop)
+            stopped = stopped or bool(found)
+        return text, stopped
+
+
+class Asked(NamedTuple):
+    """One request for an answer."""
+
+    position: int
+    """Among the requests that it came with."""
+    item: tuple[str, int]
+    """Name of the task, and the item's number in it."""
+    tokens: list[int]
+    limits: Limits
+    cut: bool
+    """Whether the prompt did not fit and lost tokens at its beginning."""
+
+
+def item_of(request: Any) -> tuple[str, int]:  # noqa: ANN401 -- lm-eval has no types
+    """Return the item that an lm-eval request belongs to."""
+    return request.task_name, request.doc_id
+
+
+def limits_of(arguments: Mapping[str, Any], suite: Suite, end: str | None) -> Limits:
+    """Return where an answer ends.
+
+    Args:
+        arguments: lm-eval's generation arguments of the task.
+        suite: says whether the model thinks, and how long it may.
+        end: text of the token that ends an answer.
+    """
+    settings = normalize_gen_kwargs(dict(arguments), DEFAULT_BUDGET)
+    thinking = suite.thinking_budget if suite.thinking else 0
+    return Limits(
+        stops=tuple(s for s in handle_stop_sequences(settings["until"], eos=end) if s),
+        max_new_tokens=settings["max_gen_toks"] + thinking,
+        think_end=suite.think_end_token if suite.thinking else None,
+    )
+
+
+class Prompts:
+    """A tokenizer, and what a suite makes of it."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, suite: Suite, *, max_length: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._suite = suite
+        self._max_length = max_length
+        first = tokenizer.bos_token_id
+        self.prefix = int(tokenizer.eos_token_id if first is None else first)
+        self._prefix_text = str(tokenizer.decode(self.prefix))
+        self._end = str(tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False))
+
+    def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:  # noqa: FBT001 -- lm-eval's signature
+        """Return the tokens of `text`; a first token that it already has is not doubled."""
+        if add_special_tokens is None:
+            add_special_tokens = not has_bos_prefix(text, self._prefix_text)
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
+
+    def render(self, history: list[dict[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """Return a chat as the text that the model reads, without the system if it knows none."""
+        try:
+            return self._render(history, add_generation_prompt=add_generation_prompt)
+        except jinja2.TemplateError:
+            plain = [message for message in history if message["role"] != "system"]
+            return self._render(plain, add_generation_prompt=add_generation_prompt)
+
+    def _render(self, history: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        rendered = self._tokenizer.apply_chat_template(
+            history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            enable_thinking=self._suite.thinking,
+        )
+        return str(rendered)
+
+    def asked(self, position: int, request: Any) -> Asked:  # noqa: ANN401 -- lm-eval has no types
+        """Return an lm-eval request for an answer, its prompt cut where it leaves no room."""
+        prompt, arguments = request.args
+        limits = limits_of(arguments, self._suite, self._end)
+        tokens = self.encode(prompt)
+        room = self._max_length - limits.max_new_tokens
+        cut = len(tokens) > room
+        return Asked(position, item_of(request), tokens[-room:], limits, cut)
+
+
+class SamePrompts:
+    """Mixed into each of lm-eval's models that are asked in tokens, in front of its own methods."""
+
+    prompts: Prompts
+    recorder: Recorder
+    """Of the task that is being asked."""
+
+    @property
+    def prefix_token_id(self) -> int:
+        """Return the token that a continuation follows where there is no context."""
+        return self.prompts.prefix
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,  # noqa: FBT001 -- lm-eval's signature
+        **_: object,
+    ) -> list[int]:
+        """Return the tokens of `string`."""
+        return self.prompts.encode(string, add_special_tokens)
+
+    def apply_chat_template(
+        self,
+        chat_history: list[dict[str, str]],
+        add_generation_prompt: bool = True,  # noqa: FBT001, FBT002 -- lm-eval's signature
+    ) -> str:
+        """Return a chat as the text that the model reads."""
+        return self.prompts.render(chat_history, add_generation_prompt=add_generation_prompt)

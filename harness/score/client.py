@@ -1,0 +1,293 @@
+"""Send requests to a server, a bounded number at once, and return what became of each.
+
+A request may fail; a run may not. Refused connections, timeouts, 429 and 5xx are tried again, a
+bounded number of times, for a busy server may answer later; any other 4xx would be refused again
+and is not. What failed for good is returned as an error in words. Only when the server itself is
+gone does everything end, at once and with one line.
+
+The API key is read from the environment when requests are sent, goes into one header, and is
+removed from whatever a server sends back. Redirects are not followed, and neither proxies nor
+.netrc are looked up: the key goes to the address that was typed, or nowhere.
+
+The event loop runs in a thread of its own. Signals are handled in the main thread, where asyncio
+would swallow an exception that a handler raises inside one of its callbacks.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self, TypeVar
+
+import aiohttp
+
+from harness.artifacts import Endpoint
+from harness.errors import EngineError, UsageError
+
+T = TypeVar("T")
+_TOO_MANY = 429
+_OK = 200
+_SERVER_ERROR = 500
+_LONGEST_ERROR = 200
+_PRINTABLE = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long and how often a server is waited for."""
+
+    tries: int = 5
+    first_wait_s: float = 0.5
+    """Before the second try; doubled for each further one."""
+    timeout_s: float = 300.0
+    """Of one try; a server that is asked for long answers is given more."""
+    probe_s: float = 10.0
+    """Within which a server that lives says so."""
+
+
+PATIENCE = Patience()
+
+
+class Reply(NamedTuple):
+    """What came back for one request: an object, or why there is none."""
+
+    body: Mapping[str, Any] | None
+    error: str | None
+    status: int | None = None
+    """HTTP status of the last try; None where no answer came."""
+    timed_out: bool = False
+
+
+class Connection:
+    """A server that requests are sent to until the context ends; what is under way ends with it."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None,
+        num_concurrent: int = 1,
+        patience: Patience = PATIENCE,
+    ) -> None:
+        self._base_url = base_url
+        self._key = key
+        self._num_concurrent = num_concurrent
+        self._patience = patience
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="harness-score", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._in_loop(self._open()).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._in_loop(self._close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def get(self, path: str) -> Reply:
+        """Get one JSON object, once."""
+        timeout_s = self._patience.probe_s
+        return self._in_loop(self._sender(timeout_s).once("GET", path, None)).result()
+
+    def send(
+        self,
+        path: str,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        extra_s: float = 0.0,
+        on_reply: Callable[[int], None] | None = None,
+    ) -> Future[list[Reply]]:
+        """Post every payload to `path`, after what was sent before.
+
+        Args:
+            path: such as `/v1/completions`.
+            payloads: one JSON object a request.
+            extra_s: what each request is given on top of the usual time.
+            on_reply: called with the number of requests that are finished, after each.
+
+        Returns:
+            The replies to be, in the order of the payloads; to ask for them raises EngineError
+            when the server is gone.
+        """
+        sender = self._sender(self._patience.timeout_s + extra_s)
+        return self._in_loop(self._post(sender, path, payloads, on_reply))
+
+    def _sender(self, timeout_s: float) -> "Sender":
+        patience = replace(self._patience, timeout_s=timeout_s)
+        return Sender(self._session, self._base_url, self._key, patience)
+
+    def _in_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _open(self) -> None:
+        # Whoever comes first is served first, so a later batch waits for an earlier one.
+        self._free = asyncio.Semaphore(self._num_concurrent)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._num_concurrent),
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def _close(self) -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self._session.close()
+
+    async def _post(
+        self,
+        sender: "Sender",
+        path: str,
+        payloads: Sequence[Mapping[str, Any]],
+        on_reply: Callable[[int], None] | None,
+    ) -> list[Reply]:
+        num_done = itertools.count(1)
+
+        async def post(payload: Mapping[str, Any]) -> Reply:
+            async with self._free:
+                reply = await sender.patiently(path, payload)
+            if on_reply is not None:
+                on_reply(next(num_done))
+            return reply
+
+        tasks = [asyncio.create_task(post(payload)) for payload in payloads]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def connect(endpoint: Endpoint, *, patience: Patience = PATIENCE) -> Connection:
+    """Return the connection to a server, to be used as a context.
+
+    Raises:
+        UsageError: the API key cannot be sent.
+    """
+    return Connection(
+        endpoint.base_url,
+        key=read_key(endpoint.api_key_variable),
+        num_concurrent=endpoint.num_concurrent,
+        patience=patience,
+    )
+
+
+def read_key(variable: str | None) -> str | None:
+    """Return the API key in the environment variable; None where there is none.
+
+    Raises:
+        UsageError: it holds what no header can.
+    """
+    key = os.environ.get(variable, "") if variable else ""
+    if key and not _PRINTABLE.fullmatch(key):
+        message = (
+            f"the API key in {variable} holds a space, a line break or a letter that is not "
+            "ASCII. Set it again."
+        )
+        raise UsageError(message)
+    return key or None
+
+
+class Sender:
+    """One server, and how patient we are with it."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, key: str | None, patience: Patience
+    ) -> None:
+        self._session = session
+        self._base_url = base_url
+        self._key = key
+        self._patience = patience
+
+    async def patiently(self, path: str, payload: Mapping[str, Any]) -> Reply:
+        """Post until there is an answer, a refusal, or no patience left."""
+        wait_s = self._patience.first_wait_s
+        reply = await self.once("POST", path, payload)
+        for _ in range(self._patience.tries - 1):
+            if not _may_change(reply):
+                return reply
+            if reply.timed_out:
+                await self._check_alive(reply)
+            await asyncio.sleep(wait_s)
+            wait_s *= 2
+            reply = await self.once("POST", path, payload)
+        if _may_change(reply):
+            await self._check_alive(reply)
+        return reply
+
+    async def once(self, method: str, path: str, payload: Mapping[str, Any] | None) -> Reply:
+        """Send one request once."""
+        url = self._base_url + path
+        timeout = aiohttp.ClientTimeout(total=self._patience.timeout_s)
+        try:
+            async with self._session.request(
+                method, url, json=payload, allow_redirects=False, timeout=timeout
+            ) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            timed_out = isinstance(error, TimeoutError)
+            return Reply(None, self._without_key(words)[:_LONGEST_ERROR], timed_out=timed_out)
+        return self._read(response.status, body)
+
+    def _read(self, status: int, body: bytes) -> Reply:
+        text = self._without_key(body.decode(errors="replace"))
+        try:
+            values = json.loads(text)
+        except ValueError:
+            values = None
+        if status != _OK:
+            words = _words_of(values, text)
+            return Reply(None, f"HTTP {status}: {words}"[:_LONGEST_ERROR], status)
+        if not isinstance(values, dict):
+            return Reply(None, "the answer is no JSON object", status)
+        return Reply(values, None, status)
+
+    async def _check_alive(self, reply: Reply) -> None:
+        """End the run if the server is gone; a failed request alone does not say so."""
+        for wait_s in (0.0, self._patience.first_wait_s):
+            await asyncio.sleep(wait_s)
+            probe = await self._probe()
+            if probe.status is not None and probe.status < _SERVER_ERROR:
+                return
+        message = (
+            f"the server at {self._base_url} no longer answers ({reply.error}). Look at its "
+            "log, then type the command again: finished tasks are kept."
+        )
+        raise EngineError(message)
+
+    async def _probe(self) -> Reply:
+        try:
+            async with asyncio.timeout(self._patience.probe_s):
+                return await self.once("GET", "/health", None)
+        except TimeoutError:
+            return Reply(None, "no answer")
+
+    def _without_key(self, text: str) -> str:
+        if self._key is None:
+            return text
+        return text.replace(self._key, "***").replace(json.dumps(self._key)[1:-1], "***")
+
+
+def _may_change(reply: Reply) -> bool:
+    """Return whether the same request may fare better later."""
+    status = reply.status
+    return status is None or status == _TOO_MANY or status >= _SERVER_ERROR
+
+
+def _words_of(values: object, text: str) -> str:
+    """Return what a server says about a failure, in the two forms that servers use."""
+    found = values.get("error", values) if isinstance(values, dict) else None
+    words = found.get("message") if isinstance(found, dict) else found
+    return " ".join(str(words or text).split())

@@ -1,0 +1,195 @@
+"""A server that somebody else runs, looked at before a suite is sent to it.
+
+What it computes cannot be seen from outside, so its Deployment says so, and a verdict made of its
+scores covers nothing but the address. The API key comes from the environment variable
+HARNESS_API_KEY, goes to the server alone, and never over a connection that others can read.
+"""
+
+import ipaddress
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from harness.artifacts import Deployment, Endpoint, Suite, digest_of
+from harness.errors import PrerequisiteError, UsageError
+from harness.score.catalog import check_protocol
+from harness.score.client import Connection, Reply, read_key
+from harness.score.run import URL_ENGINE
+
+API_KEY_VARIABLE = "HARNESS_API_KEY"
+_log = logging.getLogger("harness.score")
+_UNKNOWN = "not recorded"
+_PARTS = ("linear", "experts", "attention", "kv_cache")
+_REFUSALS = (401, 403)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def endpoint_of(
+    url: str,
+    suite: Suite,
+    *,
+    model: str | None = None,
+    tokenizer: Path | None = None,
+    num_concurrent: int = 32,
+) -> Endpoint:
+    """Return the server at `url`, checked as far as it can be from outside.
+
+    Args:
+        url: such as `https://host/v1`; one that ends in /chat/completions has its chats rendered
+            by the server.
+        suite: that is to be scored.
+        model: name that the server knows; needed where it has several.
+        tokenizer: folder of the model's tokenizer; needed where the server does not share our
+            disk. Not used for chats that the server renders.
+        num_concurrent: requests that are sent at once.
+
+    Raises:
+        UsageError: the address, the model or the tokenizer is wrong, or the key would be readable.
+        SuiteError: the suite cannot be answered by a server that only has chats.
+        PrerequisiteError: the server cannot be reached, or refuses us.
+    """
+    base_url, protocol = _split(url)
+    check_protocol(suite, protocol)
+    key = read_key(API_KEY_VARIABLE)
+    if key is not None:
+        _refuse_readable(base_url)
+    with Connection(base_url, key=key) as server:
+        listed = _list_models(base_url, server, has_key=key is not None)
+        version = (server.get("/version").body or {}).get("version")
+    entry = _choose(base_url, model, listed)
+    name = str(entry["id"])
+    max_model_len = _max_model_len(base_url, entry, suite)
+    folder = "" if protocol == "chat" else str(_find_tokenizer(base_url, entry, tokenizer))
+    return Endpoint(
+        base_url=base_url,
+        model=name,
+        tokenizer=folder,
+        max_model_len=max_model_len,
+        num_concurrent=num_concurrent,
+        api_key_variable=API_KEY_VARIABLE if key is not None else None,
+        protocol=protocol,
+        deployment=Deployment(
+            engine=URL_ENGINE,
+            version=str(version or _UNKNOWN),
+            model=name,
+            checkpoint_digest=digest_of(URL_ENGINE, base_url, name),
+            device=_UNKNOWN,
+            dtype=_UNKNOWN,
+            arguments=(base_url,),
+            kernels=dict.fromkeys(_PARTS, _UNKNOWN),
+            exercised=(),
+            declared=(),
+            log=None,
+        ),
+    )
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return the address without what follows /v1, and the protocol that it asks for."""
+    parts = _parse(url)
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        message = (
+            "the address holds a user, a password, a query or a fragment, which would be "
+            f"recorded. Type it without, and set the key as {API_KEY_VARIABLE}."
+        )
+        raise UsageError(message)
+    path = parts.path.rstrip("/")
+    protocol = "chat" if path.endswith("/chat/completions") else "completions"
+    for ending in ("/completions", "/chat", "/v1"):
+        path = path.removesuffix(ending)
+    return f"{parts.scheme}://{parts.netloc}{path}", protocol
+
+
+def _parse(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:  # a bad port or a bad IPv6 address
+        pass
+    message = "this is no address of a server. Type one such as http://127.0.0.1:8000."
+    raise UsageError(message)
+
+
+def _refuse_readable(base_url: str) -> None:
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or _is_this_machine(parts.hostname or ""):
+        return
+    message = (
+        f"the API key in {API_KEY_VARIABLE} would be sent readable to '{parts.hostname}'. "
+        "Use https, or a tunnel to this machine, or unset the variable."
+    )
+    raise UsageError(message)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _list_models(base_url: str, server: Connection, *, has_key: bool) -> list[Mapping[str, Any]]:
+    reply = server.get("/v1/models")
+    if reply.status in _REFUSALS:
+        what = f"refuses the API key in {API_KEY_VARIABLE}" if has_key else "wants an API key"
+        message = f"the server at {base_url} {what}. Set {API_KEY_VARIABLE} to a valid one."
+        raise PrerequisiteError(message)
+    listed = _entries(reply)
+    if not listed:
+        message = (
+            f"no server that lists its models answers at {base_url} "
+            f"({reply.error or 'the list is empty'}). Check the address, and that it is up."
+        )
+        raise PrerequisiteError(message)
+    return listed
+
+
+def _entries(reply: Reply) -> list[Mapping[str, Any]]:
+    data = (reply.body or {}).get("data")
+    found = data if isinstance(data, list) else []
+    return [entry for entry in found if isinstance(entry, dict) and "id" in entry]
+
+
+def _choose(
+    base_url: str, model: str | None, entries: list[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    wanted = [entry for entry in entries if model in {None, entry["id"]}]
+    if len(wanted) == 1:
+        return wanted[0]
+    names = ", ".join(f"'{entry['id']}'" for entry in entries[:10])
+    what = "has several models" if model is None else f"has no model '{model}'"
+    message = f"the server at {base_url} {what}. Name one with --model: {names}."
+    raise UsageError(message)
+
+
+def _max_model_len(base_url: str, entry: Mapping[str, Any], suite: Suite) -> int:
+    found = entry.get("max_model_len")
+    if not isinstance(found, int):
+        _log.info("score: the server does not say how long a prompt may be; the suite's is taken")
+        return suite.max_model_len
+    if found < suite.max_model_len:
+        message = (
+            f"the server at {base_url} takes {found} tokens, the suite '{suite.name}' needs "
+            f"{suite.max_model_len}. Start it with --max-model-len {suite.max_model_len}."
+        )
+        raise UsageError(message)
+    return found
+
+
+def _find_tokenizer(base_url: str, entry: Mapping[str, Any], tokenizer: Path | None) -> Path:
+    root = entry.get("root")
+    folder = tokenizer if tokenizer is not None else Path(str(root or ""))
+    if folder.is_absolute() or tokenizer is not None:
+        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            return folder.resolve()
+        if tokenizer is not None:
+            message = f"'{tokenizer}' holds no tokenizer. Name the model's folder with --tokenizer."
+            raise UsageError(message)
+    message = (
+        f"the tokenizer of the model at {base_url} is not on this machine. "
+        "Name the model's folder with --tokenizer."
+    )
+    raise UsageError(message)

@@ -1,0 +1,258 @@
+"""A server behind lm-eval, registered as `harness-completions` and `harness-chat`.
+
+They are lm-eval's own `local-completions` and `local-chat-completions`, whose payloads they send,
+with three differences. A request that fails for good is noted as failed, where lm-eval's clients
+end the run. Why an answer ended is read. And a prompt is sent as the very tokens that the model in
+this process would get, chats rendered here, so that both engines answer the same question.
+
+lm-eval prepares a task, asks, and makes scores of the answers, one after the other, while a server
+could already answer the next task. So requests can be sent before lm-eval asks for them, and there
+is a moment, while replies are waited for, to prepare the next task.
+
+A server hides what is not finite: vLLM clamps minus infinity, and generates on from NaN as if
+nothing were wrong. So log probabilities are asked for with every answer, and checked.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Self
+
+from lm_eval.api.registry import register_model
+from lm_eval.models.api_models import TemplateAPI
+from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
+
+from harness.artifacts import Endpoint, Suite
+from harness.errors import PrerequisiteError
+from harness.score.asking import Asked, Limits, Prompts, SamePrompts, item_of, limits_of
+from harness.score.client import PATIENCE, Connection, Reply, connect
+from harness.score.recording import Finish, Recorder, log_progress
+from harness.score.replies import Answer, read_answer, read_chat, read_chosen
+
+_COMPLETIONS = "/v1/completions"
+_CHATS = "/v1/chat/completions"
+_SECONDS_A_TOKEN = 0.25
+"""What a request is given for each token that it may generate, on top of the usual time."""
+_PLAIN = {"temperature": 0.0, "repetition_penalty": 1.0}
+"""Greedy and nothing else; a server's defaults come from the model's generation_config.json."""
+
+
+class _Pair(NamedTuple):
+    """One request for a log-likelihood, in tokens."""
+
+    item: tuple[str, int]
+    tokens: list[int]
+    num_context: int
+    """Tokens of the beginning, which is given."""
+    cut: bool
+
+
+class _Sent(NamedTuple):
+    """Requests that are under way."""
+
+    requests: Sequence[Any]
+    """lm-eval's."""
+    asked: Sequence[Any]
+    """The same in our words: Asked or _Pair."""
+    replies: Future[list[Reply]]
+
+
+class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
+    """What both models have: requests that are sent before lm-eval asks for them."""
+
+    recorder: Recorder
+    """Of the task that is being asked."""
+
+    def __init__(self, endpoint: Endpoint, suite: Suite, **settings: object) -> None:
+        super().__init__(
+            model=endpoint.model,
+            num_concurrent=endpoint.num_concurrent,
+            max_length=endpoint.max_model_len,
+            seed=suite.seed,
+            **settings,
+        )
+        self.recorder = Recorder()
+        self.meanwhile: Callable[[], None] | None = None
+        """Called once, while replies are waited for."""
+        self._connection: Connection = connect(endpoint, patience=PATIENCE)
+        self._suite = suite
+        self._under_way: dict[str, _Sent] = {}
+
+    def __enter__(self) -> Self:
+        self._connection.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.__exit__(*error)
+
+    def send_ahead(self, requests: Sequence[Any]) -> None:
+        """Send the requests of one task, which lm-eval will ask for in this order."""
+        kinds = dict.fromkeys(request.request_type for request in requests)
+        for kind in kinds:
+            of_kind = [request for request in requests if request.request_type == kind]
+            self._under_way[kind] = self._send(kind, of_kind)
+
+    def _take(self, kind: str, requests: Sequence[Any]) -> tuple[Sequence[Any], list[Reply]]:
+        """Return what was asked and the replies, sent now where they were not before."""
+        sent = self._under_way.pop(kind, None)
+        if sent is None or list(map(id, sent.requests)) != list(map(id, requests)):
+            sent = self._send(kind, requests)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return sent.asked, sent.replies.result()
+
+    def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
+        raise NotImplementedError
+
+    def _send_asked(
+        self, path: str, asked: Sequence[Asked], payloads: Sequence[Mapping[str, Any]]
+    ) -> Future[list[Reply]]:
+        longest = max(one.limits.max_new_tokens for one in asked)
+        return self._connection.send(
+            path, payloads, extra_s=_SECONDS_A_TOKEN * longest, on_reply=_say(asked)
+        )
+
+    def _note_answers(
+        self, kind: str, requests: Sequence[Any], read: Callable[[Reply, Asked], Answer]
+    ) -> list[str]:
+        asked, replies = self._take(kind, requests)
+        answers = [read(reply, one) for reply, one in zip(replies, asked, strict=True)]
+        for one, answer in zip(asked, answers, strict=True):
+            self.recorder.note(one.item, answer.finish, prompt_cut=one.cut, error=answer.error)
+        return [answer.text for answer in answers]
+
+
+@register_model("harness-completions")
+class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval has no types
+    """Answers lm-eval's requests with a server, token by token the same prompts."""
+
+    def __init__(self, endpoint: Endpoint, suite: Suite) -> None:
+        try:
+            super().__init__(
+                endpoint,
+                suite,
+                base_url=f"{endpoint.base_url}{_COMPLETIONS}",
+                tokenizer_backend="huggingface",
+                tokenizer=endpoint.tokenizer,
+            )
+        except (OSError, ValueError) as error:
+            message = (
+                f"'{endpoint.tokenizer}' holds no tokenizer that transformers reads: "
+                f"{str(error).splitlines()[0]:.200}. Name another folder with --tokenizer."
+            )
+            raise PrerequisiteError(message) from error
+        # A prompt whose log-likelihood is asked needs room for the one token that must follow.
+        self._longest_read = min(suite.max_model_len + 1, endpoint.max_model_len - 1)
+        length = min(suite.max_model_len, endpoint.max_model_len)
+        self.prompts = Prompts(self.tokenizer, suite, max_length=length)
+
+    def generate_until(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
+    ) -> list[str]:
+        """Answer `requests`."""
+        return self._note_answers("generate_until", requests, read_answer)
+
+    def loglikelihood(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
+    ) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of each continuation, and whether it is the greedy one."""
+        results: list[tuple[float, bool]] = []
+        for pair, reply in zip(*self._take("loglikelihood", requests), strict=True):
+            chosen = read_chosen(reply, pair.tokens, pair.num_context)
+            finish = Finish.ERROR if chosen.error else Finish.SCORED
+            self.recorder.note(pair.item, finish, prompt_cut=pair.cut, error=chosen.error)
+            results.append((chosen.log_likelihood, chosen.is_greedy))
+        return results
+
+    def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
+        if kind == "loglikelihood":
+            return self._send_pairs(requests)
+        asked = [self.prompts.asked(i, request) for i, request in enumerate(requests)]
+        payloads = [
+            self._create_payload(
+                [one.tokens],
+                generate=True,
+                gen_kwargs=_arguments(one.limits)
+                | {"logprobs": 1, "skip_special_tokens": one.limits.think_end is None},
+                seed=self._seed,
+            )
+            for one in asked
+        ]
+        return _Sent(requests, asked, self._send_asked(_COMPLETIONS, asked, payloads))
+
+    def _send_pairs(self, requests: Sequence[Any]) -> _Sent:
+        # lm-eval splits the pairs into tokens and hands them to _loglikelihood_tokens.
+        in_tokens = super().loglikelihood(requests, disable_tqdm=True)
+        pairs: list[_Pair] = []
+        for request, (_, context, continuation) in zip(requests, in_tokens, strict=True):
+            tokens = (context + continuation)[-self._longest_read :]
+            num_context = max(len(tokens) - len(continuation), 1)
+            cut = len(tokens) < len(context) + len(continuation)
+            pairs.append(_Pair(item_of(request), tokens, num_context, cut))
+        payloads = [
+            self._create_payload([pair.tokens], generate=False, seed=self._seed) for pair in pairs
+        ]
+        replies = self._connection.send(_COMPLETIONS, payloads, on_reply=_say(pairs))
+        return _Sent(requests, pairs, replies)
+
+    def _loglikelihood_tokens(self, requests: list[Any], **_: object) -> list[Any]:
+        return requests
+
+
+@register_model("harness-chat")
+class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval has no types
+    """Answers lm-eval's requests with a server that renders chats itself."""
+
+    def __init__(self, endpoint: Endpoint, suite: Suite) -> None:
+        super().__init__(endpoint, suite, base_url=f"{endpoint.base_url}{_CHATS}")
+
+    def apply_chat_template(
+        self,
+        chat_history: list[dict[str, str]],
+        add_generation_prompt: bool = True,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
+    ) -> str:
+        """Return a chat as JSON: the server renders it."""
+        return json.dumps(chat_history, ensure_ascii=False)
+
+    def generate_until(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
+    ) -> list[str]:
+        """Answer `requests`."""
+        return self._note_answers("generate_until", requests, read_chat)
+
+    def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
+        del kind
+        asked = [
+            Asked(i, item_of(r), [], limits_of(r.args[1], self._suite, None), cut=False)
+            for i, r in enumerate(requests)
+        ]
+        template = {"chat_template_kwargs": {"enable_thinking": self._suite.thinking}}
+        payloads = [
+            self._create_payload(
+                json.loads(request.args[0]),
+                generate=True,
+                gen_kwargs=_arguments(one.limits) | template,
+                seed=self._seed,
+            )
+            for request, one in zip(requests, asked, strict=True)
+        ]
+        return _Sent(requests, asked, self._send_asked(_CHATS, asked, payloads))
+
+
+def _arguments(limits: Limits) -> dict[str, Any]:
+    """Return what lm-eval's clients make a payload of."""
+    stops = list(limits.engine_stops)
+    return {"until": stops, "max_gen_toks": limits.max_new_tokens, **_PLAIN}
+
+
+def _say(asked: Sequence[Asked] | Sequence[_Pair]) -> Callable[[int], None]:
+    """Return what logs how many of a task's requests are answered."""
+    task = asked[0].item[0]
+    return lambda num_done: log_progress(task, num_done, len(asked))

@@ -1,0 +1,160 @@
+"""A task made ready to be asked: loaded, seeded, its prompts built.
+
+lm-eval would do this inside `evaluate`, in one go with asking and with making scores. It is taken
+out, so that the next task is made ready, and sent to a server, while the server answers this one.
+
+Everything that a task may draw from is seeded before it is loaded, for some (gpqa) shuffle their
+options there: both arms must see the same.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import lm_eval.api.task
+import lm_eval.utils
+import numpy as np
+import torch
+
+from harness.artifacts import Suite, TaskSpec
+from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError
+from harness.score.catalog import Catalog, quiet_lm_eval
+from harness.score.local_data import in_memory
+
+Tasks = Mapping[str, Any]
+"""lm-eval's task objects by name: one, or the members of a group."""
+_HOST_OUT_OF_MEMORY = "DefaultCPUAllocator"
+"""torch raises a plain RuntimeError with this name when the host has no memory left."""
+
+
+def prepare(catalog: Catalog, suite: Suite, spec: TaskSpec, lm: Any) -> Tasks:  # noqa: ANN401 -- lm-eval has no types
+    """Return the tasks that `spec` stands for, their requests built.
+
+    Raises:
+        SuiteError: the data cannot be had.
+        ScoringError: the prompts cannot be built.
+    """
+    _set_seeds(suite.seed)
+    tasks = _load_tasks(catalog, spec)
+    with scoring(spec.name):
+        for task in tasks.values():
+            task.set_fewshot_seed(seed=suite.seed)
+            task.build_all_requests(
+                limit=items_of_each(spec, tasks),
+                apply_chat_template=suite.apply_chat_template,
+                fewshot_as_multiturn=suite.apply_chat_template,
+                chat_template=lm.apply_chat_template if suite.apply_chat_template else None,
+            )
+            task.build_all_requests = _keep_requests
+    return tasks
+
+
+def items_of_each(spec: TaskSpec, tasks: Tasks) -> int:
+    """Return how many items each member of a group gives."""
+    return spec.items // len(tasks)
+
+
+@contextmanager
+def scoring(task: str) -> Iterator[None]:
+    """Run lm-eval: quiet, compiling templates once, its failures in one line.
+
+    Raises:
+        EngineError: the model failed, or had no memory left.
+        ScoringError: lm-eval failed.
+    """
+    with quiet_lm_eval(), _no_progress_bars(), _templates_kept(), _failures_named(task):
+        yield
+
+
+def _keep_requests(**_: object) -> None:
+    """Stand in for the building of requests: they are built."""
+
+
+def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
+    """Return lm-eval's task objects by name, with the suite's number of worked examples."""
+    members = [_member(catalog, leaf) for leaf in catalog.leaves(spec.name)]
+    in_memory_group = {"group": f"{spec.name}, in memory", "task": members}
+    wanted = in_memory_group if any("custom_dataset" in m for m in members) else spec.name
+    try:
+        with quiet_lm_eval():
+            tasks: Tasks = catalog.manager(spec.name).load([wanted])["tasks"]
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        message = (
+            f"the data of task '{spec.name}' cannot be loaded: {_first_line(error)}. Check the "
+            "network and the task's own requirements, or take the task out of the suite."
+        )
+        raise SuiteError(message) from error
+    for task in tasks.values():
+        task.set_config(key="num_fewshot", value=spec.num_fewshot)
+    return tasks
+
+
+def _member(catalog: Catalog, leaf: str) -> dict[str, Any]:
+    """Return `leaf` as lm-eval takes the member of a group, its data replaced if it is ours."""
+    if not catalog.is_local(leaf):
+        return {"task": leaf}
+    entry = catalog.entry(leaf)
+    data = in_memory(Path(entry.yaml_path).parent, entry.cfg["dataset_kwargs"])
+    return {"task": leaf, "custom_dataset": data}
+
+
+def _set_seeds(seed: int) -> None:
+    """Set what lm-eval and the tasks' own code may draw from; greedy answers draw nothing."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 -- the generator that task code uses
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Silence the bar that lm-eval draws while it builds prompts; it has no switch."""
+    drawn = lm_eval.api.task.tqdm
+    lm_eval.api.task.tqdm = partial(drawn, disable=True)
+    try:
+        yield
+    finally:
+        lm_eval.api.task.tqdm = drawn
+
+
+@contextmanager
+def _templates_kept() -> Iterator[None]:
+    """Compile each of a task's templates once; lm-eval compiles them anew for every item."""
+    environment = lm_eval.utils.env
+    compiled = environment.from_string
+    environment.from_string = lru_cache(maxsize=256)(compiled)
+    try:
+        yield
+    finally:
+        environment.from_string = compiled
+
+
+@contextmanager
+def _failures_named(task: str) -> Iterator[None]:
+    """Turn what lm-eval and torch raise while scoring into one line with the task's name."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise EngineError(_no_memory(task), reason=ReasonCode.OUT_OF_MEMORY) from error
+    except RuntimeError as error:
+        if _HOST_OUT_OF_MEMORY in str(error):
+            raise EngineError(_no_memory(task), reason=ReasonCode.OUT_OF_MEMORY) from error
+        message = f"the model failed while answering task '{task}': {_first_line(error)}"
+        raise EngineError(message) from error
+    except (AssertionError, LookupError, ValueError, jinja2.TemplateError) as error:
+        message = f"lm-eval failed on task '{task}': {_first_line(error)}"
+        raise ScoringError(message) from error
+
+
+def _no_memory(task: str) -> str:
+    return (
+        f"no memory was left while answering task '{task}'. "
+        "Lower the suite's batch_size, or use a larger device."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,70 @@
+"""Which run a container belongs to, written on its labels, and whether that run still lives.
+
+The guardian removes a run's container when the run dies. Should both be killed, the next run on
+this machine finds the container by its labels and removes it. It must never remove one of a run
+that lives: a process number means something only on one host, since one boot, in one namespace
+of processes, and as long as no other process has taken the number.
+"""
+
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_LABEL = "harness.run"
+_PREFIX = "harness.owner."
+_STARTED_FIELD = 19
+"""Of /proc/PID/stat after the name: clock ticks from boot to the process's start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """A process that runs harness."""
+
+    host: str
+    boot: str
+    namespace: str
+    pid: str
+    started: str
+
+    def labels(self) -> dict[str, str]:
+        """Return them as a container carries them, with a name for this one server."""
+        own = {f"{_PREFIX}{field}": getattr(self, field) for field in self.__slots__}
+        return {RUN_LABEL: uuid.uuid4().hex, **own}
+
+
+def this_process() -> Owner:
+    """Return the owner of what this process starts."""
+    pid = os.getpid()
+    return Owner(
+        host=platform.node(),
+        boot=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        namespace=str(Path("/proc/self/ns/pid").readlink()),
+        pid=str(pid),
+        started=_started(pid) or "",
+    )
+
+
+def is_stale(labels: Mapping[str, str], here: Owner) -> bool:
+    """Return whether the owner named by `labels` is surely dead, as seen from `here`."""
+    owner = {field: labels.get(f"{_PREFIX}{field}", "") for field in here.__slots__}
+    if not all(owner.values()) or owner["host"] != here.host:
+        return False
+    if owner["boot"] != here.boot:
+        return True
+    if owner["namespace"] != here.namespace or not owner["pid"].isdecimal():
+        return False
+    return _started(int(owner["pid"])) != owner["started"]
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started; None where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in parentheses may itself hold spaces and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[_STARTED_FIELD]

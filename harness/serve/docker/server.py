@@ -1,0 +1,199 @@
+"""The `docker` engine: a folder served by vLLM in a container, and what it really computes.
+
+Arguments, readiness, causes of death and what is observed are those of the `vllm` engine
+(harness/serve/vllm): only where the server runs is different.
+"""
+
+import dataclasses
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from harness.artifacts import Endpoint, EngineSpec, Severity
+from harness.errors import EngineError, PrerequisiteError, UsageError
+from harness.models import open_source
+from harness.serve.docker.container import (
+    Site,
+    User,
+    container_user,
+    requested_gpus,
+    server_container,
+)
+from harness.serve.docker.daemon import choose_network, connected, explained, remove_stale
+from harness.serve.docker.image import find_image, named_image
+from harness.serve.docker.owner import this_process
+from harness.serve.docker.running import RunningContainer, started
+from harness.serve.vllm.arguments import (
+    REPORT_PREFIX,
+    SERVED_NAME,
+    Setting,
+    recorded_arguments,
+    server_flags,
+    user_flags,
+)
+from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
+from harness.serve.vllm.observe import Observed, clear_reports, observe
+from harness.serve.vllm.readiness import Patience, wait_until_ready
+from harness.serve.vllm.server import LOG_FILE, Place, endpoint_of, setting_of
+
+_log = logging.getLogger("harness.serve")
+_WRITABLE = "container"
+"""Folder inside the records that the container may write to; gone when it has been read."""
+
+
+@contextmanager
+def serve_docker(
+    engine: EngineSpec,
+    directory: Path,
+    *,
+    records: Path | None = None,
+    gpus: tuple[int, ...] | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Endpoint]:
+    """Serve the checkpoint in `directory` from a container until the context ends.
+
+    Args:
+        engine: what to serve it with; its image must be on the daemon.
+        directory: folder of the checkpoint; the daemon must see it at the same place.
+        records: where the log and the load reports are kept; None keeps none.
+        gpus: the GPUs that a CUDA image may use; None leaves it to CUDA_VISIBLE_DEVICES, else all.
+        patience: how long to wait for it.
+
+    Raises:
+        PrerequisiteError: no daemon, no such image, or its vLLM cannot load the checkpoint.
+        EngineError: the server failed; the message holds the end of its log.
+    """
+    image_name = named_image(engine)
+    with ExitStack() as stack:
+        client = stack.enter_context(connected())
+        image = find_image(client, image_name)
+        setting = setting_of(engine, open_source(str(directory.resolve())), image.environment)
+        if records is None:
+            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-docker-")))
+        records = records.resolve()
+        with explained("be asked for its containers and networks"):
+            remove_stale(client)
+            network = choose_network(client)
+        user = container_user()
+        site = Site(
+            image=image.id,
+            network=network,
+            user=user,
+            records=stack.enter_context(_writable(records, user)),
+            labels=this_process().labels(),
+            gpus=requested_gpus(image.environment.platform, gpus),
+        )
+        flags = server_flags(setting)
+        container = server_container(setting, flags, site)
+        version = f"vLLM {image.environment.version} ({image.environment.platform})"
+        _log.info("serve: %s in image %s", version, image.name)
+        log_path = records / LOG_FILE
+        server = stack.enter_context(started(client, container, log_path=log_path))
+        answering = _wait(server, setting, site, patience or Patience())
+        place = Place(
+            base_url=server.base_url,
+            version=f"{image.environment.version} (torch {image.environment.torch}, {image.name})",
+            device=answering.observed.device or image.environment.device,
+            log=log_path,
+            max_model_len=answering.length,
+            arguments=recorded_arguments(flags, {**image.variables, **container.environment}),
+        )
+        yield endpoint_of(setting, answering.observed, place)
+
+
+def check_docker(engine: EngineSpec) -> EngineSpec:
+    """Return `engine` with the id of its image and the version of the vLLM in it.
+
+    Raises:
+        PrerequisiteError: no daemon, no such image, or a vLLM that harness does not know.
+        UsageError: no image is named, or an `--engine-arg` is not for the user to decide.
+    """
+    user_flags(engine.arguments)
+    image_name = named_image(engine)
+    with connected() as client:
+        image = find_image(client, image_name)
+    environment, needed = image.environment, engine.tensor_parallel_size
+    if environment.platform == "cpu" and needed > 1:
+        message = (
+            f"--tensor-parallel-size {needed}: the CPU build runs on one device. Leave it out."
+        )
+        raise UsageError(message)
+    if environment.platform == "cuda" and len(environment.gpus) < needed:
+        message = (
+            f"image '{engine.image}' is built for CUDA and needs {needed} GPU(s), docker gives it "
+            f"{len(environment.gpus)}. Use fewer, or an image of vLLM's CPU build."
+        )
+        raise PrerequisiteError(message)
+    return dataclasses.replace(engine, image=image.id, version=environment.version)
+
+
+def check_docker_serves(engine: EngineSpec, demands: Demands) -> None:
+    """Refuse a checkpoint that the vLLM in the engine's image cannot load, before it is made.
+
+    Raises:
+        PrerequisiteError: with the reason `unsupported-format`.
+    """
+    with connected() as client:
+        environment = find_image(client, named_image(engine)).environment
+    refuse_unsupported(capability_of(environment.version, environment.platform), demands)
+
+
+class _Answering(NamedTuple):
+    """A server that is ready."""
+
+    length: int
+    """Tokens of prompt and answer together that it takes."""
+    observed: Observed
+
+
+def _wait(server: RunningContainer, setting: Setting, site: Site, patience: Patience) -> _Answering:
+    """Wait for the server; a death is explained by what was loaded, where that is known."""
+    try:
+        length = wait_until_ready(server, model=SERVED_NAME, patience=patience)
+    except EngineError as error:
+        for finding in _observe(setting, site, server.log_path).findings:
+            if finding.severity is Severity.ERROR and _reports(site.records):
+                message = f"{finding.id}: {finding.message}. Then {error}"
+                raise EngineError(message, reason=finding.reason) from error
+        raise
+    observed = _observe(setting, site, server.log_path)
+    for part, kernel in observed.kernels.items():
+        _log.info("serve: %s: %s", part, kernel)
+    for finding in observed.findings:
+        _log.info("serve: %s: %s: %s", finding.severity, finding.id, finding.message)
+    return _Answering(length, observed)
+
+
+def _observe(setting: Setting, site: Site, log_path: Path) -> Observed:
+    log = log_path.read_text(encoding="utf-8", errors="replace")
+    return observe(setting.demands, records=site.records, log=log)
+
+
+def _reports(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{REPORT_PREFIX}.rank*.json"))
+
+
+@contextmanager
+def _writable(records: Path, user: User) -> Iterator[Path]:
+    """Yield the one folder that the container may write to; its load reports move to `records`.
+
+    The records themselves stay out of its reach: a run's evidence is harness's to write.
+    """
+    records.mkdir(parents=True, exist_ok=True)
+    clear_reports(records)
+    folder = records / _WRITABLE
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    if user.uid != os.getuid():
+        os.chown(folder, user.uid, user.gid)
+    try:
+        yield folder
+    finally:
+        for report in _reports(folder):
+            shutil.copyfile(report, records / report.name, follow_symlinks=False)
+        shutil.rmtree(folder)

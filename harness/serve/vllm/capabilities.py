@@ -1,0 +1,213 @@
+"""What each known vLLM loads and computes, as data: the one place to touch for a new version.
+
+Versions that are not here are refused by name. The plugin wraps private functions of the versions
+that it names, kernels change names, and a flag that gave W4A4 arithmetic in one release may be
+refused in the next: believing an unknown version would be guessing.
+
+Emulation is asked for where the run wants the declared arithmetic and the platform's own kernels
+hide a part of it (Marlin computes with rounded weights and unrounded inputs). vLLM refuses
+`--moe-backend emulation` where the experts are not NVFP4, so it is given only where they are; FP8
+is computed as declared by the ordinary kernels; an unquantized model gets no flag at all.
+
+Source: vLLM 0.25.0 and 0.32.0, model_executor/kernels/linear/__init__.py,
+model_executor/layers/fused_moe/oracle/{nvfp4,fp8}.py; measured on a H200 and on CPU.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.errors import PrerequisiteError, ReasonCode, RecipeError
+from harness.formats import Scheme, get_declared_scheme
+from harness.formats.compressed import METHOD
+from harness.serve.vllm.environment import SETUP
+
+MODELOPT = "modelopt"
+COMPRESSED = METHOD
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demands:
+    """What serving a checkpoint asks of an engine."""
+
+    scheme: str
+    """Such as `NVFP4`, as harness.formats names it; empty for an unquantized model."""
+    kv_fp8: bool
+    experts: bool
+    """Whether routed experts are quantized."""
+    linears: bool
+    """Whether other layers are."""
+    layout: str = MODELOPT
+    """Whose spelling the files have: `modelopt` or `compressed-tensors`."""
+    kv_calibrated: bool = False
+    """Whether scales of keys and values are in the files."""
+
+    @property
+    def parts(self) -> Scheme | None:
+        """Return the scheme's formats; None for an unquantized model, or one no engine loads."""
+        try:
+            return get_declared_scheme(self.scheme) if self.scheme else None
+        except RecipeError:
+            return None
+
+    def declared(self) -> tuple[str, ...]:
+        """Return the parts as Deployment lists them."""
+        found = []
+        if self.parts is not None:
+            found.append(f"weights:{self.parts.weight_format}")
+            if self.parts.input_format:
+                found.append(f"inputs:{self.parts.input_format}")
+        return (*found, "kv:fp8") if self.kv_fp8 else tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schemes:
+    """Names of schemes that load, of one layout; the unquantized one always does."""
+
+    everywhere: frozenset[str]
+    dense_only: frozenset[str] = frozenset()
+    """Not for routed experts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capability:
+    """What one version of vLLM does on one platform."""
+
+    version: str
+    platform: str
+    schemes: Mapping[str, Schemes]
+    """By layout."""
+    kv_fp8: bool
+    num_concurrent: int
+    """Requests that keep it busy."""
+    always_emulated: bool
+    """Whether NVFP4 has no kernel but the emulation."""
+    arguments: tuple[str, ...]
+    """What every server of this platform is started with."""
+
+    def emulation(self, demands: Demands, *, declared: bool) -> tuple[str, ...]:
+        """Return the flags that make the kernels compute what `demands` declare."""
+        parts = demands.parts
+        if parts is None or parts.weight_format != "nvfp4":
+            return ()
+        if not self.always_emulated and not (declared and parts.input_format):
+            return ()
+        flags: list[str] = []
+        if demands.experts:
+            flags += ["--moe-backend", "emulation"]
+        # On CPU the plugin leaves one linear kernel to choose from; no flag is needed.
+        if demands.linears and not self.always_emulated:
+            flags += ["--linear-backend", "emulation"]
+        return tuple(flags)
+
+
+_OURS = frozenset({"NVFP4", "W4A16_NVFP4", "FP8"})
+CAPABILITIES: tuple[Capability, ...] = (
+    Capability(
+        version="0.25.0",
+        platform="cuda",
+        schemes={
+            MODELOPT: Schemes(
+                everywhere=_OURS, dense_only=frozenset({"FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO"})
+            ),
+            COMPRESSED: Schemes(
+                everywhere=_OURS
+                | {
+                    "FP8_PER_BLOCK",
+                    "FP8_PER_CHANNEL_PER_TENSOR",
+                    "FP8_PER_CHANNEL_PER_TOKEN",
+                    "FP8_PER_TENSOR_DYNAMIC",
+                },
+                dense_only=frozenset({"W8A16_FP8", "W8A16_FP8_PER_CHANNEL"}),
+            ),
+        },
+        kv_fp8=True,
+        num_concurrent=64,
+        always_emulated=False,
+        arguments=(),
+    ),
+    Capability(
+        version="0.32.0",
+        platform="cpu",
+        schemes={
+            MODELOPT: Schemes(everywhere=_OURS),
+            COMPRESSED: Schemes(
+                everywhere=frozenset({"NVFP4", "W4A16_NVFP4"}),
+                dense_only=frozenset(
+                    {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"}
+                ),
+            ),
+        },
+        kv_fp8=True,
+        num_concurrent=8,
+        always_emulated=True,
+        arguments=("--enforce-eager",),
+    ),
+)
+
+
+def capability_of(version: str, platform: str) -> Capability:
+    """Return what this version does on this platform.
+
+    Raises:
+        PrerequisiteError: it is not a known one.
+    """
+    for capability in CAPABILITIES:
+        if (capability.version, capability.platform) == (version, platform):
+            return capability
+    known = ", ".join(f"{c.version} ({c.platform})" for c in CAPABILITIES)
+    message = (
+        f"vLLM {version} ({platform}) is not a version that harness knows. Known: {known}. "
+        f"Install one of them with {SETUP}, or name its environment with --vllm PATH."
+    )
+    raise PrerequisiteError(message)
+
+
+def refuse_unsupported(capability: Capability, demands: Demands) -> None:
+    """Refuse what this vLLM cannot load, before anything is calibrated.
+
+    Raises:
+        PrerequisiteError: with the scheme and the reason `unsupported-format`.
+    """
+    where = f"vLLM {capability.version} ({capability.platform})"
+    loads = capability.schemes.get(demands.layout, Schemes(everywhere=frozenset()))
+    problem = None
+    if demands.scheme and demands.scheme not in loads.everywhere | loads.dense_only:
+        known = ", ".join(sorted(loads.everywhere | loads.dense_only)) or "none"
+        problem = (
+            f"{where} is not known to load scheme '{demands.scheme}' of {demands.layout}. "
+            f"Of that layout it loads: {known}."
+        )
+    elif demands.scheme in loads.dense_only and demands.experts:
+        problem = (
+            f"{where} loads scheme '{demands.scheme}' of {demands.layout} for dense layers, not "
+            "for routed experts. Quantize them otherwise, or not."
+        )
+    elif demands.kv_fp8 and not capability.kv_fp8:
+        problem = f"{where} has no FP8 keys and values. Choose --kv-cache-qformat none."
+    if problem is not None:
+        raise PrerequisiteError(problem, reason=ReasonCode.UNSUPPORTED_FORMAT)
+
+
+_IGNORED = re.compile(r"unquantized|^cpu_?unfused|^none$", re.IGNORECASE)
+"""Kernels of layers that are not quantized: they compute no declared part."""
+_WEIGHTS_ONLY = re.compile(r"marlin|humming|a16|fbgemm_wo", re.IGNORECASE)
+_WEIGHTS_AND_INPUTS = re.compile(
+    r"emulation|cutlass|flashinfer|trtllm|cutedsl|b12x|fbgemm|triton|torch|deepgemm|cpu",
+    re.IGNORECASE,
+)
+
+
+def computes(kernels: Iterable[str]) -> frozenset[str]:
+    """Return what quantized kernels compute: `weights`, `inputs`.
+
+    Inputs count only if every kernel rounds them. A kernel of an unknown name is believed to do
+    no more than it must to answer at all: weights.
+    """
+    quantized = [name for name in kernels if not _IGNORED.search(name)]
+    if not quantized:
+        return frozenset()
+    rounds_inputs = all(
+        _WEIGHTS_AND_INPUTS.search(name) and not _WEIGHTS_ONLY.search(name) for name in quantized
+    )
+    return frozenset({"weights", "inputs"} if rounds_inputs else {"weights"})

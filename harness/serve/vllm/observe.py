@@ -1,0 +1,206 @@
+"""What a server really runs: from the plugin's load reports and from the log.
+
+The plugin writes one report for each worker: what it took from the files, what stayed unfilled,
+and the kernels that vLLM chose. A server without one ran without the plugin, and then nothing
+is known of what it loaded: that is an error too, not a gap to be overlooked.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts import Finding, Loaded, Severity
+from harness.errors import ReasonCode
+from harness.serve.vllm.arguments import REPORT_PREFIX
+from harness.serve.vllm.capabilities import Demands, computes
+from harness.serve.vllm.log_patterns import find_patterns
+
+_DTYPE = re.compile(r"\bdtype=torch\.(\w+)")
+_FROM_LOG = (
+    ("linear", re.compile(r"Using (\w+) for \w+ GEMM")),
+    ("linear", re.compile(r"Selected (\w+) for \w+")),
+    ("experts", re.compile(r"Using '?([\w ]+?)'? (?:\w+ )?MoE backend")),
+    ("attention", re.compile(r"Using (\w+) (?:attention )?backend")),
+)
+_SCALE = re.compile(r"scale(_2)?$")
+_LISTED = 50
+"""Names that a report lists at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """What a server showed of itself."""
+
+    dtype: str
+    device: str | None
+    """As the workers name it; None without a report."""
+    kernels: Mapping[str, str]
+    exercised: tuple[str, ...]
+    loaded: Loaded | None
+    findings: tuple[Finding, ...]
+
+
+def observe(demands: Demands, *, records: Path, log: str) -> Observed:
+    """Read what a server that is ready has told.
+
+    Args:
+        demands: what the checkpoint declares.
+        records: folder of the load reports.
+        log: the server's log until now.
+    """
+    reports, broken = _read_reports(records)
+    kernels = _kernels(reports, log)
+    dtype = _DTYPE.search(log)
+    findings = [*broken, *_load_findings(reports, demands)]
+    found = {finding.id for finding in findings}
+    known = find_patterns(log, kv_calibrated=demands.kv_calibrated)
+    findings += [finding for finding in known if finding.id not in found]
+    return Observed(
+        dtype=dtype.group(1) if dtype else "auto",
+        device=str(reports[0]["device"]) if reports else None,
+        kernels={part: ", ".join(names) for part, names in kernels.items() if names},
+        exercised=_exercised(demands, kernels),
+        loaded=_loaded(reports) if reports else None,
+        findings=tuple(findings),
+    )
+
+
+def clear_reports(records: Path) -> None:
+    """Remove what an earlier server left, so that it cannot be taken for this one's."""
+    for path in records.glob(f"{REPORT_PREFIX}.rank*.json"):
+        path.unlink()
+
+
+Report = Mapping[str, object]
+
+
+def _read_reports(records: Path) -> tuple[list[Report], list[Finding]]:
+    reports: list[Report] = []
+    paths = sorted(records.glob(f"{REPORT_PREFIX}.rank*.json"))
+    for path in paths:
+        try:
+            reports.append(json.loads(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            return [], [_no_report(f"'{path.name}' cannot be read: {error}")]
+    return reports, [] if paths else [_no_report("no worker wrote one")]
+
+
+def _no_report(detail: str) -> Finding:
+    return Finding(
+        id="load-report-missing",
+        severity=Severity.ERROR,
+        message=f"it is not known what the engine loaded: {detail}",
+        reason=ReasonCode.LOAD_MISMATCH,
+        incident="a gate that looked at something else than what was released",
+    )
+
+
+def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Finding]:
+    if not reports:
+        return
+    unfilled = list(
+        dict.fromkeys(name for report in reports for name in _names(report, "unfilled"))
+    )
+    if num_unfilled := max(_count(report, "num_unfilled") for report in reports):
+        scales = [name for name in unfilled if _SCALE.search(name)]
+        yield Finding(
+            id="parameter-not-filled",
+            severity=Severity.ERROR,
+            message=f"{num_unfilled} of {_most(reports, 'num_parameters')} parameters were filled "
+            f"by no tensor of the files, first '{unfilled[0] if unfilled else '?'}'",
+            reason=ReasonCode.SCALE_MISSING
+            if len(scales) == len(unfilled)
+            else ReasonCode.LOAD_MISMATCH,
+            incident="0 of 30,720 expert input scales were in the files; vLLM served what was in "
+            "memory, healthy by every check, and answered in token salad",
+            examples=tuple(unfilled[:5]),
+        )
+    untaken = _untaken(reports)
+    if num_untaken := _num_untaken(reports, untaken):
+        yield Finding(
+            id="tensor-not-taken",
+            severity=Severity.ERROR,
+            message=f"{num_untaken} of {_most(reports, 'num_tensors')} tensors of the files "
+            f"reached no parameter, first '{untaken[0] if untaken else '?'}'",
+            reason=ReasonCode.LOAD_MISMATCH,
+            incident="expert scales dropped by a branch for weights only: garbage answers (vLLM "
+            "issues 37462, 49638)",
+            examples=tuple(untaken[:5]),
+        )
+    if demands.kv_calibrated and any(report.get("kv_scales") == "default" for report in reports):
+        yield Finding(
+            id="default-kv-scale",
+            severity=Severity.ERROR,
+            message="the files hold calibrated scales of keys and values, and vLLM uses 1.0",
+            reason=ReasonCode.LOAD_MISMATCH,
+            incident="Qwen3.5's k and v scales were dropped by vLLM up to 0.27.1",
+        )
+
+
+def _loaded(reports: Sequence[Report]) -> Loaded:
+    """Add up the workers: each holds a part of the model and reads all of the files."""
+    num_tensors, num_parameters = _most(reports, "num_tensors"), _most(reports, "num_parameters")
+    set_aside = _most(reports, "set_aside")
+    untaken = _num_untaken(reports, _untaken(reports))
+    return Loaded(
+        num_tensors=num_tensors,
+        num_taken=num_tensors - set_aside - untaken,
+        num_set_aside=set_aside,
+        num_parameters=num_parameters,
+        num_filled=num_parameters - _most(reports, "num_unfilled"),
+    )
+
+
+def _untaken(reports: Sequence[Report]) -> list[str]:
+    """Return the tensors that no worker took, of those that the reports list."""
+    others = [set(_names(report, "untaken")) for report in reports[1:]]
+    return [n for n in _names(reports[0], "untaken") if all(n in other for other in others)]
+
+
+def _num_untaken(reports: Sequence[Report], listed: Sequence[str]) -> int:
+    counts = [_count(report, "num_untaken") for report in reports]
+    # Beyond what is listed only the counts are known; every worker reads every file.
+    return len(listed) if min(counts) <= _LISTED else min(counts)
+
+
+def _kernels(reports: Iterable[Report], log: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"linear": [], "experts": [], "attention": [], "kv_cache": []}
+    for report in reports:
+        named = report.get("kernels")
+        for part, names in named.items() if isinstance(named, Mapping) else ():
+            found.setdefault(str(part), []).extend(map(str, names))
+    for part, names in found.items():
+        # A worker knows better than the log, which names what was chosen for some layer.
+        if not names:
+            names += [n for p, pattern in _FROM_LOG if p == part for n in pattern.findall(log)]
+    return {part: list(dict.fromkeys(names)) for part, names in found.items()}
+
+
+def _exercised(demands: Demands, kernels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    chosen = [name for name in kernels["linear"] if demands.linears]
+    chosen += [name for name in kernels["experts"] if demands.experts]
+    computed = computes(chosen)
+    parts: list[str] = []
+    if demands.parts is not None and "weights" in computed:
+        parts.append(f"weights:{demands.parts.weight_format}")
+        if demands.parts.input_format and "inputs" in computed:
+            parts.append(f"inputs:{demands.parts.input_format}")
+    if demands.kv_fp8 and any("fp8" in name for name in kernels["kv_cache"]):
+        parts.append("kv:fp8")
+    return tuple(parts)
+
+
+def _names(report: Report, key: str) -> list[str]:
+    listed = report.get(key)
+    return [str(name) for name in listed] if isinstance(listed, list) else []
+
+
+def _count(report: Report, key: str) -> int:
+    value = report.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def _most(reports: Iterable[Report], key: str) -> int:
+    return max(_count(report, key) for report in reports)

@@ -1,0 +1,169 @@
+"""A vLLM server as a process: started under two keepers, and gone when the context ends.
+
+Nothing is left behind whatever happens: keeper.py says how. Here is harness's end of it: hold the
+pipe, wait on the way out until every process of the server's session is gone and its port is
+free, and only then go on, so that the next server finds the memory and the GPU it needs.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from harness.errors import EngineError
+
+LOCALHOST = "127.0.0.1"
+GRACE_SECONDS = 8
+"""Between SIGTERM and SIGKILL. vLLM ends in 1 s once ready, and not by itself while it loads."""
+_KEEPER = Path(__file__).with_name("keeper.py")
+_OUTER_EXTRA_SECONDS = 5
+"""The outer keeper lets the inner one finish."""
+_POLL_SECONDS = 0.05
+
+
+class RunningServer(Protocol):
+    """A server that was started, as a process or in a container."""
+
+    @property
+    def base_url(self) -> str:
+        """Such as `http://127.0.0.1:8123`, without `/v1`."""
+
+    @property
+    def log_path(self) -> Path:
+        """File that the server's output goes to."""
+
+    def is_alive(self) -> bool:
+        """Return whether it still runs."""
+
+    def exit_code(self) -> int | None:
+        """Return its status, 128 + signal where one ended it; None while it runs."""
+
+    def stop(self) -> None:
+        """End it, and return when nothing of it is left."""
+
+
+class KeptProcess:
+    """A server process with its keepers; `stop` may be called twice."""
+
+    def __init__(self, keeper: subprocess.Popen[bytes], *, log_path: Path, port: int) -> None:
+        self._keeper = keeper
+        self._port = port
+        self.log_path = log_path
+        self.base_url = f"http://{LOCALHOST}:{port}"
+        self.session: int | None = None
+
+    def read_session(self) -> None:
+        """Wait until the server's process exists; its id is its session's."""
+        if self._keeper.stdout is None:
+            raise AssertionError  # it was started with a pipe
+        word, _, number = self._keeper.stdout.readline().decode().strip().partition(" ")
+        if word == "pid" and number.isdecimal():
+            self.session = int(number)
+
+    def is_alive(self) -> bool:
+        """Return whether the keeper, and so the server, still runs."""
+        return self._keeper.poll() is None
+
+    def exit_code(self) -> int | None:
+        """Return the server's status; None while it runs."""
+        status = self._keeper.poll()
+        return status if status is None or status >= 0 else 128 - status
+
+    def stop(self) -> None:
+        """End the tree of processes; return when none is left and the port is free.
+
+        Raises:
+            EngineError: a process cannot be ended, which only the kernel can cause.
+        """
+        for pipe in (self._keeper.stdin, self._keeper.stdout):
+            if pipe is not None:
+                pipe.close()
+        # On time the keepers do it all; what follows is for keepers that were killed themselves.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(GRACE_SECONDS + 2 * _OUTER_EXTRA_SECONDS)
+        give_up = time.monotonic() + GRACE_SECONDS
+        while (left := self._left()) or not _is_free(self._port):
+            if time.monotonic() >= give_up:
+                message = (
+                    f"processes {left} of the server, or its port {self._port}, are still there "
+                    "after SIGKILL. Look at them with 'ps' before the next run."
+                )
+                raise EngineError(message)
+            for pid in left if time.monotonic() > give_up - GRACE_SECONDS / 2 else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL_SECONDS)
+
+    def _left(self) -> list[int]:
+        return [] if self.session is None else processes_of_session(self.session)
+
+
+@contextmanager
+def started(
+    command: tuple[str, ...], environment: Mapping[str, str], *, port: int, log_path: Path
+) -> Iterator[KeptProcess]:
+    """Start `command` under keepers; its output goes to `log_path`.
+
+    Raises:
+        EngineError: it could not be ended.
+    """
+    keeper = (sys.executable, "-I", "-S", str(_KEEPER))
+    outer = (*keeper, str(GRACE_SECONDS + _OUTER_EXTRA_SECONDS))
+    inner = (*keeper, str(GRACE_SECONDS))
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [*outer, *inner, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(environment),
+            # Python puts the current folder on the server's path: one where nothing lies.
+            cwd=log_path.parent,
+            start_new_session=True,
+        )
+    server = KeptProcess(process, log_path=log_path, port=port)
+    try:
+        server.read_session()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a free port of this machine, kept from others as long as the context lasts.
+
+    The socket is bound and does not listen, so Linux lets the server bind the same port beside
+    it, since both say SO_REUSEADDR, and gives it all connections.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((LOCALHOST, 0))
+        yield int(holder.getsockname()[1])
+
+
+def processes_of_session(session: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    found: list[int] = []
+    for process in psutil.process_iter(["pid", "status"]):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            is_gone = process.info["status"] in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            if os.getsid(process.info["pid"]) == session and not is_gone:
+                found.append(process.info["pid"])
+    return found
+
+
+def _is_free(port: int) -> bool:
+    """Return whether nobody listens there; connections that ebb away do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as visitor:
+        visitor.settimeout(1)
+        return visitor.connect_ex((LOCALHOST, port)) != 0

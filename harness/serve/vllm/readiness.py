@@ -1,0 +1,137 @@
+"""Wait until a server answers, as long as it makes progress, and say why when it never will.
+
+Loading takes seconds or an hour, so there is no limit on the whole: the server is given up when
+neither its log nor its health has moved for a while. A server whose process has ended is given up
+at once, with the end of its log and, where the cause is a known one, what to do.
+"""
+
+import http.client
+import json
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import EngineError, ReasonCode
+from harness.serve.vllm.causes import find_cause
+from harness.serve.vllm.process import RunningServer
+
+_log = logging.getLogger("harness.serve")
+_TAIL_LINES = 15
+_MAX_LINE = 300
+_TAIL_BYTES = 64 << 10
+_REQUEST_SECONDS = 5
+# Local servers are never behind a proxy, whatever the environment says.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long a server is waited for."""
+
+    silence_seconds: float = 300
+    """Without a new log line and without health, after which it is given up."""
+    progress_seconds: float = 10
+    """Between two lines on how far it is."""
+    poll_seconds: float = 0.5
+
+
+def wait_until_ready(server: RunningServer, *, model: str, patience: Patience) -> int:
+    """Return the server's context length in tokens once it answers.
+
+    Args:
+        server: what was started.
+        model: name under which it must know the model.
+        patience: how long to wait.
+
+    Raises:
+        EngineError: it ended, or it stopped making progress.
+    """
+    began = moved = told = time.monotonic()
+    size = -1
+    while True:
+        if not server.is_alive():
+            raise _ended(server)
+        length = _context_length(server.base_url, model)
+        now = time.monotonic()
+        if length is not None:
+            _log.info("serve: ready after %.0f s", now - began)
+            return length
+        if (now_size := _size(server.log_path)) != size:
+            size, moved = now_size, now
+        if now - moved > patience.silence_seconds:
+            raise _silent(server, patience.silence_seconds)
+        if now - told >= patience.progress_seconds:
+            told = now
+            last = log_tail(server.log_path, 1)
+            _log.info("serve: starting, %.0f s: %s", now - began, last[0] if last else "no output")
+        time.sleep(patience.poll_seconds)
+
+
+def log_tail(path: Path, num_lines: int = _TAIL_LINES) -> list[str]:
+    """Return the last lines that say something, each cut to a readable length."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, _size(path) - _TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    # A progress bar is rewritten in place: what counts is its last state.
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    return [line[:_MAX_LINE] for line in lines if line][-num_lines:]
+
+
+def _ended(server: RunningServer) -> EngineError:
+    status = server.exit_code()
+    text = "\n".join(log_tail(server.log_path, 400))
+    cause = find_cause(text, status)
+    tail = "\n".join(f"  {line}" for line in log_tail(server.log_path))
+    hint = f" {cause.hint}" if cause is not None else ""
+    message = (
+        f"the server ended with status {status} before it was ready.{hint} "
+        f"Its log is '{server.log_path}', it ends with:\n{tail}"
+    )
+    return EngineError(message, reason=cause.reason if cause else ReasonCode.ENGINE_FAILED)
+
+
+def _silent(server: RunningServer, seconds: float) -> EngineError:
+    tail = "\n".join(f"  {line}" for line in log_tail(server.log_path))
+    message = (
+        f"the server neither answered nor wrote to its log for {seconds:.0f} s and was given up. "
+        f"Its log is '{server.log_path}', it ends with:\n{tail}"
+    )
+    return EngineError(message)
+
+
+def _context_length(base_url: str, model: str) -> int | None:
+    """Return the length that the server tells for `model`; None as long as it does not answer."""
+    if _get(f"{base_url}/health") is None:
+        return None
+    body = _get(f"{base_url}/v1/models")
+    try:
+        listed = json.loads(body or b"{}").get("data", [])
+    except ValueError:
+        return None
+    for entry in listed:
+        if isinstance(entry, Mapping) and entry.get("id") == model:
+            return int(entry["max_model_len"])
+    return None
+
+
+def _get(url: str) -> bytes | None:
+    try:
+        with _opener.open(url, timeout=_REQUEST_SECONDS) as answer:
+            body: bytes = answer.read()
+            return body
+    except (urllib.error.URLError, http.client.HTTPException, OSError):
+        return None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

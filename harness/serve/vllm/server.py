@@ -1,0 +1,239 @@
+"""The `vllm` engine: a folder served by a vLLM process, and what that process really computes."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from harness.artifacts import Deployment, Endpoint, EngineSpec, Severity
+from harness.errors import EngineError, PrerequisiteError, UsageError
+from harness.models import Source, open_source
+from harness.serve.vllm.arguments import (
+    MODULE,
+    PLUGIN,
+    SERVED_NAME,
+    Setting,
+    api_server,
+    own_variables,
+    process_environment,
+    recorded_arguments,
+    server_flags,
+    user_flags,
+)
+from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
+from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
+from harness.serve.vllm.layout import read_demands
+from harness.serve.vllm.observe import Observed, clear_reports, observe
+from harness.serve.vllm.process import LOCALHOST, KeptProcess, reserved_port, started
+from harness.serve.vllm.readiness import Patience, wait_until_ready
+
+_log = logging.getLogger("harness.serve")
+LOG_FILE = "server.log"
+
+
+@contextmanager
+def serve_vllm(
+    engine: EngineSpec,
+    directory: Path,
+    *,
+    records: Path | None = None,
+    gpus: tuple[int, ...] | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Endpoint]:
+    """Serve the checkpoint in `directory` from a vLLM process until the context ends.
+
+    Args:
+        engine: what to serve it with.
+        directory: folder of the checkpoint.
+        records: where the log and the load reports are kept; None keeps none.
+        gpus: the GPUs that this server may use; None leaves it to the environment.
+        patience: how long to wait for it.
+
+    Raises:
+        PrerequisiteError: there is no vLLM that can.
+        EngineError: the server failed; the message holds the end of its log.
+    """
+    environment = ask_vllm(engine.vllm)
+    setting = setting_of(engine, open_source(str(directory.resolve())), environment)
+    with ExitStack() as stack:
+        if records is None:
+            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-vllm-")))
+        records = records.resolve()
+        records.mkdir(parents=True, exist_ok=True)
+        variables = process_environment(
+            own_variables(setting, plugin=str(PLUGIN), records=str(records)),
+            python=Path(environment.python),
+            gpus=gpus,
+        )
+        launch = _Launch(environment.python, server_flags(setting), variables, records)
+        _log.info("serve: vLLM %s (%s)", environment.version, environment.platform)
+        server = stack.enter_context(_started(setting, launch))
+        length = _wait(server, setting, records, patience or Patience())
+        observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
+        _report(observed)
+        place = Place(
+            base_url=server.base_url,
+            version=f"{environment.version} (torch {environment.torch})",
+            device=observed.device or environment.device,
+            log=server.log_path,
+            max_model_len=length,
+            arguments=recorded_arguments(launch.flags, variables),
+        )
+        yield endpoint_of(setting, observed, place)
+
+
+def setting_of(engine: EngineSpec, source: Source, environment: VllmEnvironment) -> Setting:
+    """Return what the server's arguments follow from.
+
+    Raises:
+        PrerequisiteError: this vLLM is not a known one, or cannot load the checkpoint.
+    """
+    capability = capability_of(environment.version, environment.platform)
+    demands = read_demands(source)
+    refuse_unsupported(capability, demands)
+    return Setting(
+        engine=engine,
+        source=source,
+        demands=demands,
+        capability=capability,
+        has_flashinfer=environment.has_flashinfer,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a server runs, and on what."""
+
+    base_url: str
+    version: str
+    device: str
+    log: Path
+    max_model_len: int
+    arguments: tuple[str, ...]
+    """As `recorded_arguments` gives them."""
+
+
+def endpoint_of(setting: Setting, observed: Observed, place: Place) -> Endpoint:
+    """Return the endpoint with its deployment; a container's is made the same way."""
+    deployment = Deployment(
+        engine=setting.engine.name,
+        version=place.version,
+        model=str(setting.source.path),
+        checkpoint_digest=setting.source.digest,
+        device=place.device,
+        dtype=observed.dtype,
+        arguments=place.arguments,
+        kernels=observed.kernels,
+        exercised=observed.exercised,
+        declared=setting.demands.declared(),
+        log=str(place.log),
+        tensor_parallel_size=setting.engine.tensor_parallel_size,
+        loaded=observed.loaded,
+        findings=observed.findings,
+    )
+    return Endpoint(
+        base_url=place.base_url,
+        model=SERVED_NAME,
+        tokenizer=str(setting.source.path),
+        max_model_len=place.max_model_len,
+        num_concurrent=setting.capability.num_concurrent,
+        deployment=deployment,
+    )
+
+
+def check_vllm(engine: EngineSpec) -> EngineSpec:
+    """Return `engine` with the place and version of the vLLM that it will use.
+
+    Raises:
+        PrerequisiteError: none is found, its version is not a known one, or GPUs are missing.
+        UsageError: an `--engine-arg` is malformed or not for the user to decide.
+    """
+    environment = ask_vllm(engine.vllm)
+    capability_of(environment.version, environment.platform)
+    user_flags(engine.arguments)
+    num_gpus, needed = len(environment.gpus), engine.tensor_parallel_size
+    if environment.platform == "cpu" and needed > 1:
+        message = (
+            f"--tensor-parallel-size {needed}: the CPU build runs on one device. Leave it out."
+        )
+        raise UsageError(message)
+    if environment.platform == "cuda" and num_gpus < needed:
+        message = (
+            f"vLLM {environment.version} in '{environment.python}' is built for CUDA and needs "
+            f"{needed} GPU(s), the driver shows {num_gpus}. "
+            "Use fewer, or make a CPU environment with scripts/setup-vllm cpu."
+        )
+        raise PrerequisiteError(message)
+    return dataclasses.replace(engine, vllm=environment.python, version=environment.version)
+
+
+def check_vllm_serves(engine: EngineSpec, demands: Demands) -> None:
+    """Refuse a checkpoint that the engine's vLLM cannot load, before it is made.
+
+    Raises:
+        PrerequisiteError: with the reason `unsupported-format`.
+    """
+    environment = ask_vllm(engine.vllm)
+    refuse_unsupported(capability_of(environment.version, environment.platform), demands)
+
+
+def vllm_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:
+    """Return the line that serves `directory` as this engine does, to be typed by hand."""
+    environment = ask_vllm(engine.vllm)
+    setting = setting_of(engine, open_source(str(directory.resolve())), environment)
+    flags = server_flags(setting)
+    if environment.platform == "cuda":
+        variables = () if environment.has_flashinfer else ("env", "VLLM_USE_FLASHINFER_SAMPLER=0")
+        return (*variables, "vllm", "serve", str(directory), *flags)
+    plugin = ("env", f"PYTHONPATH={PLUGIN}")
+    return (*plugin, environment.python, "-m", MODULE, "--model", str(directory), *flags)
+
+
+class _Launch(NamedTuple):
+    """What a server process is started with."""
+
+    python: str
+    flags: tuple[str, ...]
+    variables: Mapping[str, str]
+    records: Path
+
+
+@contextmanager
+def _started(setting: Setting, launch: _Launch) -> Iterator[KeptProcess]:
+    clear_reports(launch.records)
+    log_path = launch.records / LOG_FILE
+    log_path.unlink(missing_ok=True)
+    with reserved_port() as port:
+        model = str(setting.source.path)
+        place = api_server(launch.flags, model=model, host=LOCALHOST, port=port)
+        command = (launch.python, "-m", MODULE, *place)
+        with started(command, launch.variables, port=port, log_path=log_path) as server:
+            yield server
+
+
+def _wait(server: KeptProcess, setting: Setting, records: Path, patience: Patience) -> int:
+    """Return the context length; a death is explained by what was loaded, where that is known."""
+    try:
+        return wait_until_ready(server, model=SERVED_NAME, patience=patience)
+    except EngineError as error:
+        observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
+        for finding in observed.findings if observed.loaded is not None else ():
+            if finding.severity is Severity.ERROR:
+                message = f"{finding.id}: {finding.message}. Then {error}"
+                raise EngineError(message, reason=finding.reason) from error
+        raise
+
+
+def _report(observed: Observed) -> None:
+    for part, kernel in observed.kernels.items():
+        _log.info("serve: %s: %s", part, kernel)
+    for finding in observed.findings:
+        _log.info("serve: %s: %s: %s", finding.severity, finding.id, finding.message)
+
+
+def _read_log(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,89 @@
+"""`harness gate`: a checkpoint that was made elsewhere, through the command line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import shipped
+from tests.cli.conftest import Cli
+from tests.cli.test_main_job import delete_input_scales
+
+CANARY = shipped.canary() / "model"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as another tool would leave it: without harness's own manifest."""
+    out = tmp_path_factory.mktemp("made") / "nvfp4"
+    arguments = ("--model", "canary", "--qformat", "nvfp4", "--calib-size", "64", "--out", out)
+    assert cli("quantize", *arguments).code == 0
+    folder = out.parent / "foreign"
+    shutil.copytree(out / "checkpoint", folder, ignore=shutil.ignore_patterns("harness.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gated(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    run = tmp_path_factory.mktemp("gated") / "run"
+    done = cli(*gate(checkpoint, "canary", quick_suite), "--run-dir", run)
+    assert done.code == 0, done.err
+    assert "\nGO: " in done.out
+    return run
+
+
+def gate(checkpoint: Path, baseline: object, suite: Path) -> tuple[object, ...]:
+    options = ("--engine", "reference", "--numerics", "declared", "--suite", suite)
+    return ("gate", checkpoint, "--baseline", baseline, *options)
+
+
+def test_a_good_checkpoint_gets_go_and_every_record(gated: Path) -> None:
+    names = ("recipe.yaml", "integrity.json", "deployment.json", "scorecard.json", "verdict.json")
+    assert [name for name in names if not (gated / name).is_file()] == []
+    assert (gated / "baseline" / "scorecard.json").is_file()
+    assert not (gated / "checkpoint").exists()
+
+
+def test_status_and_report_know_a_gate_run(cli: Cli, gated: Path) -> None:
+    status = cli("status", gated, "--json")
+    stages = [stage["stage"] for stage in status.json["stages"] if stage["finished"]]
+    assert stages == ["verify", "score candidate", "score baseline", "judge"]
+    assert cli("report", gated).code == 0
+
+
+def test_the_scores_of_a_run_are_a_baseline(
+    cli: Cli, checkpoint: Path, gated: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    done = cli(*gate(checkpoint, gated, quick_suite), "--run-dir", tmp_path / "again")
+    assert done.code == 0, done.err
+
+
+def test_missing_scales_are_no_go_before_anything_is_served(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "faulty"
+    shutil.copytree(checkpoint, folder)
+    assert delete_input_scales(folder) == 192
+    done = cli(*gate(folder, "canary", quick_suite), "--run-dir", tmp_path / "run", "--json")
+    assert done.code == 4
+    assert done.json["decision"] == "NO-GO"
+    assert not (tmp_path / "run" / "deployment.json").exists()
+
+
+def test_an_unquantized_model_is_no_candidate(cli: Cli, quick_suite: Path, tmp_path: Path) -> None:
+    done = cli(*gate(CANARY, "canary", quick_suite), "--run-dir", tmp_path / "run")
+    assert done.code == 2
+    assert "declares no quantization" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_candidates_scores_are_no_baseline(
+    cli: Cli, checkpoint: Path, gated: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    arm = tmp_path / "arm"
+    shutil.copytree(gated, arm, ignore=shutil.ignore_patterns("baseline"))
+    done = cli(*gate(checkpoint, arm, quick_suite), "--run-dir", tmp_path / "run")
+    assert done.code == 2
+    assert "holds the scores of a candidate" in done.err

@@ -1,0 +1,95 @@
+"""The canary on a real vLLM server: set HARNESS_VLLM to the Python of vLLM's environment."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import shipped
+from harness.artifacts import Endpoint, EngineSpec, Scorecard, Suite, read_samples
+from harness.recipe import load_suite
+from harness.score import endpoint_of, score
+from harness.score.client import connect
+from harness.serve import Served, resolve_engine, serve
+
+VLLM = os.environ.get("HARNESS_VLLM")
+MODEL = shipped.canary() / "model"
+ITEMS = 40
+FLIPS = 4
+"""Of all items at most: bfloat16 on one side, float32 on the other."""
+
+pytestmark = pytest.mark.skipif(not VLLM, reason="HARNESS_VLLM names no vLLM")
+
+
+@pytest.fixture(scope="module")
+def shortened() -> Suite:
+    suite = load_suite("canary")
+    tasks = tuple(replace(task, items=ITEMS) for task in suite.tasks)
+    return replace(suite, tasks=tasks)
+
+
+@pytest.fixture(scope="module")
+def vllm(shortened: Suite) -> Iterator[Endpoint]:
+    engine = EngineSpec(
+        name="vllm",
+        numerics="declared",
+        device="cpu",
+        dtype="auto",
+        max_model_len=shortened.max_model_len,
+        vllm=VLLM,
+    )
+    with serve(resolve_engine(engine), MODEL) as served:
+        assert isinstance(served, Endpoint)
+        yield served
+
+
+def test_both_engines_answer_the_same_items_alike(
+    vllm: Endpoint, shortened: Suite, tmp_path: Path
+) -> None:
+    reference = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
+    with serve(reference, MODEL) as served:
+        assert isinstance(served, Served)
+        ours = score(served, shortened, arm="a", into=tmp_path / "ours")
+    theirs = score(vllm, shortened, arm="a", into=tmp_path / "theirs")
+    left, right = _samples(ours, tmp_path / "ours"), _samples(theirs, tmp_path / "theirs")
+    asked = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "prompt", "target")
+    for one, two in zip(left, right, strict=True):
+        assert [one[name] for name in asked] == [two[name] for name in asked]
+    assert all(two["finish"] != "error" for two in right)
+    assert sum(a["value"] != b["value"] for a, b in zip(left, right, strict=True)) <= FLIPS
+    # Every item takes the same way through both engines but for those that flip.
+    assert sum(a["finish"] != b["finish"] for a, b in zip(left, right, strict=True)) <= FLIPS
+    assert ours.generation == theirs.generation
+
+
+def test_an_answer_at_its_budget_and_one_at_its_stop_are_told_apart(vllm: Endpoint) -> None:
+    asked = {"model": vllm.model, "prompt": [list(b"Q: 54+39? A:")], "temperature": 0}
+    payloads = [asked | {"max_tokens": 1}, asked | {"max_tokens": 9, "stop": ["\n"]}]
+    with connect(vllm) as server:
+        replies = server.send("/v1/completions", payloads).result()
+    bodies = [reply.body for reply in replies if reply.body]
+    assert [body["choices"][0]["finish_reason"] for body in bodies] == ["length", "stop"]
+
+
+def test_a_prompt_that_does_not_fit_is_refused_and_not_tried_again(vllm: Endpoint) -> None:
+    asked = {"model": vllm.model, "prompt": [[65] * 300], "max_tokens": 1}
+    with connect(vllm) as server:
+        (reply,) = server.send("/v1/completions", [asked]).result()
+    assert reply.status == 400
+    assert reply.error
+    assert "256" in reply.error
+
+
+def test_a_running_server_is_found_by_its_address(vllm: Endpoint, shortened: Suite) -> None:
+    found = endpoint_of(vllm.base_url, shortened)
+    assert (found.model, found.max_model_len) == (vllm.model, vllm.max_model_len)
+    assert found.tokenizer == vllm.tokenizer
+    assert vllm.deployment.version.startswith(found.deployment.version)
+
+
+def _samples(card: Scorecard, folder: Path) -> list[dict[str, Any]]:
+    samples = [s for task in card.tasks for s in read_samples(folder / task.samples)]
+    return [{name: getattr(s, name) for name in s.__slots__} for s in samples]

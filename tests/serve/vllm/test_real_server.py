@@ -1,0 +1,50 @@
+"""The real vLLM, where its environment is found: the canary served, asked, and gone."""
+
+import http.client
+import json
+import os
+
+import psutil
+import pytest
+
+from harness import shipped
+from harness.artifacts import Endpoint, EngineSpec
+from harness.serve import find_vllm, resolve_engine, serve
+from harness.serve.vllm.process import processes_of_session
+
+PYTHON = find_vllm()
+
+
+def complete(endpoint: Endpoint, prompt: str) -> str:
+    connection = http.client.HTTPConnection(endpoint.base_url.removeprefix("http://"))
+    body = {"model": endpoint.model, "prompt": prompt, "max_tokens": 12, "temperature": 0}
+    headers = {"Content-Type": "application/json"}
+    try:
+        connection.request("POST", "/v1/completions", json.dumps(body), headers)
+        return str(json.loads(connection.getresponse().read())["choices"][0]["text"])
+    finally:
+        connection.close()
+
+
+@pytest.mark.skipif(PYTHON is None, reason="no vLLM here: scripts/setup-vllm cpu makes one")
+def test_the_canary_is_served_by_vllm_and_nothing_is_left() -> None:
+    engine = resolve_engine(
+        EngineSpec(
+            name="vllm", numerics="declared", device="cpu", dtype="bfloat16", max_model_len=256
+        )
+    )
+    with serve(engine, shipped.canary() / "model") as endpoint:
+        assert isinstance(endpoint, Endpoint)
+        assert endpoint.max_model_len == 256
+        assert complete(endpoint, "Once there was a").startswith(" ")
+        deployment = endpoint.deployment
+        started = psutil.Process(os.getpid()).children(recursive=True)
+        sessions = {os.getsid(process.pid) for process in started}
+    assert deployment.version.startswith(str(engine.version))
+    assert deployment.declared == deployment.exercised == ()
+    assert deployment.findings == ()
+    assert deployment.loaded is not None
+    assert deployment.loaded.num_filled == deployment.loaded.num_parameters > 0
+    assert deployment.loaded.num_taken > 0
+    assert len(sessions) >= 3, "two keepers and the server"
+    assert [pid for session in sessions for pid in processes_of_session(session)] == []

@@ -1,0 +1,274 @@
+"""A server's life against a stand-in that speaks vLLM's protocol: real processes, real HTTP."""
+
+import dataclasses
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.artifacts import Deployment, Endpoint, EngineSpec
+from harness.errors import EngineError, ReasonCode
+from harness.serve import serve
+from harness.serve.vllm.readiness import Patience
+from harness.serve.vllm.server import serve_vllm
+
+from . import fake_vllm
+
+Gone = Callable[[Iterable[int], float], bool]
+RUN = Path(__file__).with_name("serving_run.py")
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@contextmanager
+def served(engine: EngineSpec, model: Path, records: Path) -> Iterator[Endpoint]:
+    with serve(engine, model, records=records) as endpoint:
+        assert isinstance(endpoint, Endpoint)
+        yield endpoint
+
+
+def pids_of(records: Path) -> list[int]:
+    return [int(pid) for pid in (records / "pids").read_text(encoding="ascii").split()]
+
+
+def listed(endpoint: Endpoint) -> object:
+    connection = http.client.HTTPConnection(endpoint.base_url.removeprefix("http://"))
+    connection.request("GET", "/v1/models")
+    try:
+        return json.loads(connection.getresponse().read())["data"]
+    finally:
+        connection.close()
+
+
+def is_listened_to(base_url: str) -> bool:
+    host, _, port = base_url.removeprefix("http://").partition(":")
+    with socket.socket() as visitor:
+        return visitor.connect_ex((host, int(port))) == 0
+
+
+def test_a_server_answers_inside_the_context_and_is_gone_after_it(
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    all_gone: Gone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+    with served(engine, model, tmp_path / "records") as endpoint:
+        assert listed(endpoint) == [{"id": endpoint.model, "max_model_len": 64}]
+        assert endpoint.max_model_len == 64
+        pids = pids_of(tmp_path / "records")
+    assert all_gone(pids, 0)
+    assert not is_listened_to(endpoint.base_url)
+
+
+def test_a_deployment_says_what_was_served_and_how(
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    engine = dataclasses.replace(engine, arguments=("max-num-seqs=4",))
+    with served(engine, model, tmp_path / "records") as endpoint:
+        found = endpoint.deployment
+    assert isinstance(found, Deployment)
+    assert (found.engine, found.version) == ("vllm", "0.32.0 (torch 2.13.0)")
+    assert (found.device, found.dtype) == ("cpu", "bfloat16")
+    assert found.model == str(model)
+    assert "--max-num-seqs" in found.arguments
+    assert "VLLM_CPU_OMP_THREADS_BIND=nobind" in found.arguments
+    assert not any("--port" in argument for argument in found.arguments)
+    assert found.kernels["experts"] == "EMULATION CpuEmulationNvFp4Experts"
+    assert found.exercised == found.declared == ()
+    assert found.loaded is not None
+    assert (found.loaded.num_tensors, found.loaded.num_filled) == (10, 12)
+    assert found.findings == ()
+    assert found.log == str(tmp_path / "records" / "server.log")
+
+
+def test_a_server_without_a_load_report_is_not_believed(
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+    monkeypatch.setenv("FAKE_REPORT", "null")
+    with served(engine, model, tmp_path / "records") as endpoint:
+        (finding,) = endpoint.deployment.findings
+    assert finding.id == "load-report-missing"
+    assert finding.reason == ReasonCode.LOAD_MISMATCH
+
+
+def test_an_earlier_servers_report_is_not_taken_for_this_ones(
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+    monkeypatch.setenv("FAKE_REPORT", "null")
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "load_report.rank0.json").write_text(json.dumps(fake_vllm.REPORT), encoding="utf-8")
+    with served(engine, model, records) as endpoint:
+        assert [f.id for f in endpoint.deployment.findings] == ["load-report-missing"]
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory.", ReasonCode.OUT_OF_MEMORY, "Memory ran out"),
+        (
+            "ValueError: Failed to find a kernel that can implement the NVFP4 linear layer.",
+            ReasonCode.UNSUPPORTED_FORMAT,
+            "no kernel for the checkpoint's format",
+        ),
+        (
+            "OSError: Can't load image processor for '/m'.",
+            ReasonCode.ENGINE_FAILED,
+            "copy preprocessor_config.json",
+        ),
+        ("OSError: [Errno 98] Address already in use", ReasonCode.ENGINE_FAILED, "took the port"),
+        (
+            "RuntimeError: harness_vllm: vLLM '0.31.0' on 'cpu' is not known",
+            ReasonCode.PREREQUISITE_MISSING,
+            "scripts/setup-vllm",
+        ),
+        ("api_server.py: error: unrecognized arguments: --x", ReasonCode.BAD_USAGE, "--engine-arg"),
+    ],
+)
+def test_a_dead_server_is_explained_by_the_end_of_its_log(
+    death: tuple[str, ReasonCode, str],
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line, reason, hint = death
+    monkeypatch.setenv("FAKE_VLLM", "die")
+    monkeypatch.setenv("FAKE_LOG", line)
+    with (
+        pytest.raises(EngineError, match="status 1") as caught,
+        served(engine, model, tmp_path / "records"),
+    ):
+        pass
+    assert caught.value.reason == reason
+    assert line in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_a_dead_server_leaves_nothing(
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    all_gone: Gone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "die")
+    monkeypatch.setenv("FAKE_LOG", "no known cause")
+    with (
+        pytest.raises(EngineError) as caught,
+        served(engine, model, tmp_path / "records"),
+    ):
+        pass
+    assert caught.value.reason == ReasonCode.ENGINE_FAILED
+    assert all_gone(pids_of(tmp_path / "records"), 0)
+
+
+def test_a_silent_server_is_given_up(
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    all_gone: Gone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "hang")
+    patience = Patience(silence_seconds=2)
+    records = tmp_path / "records"
+    with (
+        pytest.raises(EngineError, match="given up"),
+        serve_vllm(engine, model, records=records, patience=patience),
+    ):
+        pass
+    assert all_gone(pids_of(records), 0)
+
+
+def test_a_slow_server_is_waited_for_as_long_as_its_log_moves(
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "slow")
+    patience = Patience(silence_seconds=1.5, progress_seconds=0.5, poll_seconds=0.1)
+    with (
+        caplog.at_level("INFO", logger="harness.serve"),
+        serve_vllm(engine, model, records=tmp_path / "records", patience=patience),
+    ):
+        pass
+    assert any("Loading shard" in record.getMessage() for record in caplog.records)
+
+
+def test_an_error_inside_the_context_ends_the_server(
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    all_gone: Gone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+    with pytest.raises(ZeroDivisionError), served(engine, model, tmp_path / "records"):
+        raise ZeroDivisionError
+    assert all_gone(pids_of(tmp_path / "records"), 0)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        ("alone", signal.SIGINT, 130),
+        ("alone", signal.SIGTERM, 143),
+        ("alone", signal.SIGKILL, -signal.SIGKILL),
+        ("forked", signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
+    ending: tuple[str, signal.Signals, int],
+    engine: EngineSpec,
+    model: Path,
+    tmp_path: Path,
+    all_gone: Gone,
+) -> None:
+    how, number, status = ending
+    records = tmp_path / "records"
+    run = subprocess.Popen(
+        [sys.executable, str(RUN), str(engine.vllm), str(model), str(records), how],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "FAKE_VLLM": "ready"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert run.stdout is not None
+    base_url = run.stdout.readline().strip()
+    pids = pids_of(records)
+    assert is_listened_to(base_url)
+    run.send_signal(number)
+    assert run.wait() == status
+    run.stdout.close()
+    # A run that was killed cannot wait for its keepers; every other one has.
+    assert all_gone(pids, 40 if number == signal.SIGKILL else 0)
+    assert not is_listened_to(base_url)
+
+
+def test_both_arms_can_be_served_at_once(
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+    with (
+        served(engine, model, tmp_path / "one") as one,
+        served(engine, model, tmp_path / "two") as two,
+    ):
+        assert one.base_url != two.base_url
+        assert is_listened_to(one.base_url)
+        assert is_listened_to(two.base_url)
