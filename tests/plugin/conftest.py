@@ -46,7 +46,8 @@ class Loaded:
 @pytest.fixture(scope="session")
 def vllm_python() -> Path:
     named = os.environ.get("HARNESS_VLLM")
-    path = Path(named) if named else ROOT / ".venv-vllm" / "bin" / "python"
+    path = Path(named) if named else ROOT / ".venv-vllm"
+    path = path / "bin" / "python" if path.is_dir() else path
     if not path.is_file():
         pytest.fail(
             f"no Python with vLLM's CPU build at '{path}': run scripts/setup-vllm cpu, or set "
@@ -119,6 +120,11 @@ def driven(
         name: Loaded(a["error"], a["report"], a["accuracy"], a["numerics"])
         for name, a in answers.items()
     }
+
+
+@pytest.fixture(scope="session")
+def server_environment() -> Mapping[str, str]:
+    return _ENVIRONMENT
 
 
 _ENVIRONMENT = {

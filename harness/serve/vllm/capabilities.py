@@ -132,10 +132,8 @@ CAPABILITIES: tuple[Capability, ...] = (
         schemes={
             MODELOPT: Schemes(everywhere=_OURS),
             COMPRESSED: Schemes(
-                everywhere=frozenset({"NVFP4", "W4A16_NVFP4"}),
-                dense_only=frozenset(
-                    {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"}
-                ),
+                everywhere=_OURS,
+                dense_only=frozenset({"FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"}),
             ),
         },
         kv_fp8=True,

@@ -33,6 +33,8 @@ class LogPattern:
     incident: str
     only_kv_calibrated: bool = False
     """Whether it means something only for files that hold scales of keys and values."""
+    only_rounded_inputs: bool = False
+    """Whether it means something only for files that declare rounded inputs."""
 
 
 PATTERNS: tuple[LogPattern, ...] = (
@@ -104,6 +106,7 @@ PATTERNS: tuple[LogPattern, ...] = (
         message="experts of a layer have input scales that differ; vLLM uses the largest for all",
         incident="the only line in which vLLM showed that every expert input scale had been "
         "deleted: they held what was in memory",
+        only_rounded_inputs=True,
     ),
     LogPattern(
         id="inputs-not-rounded",
@@ -112,6 +115,7 @@ PATTERNS: tuple[LogPattern, ...] = (
         reason=ReasonCode.NUMERICS_NOT_EXERCISED,
         message="this GPU has no kernel for the format; vLLM computes with unrounded inputs",
         incident="a checkpoint with every expert input scale deleted scored 100 % on such a kernel",
+        only_rounded_inputs=True,
     ),
     LogPattern(
         id="emulation-fallback",
@@ -124,15 +128,20 @@ PATTERNS: tuple[LogPattern, ...] = (
 )
 
 
-def find_patterns(log: str, *, kv_calibrated: bool) -> Iterator[Finding]:
+def find_patterns(
+    log: str, *, kv_calibrated: bool, rounded_inputs: bool = True
+) -> Iterator[Finding]:
     """Yield a finding for each kind of line that the log holds.
 
     Args:
         log: vLLM's log, or the part of it until the server was ready.
         kv_calibrated: whether the files hold scales of keys and values.
+        rounded_inputs: whether the files declare inputs in a quantized format.
     """
     for known in PATTERNS:
         if known.only_kv_calibrated and not kv_calibrated:
+            continue
+        if known.only_rounded_inputs and not rounded_inputs:
             continue
         lines = (line for line in log.splitlines() if known.pattern.search(line))
         examples = tuple(dict.fromkeys(_PREFIX.sub("", line)[:_MAX_LINE] for line in lines))

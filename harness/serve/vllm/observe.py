@@ -55,7 +55,11 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
     dtype = _DTYPE.search(log)
     findings = [*broken, *_load_findings(reports, demands)]
     found = {finding.id for finding in findings}
-    known = find_patterns(log, kv_calibrated=demands.kv_calibrated)
+    known = find_patterns(
+        log,
+        kv_calibrated=demands.kv_calibrated,
+        rounded_inputs=any(part.startswith("inputs:") for part in demands.declared()),
+    )
     findings += [finding for finding in known if finding.id not in found]
     return Observed(
         dtype=dtype.group(1) if dtype else "auto",

@@ -168,7 +168,12 @@ def check_vllm(engine: EngineSpec) -> EngineSpec:
             "Use fewer, or make a CPU environment with scripts/setup-vllm cpu."
         )
         raise PrerequisiteError(message)
-    return dataclasses.replace(engine, vllm=environment.python, version=environment.version)
+    return dataclasses.replace(
+        engine,
+        vllm=environment.python,
+        version=environment.version,
+        device=environment.platform,
+    )
 
 
 def check_vllm_serves(engine: EngineSpec, demands: Demands) -> None:
