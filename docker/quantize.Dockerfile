@@ -6,8 +6,9 @@ ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2
 
 FROM ${BASE} AS build
 ARG TORCH=torch==2.13.0+cpu
-# Asked beside the package index; empty where docker/wheels/ or the index has this build of torch.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# An index of PyTorch's CPU builds, asked beside the package index; not needed where
+# docker/wheels/ or the package index has this build of torch.
+ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv /opt/harness

@@ -4,8 +4,9 @@
 ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
-# torch+cpu; empty where docker/wheels/ has it.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# An index of PyTorch's CPU builds, asked beside the package index; not needed where
+# docker/wheels/ or the package index has this build of torch.
+ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/vllm
 COPY scripts/vllm/cpu.txt /build/cpu.txt

@@ -6,8 +6,8 @@ Without a checkpoint the canary itself is taken, in bfloat16. For each one, both
 suite, and both read the same held-aside texts: per task the two accuracies and the items that only
 one of them answers rightly, and over all texts the mean absolute difference of the log
 probabilities of the same tokens. The reference engine computes in float32 unless `--dtype` says
-otherwise, so the difference of the unquantized canary is the noise of bfloat16, with which the
-others are compared. `--record` adds a row to the ledger.
+otherwise and vLLM in bfloat16; what that alone does to a checkpoint is measured beside it, on the
+reference engine in bfloat16. `--record` adds a row to the ledger.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from harness.recipe import load_suite
 from harness.score import read_arm, score
 from harness.score.client import connect
 from harness.serve import Served, resolve_engine, serve
+from harness.serve.reference import serve_reference
 from scripts import ledger
 
 _LONGEST = 192
@@ -68,7 +69,7 @@ def main() -> int:
         ours, theirs = (
             _measure(resolve_engine(e), folder, suite, texts) for e in (reference, vllm)
         )
-        values = _compare(ours, theirs)
+        values = {**_compare(ours, theirs), **_rounding(reference, folder, ours, texts)}
         print(f"\n{folder}\n  {ours.engine}\n  {theirs.engine}")
         for what, value in values.items():
             print(f"{what:<32} {value}")
@@ -149,6 +150,21 @@ def _read_over_http(served: Endpoint, texts: Sequence[str]) -> list[list[float]]
         # The first token follows nothing, and the last one was generated.
         found.append(reply.body["choices"][0]["logprobs"]["token_logprobs"][1:-1])
     return found
+
+
+def _rounding(
+    engine: EngineSpec, folder: Path, ours: Measured, texts: Sequence[str]
+) -> Mapping[str, str]:
+    """Return what bfloat16 between layers does within the reference engine."""
+    with serve_reference(replace(engine, dtype="bfloat16"), folder) as served:
+        rounded = _read_in_process(served, texts)
+    absolute = [
+        abs(b - a)
+        for one, two in zip(ours.logprobs, rounded, strict=True)
+        for a, b in zip(one, two, strict=True)
+    ]
+    name = "the same, reference in bfloat16"
+    return {name: f"{sum(absolute) / len(absolute):.5f}, largest {max(absolute):.3f}"}
 
 
 def _compare(ours: Measured, theirs: Measured) -> Mapping[str, str]:

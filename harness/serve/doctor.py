@@ -2,7 +2,6 @@
 
 import ctypes.util
 import importlib
-import importlib.util
 import platform
 import shutil
 import sys
@@ -115,7 +114,10 @@ def _vllm_version(environment: VllmEnvironment) -> Diagnosis:
 
 
 def _docker() -> Diagnosis:
-    if importlib.util.find_spec("docker") is None:
+    try:
+        # Not the package itself: in the repository a folder without code has its name.
+        importlib.import_module("docker.client")
+    except ModuleNotFoundError:
         found = "no docker SDK; needed for --engine docker only"
         return Diagnosis(name="docker", ok=False, found=found, fix="pip install docker")
     docker = importlib.import_module("docker")

@@ -132,6 +132,9 @@ def own_variables(setting: Setting, *, plugin: str, records: str) -> dict[str, s
     if setting.capability.platform == "cpu":
         num_bytes = sum(header.num_bytes for header in setting.source.tensors.values())
         space = "1" if num_bytes < _SMALL_MODEL_BYTES else "4"
+        # Sampling with log probabilities is compiled even in eager mode, which needs a C++ compiler
+        # that many machines lack; without one the server dies at the first such request.
+        variables["TORCH_COMPILE_DISABLE"] = "1"
         variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", space)
     if _lacks_flashinfer(setting):
         variables["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
