@@ -1,0 +1,125 @@
+"""The real thing through the command line: vLLM servers, lm-eval over HTTP, a verdict."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from harness.serve import find_vllm
+from tests.cli.conftest import Cli
+from tests.cli.test_main_job import delete_input_scales
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found() -> Path:
+    place = find_vllm()
+    if place is None:
+        pytest.fail("no vLLM was found: run scripts/setup-vllm cpu, or set HARNESS_VLLM")
+    return place
+
+
+@pytest.fixture(scope="module")
+def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "nvfp4"
+    done = cli(*quick, "--qformat", "nvfp4", "--engine", "vllm", "--run-dir", path)
+    assert done.code == 0, done.err
+    assert "\nGO: " in done.out
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(run_dir: Path, environment: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """Yield the URL and the process of `harness serve`."""
+    command = [sys.executable, "-m", "harness", "serve", run_dir / "checkpoint"]
+    with subprocess.Popen(
+        [*map(str, command), "--engine", "vllm", "--max-model-len", "256", "--json"],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line == "}\n":
+                break
+        yield json.loads("".join(lines))["base_url"], process.pid
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+
+
+def test_both_arms_ran_on_servers_that_are_known_to_the_bit(run_dir: Path) -> None:
+    candidate = json.loads((run_dir / "deployment.json").read_text())
+    baseline = json.loads((run_dir / "baseline" / "deployment.json").read_text())
+    assert candidate["exercised"] == candidate["declared"] == ["weights:nvfp4", "inputs:nvfp4"]
+    assert "Emulation" in candidate["kernels"]["experts"]
+    assert (baseline["exercised"], baseline["declared"]) == ([], [])
+    assert candidate["version"] == baseline["version"]
+    for deployment in (candidate, baseline):
+        assert deployment["findings"] == []
+        assert deployment["loaded"]["num_filled"] == deployment["loaded"]["num_parameters"]
+        assert Path(deployment["log"]).name == "server.log"
+    assert (run_dir / "server.log").is_file()
+
+
+def test_typed_again_nothing_is_served_again(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path
+) -> None:
+    done = cli(*quick, "--qformat", "nvfp4", "--engine", "vllm", "--run-dir", run_dir)
+    assert done.code == 0
+    assert "score candidate: done before" in done.err
+    assert "serve:" not in done.err
+
+
+def test_deleted_expert_input_scales_are_no_go_before_scoring_even_unverified(
+    cli: Cli, run_dir: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "faulty"
+    shutil.copytree(run_dir / "checkpoint", folder)
+    assert delete_input_scales(folder) == 192
+    options = ("--engine", "vllm", "--suite", quick_suite, "--skip-verify", "--json")
+    done = cli("gate", folder, "--baseline", run_dir, *options, "--run-dir", tmp_path / "run")
+    assert done.code == 4, done.err
+    assert done.json["reason_codes"] == ["scale-missing"]
+    assert "192 of" in done.json["verdict"]["summary"]
+    assert not (tmp_path / "run" / "scorecard.json").exists()
+    (finding,) = [f for f in done.json["deployment"]["findings"] if f["severity"] == "error"]
+    assert finding["id"] == "parameter-not-filled"
+
+
+def test_a_running_server_is_scored_by_its_url(
+    cli: Cli, server: tuple[str, int], quick_suite: Path, tmp_path: Path
+) -> None:
+    url, _ = server
+    done = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores", "--json")
+    assert done.code == 0, done.err
+    assert all(task["value"] > 0.9 for task in done.json["tasks"])
+    assert done.json["deployment"]["engine"] == "url"
+
+
+def test_ctrl_c_ends_the_server(server: tuple[str, int]) -> None:
+    url, pid = server
+    os.kill(pid, signal.SIGINT)
+    while Path(f"/proc/{pid}").exists() and "Z" not in _state(pid):
+        signal.sigtimedwait([], 0.1)
+    place = urlsplit(url)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((place.hostname, place.port))
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
