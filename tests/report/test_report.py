@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import Decision, RunRecord, TaskVerdict, Verdict
+from harness.artifacts import (
+    Decision,
+    Deployment,
+    Finding,
+    Loaded,
+    RunRecord,
+    Severity,
+    TaskVerdict,
+    Verdict,
+)
 from harness.errors import ReasonCode
 from harness.report import terminal_table, write_report
 
@@ -129,6 +138,7 @@ def test_a_run_of_which_nothing_is_known_is_reported(empty: RunRecord, tmp_path:
     assert all(case.find("skipped") is not None for case in found.values())
     assert set(found) == {
         "integrity",
+        "deployment",
         "reverse [exact_match]",
         "two_digit_addition [exact_match]",
         "long_recall [exact_match]",
@@ -242,3 +252,38 @@ def test_the_terminals_table_fits_and_keeps_its_columns(task: MakeTask, full: Ru
 
 def test_a_verdict_without_tasks_has_no_table(full: RunRecord) -> None:
     assert terminal_table(replace(verdict_of(full), tasks=())) == ""
+
+
+def test_what_a_deployment_shows_is_in_every_report(empty: RunRecord, tmp_path: Path) -> None:
+    finding = Finding(
+        id="parameter-not-filled",
+        severity=Severity.ERROR,
+        message="192 of 931 parameters were filled by no tensor",
+        reason=ReasonCode.SCALE_MISSING,
+        incident="0 of 30,720 expert input scales were in the files",
+    )
+    deployment = Deployment(
+        engine="vllm",
+        version="0.32.0",
+        model="m",
+        checkpoint_digest="d",
+        device="cpu",
+        dtype="bfloat16",
+        arguments=("--moe-backend", "emulation"),
+        kernels={"experts": "MARLIN MarlinExperts"},
+        exercised=("weights:nvfp4",),
+        declared=("weights:nvfp4", "inputs:nvfp4"),
+        log="server.log",
+        loaded=Loaded(
+            num_tensors=755, num_taken=715, num_set_aside=40, num_parameters=931, num_filled=739
+        ),
+        findings=(finding,),
+    )
+    files = write_report(replace(empty, deployment=deployment), into=tmp_path)
+    page = Page(files.html.read_text(encoding="utf-8")).text
+    for text in (page, files.markdown.read_text(encoding="utf-8")):
+        assert "192 of 931 parameters were filled by no tensor" in text
+        assert "MARLIN MarlinExperts" in text
+        assert "739 of 931 parameters filled" in text
+    case = cases(files.junit)["parameter-not-filled"]
+    assert case.find("failure") is not None

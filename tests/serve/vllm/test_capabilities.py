@@ -38,7 +38,9 @@ def test_a_scheme_that_does_not_load_is_refused_with_its_reason(engine: EngineSp
 
 def test_a_scheme_may_load_for_dense_layers_only() -> None:
     capability = capability_of("0.32.0", "cpu")
-    demands = dataclasses.replace(NVFP4, scheme="FP8", layout="compressed-tensors")
+    demands = dataclasses.replace(
+        NVFP4, scheme="FP8_PER_CHANNEL_PER_TOKEN", layout="compressed-tensors"
+    )
     with pytest.raises(PrerequisiteError, match="not for routed experts"):
         refuse_unsupported(capability, demands)
     refuse_unsupported(capability, dataclasses.replace(demands, experts=False))
