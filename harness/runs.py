@@ -176,13 +176,15 @@ def exit_code(record: RunRecord) -> ExitCode:
 def _record(
     path: Path, recipe: Recipe | Trial, nouns: Mapping[str, Any], failure: Failure | None
 ) -> RunRecord:
+    made = nouns.get(pipeline.EXPORT.name)
     folder = Path(recipe.checkpoint) if recipe.checkpoint else path / "checkpoint"
+    can_deploy = made is not None or recipe.checkpoint is not None
     return RunRecord(
         recipe=recipe,
         versions=pipeline.versions(),
         plan=load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None,
         stats=nouns.get(pipeline.CALIBRATE.name),
-        checkpoint=nouns.get(pipeline.EXPORT.name),
+        checkpoint=made,
         integrity=nouns.get(pipeline.VERIFY.name),
         deployment=_deployment(path, nouns.get(pipeline.CANDIDATE.name)),
         candidate=nouns.get(pipeline.CANDIDATE.name),
@@ -190,7 +192,7 @@ def _record(
         verdict=nouns.get(pipeline.JUDGE.name),
         failure=failure,
         stage_seconds=read_times(path),
-        serve_command=shlex.join(serve_command(recipe.engine, folder)),
+        serve_command=shlex.join(serve_command(recipe.engine, folder)) if can_deploy else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import signal
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from harness.preflight import choose_engine, resolve_device
 from harness.recipe import Request, load_engine, load_suite
 from harness.score import check_suite, endpoint_of
 from harness.score import score as score_arm
-from harness.serve import check_served, examine, read_demands, serve, serve_command
+from harness.serve import check_served, examine, read_demands, serve, serve_command, wait_until_gone
 
 _SCHEMES = ("http://", "https://")
 
@@ -69,7 +68,7 @@ def serve_until_interrupted(
         if not isinstance(served, Endpoint):
             raise TypeError(type(served))
         emit(_ready(served, engine, folder), as_json=as_json)
-        signal.pause()
+        wait_until_gone(served.base_url)
 
 
 def _ready(served: Endpoint, engine: EngineSpec, folder: Path) -> Result:

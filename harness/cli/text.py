@@ -67,7 +67,7 @@ def of_ending(path: Path, record: RunRecord, table: str) -> str:
             f"checkpoint: {checkpoint.directory} ({checkpoint.num_bytes / _MIB:.1f} MiB, "
             f"{checkpoint.bits_per_weight:.2f} bits per quantized weight)"
         )
-    if record.serve_command and (record.checkpoint or record.recipe.checkpoint):
+    if record.serve_command:
         lines.append(f"serve: {record.serve_command}")
     lines.append(f"report: {path / 'report.html'}")
     return "\n".join(lines)
@@ -113,9 +113,7 @@ def summary_of(path: Path, record: RunRecord) -> dict[str, object]:
         "verdict": to_json(verdict),
         "failure": to_json(failure),
         "checkpoint": to_json(record.checkpoint),
-        "serve_command": record.serve_command
-        if record.checkpoint or record.recipe.checkpoint
-        else None,
+        "serve_command": record.serve_command,
         "deployment": to_json(record.deployment),
     }
 

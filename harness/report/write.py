@@ -58,9 +58,6 @@ def _contents(record: RunRecord) -> dict[str, object]:
         "banner": page.banner_of(record),
         "checks": page.sorted_checks(record),
         "confidence": f"{record.recipe.suite.confidence:.0%}",
-        "can_deploy": bool(
-            record.serve_command and (record.checkpoint or record.recipe.checkpoint)
-        ),
         "coverage_note": page.coverage_note(record.stats),
         "deployment": page.deployment_facts(record.deployment),
         "facts": page.facts_of(record),

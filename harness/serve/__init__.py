@@ -10,7 +10,7 @@ from harness.serve.engines import (
     serve_command,
 )
 from harness.serve.reference import Served
-from harness.serve.vllm import Demands, find_vllm, read_demands
+from harness.serve.vllm import Demands, find_vllm, read_demands, wait_until_gone
 
 __all__ = [
     "Demands",
@@ -25,4 +25,5 @@ __all__ = [
     "resolve_engine",
     "serve",
     "serve_command",
+    "wait_until_gone",
 ]

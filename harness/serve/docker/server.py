@@ -38,7 +38,7 @@ from harness.serve.vllm.arguments import (
 )
 from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
 from harness.serve.vllm.observe import Observed, clear_reports, observe
-from harness.serve.vllm.readiness import Patience, wait_until_ready
+from harness.serve.vllm.readiness import Patience, naming_its_death, wait_until_ready
 from harness.serve.vllm.server import LOG_FILE, Place, endpoint_of, setting_of
 
 _log = logging.getLogger("harness.serve")
@@ -103,7 +103,8 @@ def serve_docker(
             max_model_len=answering.length,
             arguments=recorded_arguments(flags, {**image.variables, **container.environment}),
         )
-        yield endpoint_of(setting, answering.observed, place)
+        with naming_its_death(server):
+            yield endpoint_of(setting, answering.observed, place)
 
 
 def check_docker(engine: EngineSpec) -> EngineSpec:

@@ -11,9 +11,11 @@ import logging
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from harness.errors import EngineError, ReasonCode
 from harness.serve.vllm.causes import find_cause
@@ -24,6 +26,10 @@ _TAIL_LINES = 15
 _MAX_LINE = 300
 _TAIL_BYTES = 64 << 10
 _REQUEST_SECONDS = 5
+_DYING_SECONDS = 5
+"""What a server that no longer answers is given to end, before it counts as alive."""
+_FAILURES = 3
+"""Health checks in a row after which a server that was ready is gone."""
 # Local servers are never behind a proxy, whatever the environment says.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -54,7 +60,7 @@ def wait_until_ready(server: RunningServer, *, model: str, patience: Patience) -
     size = -1
     while True:
         if not server.is_alive():
-            raise _ended(server)
+            raise _ended(server, "before it was ready")
         length = _context_length(server.base_url, model)
         now = time.monotonic()
         if length is not None:
@@ -84,14 +90,48 @@ def log_tail(path: Path, num_lines: int = _TAIL_LINES) -> list[str]:
     return [line[:_MAX_LINE] for line in lines if line][-num_lines:]
 
 
-def _ended(server: RunningServer) -> EngineError:
+@contextmanager
+def naming_its_death(server: RunningServer) -> Iterator[None]:
+    """Explain a failure of those who ask the server by its end, where it has ended.
+
+    Raises:
+        EngineError: the server has ended; the message holds the end of its log.
+    """
+    try:
+        yield
+    except EngineError as error:
+        give_up = time.monotonic() + _DYING_SECONDS
+        while server.is_alive() and _get(f"{server.base_url}/health") is None:
+            if time.monotonic() > give_up:
+                break
+            time.sleep(_DYING_SECONDS / 10)
+        if server.is_alive():
+            raise
+        raise _ended(server, "while it was in use") from error
+
+
+def wait_until_gone(base_url: str, *, poll_seconds: float = 2) -> NoReturn:
+    """Return never: look after a server that is ready until it no longer answers.
+
+    Raises:
+        EngineError: it did not answer several times in a row.
+    """
+    num_failed = 0
+    while num_failed < _FAILURES:
+        time.sleep(poll_seconds)
+        num_failed = num_failed + 1 if _get(f"{base_url}/health") is None else 0
+    message = f"the server at {base_url} no longer answers. Look at its log, and start it again."
+    raise EngineError(message)
+
+
+def _ended(server: RunningServer, when: str) -> EngineError:
     status = server.exit_code()
     text = "\n".join(log_tail(server.log_path, 400))
     cause = find_cause(text, status)
     tail = "\n".join(f"  {line}" for line in log_tail(server.log_path))
     hint = f" {cause.hint}" if cause is not None else ""
     message = (
-        f"the server ended with status {status} before it was ready.{hint} "
+        f"the server ended with status {status} {when}.{hint} "
         f"Its log is '{server.log_path}', it ends with:\n{tail}"
     )
     return EngineError(message, reason=cause.reason if cause else ReasonCode.ENGINE_FAILED)

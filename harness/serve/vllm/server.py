@@ -29,7 +29,7 @@ from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
 from harness.serve.vllm.layout import read_demands
 from harness.serve.vllm.observe import Observed, clear_reports, observe
 from harness.serve.vllm.process import LOCALHOST, KeptProcess, reserved_port, started
-from harness.serve.vllm.readiness import Patience, wait_until_ready
+from harness.serve.vllm.readiness import Patience, naming_its_death, wait_until_ready
 
 _log = logging.getLogger("harness.serve")
 LOG_FILE = "server.log"
@@ -83,7 +83,8 @@ def serve_vllm(
             max_model_len=length,
             arguments=recorded_arguments(launch.flags, variables),
         )
-        yield endpoint_of(setting, observed, place)
+        with naming_its_death(server):
+            yield endpoint_of(setting, observed, place)
 
 
 def setting_of(engine: EngineSpec, source: Source, environment: VllmEnvironment) -> Setting:

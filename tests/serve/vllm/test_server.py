@@ -16,7 +16,7 @@ import pytest
 
 from harness.artifacts import Deployment, Endpoint, EngineSpec
 from harness.errors import EngineError, ReasonCode
-from harness.serve import serve
+from harness.serve import serve, wait_until_gone
 from harness.serve.vllm.readiness import Patience
 from harness.serve.vllm.server import serve_vllm
 
@@ -272,3 +272,33 @@ def test_both_arms_can_be_served_at_once(
         assert one.base_url != two.base_url
         assert is_listened_to(one.base_url)
         assert is_listened_to(two.base_url)
+
+
+def test_a_server_that_dies_while_in_use_is_named_with_the_end_of_its_log(
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+
+    def use() -> None:
+        with served(engine, model, tmp_path / "records") as endpoint:
+            for pid in pids_of(tmp_path / "records"):
+                os.kill(pid, signal.SIGKILL)
+            wait_until_gone(endpoint.base_url, poll_seconds=0.05)
+
+    with pytest.raises(EngineError, match=r"ended with status 137 while it was in use") as caught:
+        use()
+    assert "server.log', it ends with:\n" in str(caught.value)
+
+
+def test_a_failure_of_ours_is_not_blamed_on_a_server_that_answers(
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "ready")
+
+    def use() -> None:
+        with served(engine, model, tmp_path / "records"):
+            message = "something else"
+            raise EngineError(message)
+
+    with pytest.raises(EngineError, match=r"^something else$"):
+        use()
