@@ -54,9 +54,11 @@ def server(run_dir: Path, environment: dict[str, str]) -> Iterator[tuple[str, in
             lines.append(line)
             if line == "}\n":
                 break
-        yield json.loads("".join(lines))["base_url"], process.pid
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        try:
+            yield json.loads("".join(lines))["base_url"], process.pid
+            assert process.wait() == 130
+        finally:
+            process.terminate()
 
 
 def test_both_arms_ran_on_servers_that_are_known_to_the_bit(run_dir: Path) -> None:
