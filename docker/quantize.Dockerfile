@@ -29,16 +29,16 @@ RUN /opt/harness/bin/pip install --no-deps .
 
 FROM ${BASE}
 RUN groupadd --gid 1000 harness \
- && useradd --uid 1000 --gid 1000 --home-dir /work --create-home harness
+ && useradd --uid 1000 --gid 1000 --home-dir /home/harness --create-home harness
 COPY --from=build /opt/harness /opt/harness
-# Everything that is written goes to /work (a volume) and /tmp (a tmpfs): the root may be read-only.
+# Everything that is written goes to /home/harness (a volume) and /tmp (a tmpfs): the root may be read-only.
 ENV PATH=/opt/harness/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    HF_HOME=/work/.cache/huggingface \
-    XDG_CACHE_HOME=/work/.cache \
+    HF_HOME=/home/harness/.cache/huggingface \
+    XDG_CACHE_HOME=/home/harness/.cache \
     MPLCONFIGDIR=/tmp/matplotlib
 USER 1000:1000
-WORKDIR /work
+WORKDIR /home/harness
 # A job, not a service: it is healthy as long as it runs.
 HEALTHCHECK NONE
 ENTRYPOINT ["harness"]
