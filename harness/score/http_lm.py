@@ -14,6 +14,7 @@ nothing were wrong. So log probabilities are asked for with every answer, and ch
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
@@ -102,8 +103,9 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
             meanwhile()
         return sent.asked, sent.replies.result()
 
+    @abstractmethod
     def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
-        raise NotImplementedError
+        """Send what lm-eval asks for, all of one kind."""
 
     def _send_asked(
         self, path: str, asked: Sequence[Asked], payloads: Sequence[Mapping[str, Any]]

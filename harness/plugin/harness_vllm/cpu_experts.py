@@ -9,6 +9,7 @@ sum, to the model's type, SiLU to the model's type times the other half, to the 
 sum times the router's weight, to the model's type, sum over the experts of a token.
 """
 
+from abc import abstractmethod
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -34,15 +35,15 @@ class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # v
     """vLLM's keys of the weights' and the inputs' quantization."""
     _weights: tuple[Tensor, Tensor] | None = None
 
+    @abstractmethod
     def dequantize(
         self, weight: Tensor, scale: Tensor, total: Tensor, dtype: torch.dtype
     ) -> Tensor:
         """Return float32 weights [E, out, in]; `total` is the scale of a whole matrix, [E]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def operand(self, x: Tensor, stage: int) -> Tensor:
         """Return the inputs of product 0 or 1 as float32, rounded to the format."""
-        raise NotImplementedError
 
     def output_scale(self, stage: int) -> Tensor | None:
         """Return what multiplies the sums of product 0 or 1, [E]; None is 1."""

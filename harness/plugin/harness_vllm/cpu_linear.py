@@ -100,7 +100,7 @@ class CpuEmulationFp8LinearKernel(FP8ScaledMMLinearKernel):  # type: ignore[misc
         return _product(codes, layer, x.dtype, bias, layer.input_scale * layer.weight_scale)
 
     def apply_scaled_mm(self, **_: object) -> Tensor:
-        """Refuse: `apply_weights` does not call it."""
+        """Refuse: vLLM's base class asks for it, and `apply_weights` here does not call it."""
         raise NotImplementedError
 
 

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
-from harness.artifacts import Endpoint, EngineSpec, Severity
-from harness.errors import EngineError, PrerequisiteError, UsageError
+from harness.artifacts import Endpoint, EngineSpec
 from harness.models import open_source
 from harness.serve.docker.container import (
     Site,
@@ -27,19 +25,24 @@ from harness.serve.docker.container import (
 from harness.serve.docker.daemon import choose_network, connected, explained, remove_stale
 from harness.serve.docker.image import find_image, named_image
 from harness.serve.docker.owner import this_process
-from harness.serve.docker.running import RunningContainer, started
+from harness.serve.docker.running import started
 from harness.serve.vllm.arguments import (
     REPORT_PREFIX,
-    SERVED_NAME,
-    Setting,
     recorded_arguments,
     server_flags,
     user_flags,
 )
 from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
-from harness.serve.vllm.observe import Observed, clear_reports, observe
-from harness.serve.vllm.readiness import Patience, naming_its_death, wait_until_ready
-from harness.serve.vllm.server import LOG_FILE, Place, endpoint_of, setting_of
+from harness.serve.vllm.observe import clear_reports
+from harness.serve.vllm.readiness import Patience, naming_its_death
+from harness.serve.vllm.server import (
+    LOG_FILE,
+    Place,
+    check_environment,
+    endpoint_of,
+    setting_of,
+    wait_and_look,
+)
 
 _log = logging.getLogger("harness.serve")
 _WRITABLE = "container"
@@ -94,17 +97,19 @@ def serve_docker(
         _log.info("serve: %s in image %s", version, image.name)
         log_path = records / LOG_FILE
         server = stack.enter_context(started(client, container, log_path=log_path))
-        answering = _wait(server, setting, site, patience or Patience())
+        length, observed = wait_and_look(
+            server, setting, records=site.records, patience=patience or Patience()
+        )
         place = Place(
             base_url=server.base_url,
             version=f"{image.environment.version} (torch {image.environment.torch}, {image.name})",
-            device=answering.observed.device or image.environment.device,
+            device=observed.device or image.environment.device,
             log=log_path,
-            max_model_len=answering.length,
+            max_model_len=length,
             arguments=recorded_arguments(flags, {**image.variables, **container.environment}),
         )
         with naming_its_death(server):
-            yield endpoint_of(setting, answering.observed, place)
+            yield endpoint_of(setting, observed, place)
 
 
 def check_docker(engine: EngineSpec) -> EngineSpec:
@@ -118,19 +123,8 @@ def check_docker(engine: EngineSpec) -> EngineSpec:
     image_name = named_image(engine)
     with connected() as client:
         image = find_image(client, image_name)
-    environment, needed = image.environment, engine.tensor_parallel_size
-    if environment.platform == "cpu" and needed > 1:
-        message = (
-            f"--tensor-parallel-size {needed}: the CPU build runs on one device. Leave it out."
-        )
-        raise UsageError(message)
-    if environment.platform == "cuda" and len(environment.gpus) < needed:
-        message = (
-            f"image '{engine.image}' is built for CUDA and needs {needed} GPU(s), docker gives it "
-            f"{len(environment.gpus)}. Use fewer, or an image of vLLM's CPU build."
-        )
-        raise PrerequisiteError(message)
-    return dataclasses.replace(engine, image=image.id, version=environment.version)
+    checked = check_environment(engine, image.environment, place=f"image '{engine.image}'")
+    return dataclasses.replace(checked, image=image.id)
 
 
 def check_docker_serves(engine: EngineSpec, demands: Demands) -> None:
@@ -142,37 +136,6 @@ def check_docker_serves(engine: EngineSpec, demands: Demands) -> None:
     with connected() as client:
         environment = find_image(client, named_image(engine)).environment
     refuse_unsupported(capability_of(environment.version, environment.platform), demands)
-
-
-class _Answering(NamedTuple):
-    """A server that is ready."""
-
-    length: int
-    """Tokens of prompt and answer together that it takes."""
-    observed: Observed
-
-
-def _wait(server: RunningContainer, setting: Setting, site: Site, patience: Patience) -> _Answering:
-    """Wait for the server; a death is explained by what was loaded, where that is known."""
-    try:
-        length = wait_until_ready(server, model=SERVED_NAME, patience=patience)
-    except EngineError as error:
-        for finding in _observe(setting, site, server.log_path).findings:
-            if finding.severity is Severity.ERROR and _reports(site.records):
-                message = f"{finding.id}: {finding.message}. Then {error}"
-                raise EngineError(message, reason=finding.reason) from error
-        raise
-    observed = _observe(setting, site, server.log_path)
-    for part, kernel in observed.kernels.items():
-        _log.info("serve: %s: %s", part, kernel)
-    for finding in observed.findings:
-        _log.info("serve: %s: %s: %s", finding.severity, finding.id, finding.message)
-    return _Answering(length, observed)
-
-
-def _observe(setting: Setting, site: Site, log_path: Path) -> Observed:
-    log = log_path.read_text(encoding="utf-8", errors="replace")
-    return observe(setting.demands, records=site.records, log=log)
 
 
 def _reports(folder: Path) -> list[Path]:

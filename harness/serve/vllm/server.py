@@ -28,7 +28,7 @@ from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsup
 from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
 from harness.serve.vllm.layout import read_demands
 from harness.serve.vllm.observe import Observed, clear_reports, observe
-from harness.serve.vllm.process import LOCALHOST, KeptProcess, reserved_port, started
+from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
 from harness.serve.vllm.readiness import Patience, naming_its_death, wait_until_ready
 
 _log = logging.getLogger("harness.serve")
@@ -72,9 +72,9 @@ def serve_vllm(
         launch = _Launch(environment.python, server_flags(setting), variables, records)
         _log.info("serve: vLLM %s (%s)", environment.version, environment.platform)
         server = stack.enter_context(_started(setting, launch))
-        length = _wait(server, setting, records, patience or Patience())
-        observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
-        _report(observed)
+        length, observed = wait_and_look(
+            server, setting, records=records, patience=patience or Patience()
+        )
         place = Place(
             base_url=server.base_url,
             version=f"{environment.version} (torch {environment.torch})",
@@ -153,9 +153,28 @@ def check_vllm(engine: EngineSpec) -> EngineSpec:
         PrerequisiteError: none is found, its version is not a known one, or GPUs are missing.
         UsageError: an `--engine-arg` is malformed or not for the user to decide.
     """
-    environment = ask_vllm(engine.vllm)
-    capability_of(environment.version, environment.platform)
     user_flags(engine.arguments)
+    environment = ask_vllm(engine.vllm)
+    place = f"vLLM {environment.version} in '{environment.python}'"
+    checked = check_environment(engine, environment, place=place)
+    return dataclasses.replace(checked, vllm=environment.python)
+
+
+def check_environment(
+    engine: EngineSpec, environment: VllmEnvironment, *, place: str
+) -> EngineSpec:
+    """Return `engine` with the version and the platform of the vLLM that it will use.
+
+    Args:
+        engine: as it was asked for.
+        environment: the vLLM that was found, in a folder or in an image.
+        place: how a message names it.
+
+    Raises:
+        PrerequisiteError: its version is not a known one, or GPUs are missing.
+        UsageError: the CPU build is asked for more than one device.
+    """
+    capability_of(environment.version, environment.platform)
     num_gpus, needed = len(environment.gpus), engine.tensor_parallel_size
     if environment.platform == "cpu" and needed > 1:
         message = (
@@ -164,17 +183,11 @@ def check_vllm(engine: EngineSpec) -> EngineSpec:
         raise UsageError(message)
     if environment.platform == "cuda" and num_gpus < needed:
         message = (
-            f"vLLM {environment.version} in '{environment.python}' is built for CUDA and needs "
-            f"{needed} GPU(s), the driver shows {num_gpus}. "
-            "Use fewer, or make a CPU environment with scripts/setup-vllm cpu."
+            f"{place} is built for CUDA and needs {needed} GPU(s), the driver shows {num_gpus}. "
+            "Use fewer, or vLLM's CPU build (scripts/setup-vllm cpu, docker/README.md)."
         )
         raise PrerequisiteError(message)
-    return dataclasses.replace(
-        engine,
-        vllm=environment.python,
-        version=environment.version,
-        device=environment.platform,
-    )
+    return dataclasses.replace(engine, version=environment.version, device=environment.platform)
 
 
 def check_vllm_serves(engine: EngineSpec, demands: Demands) -> None:
@@ -221,10 +234,19 @@ def _started(setting: Setting, launch: _Launch) -> Iterator[KeptProcess]:
             yield server
 
 
-def _wait(server: KeptProcess, setting: Setting, records: Path, patience: Patience) -> int:
-    """Return the context length; a death is explained by what was loaded, where that is known."""
+def wait_and_look(
+    server: RunningServer, setting: Setting, *, records: Path, patience: Patience
+) -> tuple[int, Observed]:
+    """Wait for a server, a process or a container, and look at what it loaded and chose.
+
+    Returns:
+        The context length that it takes, in tokens, and what was seen.
+
+    Raises:
+        EngineError: it never became ready; explained by what was loaded, where that is known.
+    """
     try:
-        return wait_until_ready(server, model=SERVED_NAME, patience=patience)
+        length = wait_until_ready(server, model=SERVED_NAME, patience=patience)
     except EngineError as error:
         observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
         for finding in observed.findings if observed.loaded is not None else ():
@@ -232,6 +254,9 @@ def _wait(server: KeptProcess, setting: Setting, records: Path, patience: Patien
                 message = f"{finding.id}: {finding.message}. Then {error}"
                 raise EngineError(message, reason=finding.reason) from error
         raise
+    observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
+    _report(observed)
+    return length, observed
 
 
 def _report(observed: Observed) -> None:

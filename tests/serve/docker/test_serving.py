@@ -32,7 +32,7 @@ from harness.serve.vllm.readiness import Patience
 
 pytestmark = pytest.mark.docker
 Images = Callable[..., str]
-RUN = Path(__file__).with_name("serving_run.py")
+RUN = Path(__file__).parents[1] / "serving_run.py"
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -74,7 +74,7 @@ def running(
     image: str, model: Path, records: Path, how: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, str(RUN), image, str(model), str(records), how],
+        [sys.executable, str(RUN), "docker", image, str(model), str(records), how],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

@@ -23,7 +23,7 @@ from harness.serve.vllm.server import serve_vllm
 from . import fake_vllm
 
 Gone = Callable[[Iterable[int], float], bool]
-RUN = Path(__file__).with_name("serving_run.py")
+RUN = Path(__file__).parents[1] / "serving_run.py"
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -243,7 +243,7 @@ def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
     how, number, status = ending
     records = tmp_path / "records"
     run = subprocess.Popen(
-        [sys.executable, str(RUN), str(engine.vllm), str(model), str(records), how],
+        [sys.executable, str(RUN), "vllm", str(engine.vllm), str(model), str(records), how],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "FAKE_VLLM": "ready"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

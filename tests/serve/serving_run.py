@@ -1,4 +1,4 @@
-"""A run that serves in a container and is interrupted, for the tests of its end."""
+"""A run that serves and is interrupted: started, then signalled, by the tests of its end."""
 
 import os
 import signal
@@ -13,14 +13,16 @@ from harness.cli.console import concluding
 from harness.serve import serve
 
 
-def main(image: str, model: str, records: str, how: str) -> None:
+def main(name: str, place: str, model: str, records: str, how: str) -> None:
+    """Serve with engine `name`; `place` is vLLM's Python, or the image."""
     engine = EngineSpec(
-        name="docker",
+        name=name,
         numerics="declared",
         device="cpu",
         dtype="bfloat16",
         max_model_len=64,
-        image=image,
+        vllm=place if name == "vllm" else None,
+        image=place if name == "docker" else None,
     )
     with concluding(as_json=False), serve(engine, Path(model), records=Path(records)) as served:
         if not isinstance(served, Endpoint):
@@ -28,7 +30,7 @@ def main(image: str, model: str, records: str, how: str) -> None:
         if how == "forked" and os.fork() == 0:
             # A worker that outlives the run holds every pipe that the run had open.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(30)
+            time.sleep(60)
             os._exit(0)
         sys.stdout.write(served.base_url + "\n")
         sys.stdout.flush()
