@@ -13,6 +13,7 @@ server up. `--record` adds a row to the ledger.
 import argparse
 import asyncio
 import logging
+import shlex
 import statistics
 import sys
 import tempfile
@@ -72,7 +73,7 @@ def main() -> int:
     if arguments.record:
         ledger.append(
             "What serving and scoring the canary over HTTP cost",
-            command="python -m scripts.serving_cost --record",
+            command=shlex.join(["python", "-m", "scripts.serving_cost", *sys.argv[1:]]),
             values=shown,
         )
     return 0 if values["under 5 %"] == "yes" else 1

@@ -20,6 +20,17 @@ MODEL = shipped.canary() / "model"
 ITEMS = 40
 FLIPS = 4
 """Of all items at most: bfloat16 on one side, float32 on the other."""
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "chat": {"apply_chat_template": True},
+    "thinking": {
+        "apply_chat_template": True,
+        "thinking": True,
+        "think_end_token": "1",
+        "thinking_budget": 8,
+    },
+}
+"""The canary has no thoughts of its own: a character that it writes ends what is taken for one."""
 
 pytestmark = pytest.mark.skipif(not VLLM, reason="HARNESS_VLLM names no vLLM")
 
@@ -46,14 +57,16 @@ def vllm(shortened: Suite) -> Iterator[Endpoint]:
         yield served
 
 
+@pytest.mark.parametrize("mode", ["plain", "chat", "thinking"])
 def test_both_engines_answer_the_same_items_alike(
-    vllm: Endpoint, shortened: Suite, tmp_path: Path
+    vllm: Endpoint, shortened: Suite, tmp_path: Path, mode: str
 ) -> None:
+    suite = replace(shortened, digest=mode, **MODES[mode])
     reference = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
     with serve(reference, MODEL) as served:
         assert isinstance(served, Served)
-        ours = score(served, shortened, arm="a", into=tmp_path / "ours")
-    theirs = score(vllm, shortened, arm="a", into=tmp_path / "theirs")
+        ours = score(served, suite, arm="a", into=tmp_path / "ours")
+    theirs = score(vllm, suite, arm="a", into=tmp_path / "theirs")
     left, right = _samples(ours, tmp_path / "ours"), _samples(theirs, tmp_path / "theirs")
     asked = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "prompt", "target")
     for one, two in zip(left, right, strict=True):
@@ -63,6 +76,20 @@ def test_both_engines_answer_the_same_items_alike(
     # Every item takes the same way through both engines but for those that flip.
     assert sum(a["finish"] != b["finish"] for a, b in zip(left, right, strict=True)) <= FLIPS
     assert ours.generation == theirs.generation
+
+
+def test_a_chat_is_answered_alike_whoever_renders_it(
+    vllm: Endpoint, shortened: Suite, tmp_path: Path
+) -> None:
+    generated = tuple(task for task in shortened.tasks if task.metric == "exact_match")
+    suite = replace(shortened, tasks=generated, **MODES["chat"])
+    here = score(vllm, suite, arm="a", into=tmp_path / "here")
+    chats = replace(vllm, protocol="chat", tokenizer="")
+    there = score(chats, suite, arm="a", into=tmp_path / "there")
+    left, right = _samples(here, tmp_path / "here"), _samples(there, tmp_path / "there")
+    assert len({a["answer"] for a in left}) > len(generated)
+    assert all(two["finish"] != "error" for two in right)
+    assert sum(a["answer"] != b["answer"] for a, b in zip(left, right, strict=True)) <= FLIPS
 
 
 def test_an_answer_at_its_budget_and_one_at_its_stop_are_told_apart(vllm: Endpoint) -> None:
