@@ -9,6 +9,8 @@
     - PrerequisiteError        this machine lacks something
     - RunDirectoryError        the run directory is in use, or is not one
     - IncomparableError        two arms that may not be compared
+    - BaselineError            a baseline that is damaged, missing or stale
+    - WaiverError              the file of waivers
   + StageError            3    a stage failed; the run directory can be resumed
     - CorruptWeightError       a weight that holds NaN or infinity, or a file that ends early
     - DiskFullError            no space left while writing
@@ -53,12 +55,27 @@ class ReasonCode(StrEnum):
     """More answers hit the output budget than the suite tolerates."""
     BASELINE_TOO_WEAK = "baseline-too-weak"
     """The baseline answers no better than chance, so that a comparison shows nothing."""
+    CLAIM_REFUTED = "claim-refuted"
+    """A critical task that is claimed to be lossless is significantly worse."""
+    TRUNCATION_RISE = "truncation-rise"
+    """Significantly more answers of the candidate than of the baseline hit the output budget."""
+    EMPTY_RISE = "empty-rise"
+    """Significantly more answers of the candidate than of the baseline are empty."""
+    POOLED_ALARM = "pooled-alarm"
+    """Over all items of all tasks the candidate is worse: a warning, unless the suite has a
+    pooled margin."""
+    WAIVED = "waived"
+    """A check failed, and a reviewed waiver answers for it; everything else is proven."""
     VERIFY_SKIPPED = "verify-skipped"
     """The run was told not to verify the checkpoint; it can never end GO."""
     NUMERICS_NOT_EXERCISED = "numerics-not-exercised"
     """The checkpoint declares arithmetic that the deployment did not compute."""
+    SMOKE_FAILED = "smoke-failed"
+    """Before scoring, the candidate answered or read a few texts otherwise than the baseline."""
     NO_EXPERT_OBSERVED = "no-expert-observed"
     """Calibration saw no token reach any expert of a layer."""
+    LOW_COVERAGE = "low-coverage"
+    """Calibration showed too few tokens to more experts than the recipe allows."""
     QUANTIZER_NOT_OBSERVED = "quantizer-not-observed"
     """Calibration never saw the input of a layer that is to be quantized."""
     UNUSABLE_RANGE = "unusable-range"
@@ -105,6 +122,12 @@ class ReasonCode(StrEnum):
     """This machine lacks something that a later stage needs."""
     UNSUPPORTED_FORMAT = "unsupported-format"
     """The engine cannot load this format on this machine."""
+    BAD_BASELINE = "bad-baseline"
+    """A bundle of a baseline is damaged, or the store has no such baseline."""
+    STALE_BASELINE = "stale-baseline"
+    """The baseline was made from something else than this run compares with."""
+    BAD_WAIVERS = "bad-waivers"
+    """The file of waivers is malformed, expired, or waives what is no check."""
     RUN_DIRECTORY_BUSY = "run-directory-busy"
     """Another run works in this directory."""
     INCOMPARABLE = "incomparable"
@@ -171,6 +194,18 @@ class IncomparableError(UsageError):
     default_reason = ReasonCode.INCOMPARABLE
 
 
+class BaselineError(UsageError):
+    """A kept baseline cannot be read, is not there, or does not fit this run."""
+
+    default_reason = ReasonCode.BAD_BASELINE
+
+
+class WaiverError(UsageError):
+    """The file of waivers is malformed, or one in it can never apply."""
+
+    default_reason = ReasonCode.BAD_WAIVERS
+
+
 class StageError(HarnessError):
     """A stage failed; typing the command again resumes the run."""
 
@@ -209,3 +244,10 @@ class RejectedError(HarnessError):
 
     exit_code = ExitCode.NO_GO
     default_reason = ReasonCode.INTEGRITY_FAILED
+
+    def __init__(
+        self, message: str, *, reason: ReasonCode | None = None, checks: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.checks = checks
+        """Ids of the checks that failed, where a waiver could answer for them."""

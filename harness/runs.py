@@ -22,8 +22,9 @@ from harness.artifacts import (
     load,
     save,
 )
+from harness.baselines import versions
 from harness.errors import ExitCode, HarnessError, RejectedError
-from harness.gate import exit_code_of, reject
+from harness.gate import exit_code_of, explain_waivers, reject
 from harness.preflight import GateJob, Job
 from harness.report import write_report
 from harness.rundir import (
@@ -40,6 +41,10 @@ from harness.serve import serve_command
 AnyJob = TypeVar("AnyJob", Job, GateJob)
 PLAN_FILE = "plan.json"
 FAILURE_FILE = "failure.json"
+_SERVED_STAGES = {
+    stage.name for stage in (pipeline.SMOKE, pipeline.SMOKE_DECLARED, pipeline.CANDIDATE)
+}
+"""Those that leave the candidate's deployment in the run directory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +92,12 @@ def run_job(
         try:
             work(job, run)
         except RejectedError as error:
-            if run.current != pipeline.CANDIDATE.name:
+            if run.current not in _SERVED_STAGES:
                 (path / DEPLOYMENT_FILE).unlink(missing_ok=True)
             verdict = reject(error, job.recipe, scheme=job.scheme)
+            if error.checks:
+                overrides = pipeline.overrides_of(job.recipe, _folder_of(path, job.recipe))
+                verdict = explain_waivers(verdict, overrides, error.checks)
             save(verdict, path / pipeline.JUDGE.file, made_from=digest_of(str(error)))
             run.nouns[pipeline.JUDGE.name] = verdict
         except HarnessError as error:
@@ -111,7 +119,7 @@ def read_run(path: Path) -> RunRecord:
         stage.name: stage.read(path / stage.file)
         if stage.read
         else load(stage.noun, path / stage.file)
-        for stage in stages_of(recipe)
+        for stage in stages_of(recipe, path)
         if is_finished(path, stage)
     }
     failed = (path / FAILURE_FILE).exists()
@@ -133,14 +141,14 @@ def status_of(path: Path) -> RunStatus:
             finished=is_finished(path, stage),
             seconds=seconds.get(stage.name),
         )
-        for stage in stages_of(recipe)
+        for stage in stages_of(recipe, path)
     )
     failure, verdict = path / FAILURE_FILE, path / pipeline.JUDGE.file
     ending = "unfinished"
     if failure.exists():
         ending = f"failed: {load(Failure, failure).message}"
     elif verdict.exists():
-        ending = load(Verdict, verdict).decision
+        ending = load(Verdict, verdict).title
     return RunStatus(
         recipe=recipe.name,
         model=recipe.model,
@@ -150,15 +158,25 @@ def status_of(path: Path) -> RunStatus:
     )
 
 
-def stages_of(recipe: Trial) -> tuple[Stage[Any], ...]:
-    """Return the stages of a run: a checkpoint that was made elsewhere skips the first."""
-    return pipeline.STAGES if isinstance(recipe, Recipe) else pipeline.GATE_STAGES
+def stages_of(recipe: Trial, path: Path) -> list[Stage[Any]]:
+    """Return the stages of the run in `path`.
+
+    A checkpoint that was made elsewhere skips the first; a suite without a smoke set has no smoke
+    run, and one of the declared numerics is there only where kernels hid them.
+    """
+    stages = pipeline.STAGES if isinstance(recipe, Recipe) else pipeline.GATE_STAGES
+    absent = set() if recipe.suite.smoke else {pipeline.SMOKE.name}
+    if not (path / pipeline.SMOKE_DECLARED.file).exists():
+        absent.add(pipeline.SMOKE_DECLARED.name)
+    return [stage for stage in stages if stage.name not in absent]
 
 
 def default_directory(job: Job | GateJob) -> Path:
     """Return `runs/<model>-<format>-<digest>`, the same for the same recipe and model."""
     engine = job.recipe.engine.identity()
-    recipe = dataclasses.replace(job.recipe, skip_verify=False, engine=engine)
+    recipe = dataclasses.replace(
+        job.recipe, skip_verify=False, engine=engine, baseline=None, waivers=()
+    )
     if isinstance(job, Job):
         model, digest = job.recipe.model, digest_of(recipe, job.source.digest)
     else:
@@ -177,15 +195,17 @@ def _record(
     path: Path, recipe: Recipe | Trial, nouns: Mapping[str, Any], failure: Failure | None
 ) -> RunRecord:
     made = nouns.get(pipeline.EXPORT.name)
-    folder = Path(recipe.checkpoint) if recipe.checkpoint else path / "checkpoint"
+    folder = _folder_of(path, recipe)
     can_deploy = made is not None or recipe.checkpoint is not None
     return RunRecord(
         recipe=recipe,
-        versions=pipeline.versions(),
+        versions=versions(),
         plan=load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None,
         stats=nouns.get(pipeline.CALIBRATE.name),
         checkpoint=made,
         integrity=nouns.get(pipeline.VERIFY.name),
+        smoke=nouns.get(pipeline.SMOKE.name),
+        smoke_declared=nouns.get(pipeline.SMOKE_DECLARED.name),
         deployment=_deployment(path, nouns.get(pipeline.CANDIDATE.name)),
         candidate=nouns.get(pipeline.CANDIDATE.name),
         baseline=nouns.get(pipeline.BASELINE.name),
@@ -194,6 +214,10 @@ def _record(
         stage_seconds=read_times(path),
         serve_command=shlex.join(serve_command(recipe.engine, folder)) if can_deploy else None,
     )
+
+
+def _folder_of(path: Path, recipe: Trial) -> Path:
+    return Path(recipe.checkpoint) if recipe.checkpoint else path / "checkpoint"
 
 
 def _deployment(path: Path, scored: Scorecard | None) -> Deployment | None:

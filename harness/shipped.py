@@ -29,6 +29,11 @@ def tasks() -> Path:
     return _folder("evals") / "tasks"
 
 
+def smoke() -> Path:
+    """Return the folder of the shipped smoke sets."""
+    return _folder("evals") / "smoke"
+
+
 def calibration() -> Path:
     """Return the folder of the shipped calibration texts."""
     return _folder("evals") / "calibration"

@@ -183,7 +183,7 @@ def _compare(ours: Measured, theirs: Measured) -> Mapping[str, str]:
     ]
     absolute = [abs(d) for d in differences]
     values["tokens read"] = str(len(absolute))
-    values["mean |difference of logprobs|"] = f"{sum(absolute) / len(absolute):.5f}"
+    values["mean difference of logprobs"] = f"{sum(absolute) / len(absolute):.5f}"
     values["largest"] = f"{max(absolute):.3f}"
     values["mean difference"] = f"{sum(differences) / len(differences):+.5f}"
     values["perplexity"] = f"{_perplexity(ours):.4f} and {_perplexity(theirs):.4f}"

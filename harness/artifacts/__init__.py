@@ -1,6 +1,12 @@
 """The nouns: frozen records that the stages hand to each other, and how they lie on disk."""
 
-from harness.artifacts.calibration import CalibrationStats, ExpertCoverage
+from harness.artifacts.baseline import BaselineEntry, BaselineInputs, Change, Rerun
+from harness.artifacts.calibration import (
+    CalibrationStats,
+    ExpertCoverage,
+    ThinExperts,
+    thin_experts,
+)
 from harness.artifacts.checkpoint import (
     Check,
     Checkpoint,
@@ -20,6 +26,8 @@ from harness.artifacts.plan import (
 )
 from harness.artifacts.recipe import (
     CalibrationSpec,
+    Claim,
+    CoverageSpec,
     EngineSpec,
     KvFormat,
     Recipe,
@@ -32,6 +40,7 @@ from harness.artifacts.recipe import (
 from harness.artifacts.run import Failure, RunRecord
 from harness.artifacts.samples import read_samples, write_samples
 from harness.artifacts.scores import (
+    GO_WITH_WAIVERS,
     Arm,
     Decision,
     Deployment,
@@ -39,21 +48,43 @@ from harness.artifacts.scores import (
     Finding,
     Flip,
     Loaded,
+    PooledTest,
+    Recovery,
     Sample,
     Scorecard,
     TaskScore,
     TaskVerdict,
     Verdict,
 )
+from harness.artifacts.smoke import (
+    KLD_CHECK,
+    Measure,
+    Mode,
+    Probe,
+    Reading,
+    Reply,
+    SideBySide,
+    SmokeReport,
+)
+from harness.artifacts.smoke_set import Ask, Passage, SmokeSet
 from harness.artifacts.store import digest_of, load, made_from, save, to_json, write_atomically
+from harness.artifacts.waivers import WaivedCheck, Waiver
 
 __all__ = [
+    "GO_WITH_WAIVERS",
+    "KLD_CHECK",
     "Arm",
+    "Ask",
     "Attention",
+    "BaselineEntry",
+    "BaselineInputs",
     "CalibrationSpec",
     "CalibrationStats",
+    "Change",
     "Check",
     "Checkpoint",
+    "Claim",
+    "CoverageSpec",
     "Decision",
     "Deployment",
     "Endpoint",
@@ -68,29 +99,45 @@ __all__ = [
     "KvFormat",
     "Linear",
     "Loaded",
+    "Measure",
+    "Mode",
+    "Passage",
     "PlannedLinear",
+    "PooledTest",
+    "Probe",
     "QuantPlan",
     "QuantizedTensor",
+    "Reading",
     "Recipe",
+    "Recovery",
+    "Reply",
+    "Rerun",
     "Rule",
     "RunRecord",
     "Sample",
     "Scorecard",
     "Severity",
+    "SideBySide",
     "Slice",
+    "SmokeReport",
+    "SmokeSet",
     "Suite",
     "TaskScore",
     "TaskSpec",
     "TaskVerdict",
     "TensorHeader",
+    "ThinExperts",
     "Tier",
     "Trial",
     "Verdict",
+    "WaivedCheck",
+    "Waiver",
     "digest_of",
     "load",
     "made_from",
     "read_samples",
     "save",
+    "thin_experts",
     "to_json",
     "write_atomically",
     "write_samples",

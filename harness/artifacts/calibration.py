@@ -1,7 +1,11 @@
 """What calibration measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from harness.artifacts.recipe import CoverageSpec
+
+_MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,3 +39,56 @@ class CalibrationStats:
     num_samples: int
     num_tokens: int
     """Tokens that were run; no position is padding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThinExperts:
+    """Projections of routed experts that calibration saw too little of."""
+
+    wanted: CoverageSpec
+    num_thin: int
+    num_projections: int
+    """Of all experts of all layers, each projection counted."""
+    fewest: int
+    """Tokens of the projection that saw the fewest."""
+    examples: tuple[str, ...]
+    """At most five, the thinnest first, such as `model.layers.3.mlp.experts.17.down_proj`."""
+
+    @property
+    def share(self) -> float:
+        """Fraction of all projections."""
+        return self.num_thin / self.num_projections
+
+    @property
+    def too_many(self) -> bool:
+        """Whether the coverage that was asked for is missed."""
+        return self.share > self.wanted.max_thin
+
+    def __str__(self) -> str:
+        """Return it as a clause with numbers."""
+        few = self.wanted.min_tokens
+        fewer = "saw no token" if few == 1 else f"saw fewer than {few} tokens"
+        first = f" (first: {self.examples[0]})" if self.examples else ""
+        return (
+            f"{self.num_thin} of {self.num_projections} projections of experts {fewer} in the "
+            f"calibration, {self.share:.1%} where {self.wanted.max_thin:.1%} is allowed{first}"
+        )
+
+
+def thin_experts(coverage: Sequence[ExpertCoverage], wanted: CoverageSpec) -> ThinExperts | None:
+    """Return which experts saw too few tokens; None where no text was run through any expert."""
+    counts = sorted(
+        (tokens, f"{layer.experts}.{number}.{layer.projection}")
+        for layer in coverage
+        for number, tokens in enumerate(layer.tokens)
+    )
+    if not counts:
+        return None
+    thin = [name for tokens, name in counts if tokens < wanted.min_tokens]
+    return ThinExperts(
+        wanted=wanted,
+        num_thin=len(thin),
+        num_projections=len(counts),
+        fewest=counts[0][0],
+        examples=tuple(thin[:_MAX_EXAMPLES]),
+    )

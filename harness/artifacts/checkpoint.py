@@ -63,6 +63,8 @@ class Check:
     num_faulty: int = 0
     examples: tuple[str, ...] = ()
     """At most five names."""
+    incident: str = ""
+    """Link to where this went wrong before; empty for checks that no incident asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

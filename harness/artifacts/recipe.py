@@ -4,6 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.artifacts.smoke_set import SmokeSet
+from harness.artifacts.waivers import Waiver
+
 
 class KvFormat(StrEnum):
     """How keys and values are stored by the engine."""
@@ -25,6 +28,13 @@ class Tier(StrEnum):
     """It is reported."""
 
 
+class Claim(StrEnum):
+    """What is said of a candidate beyond its margin."""
+
+    LOSSLESS = "lossless"
+    """It is no worse at all: a significant loss is NO-GO even within the margin."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """Quantizers whose name matches `quantizer` get `format`; the last rule that matches wins."""
@@ -33,6 +43,18 @@ class Rule:
     """Wildcard pattern (fnmatch) on quantizer names, such as `*mlp.experts*weight_quantizer`."""
     format: str
     """A name in harness.formats (`nvfp4`, `fp8`), or `none` to leave the quantizer off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoverageSpec:
+    """How many tokens calibration should show to each routed expert."""
+
+    min_tokens: int = 1
+    """An expert whose projection saw fewer is thin."""
+    max_thin: float = 1.0
+    """Share of projections of experts that may be thin; with more the run cannot end GO."""
+    max_size: int = 0
+    """Samples up to which more are drawn while too many are thin; 0 draws none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +73,7 @@ class CalibrationSpec:
     """Tokens of a batch at most; a batch holds samples of one length, so none is padded."""
     layerwise: bool
     """Run one decoder layer over all batches before the next (same bytes, one layer resident)."""
+    coverage: CoverageSpec = CoverageSpec()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,19 +84,40 @@ class TaskSpec:
     """As lm-eval knows it."""
     tier: Tier
     metric: str
-    """Per-sample metric of lm-eval, such as `exact_match` or `acc`; 0 or 1 a sample."""
+    """Per-sample metric of lm-eval, such as `exact_match` or `acc`; 0 or 1 a sample, unless
+    `value_range` says otherwise."""
     filter: str
     """lm-eval's filter whose answers count; `none` where the task has none."""
     items: int
     """Number of items that are answered, from the task's beginning."""
-    margin: float
-    """Largest loss that is allowed, as a fraction of 1; advisory tasks use it for display."""
+    margin: float | None
+    """Largest loss that is allowed, as a fraction of 1; None where `recovery` is asked for."""
     flip_rate: float
     """Share of items expected to differ between the arms; planning uses it. Measured."""
     num_fewshot: int
     """Worked examples put before each question."""
     chance: float
     """Accuracy of guessing, as a fraction of 1."""
+    recovery: float | None = None
+    """Share of the baseline's accuracy that must be kept, such as 0.99; instead of `margin`."""
+    claim: Claim | None = None
+    cluster: str = ""
+    """Field of lm-eval's document that names the group of an item; empty: items are independent."""
+    clusters: int = 0
+    """Groups that the items form; planning uses it."""
+    design_effect: float = 1.0
+    """By how much grouping widens the variance at least, as measured on other candidates."""
+    value_range: tuple[float, float] | None = None
+    """Worst and best value of the metric, mapped to 0 and 1; None where it is 0 or 1 itself."""
+    spread: float = 1.0
+    """Expected root mean square of the differences of items that differ; planning uses it."""
+    baseline_accuracy: float = 1.0
+    """Expected; planning of `recovery` uses it."""
+
+    @property
+    def kept(self) -> float:
+        """Share of the baseline's accuracy that the candidate's is compared with."""
+        return 1.0 if self.recovery is None else self.recovery
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +142,14 @@ class Suite:
     """Of each one-sided bound, such as 0.95."""
     max_truncated: float
     """Share of answers that may end at the output budget, in either arm."""
+    max_rise: float = 0.01
+    """By how much the shares of cut and of empty answers may rise, as a fraction of 1."""
+    pooled_margin: float | None = None
+    """Largest loss over all items of all tasks; None: a loss there is a warning."""
     digest: str
     """sha256 of the above and of the shipped tasks' definitions and data."""
+    smoke: SmokeSet | None = None
+    """What is asked before scoring; no part of the digest, for it changes no score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +196,10 @@ class Trial:
     engine: EngineSpec
     suite: Suite
     skip_verify: bool
+    baseline: str | None = None
+    """What --baseline named as typed, where it is not `model`."""
+    waivers: tuple[Waiver, ...] = ()
+    """As the file that --waivers names holds them; never found by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

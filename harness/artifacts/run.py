@@ -8,6 +8,7 @@ from harness.artifacts.checkpoint import Checkpoint, IntegrityReport
 from harness.artifacts.plan import QuantPlan
 from harness.artifacts.recipe import Recipe, Trial
 from harness.artifacts.scores import Deployment, Scorecard, Verdict
+from harness.artifacts.smoke import SmokeReport
 from harness.errors import ReasonCode
 
 
@@ -36,6 +37,9 @@ class RunRecord:
     integrity: IntegrityReport | None = None
     deployment: Deployment | None = None
     """Of the candidate; there even where nothing was scored."""
+    smoke: SmokeReport | None = None
+    smoke_declared: SmokeReport | None = None
+    """Of the declared numerics, where the deployed kernels hide a part of them."""
     baseline: Scorecard | None = None
     candidate: Scorecard | None = None
     verdict: Verdict | None = None

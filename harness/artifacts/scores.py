@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from harness.artifacts.checkpoint import Severity
 from harness.artifacts.recipe import Tier
+from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
 
 
@@ -101,12 +102,14 @@ class Sample:
     prompt_hash: str
     target_hash: str
     value: float
-    """Metric of this item, 0 or 1."""
+    """Metric of this item: 0 or 1, or between them where the suite gives a `value_range`."""
     prompt: str
     target: str
     answer: str
     finish: str
     """`stop`, `length`, `error`, or `scored` for log-likelihood items."""
+    cluster: str = ""
+    """Group of the item, such as a subject; empty where items are independent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,12 +148,27 @@ class Scorecard:
     """Arguments that change answers, by task, as JSON: stops, budget, sampling, shots."""
 
 
+GO_WITH_WAIVERS = "GO WITH WAIVERS"
+
+
 class Decision(StrEnum):
     """Three-way answer; NO-GO wins over INCONCLUSIVE, which wins over GO."""
 
     GO = "GO"
     INCONCLUSIVE = "INCONCLUSIVE"
     NO_GO = "NO-GO"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recovery:
+    """The candidate's accuracy as a share of the baseline's."""
+
+    required: float
+    observed: float
+    low: float
+    """One-sided lower bound."""
+    high: float
+    """One-sided upper bound."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,13 +188,24 @@ class TaskVerdict:
     difference: float | None
     """Candidate minus baseline."""
     low: float | None
-    """One-sided lower bound of the difference (Tango)."""
+    """One-sided lower bound of the difference; GO needs it above minus the margin."""
     high: float | None
     """One-sided upper bound."""
     margin: float
+    """Where a recovery is asked for, what it leaves of the baseline's accuracy."""
     decision: Decision
     reason: ReasonCode
     message: str
+    method: str = "Tango's score interval"
+    """How the bounds were made."""
+    recovery: Recovery | None = None
+    """Where a recovery is asked for."""
+    num_clusters: int | None = None
+    """Where items are grouped."""
+    p_value: float | None = None
+    """Of so many losses if the candidate were no worse; where it is claimed lossless."""
+    rerun_flip_rate: float | None = None
+    """Share of items that the baseline answered otherwise when it was run again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,6 +220,29 @@ class Flip:
     candidate: str
     lost: bool
     """Whether the candidate is the one that is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PooledTest:
+    """All items of all tasks together, critical or not."""
+
+    num_items: int
+    num_lost: int
+    num_won: int
+    difference: float
+    low: float
+    """One-sided lower bound of the difference."""
+    high: float
+    """One-sided upper bound."""
+    p_value: float
+    """Of so many losses if the candidate were no worse."""
+    margin: float | None
+    """The suite's, where it has one; then the pool gates."""
+    decision: Decision
+    """With a margin, like a task's; without, GO."""
+    alarm: bool
+    """Whether the candidate is shown to be worse, or with a margin not shown to be within it."""
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +264,23 @@ class Verdict:
     pooled_difference: float | None
     scope: tuple[str, ...]
     """What the verdict holds for, and what was declared and not exercised."""
+    waived: tuple[WaivedCheck, ...] = ()
+    """Checks that failed and that a reviewed waiver answers for."""
+    failed_checks: tuple[str, ...] = ()
+    """Ids of the checks that failed and that nothing answers for."""
+    checkpoint_digest: str | None = None
+    """sha256 over the names and contents of the checkpoint's files, as a waiver names it."""
+
+    @property
+    def title(self) -> str:
+        """Return the decision as it is shown: a GO that rests on waivers never looks like GO."""
+        is_waived = self.decision is Decision.GO and self.waived
+        return GO_WITH_WAIVERS if is_waived else self.decision.value
+
+    pooled: PooledTest | None = None
+    """None where no item was answered by both arms."""
+    rerun_flip_rate: float | None = None
+    """Share of all items that the baseline answered otherwise when it was run again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from datetime import date
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,8 @@ def to_json(noun: object) -> object:
         return [to_json(value) for value in noun]
     if isinstance(noun, Enum):
         return noun.value
+    if isinstance(noun, date):
+        return noun.isoformat()
     if noun is None or isinstance(noun, str | int | float | bool):
         return noun
     message = f"{type(noun).__name__} has no JSON form"

@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe
+from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
 from harness.calibrate.forward import run_layerwise, run_whole
 from harness.calibrate.observer import Observer
-from harness.calibrate.samples import make_batches, read_samples
+from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import weight_amax
 from harness.errors import ReasonCode, StageError
 from harness.models import Source, load_model, stored_dtype
@@ -57,16 +57,41 @@ def _measure(
     if plan.kv_cache != "fp8" and all(p.input_format is None for p in plan.quantized):
         _log.info("calibrate: only weights are quantized, so no text is run")
         return stats(input_amax={}, coverage=(), num_samples=0, num_tokens=0)
-    samples = read_samples(spec, source)
-    batches_BT = make_batches(samples, batch_tokens=spec.batch_tokens)
     observer = Observer(inventory, plan)
-    _observe(recipe, source, inventory, batches_BT, observer)
+    samples = _observe_until_covered(recipe, source, inventory, observer)
+    coverage = observer.coverage()
+    if thin := thin_experts(coverage, spec.coverage):
+        _log.info("calibrate: %s", thin)
     return stats(
-        coverage=observer.coverage(),
+        coverage=coverage,
         input_amax=observer.input_amax(),
         num_samples=len(samples),
         num_tokens=sum(len(sample) for sample in samples),
     )
+
+
+def _observe_until_covered(
+    recipe: Recipe, source: Source, inventory: Inventory, observer: Observer
+) -> list[Sample]:
+    """Run `size` samples, then as many again while too many experts are thin and there are more.
+
+    Returns:
+        The samples that were run.
+    """
+    spec = recipe.calibration
+    samples = read_samples(spec, source)
+    num_run = 0
+    while num_run < len(samples):
+        chunk = samples[num_run : num_run + spec.size]
+        batches_BT = make_batches(chunk, batch_tokens=spec.batch_tokens)
+        _observe(recipe, source, inventory, batches_BT, observer)
+        num_run += len(chunk)
+        thin = thin_experts(observer.counts(), spec.coverage)
+        if thin is None or not thin.too_many:
+            break
+        if num_run < len(samples):
+            _log.info("calibrate: %s; more samples are run", thin)
+    return samples[:num_run]
 
 
 def _observe(

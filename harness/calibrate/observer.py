@@ -87,6 +87,10 @@ class Observer:
                 "Report the model and the version of transformers: eager experts did not take hold."
             )
             raise RejectedError(message, reason=ReasonCode.NO_EXPERT_OBSERVED)
+        return self.counts()
+
+    def counts(self) -> tuple[ExpertCoverage, ...]:
+        """Return what was counted so far, whatever it is."""
         return tuple(
             ExpertCoverage(
                 experts=self._experts[parameter],

@@ -38,7 +38,9 @@ class Extent(NamedTuple):
 
 
 def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
-    """Return at most `spec.size` samples of 2 to `spec.seq` tokens, in the set's seeded order.
+    """Return samples of 2 to `spec.seq` tokens, in the set's seeded order.
+
+    There are at most `spec.size`, or as many as the coverage may ask for, if that is more.
 
     Raises:
         DataError: the set cannot be read, or has no sample of two tokens, or ids beyond the
@@ -47,6 +49,7 @@ def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
     """
     vocabulary = vocabulary_size(source)
     encode = _encoder(source, spec.seq)
+    most = max(spec.size, spec.coverage.max_size)
     samples: list[Sample] = []
     num_short = 0
     for text in iter_texts(spec):
@@ -61,7 +64,7 @@ def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
             num_short += 1
             continue
         samples.append(sample)
-        if len(samples) == spec.size:
+        if len(samples) == most:
             break
     if not samples:
         message = (
@@ -75,13 +78,13 @@ def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
 
 
 def measure_extent(spec: CalibrationSpec, source: Source) -> Extent:
-    """Return how much will be run, having read and tokenized it all.
+    """Return how much will be run at first, having read and tokenized it all.
 
     Raises:
         DataError: the set cannot be used with this model.
         ModelError: the model has no tokenizer, and the set has text.
     """
-    samples = read_samples(spec, source)
+    samples = read_samples(spec, source)[: spec.size]
     return Extent(
         num_samples=len(samples),
         num_tokens=sum(len(sample) for sample in samples),

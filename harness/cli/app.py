@@ -7,7 +7,9 @@ import typer
 
 from harness import __version__
 from harness.cli import options as opt
+from harness.cli.baseline import baseline_app
 from harness.cli.console import concluding, emit, show_progress
+from harness.cli.drill import drill
 
 app = typer.Typer(
     name="harness",
@@ -17,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(baseline_app, name="baseline")
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -67,6 +70,8 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     run_dir: opt.RunDir = None,
     plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
+    baseline: opt.OtherBaseline = None,
+    waivers: opt.Waivers = None,
     skip_verify: opt.SkipVerify = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -95,6 +100,8 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
             image=image,
             device=device,
             skip_verify=skip_verify,
+            baseline=baseline,
+            waivers=waivers,
         )
         if plan:
             emit(commands.plan(request, run_dir), as_json=as_json)
@@ -160,6 +167,7 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
     revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
     fresh: opt.Fresh = False,
+    waivers: opt.Waivers = None,
     skip_verify: opt.SkipVerify = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -181,17 +189,27 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
             image=image,
             device=device,
             skip_verify=skip_verify,
+            waivers=waivers,
         )
         emit(commands.gate(request, checkpoint, run_dir, fresh=fresh), as_json=as_json)
 
 
-@app.command(epilog="Example: harness verify runs/canary-nvfp4-1a2b3c4d/checkpoint")
-def verify(*, checkpoint: opt.Checkpoint, as_json: opt.AsJson = False) -> None:
+@app.command(
+    epilog="Example: harness verify runs/canary-nvfp4-1a2b3c4d/checkpoint --source canary",
+)
+def verify(
+    *,
+    checkpoint: opt.Checkpoint,
+    source: opt.SourceModel = None,
+    engine: opt.EngineVersion = None,
+    junit: opt.JunitFile = None,
+    as_json: opt.AsJson = False,
+) -> None:
     """Check a checkpoint's files; needs no accelerator. Exit 4 on an error."""
     with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+        from harness.cli import verifying  # noqa: PLC0415 - imports torch
 
-        emit(commands.verify(checkpoint), as_json=as_json)
+        emit(verifying.verify(checkpoint, source, engine, junit), as_json=as_json)
 
 
 @app.command(epilog="Example: harness serve runs/canary-nvfp4-1a2b3c4d/checkpoint")
@@ -305,3 +323,6 @@ def doctor(*, as_json: opt.AsJson = False) -> None:
         from harness.cli import serving  # noqa: PLC0415 - imports torch
 
         emit(serving.doctor(), as_json=as_json)
+
+
+app.command(epilog="Example: harness drill --fault expert-input-scales-deleted")(drill)

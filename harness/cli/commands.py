@@ -4,16 +4,15 @@ from pathlib import Path
 
 from harness import pipeline, runs
 from harness.artifacts import RunRecord, to_json
+from harness.baselines import read_rerun
 from harness.cli import text
 from harness.cli.console import Result
-from harness.errors import ExitCode
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
 from harness.preflight import preflight, preflight_gate, summarize
 from harness.recipe import Request, load_suite
 from harness.report import terminal_table, write_report
 from harness.score import read_arm
-from harness.verify import verify as verify_files
 
 
 def plan(request: Request, run_dir: Path | None) -> Result:
@@ -52,18 +51,12 @@ def _ended(path: Path, record: RunRecord) -> Result:
     )
 
 
-def verify(checkpoint: Path) -> Result:
-    """Check a checkpoint's files."""
-    report = verify_files(checkpoint)
-    code = ExitCode.NO_GO if report.errors else ExitCode.GO
-    return Result(text=text.of_integrity(report), values=to_json(report), exit_code=code)
-
-
 def judge(baseline: Path, candidate: Path, suite: str | None, margin: float | None) -> Result:
     """Compare two arms."""
     arms = read_arm(baseline), read_arm(candidate)
+    rerun = read_rerun(baseline)
     chosen = load_suite(suite or arms[1].scorecard.suite, margin=margin)
-    verdict = judge_arms(chosen, *arms, verified=False)
+    verdict = judge_arms(chosen, *arms, verified=False, rerun=rerun)
     return Result(
         text=terminal_table(verdict) + "\n" + text.of_verdict(verdict),
         values=to_json(verdict),

@@ -20,6 +20,17 @@ SuiteName = Annotated[
 Margin = Annotated[
     float | None, typer.Option("--margin", help="Allowed loss of each task, fraction of 1.")
 ]
+SourceModel = Annotated[
+    str | None,
+    typer.Option("--source", help="The unquantized model that it was made from: id or folder."),
+]
+EngineVersion = Annotated[
+    str | None,
+    typer.Option("--engine", help="Also apply one version's rules, such as vllm==0.33.0."),
+]
+JunitFile = Annotated[
+    Path | None, typer.Option("--junit", help="Also write the checks as JUnit XML.")
+]
 Engine = Annotated[str | None, typer.Option("--engine", help="auto, reference, vllm or docker.")]
 Numerics = Annotated[str | None, typer.Option("--numerics", help="deployed or declared.")]
 EngineArgs = Annotated[
@@ -65,7 +76,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Checkpoint = Annotated[Path, typer.Argument(help="Folder of a checkpoint.")]
 Baseline = Annotated[
     str,
-    typer.Option("--baseline", help="Unquantized model, or the scores of one: a run or its arm."),
+    typer.Option("--baseline", help="Unquantized model, or its scores: a run, or a bundle file."),
+]
+OtherBaseline = Annotated[
+    str | None,
+    typer.Option("--baseline", help="Instead of MODEL: another model, a run, or a bundle file."),
+]
+Waivers = Annotated[
+    Path | None,
+    typer.Option("--waivers", help="Reviewed file of failed checks that are accepted."),
 ]
 Target = Annotated[str, typer.Argument(help="Folder of a checkpoint, or URL of a server.")]
 TokenizerDir = Annotated[

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from harness.artifacts import Deployment, IntegrityReport, RunRecord, Scorecard, Verdict, to_json
 from harness.preflight import PlanSummary
+from harness.report import terminal_smoke
 from harness.runs import RunStatus, exit_code
 
 _MIB = 1 << 20
@@ -37,22 +38,25 @@ def of_plan(summary: PlanSummary) -> str:
 
 def _decidable(summary: PlanSummary) -> list[str]:
     head = ("task", "tier", "items", "margin", "reachable", "flips", "GO if lossless")
-    joint = summary.joint_probability_of_go
+    joint, pooled = summary.joint_probability_of_go, summary.pooled_margin
     return [
         f"suite {summary.suite}: what each task can decide",
         "  {:<24} {:<9} {:>5} {:>7} {:>9} {:>6} {:>14}".format(*head),
         *(
             f"  {t.task:<24} {t.tier:<9} {t.items:>5} {t.margin:>7.1%} {t.smallest_margin:>9.1%} "
-            f"{t.flip_rate:>6.1%} {t.probability_of_go:>14.0%}"
+            f"{t.flip_rate:>6.1%} {t.probability_of_go:>14.0%}" + (f"  {t.form}" if t.form else "")
             for t in summary.tasks
         ),
-        f"  a candidate without loss gets GO with probability {joint:.0%} over all critical tasks",
+        f"  a candidate without loss gets GO with probability {joint:.0%} over all critical tasks"
+        + ("" if pooled is None else f", and pooled within {pooled:.1%}"),
     ]
 
 
 def of_ending(path: Path, record: RunRecord, table: str) -> str:
     """Describe how a run ended."""
     lines = [table, ""] if table else []
+    smoke = terminal_smoke(record)
+    lines += [smoke, ""] if smoke else []
     if record.failure is not None:
         failure = record.failure
         lines += [
@@ -88,11 +92,30 @@ def of_verdict(verdict: Verdict) -> str:
     """Describe a verdict."""
     codes = ", ".join(verdict.reason_codes)
     scope = "\n".join(f"  {line}" for line in verdict.scope)
-    return f"{verdict.summary}\nreason codes: {codes}\nscope:\n{scope}"
+    waived = "".join(
+        f"waived: {w.check}, by {w.approver} until {w.expires}: {w.reason}\n"
+        for w in verdict.waived
+    )
+    return f"{verdict.summary}\n{waived}reason codes: {codes}\nscope:\n{scope}{_open(verdict)}"
+
+
+def _open(verdict: Verdict) -> str:
+    """Say what a reviewed waiver would have to name, where a check failed."""
+    if not verdict.failed_checks:
+        return ""
+    failed = f"failed checks: {', '.join(verdict.failed_checks)}"
+    return f"\n{failed}\n{digest_line(verdict.checkpoint_digest or 'unknown')}"
+
+
+def digest_line(digest: str) -> str:
+    """Say what a waiver of one of this checkpoint's checks would have to name."""
+    return f"checkpoint digest, as a waiver names it: {digest}"
 
 
 def _next_step(path: Path, verdict: Verdict) -> str:
     match verdict.decision:
+        case "GO" if verdict.waived:
+            return f"read {path / 'report.html'} and who answers for what, then deploy"
         case "GO":
             return f"read {path / 'report.html'}, then deploy with the line below"
         case "INCONCLUSIVE":
@@ -115,21 +138,31 @@ def summary_of(path: Path, record: RunRecord) -> dict[str, object]:
         "checkpoint": to_json(record.checkpoint),
         "serve_command": record.serve_command,
         "deployment": to_json(record.deployment),
+        "smoke": to_json(record.smoke.checks) if record.smoke else None,
     }
 
 
-def of_integrity(report: IntegrityReport) -> str:
-    """Describe what verification found."""
+def of_integrity(report: IntegrityReport, *, left_out: tuple[str, ...] = ()) -> str:
+    """Describe what verification found.
+
+    Args:
+        report: the findings.
+        left_out: options that would have asked more, with what they ask.
+    """
+    width = max(len(check.id) for check in report.checks)
     lines = []
     for check in report.checks:
         mark = "ok" if check.passed else check.severity.upper()
-        lines.append(f"{mark:<8} {check.id}: {check.message}")
+        lines.append(f"{mark:<8} {check.id:<{width}}  {check.message}")
         if not check.passed:
             lines += [f"         e.g. {example}" for example in check.examples]
+            lines.append(f"         seen before: {check.incident}")
+    lines += [f"not asked: {option}" for option in left_out]
     errors = len(report.errors)
+    warnings = sum(not check.passed for check in report.checks) - errors
     lines.append(
-        f"{report.checkpoint}: {errors} errors"
-        if errors
+        f"{report.checkpoint}: {errors} errors, {warnings} warnings in {len(report.checks)} checks"
+        if errors or warnings
         else f"{report.checkpoint}: all {len(report.checks)} checks passed"
     )
     return "\n".join(lines)

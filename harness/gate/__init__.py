@@ -3,23 +3,32 @@
 from harness.gate.judge import Subject, judge
 from harness.gate.power import (
     TaskPower,
-    check_margins,
+    chance_of_go,
     joint_probability_of_go,
     plan_power,
     probability_of_go,
     smallest_margin,
 )
+from harness.gate.reachable import check_margins
 from harness.gate.reject import exit_code_of, reject
+from harness.gate.rerun import Flips, count_flips, sum_flips
+from harness.gate.waivers import Overrides, explain_waivers
 
 __all__ = [
+    "Flips",
+    "Overrides",
     "Subject",
     "TaskPower",
+    "chance_of_go",
     "check_margins",
+    "count_flips",
     "exit_code_of",
+    "explain_waivers",
     "joint_probability_of_go",
     "judge",
     "plan_power",
     "probability_of_go",
     "reject",
     "smallest_margin",
+    "sum_flips",
 ]

@@ -8,6 +8,7 @@ devices may differ, because they are part of what is being judged; the verdict's
 An arm that has fewer items is not refused here: it is a missing score, which the verdict reports.
 """
 
+import json
 from collections.abc import Iterator
 from itertools import zip_longest
 
@@ -54,8 +55,15 @@ def _conditions(baseline: Scorecard, candidate: Scorecard) -> Iterator[tuple[str
     yield "the engine's version", left.version, right.version
     yield "the type of the arithmetic", left.dtype, right.dtype
     for task in sorted(baseline.generation.keys() & candidate.generation.keys()):
-        what = f"the generation arguments of task '{task}'"
-        yield what, baseline.generation[task], candidate.generation[task]
+        yield from _arguments(task, baseline.generation[task], candidate.generation[task])
+
+
+def _arguments(task: str, baseline: str, candidate: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each argument that shapes a task's answers: shots, template, seed, budget, stops."""
+    left, right = json.loads(baseline), json.loads(candidate)
+    for name in sorted(left.keys() | right.keys()):
+        what = f"{name} of task '{task}'"
+        yield what, json.dumps(left.get(name)), json.dumps(right.get(name))
 
 
 def _check_items(task: str, baseline: tuple[Sample, ...], candidate: tuple[Sample, ...]) -> None:
@@ -80,4 +88,5 @@ def _identity(sample: Sample) -> dict[str, str | int]:
         "doc_hash": sample.doc_hash,
         "prompt_hash": sample.prompt_hash,
         "target_hash": sample.target_hash,
+        "cluster": sample.cluster,
     }

@@ -1,19 +1,20 @@
 """The three-way decision on one task.
 
-NO-GO needs proof of a loss beyond the margin, and the proof must stand even if every item whose
-answer is unknown had been won: an outage cannot make a good candidate bad. GO needs proof that
-the loss is within the margin, and nothing that casts doubt on the data: an outage cannot make a
+NO-GO needs proof of a loss beyond what the task allows, and the proof must stand even if every
+item whose answer is unknown had been won: an outage cannot make a good candidate bad. GO needs
+proof that the loss is allowed, and nothing that casts doubt on the data: an outage cannot make a
 bad candidate good. Everything else is INCONCLUSIVE.
 """
 
 from typing import NamedTuple
 
-from harness.artifacts import Decision, Suite, TaskVerdict
+from harness.artifacts import Decision, Recovery, Suite, TaskVerdict
 from harness.errors import ReasonCode
+from harness.gate.claims import ClaimTest
 from harness.gate.doubts import first_doubt
+from harness.gate.forms import Measured, measure, recovery_of
 from harness.gate.pairs import Side, TaskPairs
 from harness.gate.phrases import points
-from harness.gate.tango import Bounds, tango_bounds
 
 
 class _Ruling(NamedTuple):
@@ -22,67 +23,96 @@ class _Ruling(NamedTuple):
     message: str
 
 
-def decide(task: TaskPairs, suite: Suite) -> TaskVerdict:
-    """Judge one task."""
-    bounds = _bounds(task, suite)
-    ruling = _rule(task, suite, bounds)
+class _Shown(NamedTuple):
+    """What both arms' answers show."""
+
+    measured: Measured
+    recovery: Recovery | None
+    claim: ClaimTest | None
+
+
+def decide(
+    task: TaskPairs, suite: Suite, *, claim: ClaimTest | None, rerun_flip_rate: float | None
+) -> TaskVerdict:
+    """Judge one task.
+
+    Args:
+        task: both arms' answers.
+        suite: what counts as shown.
+        claim: the test of the task's claim, if it makes one.
+        rerun_flip_rate: share of items that the baseline answered otherwise in a second run.
+    """
+    shown = _look_at(task, suite, claim)
+    ruling = _rule(task, suite, shown)
     items = len(task.pairs)
+    baseline, candidate = (_accuracy(task, side) for side in task.sides)
+    left_over = (1 - task.spec.kept) * (baseline or 0.0)
+    bounds = shown.measured.bounds if shown else None
     return TaskVerdict(
         task=task.spec.name,
         tier=task.spec.tier,
-        baseline=_accuracy(task, task.sides[0]),
-        candidate=_accuracy(task, task.sides[1]),
+        baseline=baseline,
+        candidate=candidate,
         num_items=items,
         num_lost=len(task.lost),
         num_won=len(task.won),
-        difference=(len(task.won) - len(task.lost)) / items if items else None,
-        low=bounds.low if bounds else None,
-        high=bounds.high if bounds else None,
-        margin=task.spec.margin,
+        difference=sum(task.differences(1.0)) / items if items else None,
+        low=bounds.low - left_over if bounds else None,
+        high=bounds.high - left_over if bounds else None,
+        margin=left_over if task.spec.margin is None else task.spec.margin,
         decision=ruling.decision,
         reason=ruling.reason,
         message=ruling.message,
+        method=shown.measured.method if shown else "",
+        recovery=shown.recovery if shown else None,
+        num_clusters=shown.measured.num_clusters if shown else None,
+        p_value=claim.p_value if claim else None,
+        rerun_flip_rate=rerun_flip_rate,
     )
 
 
-def _bounds(task: TaskPairs, suite: Suite) -> Bounds | None:
+def _look_at(task: TaskPairs, suite: Suite, claim: ClaimTest | None) -> _Shown | None:
     if not task.pairs:
         return None
-    return tango_bounds(len(task.lost), len(task.won), len(task.pairs), confidence=suite.confidence)
+    measured = measure(task, confidence=suite.confidence)
+    return _Shown(measured, recovery_of(task, confidence=suite.confidence), claim)
 
 
-def _rule(task: TaskPairs, suite: Suite, bounds: Bounds | None) -> _Ruling:
-    margin = task.spec.margin
-    if _is_inferior(task, suite):
-        return _Ruling(Decision.NO_GO, ReasonCode.TASK_INFERIOR, _evidence(task, bounds))
+def _rule(task: TaskPairs, suite: Suite, shown: _Shown | None) -> _Ruling:
+    if shown is None:
+        nothing = ReasonCode.SCORE_MISSING, "no item was answered by both arms"
+        return _Ruling(Decision.INCONCLUSIVE, *(first_doubt(task, suite) or nothing))
+    evidence = _evidence(task, shown)
+    if shown.measured.is_beyond:
+        return _Ruling(Decision.NO_GO, ReasonCode.TASK_INFERIOR, evidence)
+    if shown.claim and shown.claim.is_refuted:
+        return _Ruling(Decision.NO_GO, ReasonCode.CLAIM_REFUTED, evidence)
     doubt = first_doubt(task, suite)
-    if doubt is not None or bounds is None:
-        reason, message = doubt or (ReasonCode.SCORE_MISSING, "no item was answered by both arms")
-        return _Ruling(Decision.INCONCLUSIVE, reason, message)
-    if bounds.low > -margin:
-        return _Ruling(Decision.GO, ReasonCode.NON_INFERIOR, _evidence(task, bounds))
-    return _Ruling(Decision.INCONCLUSIVE, ReasonCode.NOT_ENOUGH_EVIDENCE, _evidence(task, bounds))
+    if doubt is not None:
+        return _Ruling(Decision.INCONCLUSIVE, *doubt)
+    is_clean = shown.claim is None or not shown.claim.is_small
+    if shown.measured.is_within and is_clean:
+        return _Ruling(Decision.GO, ReasonCode.NON_INFERIOR, evidence)
+    return _Ruling(Decision.INCONCLUSIVE, ReasonCode.NOT_ENOUGH_EVIDENCE, evidence)
 
 
-def _is_inferior(task: TaskPairs, suite: Suite) -> bool:
-    """Return whether the loss exceeds the margin even with every unknown item counted as won."""
-    items = len(task.pairs) + task.num_unknown
-    if not task.pairs:
-        return False
-    best_case = tango_bounds(
-        len(task.lost), len(task.won) + task.num_unknown, items, confidence=suite.confidence
-    )
-    return best_case.high < -task.spec.margin
-
-
-def _evidence(task: TaskPairs, bounds: Bounds | None) -> str:
-    counts = f"lost {len(task.lost)} and won {len(task.won)} of {len(task.pairs)} items"
-    if bounds is None:
-        return counts
-    return (
-        f"{counts}: the difference lies between {points(bounds.low)} and "
-        f"{points(bounds.high)} points, where {points(-task.spec.margin)} is allowed"
-    )
+def _evidence(task: TaskPairs, shown: _Shown) -> str:
+    """Return what was counted, what follows, and what is allowed."""
+    text = f"lost {len(task.lost)} and won {len(task.won)} of {len(task.pairs)} items: "
+    recovery, bounds = shown.recovery, shown.measured.bounds
+    if recovery is not None:
+        text += (
+            f"it keeps {recovery.observed:.2%} of the baseline's accuracy, between "
+            f"{recovery.low:.2%} and {recovery.high:.2%}, where {recovery.required:.2%} is asked"
+        )
+    else:
+        text += (
+            f"the difference lies between {points(bounds.low)} and {points(bounds.high)} points, "
+            f"where {points(shown.measured.limit)} is allowed"
+        )
+    if shown.claim is not None:
+        text += f"; without loss, so many would be lost with p = {shown.claim.p_value:.2g}"
+    return text
 
 
 def _accuracy(task: TaskPairs, side: Side) -> float | None:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from harness.artifacts import Suite
 from harness.errors import ReasonCode
+from harness.gate.forms import baseline_low
 from harness.gate.pairs import Side, TaskPairs
-from harness.gate.wilson import wilson_bounds
+from harness.gate.rises import find_rise
 
 
 class Doubt(NamedTuple):
@@ -81,19 +82,27 @@ def _weak_baseline(task: TaskPairs, suite: Suite) -> Doubt | None:
     If it would not, the comparison cannot tell a good candidate from token salad.
     """
     items = len(task.pairs)
-    low = wilson_bounds(task.baseline_right, items, confidence=suite.confidence).low
-    if low > task.spec.chance + task.spec.margin:
+    low = baseline_low(task, confidence=suite.confidence)
+    if low * task.spec.kept - (task.spec.margin or 0.0) > task.spec.chance:
         return None
+    right = sum(pair.baseline.value for pair in task.pairs)
     return Doubt(
         ReasonCode.BASELINE_TOO_WEAK,
-        f"the baseline answers {task.baseline_right} of {items} items, which is not shown to be "
-        f"more than the margin above chance ({task.spec.chance:.1%})",
+        f"the baseline answers {right:g} of {items} items, which is not shown to be so far above "
+        f"chance ({task.spec.chance:.1%}) that guessing would fail",
     )
+
+
+def _rising(task: TaskPairs, suite: Suite) -> Doubt | None:
+    """Ask whether the candidate's answers are cut off or empty oftener than the baseline's."""
+    rise = find_rise(task, suite)
+    return Doubt(*rise) if rise else None
 
 
 _DOUBTS: tuple[Callable[[TaskPairs, Suite], Doubt | None], ...] = (
     _missing,
     _failed,
     _truncated,
+    _rising,
     _weak_baseline,
 )

@@ -2,18 +2,35 @@
 
 Critical tasks gate, each by itself. That every one of them must pass needs no correction for
 their number: a bad candidate must be lucky on the very task it is bad at. Advisory tasks are
-reported with the same numbers and change nothing.
+reported with the same numbers and change nothing. All items of all tasks together are a test of
+their own (`pooled`), which gates where the suite gives it a margin and else only warns.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from harness.artifacts import Arm, Decision, Deployment, Suite, TaskVerdict, Tier, Verdict
+from harness.artifacts import (
+    Arm,
+    Decision,
+    PooledTest,
+    SmokeReport,
+    Suite,
+    TaskVerdict,
+    ThinExperts,
+    Tier,
+    Verdict,
+    Waiver,
+)
 from harness.errors import ReasonCode
+from harness.gate.claims import examine_claims
 from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
-from harness.gate.pairs import pair
-from harness.gate.phrases import evidence, faults, not_exercised, scope
+from harness.gate.pairs import TaskPairs, pair
+from harness.gate.phrases import Beside, evidence, faults, not_exercised, scope
+from harness.gate.pooled import pool
+from harness.gate.rerun import Flips, count_flips, sum_flips
+from harness.gate.waivers import name_waivers, waive_findings
 
 _PRECEDENCE = (
     ReasonCode.SCALE_MISSING,
@@ -21,15 +38,22 @@ _PRECEDENCE = (
     ReasonCode.LOAD_MISMATCH,
     ReasonCode.ENGINE_FAILED,
     ReasonCode.TASK_INFERIOR,
+    ReasonCode.CLAIM_REFUTED,
     ReasonCode.SCORE_MISSING,
     ReasonCode.REQUEST_ERRORS,
     ReasonCode.TRUNCATED_ANSWERS,
+    ReasonCode.TRUNCATION_RISE,
+    ReasonCode.EMPTY_RISE,
     ReasonCode.BASELINE_TOO_WEAK,
     ReasonCode.NOT_ENOUGH_EVIDENCE,
+    ReasonCode.POOLED_ALARM,
+    ReasonCode.LOW_COVERAGE,
     ReasonCode.VERIFY_SKIPPED,
     ReasonCode.NUMERICS_NOT_EXERCISED,
 )
-"""Reasons in the order in which they decide; the first one found is the verdict's own."""
+"""Reasons in the order in which they decide; of those found that decide alike, the first one is
+the verdict's own."""
+_SEVERITY = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
 
 
 class Subject(NamedTuple):
@@ -39,13 +63,17 @@ class Subject(NamedTuple):
     scheme: str
 
 
-def judge(
+def judge(  # noqa: PLR0913  the one door; each argument is another stage's result
     suite: Suite,
     baseline: Arm,
     candidate: Arm,
     *,
     verified: bool,
     subject: Subject | None = None,
+    rerun: Arm | None = None,
+    smoke: SmokeReport | None = None,
+    coverage: ThinExperts | None = None,
+    waivers: tuple[Waiver, ...] = (),
 ) -> Verdict:
     """Compare a candidate with its baseline.
 
@@ -55,55 +83,86 @@ def judge(
         candidate: the quantized model's answers to the same items.
         verified: whether the checkpoint's files passed verification; without, never GO.
         subject: names for the verdict; by default those of the candidate's deployment.
+        rerun: the unquantized model's answers when it was asked again; shown, decides nothing.
+        smoke: the smoke run before scoring, of the declared numerics where kernels hide them.
+        coverage: experts that calibration showed too little, where the run calibrated.
+        waivers: those that answer for a check of this checkpoint that failed.
 
     Raises:
         IncomparableError: the arms did not answer the same questions under the same conditions.
-        SuiteError: a metric is not 0 or 1 for each item.
+        SuiteError: a metric's value is not what the suite says it can be.
     """
     check_comparable(suite, baseline, candidate)
-    deployment = candidate.scorecard.deployment
+    flips = count_flips(baseline, rerun) if rerun else {}
+    deployment = waive_findings(candidate.scorecard.deployment, waivers)
     subject = subject or Subject(deployment.model, " ".join(deployment.declared) or "unquantized")
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
-    tasks = tuple(decide(task, suite) for task in paired)
-    reasons = _reasons(tasks, deployment, verified=verified)
-    decision = _decision(reasons[0], deployment)
+    tasks = _decide_each(paired, suite, flips)
+    pooled = pool(paired, suite)
+    beside = Beside(deployment, verified, smoke, coverage)
+    found = _against(tasks, pooled, beside)
+    reasons = _in_order(found, pooled)
+    decision = found.get(reasons[0], Decision.GO)
     num_items = sum(t.num_items for t in tasks)
-    num_lost, num_won = sum(t.num_lost for t in tasks), sum(t.num_won for t in tasks)
-    return Verdict(
+    num_flips = sum(t.num_lost + t.num_won for t in tasks)
+    verdict = Verdict(
         decision=decision,
         reason_codes=reasons,
-        summary=f"{decision.value}: {evidence(reasons[0], tasks, deployment)}.",
+        summary=f"{decision.value}: {evidence(reasons[0], tasks, pooled, beside)}.",
         model=subject.model,
         scheme=subject.scheme,
         suite=suite.name,
         tasks=tasks,
         flips=choose_flips(paired),
-        flip_rate=(num_lost + num_won) / num_items if num_items else None,
-        pooled_difference=(num_won - num_lost) / num_items if num_items else None,
-        scope=scope(suite, baseline.scorecard.deployment, deployment),
+        flip_rate=num_flips / num_items if num_items else None,
+        pooled_difference=pooled.difference if pooled else None,
+        scope=scope(suite, baseline.scorecard.deployment, beside),
+        pooled=pooled,
+        rerun_flip_rate=sum_flips(flips.values()).rate,
+    )
+    return name_waivers(verdict, waivers)
+
+
+def _decide_each(
+    paired: tuple[TaskPairs, ...], suite: Suite, flips: Mapping[str, Flips]
+) -> tuple[TaskVerdict, ...]:
+    claims = examine_claims(paired, suite)
+    return tuple(
+        decide(
+            task,
+            suite,
+            claim=claims.get(task.spec.name),
+            rerun_flip_rate=flips[name].rate if (name := task.spec.name) in flips else None,
+        )
+        for task in paired
     )
 
 
-def _reasons(
-    tasks: tuple[TaskVerdict, ...], deployment: Deployment, *, verified: bool
-) -> tuple[ReasonCode, ...]:
-    """Return every reason against GO, the one that decides first; else why it is GO."""
+def _against(
+    tasks: tuple[TaskVerdict, ...], pooled: PooledTest | None, beside: Beside
+) -> dict[ReasonCode, Decision]:
+    """Return every reason against GO, with what it decides."""
     critical = [t for t in tasks if t.tier is Tier.CRITICAL]
-    found = {t.reason for t in critical if t.decision is not Decision.GO}
+    found: dict[ReasonCode, Decision] = {
+        t.reason: t.decision for t in critical if t.decision is not Decision.GO
+    }
     if not critical:
-        found.add(ReasonCode.SCORE_MISSING)
-    found |= {finding.reason for finding in faults(deployment)}
-    if not verified:
-        found.add(ReasonCode.VERIFY_SKIPPED)
-    if not_exercised(deployment):
-        found.add(ReasonCode.NUMERICS_NOT_EXERCISED)
-    return tuple(sorted(found, key=_PRECEDENCE.index)) or (ReasonCode.NON_INFERIOR,)
+        found[ReasonCode.SCORE_MISSING] = Decision.INCONCLUSIVE
+    if beside.coverage and beside.coverage.too_many:
+        found[ReasonCode.LOW_COVERAGE] = Decision.INCONCLUSIVE
+    if not beside.verified:
+        found[ReasonCode.VERIFY_SKIPPED] = Decision.INCONCLUSIVE
+    if not_exercised(beside.deployment, beside.smoke):
+        found[ReasonCode.NUMERICS_NOT_EXERCISED] = Decision.INCONCLUSIVE
+    if pooled and pooled.decision is not Decision.GO:
+        found[ReasonCode.POOLED_ALARM] = pooled.decision
+    return found | {finding.reason: Decision.NO_GO for finding in faults(beside.deployment)}
 
 
-def _decision(decisive: ReasonCode, deployment: Deployment) -> Decision:
-    if decisive is ReasonCode.NON_INFERIOR:
-        return Decision.GO
-    is_fault = any(finding.reason is decisive for finding in faults(deployment))
-    if is_fault or decisive is ReasonCode.TASK_INFERIOR:
-        return Decision.NO_GO
-    return Decision.INCONCLUSIVE
+def _in_order(
+    found: Mapping[ReasonCode, Decision], pooled: PooledTest | None
+) -> tuple[ReasonCode, ...]:
+    """Return the reasons, the one that decides first; a GO says so, and what alarms beside it."""
+    ranked = sorted(found, key=lambda r: (_SEVERITY.index(found[r]), _PRECEDENCE.index(r)))
+    alarm = (ReasonCode.POOLED_ALARM,) if pooled is not None and pooled.alarm else ()
+    return tuple(ranked) or (ReasonCode.NON_INFERIOR, *alarm)

@@ -1,7 +1,33 @@
 """The verdict in words: the sentence that carries the evidence, and what it holds for."""
 
-from harness.artifacts import Deployment, Finding, Severity, Suite, TaskVerdict, Tier
+from typing import NamedTuple
+
+from harness.artifacts import (
+    Deployment,
+    Finding,
+    PooledTest,
+    Severity,
+    SmokeReport,
+    Suite,
+    TaskVerdict,
+    ThinExperts,
+    Tier,
+)
 from harness.errors import ReasonCode
+
+_SCORED = {ReasonCode.TASK_INFERIOR, ReasonCode.CLAIM_REFUTED, ReasonCode.NOT_ENOUGH_EVIDENCE}
+"""Reasons that the scores give."""
+
+
+class Beside(NamedTuple):
+    """What was seen of a candidate beside its scores."""
+
+    deployment: Deployment
+    verified: bool
+    """Whether its files passed verification."""
+    smoke: SmokeReport | None = None
+    coverage: ThinExperts | None = None
+    """Experts that saw too little in the calibration; None where that is not known."""
 
 
 def points(fraction: float) -> str:
@@ -9,9 +35,14 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.2f}"
 
 
-def not_exercised(deployment: Deployment) -> tuple[str, ...]:
-    """Return the parts of the checkpoint's arithmetic that the engine did not compute."""
-    return tuple(part for part in deployment.declared if part not in deployment.exercised)
+def not_exercised(deployment: Deployment, smoke: SmokeReport | None = None) -> tuple[str, ...]:
+    """Return the parts of the checkpoint's arithmetic that nothing computed.
+
+    A part that kernels hide counts where a smoke run of it passed.
+    """
+    smoked = smoke.exercised if smoke and smoke.passed else ()
+    computed = {*deployment.exercised, *smoked}
+    return tuple(part for part in deployment.declared if part not in computed)
 
 
 def faults(deployment: Deployment) -> tuple[Finding, ...]:
@@ -19,27 +50,41 @@ def faults(deployment: Deployment) -> tuple[Finding, ...]:
     return tuple(f for f in deployment.findings if f.severity is Severity.ERROR)
 
 
-def evidence(reason: ReasonCode, tasks: tuple[TaskVerdict, ...], deployment: Deployment) -> str:
+def evidence(
+    reason: ReasonCode,
+    tasks: tuple[TaskVerdict, ...],
+    pooled: PooledTest | None,
+    beside: Beside,
+) -> str:
     """Return what decided, as a clause with numbers."""
     critical = [t for t in tasks if t.tier is Tier.CRITICAL]
-    fault = next((f for f in faults(deployment) if f.reason is reason), None)
+    fault = next((f for f in faults(beside.deployment) if f.reason is reason), None)
     if fault is not None:
         return f"{fault.id}: {fault.message}"
     if reason is ReasonCode.NON_INFERIOR:
         return _closest_call(critical)
-    if reason is ReasonCode.VERIFY_SKIPPED:
-        return "the checkpoint was not verified, and a run without verification never passes"
-    if reason is ReasonCode.NUMERICS_NOT_EXERCISED:
-        hidden = ", ".join(not_exercised(deployment))
-        return f"the checkpoint declares arithmetic that was not computed: {hidden}"
+    elsewhere = {
+        ReasonCode.VERIFY_SKIPPED: (
+            "the checkpoint was not verified, and a run without verification never passes"
+        ),
+        ReasonCode.NUMERICS_NOT_EXERCISED: (
+            "the checkpoint declares arithmetic that was not computed: "
+            + ", ".join(not_exercised(beside.deployment, beside.smoke))
+        ),
+        ReasonCode.LOW_COVERAGE: str(beside.coverage),
+        ReasonCode.POOLED_ALARM: f"over all tasks together it {pooled.message}" if pooled else "",
+    }
+    if reason in elsewhere:
+        return elsewhere[reason]
     culprits = [t for t in critical if t.reason is reason]
     if not culprits:
         return "the suite has no critical task, so nothing that gates was measured"
     return _worst_of(culprits)
 
 
-def scope(suite: Suite, baseline: Deployment, candidate: Deployment) -> tuple[str, ...]:
+def scope(suite: Suite, baseline: Deployment, beside: Beside) -> tuple[str, ...]:
     """Return what the verdict holds for, one fact a line."""
+    candidate, smoke = beside.deployment, beside.smoke
     num_critical = sum(spec.tier is Tier.CRITICAL for spec in suite.tasks)
     kernels = ", ".join(f"{part} {name}" for part, name in sorted(candidate.kernels.items()))
     tasks = f"{num_critical} critical and {len(suite.tasks) - num_critical} advisory tasks"
@@ -52,12 +97,30 @@ def scope(suite: Suite, baseline: Deployment, candidate: Deployment) -> tuple[st
     if candidate.tensor_parallel_size > 1:
         lines.append(f"tensor parallel over {candidate.tensor_parallel_size} GPUs")
     lines += [f"{f.severity} {f.id}: {f.message}" for f in candidate.findings]
-    hidden = not_exercised(candidate)
+    hidden = not_exercised(candidate, smoke)
     if hidden:
         lines.append(f"declared but not computed: {', '.join(hidden)}")
+    smoked = [part for part in not_exercised(candidate) if part not in hidden]
+    if smoked:
+        lines.append(f"declared and not scored, smoked in emulation alone: {', '.join(smoked)}")
+    lines.append(_smoke_line(smoke))
+    if beside.coverage is not None and beside.coverage.num_thin:
+        lines.append(str(beside.coverage))
     if baseline.device != candidate.device:
         lines.append(f"the baseline was answered on {baseline.device}")
     return tuple(lines)
+
+
+def _smoke_line(smoke: SmokeReport | None) -> str:
+    if smoke is None:
+        return "no smoke run came before the scores"
+    if not smoke.measures:
+        return f"smoke {smoke.smoke}: {'; '.join(check.message for check in smoke.checks)}"
+    passed = sum(check.passed for check in smoke.checks)
+    return (
+        f"smoke {smoke.smoke} on {smoke.numerics} numerics: "
+        f"{passed} of {len(smoke.checks)} checks passed"
+    )
 
 
 def _closest_call(critical: list[TaskVerdict]) -> str:
@@ -74,7 +137,7 @@ def _closest_call(critical: list[TaskVerdict]) -> str:
 
 def _worst_of(culprits: list[TaskVerdict]) -> str:
     worst = min(culprits, key=_slack)
-    scored = worst.reason in {ReasonCode.TASK_INFERIOR, ReasonCode.NOT_ENOUGH_EVIDENCE}
+    scored = worst.reason in _SCORED
     change = (
         f" went from {worst.baseline or 0:.1%} to {worst.candidate or 0:.1%}," if scored else ":"
     )

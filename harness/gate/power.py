@@ -2,30 +2,35 @@
 
 A candidate without loss still answers some items differently from its baseline, as often one way
 as the other. Whether it gets GO is then a matter of luck, number of items and margin. The chance
-is summed exactly over every number of flips, because normal approximations are furthest off
-where suites live, at a few dozen flips: an item flips with probability `flip_rate`, and a flip is
-a loss with probability one half, or more if the candidate really lost something.
+is summed exactly over everything that can happen, because normal approximations are furthest off
+where suites live, at a few dozen flips; grouped items alone are drawn (`drawn`).
 
-Left out: correlation between tasks (different items, so none is assumed) and everything but the
-interval that can stop a GO, such as answers cut off.
+Left out: correlation between tasks (different items, so none is assumed), the sign-flip interval
+(the score interval beside it is nearly always the wider one), and everything but the statistics
+that can stop a GO, such as answers cut off.
 """
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
 from typing import NamedTuple
 
 from harness.artifacts import Suite, TaskSpec, Tier
-from harness.errors import ReasonCode, SuiteError
-from harness.gate.tango import score, z_of
+from harness.gate.drawn import NEVER, least_allowed
+from harness.gate.exact import Chances, chance_of_passing, chances_of
+from harness.gate.outlook import allowed_by, passing
+from harness.gate.quantiles import z_of
+from harness.gate.tango import score
 
-_NEGLIGIBLE = 1e-12
-"""Probabilities below this are left out of a sum."""
+_POWER = 0.8
+_STEPS = 10_000
 
 
 class TaskPower(NamedTuple):
     """What one task can decide; for a plan that is shown to a person."""
 
     task: TaskSpec
+    margin: float
+    """The suite's; where a recovery is asked for, what it leaves of the expected accuracy."""
     smallest_margin: float
     """Smallest margin at which a candidate without loss gets GO four times in five."""
     probability_of_go: float
@@ -40,124 +45,94 @@ def probability_of_go(
     Raises:
         ValueError: the difference is larger than the flip rate, which is impossible.
     """
-    if abs(difference) > flip_rate:
-        message = f"a difference of {difference:g} needs a flip rate of at least as much"
-        raise ValueError(message)
-    lost_share = (flip_rate - difference) / (2 * flip_rate) if flip_rate else 0.5
+    chances = chances_of(flip_rate, difference=difference, accuracy=1.0)
     z = z_of(confidence)
-    total = 0.0
-    for flips, chance in _binomial(items, flip_rate):
-        most = _most_lost(flips, items, margin=margin, z=z)
-        if most is not None:
-            total += chance * _at_most(most, flips, lost_share)
-    return min(total, 1.0)
+
+    def passes(lost: int, won: int, _: int) -> bool:
+        return score(lost, won, items, difference=-margin) > z
+
+    return chance_of_passing(items, chances, passes, counts_right=False)
 
 
-def smallest_margin(
-    items: int, flip_rate: float, confidence: float, *, power: float = 0.8
-) -> float:
-    """Return the smallest margin, to a hundredth of a point, that GO is reached at with `power`."""
-    low, high = 0, 10_000
-    while high - low > 1:
-        middle = (low + high) // 2
-        if probability_of_go(items, flip_rate, middle / 10_000, confidence) >= power:
-            high = middle
-        else:
-            low = middle
-    return high / 10_000
+def chance_of_go(task: TaskSpec, confidence: float, *, difference: float = 0.0) -> float:
+    """Return how often a candidate whose true loss is `-difference` gets GO on a task of any form.
+
+    Args:
+        task: with the flip rate, spread, accuracy and design effect that are expected.
+        confidence: of each bound.
+        difference: candidate minus baseline, on values that are 0 or 1.
+
+    Raises:
+        ValueError: the difference is larger than the flip rate, which is impossible.
+    """
+    accuracy = task.baseline_accuracy
+    chances = chances_of(task.flip_rate, difference=difference, accuracy=accuracy)
+    return _chance(task, chances, allowed_by(task), confidence)
 
 
 def joint_probability_of_go(suite: Suite) -> float:
-    """Return how often a candidate without loss gets GO on all critical tasks together."""
-    return math.prod(power.probability_of_go for power in plan_power(suite, Tier.CRITICAL))
+    """Return how often a candidate without loss gets GO: on all critical tasks, and pooled."""
+    chances = [power.probability_of_go for power in plan_power(suite, Tier.CRITICAL)]
+    return math.prod(chances) * _chance_of_pool(suite)
 
 
 def plan_power(suite: Suite, *tiers: Tier) -> tuple[TaskPower, ...]:
     """Return what each task of `tiers` can decide; without a tier, each task of the suite."""
     return tuple(
-        TaskPower(
-            task,
-            smallest_margin(task.items, task.flip_rate, suite.confidence),
-            probability_of_go(task.items, task.flip_rate, task.margin, suite.confidence),
-        )
-        for task in suite.tasks
-        if not tiers or task.tier in tiers
+        _plan(task, suite.confidence) for task in suite.tasks if not tiers or task.tier in tiers
     )
 
 
-def check_margins(suite: Suite) -> None:
-    """Refuse a critical task that not even a candidate without a single flip could pass.
+def _plan(task: TaskSpec, confidence: float) -> TaskPower:
+    return TaskPower(
+        task,
+        _whole(task) * allowed_by(task),
+        smallest_margin(task, confidence),
+        chance_of_go(task, confidence),
+    )
 
-    Raises:
-        SuiteError: a margin cannot be met, with the margin and the items that would do.
+
+def smallest_margin(task: TaskSpec, confidence: float) -> float:
+    """Return the smallest margin at which a candidate without loss gets GO four times in five.
+
+    To a hundredth of a point; for a recovery, what it leaves of the accuracy that is expected.
     """
-    z2 = z_of(suite.confidence) ** 2
-    for task in suite.tasks:
-        floor = z2 / (task.items + z2)
-        if task.tier is not Tier.CRITICAL or task.margin > floor:
-            continue
-        least = f"{math.ceil(floor * 10_000 + 1e-9) / 10_000:g}"
-        fix = f"Use a margin of at least {least}"
-        if task.margin > 0:
-            fix += f", or at least {_items_for(task.margin, z2)} items"
-        message = (
-            f"task '{task.name}': a margin of {task.margin:g} cannot be met with {task.items} "
-            f"items, not even by a candidate that answers every item like its baseline. {fix}."
-        )
-        raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
-
-
-def _items_for(margin: float, z2: float) -> int:
-    """Return the fewest items with which zero flips pass `margin`."""
-    return math.floor(z2 * (1 - margin) / margin) + 1
-
-
-def _most_lost(flips: int, items: int, *, margin: float, z: float) -> int | None:
-    """Return how many of `flips` may be losses before GO is out of reach; None if none may."""
-
-    def passes(lost: int) -> bool:
-        return score(lost, flips - lost, items, difference=-margin) > z
-
-    if not passes(0):
-        return None
-    low, high = 0, flips + 1
+    chances = chances_of(task.flip_rate, difference=0.0, accuracy=task.baseline_accuracy)
+    if task.cluster:
+        ascending = least_allowed(task, chances, confidence)
+        return _whole(task) * ascending[math.ceil(_POWER * len(ascending)) - 1]
+    low, high = 0, _STEPS
     while high - low > 1:
         middle = (low + high) // 2
-        if passes(middle):
-            low = middle
-        else:
+        if _chance(task, chances, middle / _STEPS, confidence) >= _POWER:
             high = middle
-    return low
+        else:
+            low = middle
+    return _whole(task) * high / _STEPS
 
 
-def _at_most(most: int, trials: int, chance: float) -> float:
-    """Return the probability of at most `most` successes in `trials`."""
-    if most >= trials:
+def _whole(task: TaskSpec) -> float:
+    """Return what the share that may be lost is a share of."""
+    return 1.0 if task.recovery is None else task.baseline_accuracy
+
+
+def _chance(task: TaskSpec, chances: Chances, allowed: float, confidence: float) -> float:
+    if task.cluster:
+        ascending = least_allowed(task, chances, confidence)
+        passed = bisect_left(ascending, min(allowed + 1e-9, NEVER))
+        return passed / len(ascending)
+    passes = passing(task, task.items, allowed, confidence)
+    by_right = task.recovery is not None and task.value_range is None
+    return chance_of_passing(task.items, chances, passes, counts_right=by_right)
+
+
+def _chance_of_pool(suite: Suite) -> float:
+    """Return how often all items together pass; 1 without a pooled margin.
+
+    Tasks differ in their flip rates, so that the flips vary less than is assumed here.
+    """
+    if suite.pooled_margin is None:
         return 1.0
-    return math.fsum(p for count, p in _binomial(trials, chance) if count <= most)
-
-
-def _binomial(trials: int, chance: float) -> Iterator[tuple[int, float]]:
-    """Yield every count of successes that is not negligible, with its probability."""
-    if chance in {0.0, 1.0}:
-        yield round(trials * chance), 1.0
-        return
-    mode = min(int((trials + 1) * chance), trials)
-    odds = chance / (1 - chance)
-    peak = math.exp(
-        math.lgamma(trials + 1)
-        - math.lgamma(mode + 1)
-        - math.lgamma(trials - mode + 1)
-        + mode * math.log(chance)
-        + (trials - mode) * math.log1p(-chance)
-    )
-    count, probability = mode, peak
-    while count <= trials and probability > _NEGLIGIBLE:
-        yield count, probability
-        probability *= (trials - count) / (count + 1) * odds
-        count += 1
-    count, probability = mode - 1, peak * mode / ((trials - mode + 1) * odds)
-    while count >= 0 and probability > _NEGLIGIBLE:
-        yield count, probability
-        probability *= count / ((trials - count + 1) * odds)
-        count -= 1
+    items = sum(task.items for task in suite.tasks)
+    flip_rate = sum(task.items * task.flip_rate for task in suite.tasks) / items
+    return probability_of_go(items, flip_rate, suite.pooled_margin, suite.confidence)

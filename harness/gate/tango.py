@@ -12,15 +12,17 @@ The variance that d implies needs the chance of a lost item given d, by maximum 
 is the root of a quadratic. The bounds are then found by bisection, because the statistic falls
 strictly with d.
 
-Left out: metrics that are not right or wrong, and items that come in clusters.
+`mean` has the same interval for metrics that are not right or wrong, and for items that come in
+clusters; this is its closed form, which planning can afford to sum over.
 
 Source: T. Tango, "Equivalence test and confidence interval for the difference in proportions
 for the paired-sample design", Statistics in Medicine 17 (1998) 891-908, equations (24) to (26).
 """
 
 import math
-from statistics import NormalDist
 from typing import NamedTuple
+
+from harness.gate.quantiles import z_of
 
 _HALVINGS = 60
 """The interval [-1, 1] cut this often is narrower than the spacing of doubles near 1."""
@@ -31,11 +33,6 @@ class Bounds(NamedTuple):
 
     low: float
     high: float
-
-
-def z_of(confidence: float) -> float:
-    """Return the standard normal quantile of a one-sided confidence such as 0.95."""
-    return NormalDist().inv_cdf(confidence)
 
 
 def score(lost: int, won: int, items: int, *, difference: float) -> float:

@@ -1,19 +1,22 @@
 """Models: their files, their structure, the running model and what flows through it."""
 
+from harness.models.digests import digest_folder
 from harness.models.inventory import read_inventory
 from harness.models.load import load_model, part_of
 from harness.models.observe import decoder_layers, eager_experts, tap_attention, tap_linears
 from harness.models.reader import TensorReader, stored_dtype
-from harness.models.source import Source, open_source
+from harness.models.source import Source, locate_model, open_source
 from harness.models.structure import known_model_types, vocabulary_size
 
 __all__ = [
     "Source",
     "TensorReader",
     "decoder_layers",
+    "digest_folder",
     "eager_experts",
     "known_model_types",
     "load_model",
+    "locate_model",
     "open_source",
     "part_of",
     "read_inventory",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.artifacts import digest_of, write_atomically
 
+MANIFEST_FILE = "harness.json"
 _log = logging.getLogger("harness.models")
 
 
@@ -25,6 +26,19 @@ def digest_files(config: Path, weights: Iterable[Path]) -> str:
     with ThreadPoolExecutor(max_workers=min(8, len(files))) as pool:
         hashes = list(pool.map(_sha256, files))
     return digest_of({file.name: sha256 for file, sha256 in zip(files, hashes, strict=True)})
+
+
+def digest_folder(folder: Path) -> str:
+    """Return the sha256 over the names and contents of a checkpoint's files, as hexadecimal.
+
+    Unlike a model's digest it covers tokenizer, template and everything else that is deployed;
+    left out is the manifest of whoever exported it, which holds this very digest.
+    """
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_FILE]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        hashes = list(pool.map(_sha256, files))
+    named = zip(files, hashes, strict=True)
+    return digest_of({str(file.relative_to(folder)): sha256 for file, sha256 in named})
 
 
 def _sha256(file: Path) -> str:

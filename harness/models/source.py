@@ -47,7 +47,7 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
     Raises:
         ModelError: it cannot be found, or its files are no checkpoint that can be read.
     """
-    path = _locate(model, revision)
+    path = locate_model(model, revision=revision)
     config = _read_config(path)
     tensors = read_headers(path)
     shards = sorted({header.shard for header in tensors.values()})
@@ -55,8 +55,12 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
     return Source(name=model, path=path, config=config, tensors=tensors, digest=digest)
 
 
-def _locate(model: str, revision: str | None) -> Path:
-    """Return the folder of `model`, downloaded where it is a Hub id."""
+def locate_model(model: str, *, revision: str | None = None) -> Path:
+    """Return the folder of `model`, downloaded where it is a Hub id.
+
+    Raises:
+        ModelError: it cannot be found.
+    """
     if model == "canary":
         return shipped.canary() / "model"
     path = Path(model).expanduser()

@@ -1,17 +1,19 @@
 """Before any weight is read: resolve everything, check everything, and say what it will cost."""
 
+from harness.preflight.baseline_job import BaselineJob, preflight_baseline
 from harness.preflight.engine import choose_engine, resolve_device
-from harness.preflight.gate_job import GateJob, ScoredArm, preflight_gate
+from harness.preflight.gate_job import GateJob, preflight_gate
 from harness.preflight.job import Job, preflight
 from harness.preflight.summary import PlanSummary, summarize
 
 __all__ = [
+    "BaselineJob",
     "GateJob",
     "Job",
     "PlanSummary",
-    "ScoredArm",
     "choose_engine",
     "preflight",
+    "preflight_baseline",
     "preflight_gate",
     "resolve_device",
     "summarize",

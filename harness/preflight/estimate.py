@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from harness.baselines import RERUN_SHARE
 from harness.preflight.job import Job
 
 
@@ -38,12 +39,16 @@ class _ServerRates(NamedTuple):
     """From nothing to the first answer."""
     items: float
     """Items of the canary's size answered a second."""
+    tokens: float
+    """Tokens a second of one answer by itself."""
 
 
-_SERVER_CPU = _ServerRates(start_s=75.0, items=12.0)
-_SERVER_CUDA = _ServerRates(start_s=70.0, items=150.0)
+_SERVER_CPU = _ServerRates(start_s=75.0, items=12.0, tokens=20.0)
+_SERVER_CUDA = _ServerRates(start_s=70.0, items=150.0, tokens=80.0)
 _UNQUANTIZED = 0.7
 """Share of the emulating arm's time that the unquantized arm takes."""
+_RUNS = 1 + RERUN_SHARE
+"""Of the baseline: once, and a share of its items again."""
 _TOKENS_PER_ITEM = 48
 """Prompt and answer of one item together, as forward passes see them."""
 _STEPS_PER_BATCH = 12
@@ -66,6 +71,7 @@ def estimate_seconds(job: Job) -> Mapping[str, float]:
         + extent.num_batches * num_calls * rates.linear_s,
         "export": source_bytes / rates.bytes + quantized / rates.weights,
         "verify": source_bytes / 3 / rates.bytes + 1.0,
+        "smoke": _smoke(job, rates),
         "score candidate": candidate,
         "score baseline": baseline,
         "judge": 1.0,
@@ -80,11 +86,25 @@ def _arms(job: Job, rates: _Rates, flops_per_token: float, num_calls: int) -> tu
     if engine.name != "reference":
         server = _SERVER_CUDA if engine.device.startswith("cuda") else _SERVER_CPU
         # Larger models answer more slowly, but batching hides much of it: no finer guess is made.
-        arm = server.start_s + items / server.items
-        return arm, arm
+        answering = items / server.items
+        return server.start_s + answering, server.start_s + _RUNS * answering
     calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
     arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
-    return rates.start_s + arm, rates.start_s + _UNQUANTIZED * arm
+    return rates.start_s + arm, rates.start_s + _RUNS * _UNQUANTIZED * arm
+
+
+def _smoke(job: Job, rates: _Rates) -> float:
+    """Return the seconds of the smoke run: both arms, each started and asked one by one."""
+    prompts, engine = job.recipe.suite.smoke, job.recipe.engine
+    if prompts is None:
+        return 0.0
+    steps = len(prompts.passages) + sum(ask.max_tokens for ask in prompts.asks)
+    if engine.name != "reference":
+        server = _SERVER_CUDA if engine.device.startswith("cuda") else _SERVER_CPU
+        return 2 * (server.start_s + steps / server.tokens)
+    share = _expert_share(job)
+    calls = sum(share if linear.is_routed else 1.0 for linear in job.inventory.linears)
+    return (1 + _UNQUANTIZED) * (rates.start_s + steps * calls * rates.step_s)
 
 
 class _Use(NamedTuple):
@@ -99,16 +119,21 @@ def _uses(job: Job) -> list[_Use]:
 
 def _active_weights(job: Job) -> float:
     """Return how many weights one token meets: all dense ones, and those of its experts."""
+    share = _expert_share(job)
+    return sum(
+        one.shape[0] * one.shape[1] * (share if one.is_routed else 1.0)
+        for one in job.inventory.linears
+    )
+
+
+def _expert_share(job: Job) -> float:
+    """Return the share of a layer's experts that one token meets."""
     config = job.source.config
     text = config.get("text_config", config)
     values = text if isinstance(text, Mapping) else {}
     num_experts = max((one.expert or 0 for one in job.inventory.linears), default=0) + 1
     top_k = values.get("num_experts_per_tok")
-    share = top_k / num_experts if isinstance(top_k, int) and num_experts > 1 else 1.0
-    return sum(
-        one.shape[0] * one.shape[1] * (share if one.is_routed else 1.0)
-        for one in job.inventory.linears
-    )
+    return top_k / num_experts if isinstance(top_k, int) and num_experts > 1 else 1.0
 
 
 def _rates(device: str) -> _Rates:

@@ -4,25 +4,16 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.artifacts import Scorecard, Trial, digest_of
-from harness.errors import ModelError, UsageError
+from harness.artifacts import Trial
+from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.engine import choose_engine, resolve_device
+from harness.preflight.given import Baseline, check_fresh, open_baseline
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
+from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_trial
-from harness.score import read_arm
 from harness.serve import Demands, check_served, read_demands
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredArm:
-    """A baseline that was scored before."""
-
-    path: Path
-    """Folder with its scorecard.json and samples."""
-    scorecard: Scorecard
-    digest: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +22,7 @@ class GateJob:
 
     recipe: Trial
     checkpoint: Source
-    baseline: Source | ScoredArm
+    baseline: Baseline
     scheme: str
     """As its configuration declares it."""
 
@@ -45,9 +36,11 @@ def preflight_gate(request: Request, checkpoint: Path) -> GateJob:
     problems = Problems()
     trial = problems.attempt(lambda: _with_device(load_trial(request, checkpoint)))
     candidate = problems.attempt(lambda: open_source(str(checkpoint)))
-    baseline = problems.attempt(lambda: _open_baseline(request))
+    baseline = problems.attempt(lambda: open_baseline(request.model, revision=request.revision))
     if trial is not None:
         check_questions(problems, trial.suite)
+        waivers = trial.waivers
+        problems.attempt(lambda: check_waivers(waivers))
     demands = problems.attempt(lambda: _demands(candidate)) if candidate is not None else None
     if trial is None or candidate is None or baseline is None or demands is None:
         problems.raise_any()
@@ -56,6 +49,8 @@ def preflight_gate(request: Request, checkpoint: Path) -> GateJob:
     engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
     if engine is not None:
         problems.attempt(lambda: check_served(engine, demands))
+        resolved = dataclasses.replace(trial, engine=engine)
+        problems.attempt(lambda: check_fresh(baseline, candidate, resolved, is_its_model=False))
     problems.raise_any()
     if engine is None:
         raise AssertionError  # raise_any has raised
@@ -82,19 +77,3 @@ def _demands(candidate: Source) -> Demands:
         )
         raise ModelError(message)
     return demands
-
-
-def _open_baseline(request: Request) -> Source | ScoredArm:
-    """Open what `--baseline` names: a model, a run directory, or a folder of scores."""
-    folder = Path(request.model).expanduser()
-    for path in (folder / "baseline", folder):
-        if (path / "scorecard.json").is_file():
-            scorecard = read_arm(path).scorecard
-            if scorecard.arm != "baseline":
-                message = (
-                    f"'{path}' holds the scores of a {scorecard.arm}. Give --baseline a model, "
-                    "or the folder of a baseline's scores."
-                )
-                raise UsageError(message)
-            return ScoredArm(path=path, scorecard=scorecard, digest=digest_of(scorecard))
-    return open_source(request.model, revision=request.revision)

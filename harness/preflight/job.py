@@ -16,7 +16,9 @@ from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
 from harness.preflight.engine import choose_engine, demands_of, resolve_device
+from harness.preflight.given import Baseline, check_fresh, open_baseline
 from harness.preflight.problems import Problems
+from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_recipe, plan
 from harness.score import check_suite
 from harness.serve import check_served
@@ -36,6 +38,8 @@ class Job:
     plan: QuantPlan
     extent: Extent
     """How much text will calibrate it."""
+    baseline: Baseline
+    """What it is compared with; the source itself where nothing else was named."""
 
     @property
     def scheme(self) -> str:
@@ -59,13 +63,20 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     source = problems.attempt(lambda: open_source(request.model, revision=request.revision))
     if recipe is not None and scored:
         check_questions(problems, recipe.suite)
+        waivers = recipe.waivers
+        problems.attempt(lambda: check_waivers(waivers))
     if recipe is None or source is None:
         if recipe is not None:
             spec = recipe.calibration
             problems.attempt(lambda: check_data(spec))
         problems.raise_any()
         raise AssertionError  # one of the two attempts above has failed
+    named = request.baseline
+    other = problems.attempt(lambda: open_baseline(named)) if named else source
     job = _resolve(problems, recipe, source, scored=scored)
+    if job is not None and other is not None:
+        job = dataclasses.replace(job, baseline=other)
+        problems.attempt(lambda: check_fresh(other, source, job.recipe, is_its_model=True))
     if job is not None:
         problems.attempt(lambda: _check_room(job, into))
     problems.raise_any()
@@ -95,7 +106,14 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
     if scored:
         problems.attempt(lambda: check_served(resolved, demands_of(planned)))
     recipe = dataclasses.replace(recipe, engine=resolved)
-    return Job(recipe=recipe, source=source, inventory=inventory, plan=planned, extent=extent)
+    return Job(
+        recipe=recipe,
+        source=source,
+        inventory=inventory,
+        plan=planned,
+        extent=extent,
+        baseline=source,
+    )
 
 
 def _with_device(recipe: Recipe) -> Recipe:

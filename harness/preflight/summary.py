@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.artifacts import EngineSpec, Suite
+from harness.artifacts import EngineSpec, Suite, TaskSpec
 from harness.export import bits_per_weight, required_bytes
-from harness.gate import joint_probability_of_go, probability_of_go, smallest_margin
+from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.estimate import estimate_seconds
 from harness.preflight.job import Job
 
@@ -41,6 +41,8 @@ class TaskPlan:
     """Assumed."""
     probability_of_go: float
     """For a candidate without loss."""
+    form: str = ""
+    """What is asked beside a margin, such as `keeps 99.00%, 14 clusters`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +65,9 @@ class PlanSummary:
     suite: str
     tasks: tuple[TaskPlan, ...]
     joint_probability_of_go: float
-    """Of a candidate without loss, over all critical tasks together."""
+    """Of a candidate without loss, over all critical tasks together, and pooled."""
+    pooled_margin: float | None = None
+    """Of all items of all tasks."""
 
 
 def summarize(job: Job) -> PlanSummary:
@@ -93,6 +97,7 @@ def summarize(job: Job) -> PlanSummary:
         suite=recipe.suite.name,
         tasks=tuple(_task_plans(recipe.suite)),
         joint_probability_of_go=joint_probability_of_go(recipe.suite),
+        pooled_margin=recipe.suite.pooled_margin,
     )
 
 
@@ -117,18 +122,27 @@ def _groups(counted: Counter[tuple[str, str, str]]) -> tuple[ModuleGroup, ...]:
 
 
 def _task_plans(suite: Suite) -> list[TaskPlan]:
-    confidence = suite.confidence
     return [
         TaskPlan(
-            task=task.name,
-            tier=task.tier,
-            items=task.items,
-            margin=task.margin,
-            smallest_margin=smallest_margin(task.items, task.flip_rate, confidence),
-            flip_rate=task.flip_rate,
-            probability_of_go=probability_of_go(
-                task.items, task.flip_rate, task.margin, confidence
-            ),
+            task=power.task.name,
+            tier=power.task.tier,
+            items=power.task.items,
+            margin=power.margin,
+            smallest_margin=power.smallest_margin,
+            flip_rate=power.task.flip_rate,
+            probability_of_go=power.probability_of_go,
+            form=_form(power.task),
         )
-        for task in suite.tasks
+        for power in plan_power(suite)
     ]
+
+
+def _form(task: TaskSpec) -> str:
+    """Say what a task asks for, where it is not a margin alone."""
+    parts = [
+        f"keeps {task.recovery:.2%}" if task.recovery else "",
+        "lossless" if task.claim else "",
+        f"{task.clusters} clusters" if task.cluster else "",
+        f"spread {task.spread:g}" if task.value_range else "",
+    ]
+    return ", ".join(part for part in parts if part)

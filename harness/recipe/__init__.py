@@ -1,15 +1,19 @@
 """Turn what was typed into a recipe, and a recipe into a plan for each weight of a model."""
 
 from harness.recipe.load import Request, load_engine, load_recipe, load_trial, recipe_names
+from harness.recipe.names import nearest
 from harness.recipe.plan import plan
+from harness.recipe.smoke import load_smoke
 from harness.recipe.suites import load_suite
 
 __all__ = [
     "Request",
     "load_engine",
     "load_recipe",
+    "load_smoke",
     "load_suite",
     "load_trial",
+    "nearest",
     "plan",
     "recipe_names",
 ]

@@ -5,11 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import shipped
-from harness.artifacts import CalibrationSpec, EngineSpec, KvFormat, Recipe, Rule, Suite, Trial
+from harness.artifacts import (
+    CalibrationSpec,
+    CoverageSpec,
+    EngineSpec,
+    KvFormat,
+    Recipe,
+    Rule,
+    Suite,
+    Trial,
+)
 from harness.errors import RecipeError, UsageError
 from harness.recipe.names import choose_file
 from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
+from harness.recipe.waivers import load_waivers
 
 CANARY = "canary"
 GATE = "gate"
@@ -44,6 +54,10 @@ class Request:
     image: str | None = None
     device: str = "auto"
     skip_verify: bool = False
+    baseline: str | None = None
+    """What the candidate is compared with, where it is not `model`."""
+    waivers: Path | None = None
+    """A file of waivers; none is looked for."""
 
 
 def recipe_names() -> list[str]:
@@ -73,6 +87,8 @@ def load_recipe(request: Request) -> Recipe:
         suite=suite,
         device=request.device,
         skip_verify=request.skip_verify,
+        baseline=request.baseline,
+        waivers=load_waivers(request.waivers),
     )
 
 
@@ -92,6 +108,7 @@ def load_trial(request: Request, checkpoint: Path) -> Trial:
         engine=_engine(request, suite, default="auto", arguments=()),
         suite=suite,
         skip_verify=request.skip_verify,
+        waivers=load_waivers(request.waivers),
     )
 
 
@@ -152,7 +169,11 @@ def _read(request: Request) -> RecipeFile:
 
 
 def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
-    spec = CalibrationSpec(**file.calibration.model_dump())
+    wanted = file.calibration.coverage
+    spec = CalibrationSpec(
+        **file.calibration.model_dump(exclude={"coverage"}),
+        coverage=CoverageSpec(**wanted.model_dump()) if wanted else CoverageSpec(),
+    )
     data = request.calib_data or spec.data
     if data == "auto":
         data = CANARY if request.model == CANARY else "default"

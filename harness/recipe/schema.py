@@ -5,31 +5,42 @@ optional here only where a value could not be written down before the model is k
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.artifacts import KvFormat, Tier
+from harness.artifacts import Claim, KvFormat, Tier
 from harness.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RuleFile(_Strict):
+class RuleFile(Strict):
     """One rule of a recipe."""
 
     quantizer: Annotated[str, Field(min_length=1)]
     format: str
 
 
-class CalibrationFile(_Strict):
+class CoverageFile(Strict):
+    """How many tokens each routed expert should see."""
+
+    min_tokens: Count
+    max_thin: Share
+    max_size: Annotated[int, Field(ge=0)] = 0
+
+
+class CalibrationFile(Strict):
     """How a recipe calibrates."""
 
     data: str
@@ -38,9 +49,10 @@ class CalibrationFile(_Strict):
     seed: int
     batch_tokens: Count
     layerwise: bool
+    coverage: CoverageFile | None = None
 
 
-class RecipeFile(_Strict):
+class RecipeFile(Strict):
     """A whole recipe."""
 
     version: Literal[1]
@@ -56,7 +68,7 @@ class RecipeFile(_Strict):
     suite: str
 
 
-class TaskFile(_Strict):
+class TaskFile(Strict):
     """One task of a suite."""
 
     name: str
@@ -64,13 +76,44 @@ class TaskFile(_Strict):
     metric: str
     filter: str
     items: Count
-    margin: Annotated[float, Field(gt=0, lt=1)]
+    margin: Fraction | None = None
+    recovery: Fraction | None = None
+    claim: Claim | None = None
+    cluster: str = ""
+    clusters: Annotated[int, Field(ge=0)] = 0
+    design_effect: Annotated[float, Field(ge=1)] = 1.0
+    value_range: tuple[float, float] | None = None
+    spread: Annotated[float, Field(gt=0, le=1)] = 1.0
+    baseline_accuracy: Share = 1.0
     flip_rate: Share
     num_fewshot: Annotated[int, Field(ge=0)]
     chance: Share
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse fields that contradict or miss each other."""
+        worst, best = self.value_range or (0.0, 1.0)
+        problems = {
+            "give either a margin or a recovery": (self.margin is None) == (self.recovery is None),
+            "cluster and clusters (2 or more) belong together": (
+                (self.clusters >= 2) != bool(self.cluster)  # noqa: PLR2004  a group alone shows no spread
+            ),
+            "the worst and the best value of value_range are the same": worst == best,
+            "a recovery needs a value_range that begins at 0": self.recovery and worst != 0,
+            "value_range needs the spread of its differences": (
+                self.value_range and "spread" not in self.model_fields_set
+            ),
+            "recovery needs the baseline_accuracy that is expected": (
+                self.recovery and "baseline_accuracy" not in self.model_fields_set
+            ),
+        }
+        for problem, is_so in problems.items():
+            if is_so:
+                raise ValueError(problem)
+        return self
 
-class SuiteFile(_Strict):
+
+class SuiteFile(Strict):
     """A whole suite."""
 
     version: Literal[1]
@@ -84,6 +127,12 @@ class SuiteFile(_Strict):
     batch_size: Count
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     max_truncated: Share
+    max_rise: Share = 0.01
+    pooled_margin: Fraction | None = None
+    claim: Claim | None = None
+    """Of every task that makes none itself."""
+    smoke: str | None = None
+    """Name of the smoke set, or the path of its file from the suite's folder."""
     tasks: Annotated[tuple[TaskFile, ...], Field(min_length=1)]
 
 

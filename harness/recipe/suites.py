@@ -1,7 +1,7 @@
 """Read a suite, and give it a digest of everything that changes a score.
 
 Margins, tiers and confidence decide what is made of the scores and are no part of the digest: a
-baseline stays good when a margin is tightened.
+baseline stays good when a margin is tightened. The smoke set has a digest of its own.
 """
 
 import dataclasses
@@ -13,6 +13,10 @@ from harness.artifacts import Suite, TaskSpec, digest_of
 from harness.errors import SuiteError
 from harness.recipe.names import choose_file
 from harness.recipe.schema import SuiteFile, read_yaml
+from harness.recipe.smoke import load_smoke
+
+_JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin"}
+"""Settings that change no score."""
 
 
 def load_suite(name: str, *, margin: float | None = None) -> Suite:
@@ -27,7 +31,9 @@ def load_suite(name: str, *, margin: float | None = None) -> Suite:
     """
     path = choose_file(name, shipped.suites(), "suite", SuiteError)
     file = read_yaml(path, SuiteFile, SuiteError)
-    tasks = tuple(TaskSpec(**task.model_dump()) for task in file.tasks)
+    tasks = tuple(
+        TaskSpec(**{**task.model_dump(), "claim": task.claim or file.claim}) for task in file.tasks
+    )
     names = [task.name for task in tasks]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
@@ -37,12 +43,19 @@ def load_suite(name: str, *, margin: float | None = None) -> Suite:
         if not 0 < margin < 1:
             message = f"margin {margin} is no fraction between 0 and 1. Type --margin 0.02 for 2 %."
             raise SuiteError(message)
-        tasks = tuple(dataclasses.replace(task, margin=margin) for task in tasks)
-    settings = file.model_dump(exclude={"version", "tasks"})
-    score_keys = {k: v for k, v in settings.items() if k not in ("confidence", "max_truncated")}
-    asked = [(t.name, t.metric, t.filter, t.items, t.num_fewshot) for t in tasks]
+        tasks = tuple(dataclasses.replace(task, margin=margin, recovery=None) for task in tasks)
+    settings = file.model_dump(exclude={"version", "tasks", "smoke", "claim"})
+    score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
+    asked = [_asked(task) for task in tasks]
     digest = digest_of(score_keys, asked, [_digest_of_files(n) for n in names])
-    return Suite(**settings, tasks=tasks, digest=digest)
+    smoke = None if file.smoke is None else load_smoke(file.smoke, beside=path.parent)
+    return Suite(**settings, tasks=tasks, digest=digest, smoke=smoke)
+
+
+def _asked(task: TaskSpec) -> tuple[object, ...]:
+    """Return what shapes a task's samples; what is optional counts only where it is used."""
+    always = (task.name, task.metric, task.filter, task.items, task.num_fewshot)
+    return (*always, task.cluster, task.value_range) if task.cluster or task.value_range else always
 
 
 def _digest_of_files(task: str) -> str:

@@ -6,9 +6,22 @@ skipped. The last test case is the verdict itself, so that a run which is not GO
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-from harness.artifacts import Check, Decision, RunRecord, Severity, TaskSpec, TaskVerdict, Tier
+from harness.artifacts import (
+    Check,
+    Decision,
+    IntegrityReport,
+    RunRecord,
+    Severity,
+    TaskSpec,
+    TaskVerdict,
+    Tier,
+    WaivedCheck,
+    write_atomically,
+)
+from harness.report.smoke import was_not_run
 from harness.report.words import visible
 
 
@@ -26,15 +39,39 @@ class _Case(NamedTuple):
     note: str = ""
 
 
+def write_junit(report: IntegrityReport, path: Path) -> None:
+    """Write the checks of a checkpoint's files alone."""
+    cases = [_check_case(check) for check in report.checks]
+    write_atomically(path, _document({"integrity": cases}))
+
+
 def junit_xml(record: RunRecord) -> str:
     """Return the whole document."""
-    root = ET.Element("testsuites", name="harness")
+    waived = {w.check: w for w in record.verdict.waived} if record.verdict else {}
     suites = {
-        "integrity": list(_integrity_cases(record)),
-        "deployment": list(_deployment_cases(record)),
+        "integrity": [_waive(case, waived) for case in _integrity_cases(record)],
+        "smoke": [_waive(case, waived) for case in _smoke_cases(record)],
+        "deployment": [_waive(case, waived) for case in _deployment_cases(record)],
         "tasks": list(_task_cases(record)),
         "verdict": [_verdict_case(record)],
     }
+    return _document(suites)
+
+
+def _waive(case: _Case, waived: Mapping[str, WaivedCheck]) -> _Case:
+    """Return a case that failed and was waived as one that is skipped, with who answers for it."""
+    waiver = waived.get(case.name.split(" [", maxsplit=1)[0])
+    if waiver is None or case.problem is None or case.problem.kind != "failure":
+        return case
+    message = (
+        f"waived by {waiver.approver} until {waiver.expires}: {waiver.reason}\n"
+        f"{case.problem.message}"
+    )
+    return case._replace(problem=_Problem("skipped", "waived", message))
+
+
+def _document(suites: Mapping[str, list[_Case]]) -> str:
+    root = ET.Element("testsuites", name="harness")
     for name, cases in suites.items():
         _add_suite(root, f"harness.{name}", cases)
     ET.indent(root)
@@ -74,9 +111,23 @@ def _integrity_cases(record: RunRecord) -> Iterator[_Case]:
         )
         return
     for check in record.integrity.checks:
-        yield _Case(
-            check.id, _check_problem(check), {"num_faulty": check.num_faulty}, check.message
-        )
+        yield _check_case(check)
+
+
+def _check_case(check: Check) -> _Case:
+    numbers: dict[str, object] = {"num_faulty": check.num_faulty, "severity": check.severity}
+    if check.incident:
+        numbers["incident"] = check.incident
+    return _Case(check.id, _check_problem(check), numbers, check.message)
+
+
+def _smoke_cases(record: RunRecord) -> Iterator[_Case]:
+    for report in (record.smoke, record.smoke_declared):
+        for check in report.checks if report else ():
+            case = _check_case(check)
+            if was_not_run(check):
+                case = case._replace(problem=_Problem("skipped", "not-run", check.message))
+            yield case._replace(name=f"{check.id} [{report.numerics}]" if report else check.id)
 
 
 def _check_problem(check: Check) -> _Problem | None:
@@ -133,6 +184,12 @@ def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
         "num_lost": task.num_lost,
         "num_won": task.num_won,
         "num_fewshot": spec.num_fewshot,
+        "method": task.method,
+        "num_clusters": task.num_clusters,
+        "p_value": task.p_value,
+        "recovery": task.recovery.observed if task.recovery else None,
+        "recovery_low": task.recovery.low if task.recovery else None,
+        "rerun_flip_rate": task.rerun_flip_rate,
     }
     return {key: value for key, value in numbers.items() if value is not None}
 
@@ -146,10 +203,12 @@ def _verdict_case(record: RunRecord) -> _Case:
     if verdict is None:
         return _Case("verdict", _Problem("skipped", "not-run", "nothing was judged"), {})
     numbers = {
-        "decision": verdict.decision,
+        "decision": verdict.title,
         "reason_codes": " ".join(verdict.reason_codes),
         "flip_rate": verdict.flip_rate,
         "pooled_difference": verdict.pooled_difference,
+        "pooled_p_value": verdict.pooled.p_value if verdict.pooled else None,
+        "rerun_flip_rate": verdict.rerun_flip_rate,
     }
     known = {key: value for key, value in numbers.items() if value is not None}
     kinds = {Decision.NO_GO: "failure", Decision.INCONCLUSIVE: "error"}

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.artifacts import (
+    GO_WITH_WAIVERS,
     CalibrationStats,
     Check,
+    CoverageSpec,
     Decision,
     Deployment,
+    IntegrityReport,
     QuantPlan,
     Recipe,
     RunRecord,
     Severity,
     TaskVerdict,
     Tier,
+    Trial,
     Verdict,
+    thin_experts,
 )
 from harness.report.words import decision_word, percent, points, seconds, size
 
@@ -29,7 +34,7 @@ class Banner:
     """The first thing that is read."""
 
     kind: str
-    """CSS class: `go`, `inconclusive`, `no-go` or `failed`."""
+    """CSS class: `go`, `waived`, `inconclusive`, `no-go` or `failed`."""
     word: str
     sentence: str
     codes: tuple[str, ...]
@@ -60,7 +65,8 @@ class TaskRow:
     items: str
     flips: str
     decision: str
-    message: str
+    why: str
+    """The evidence in words; empty where the numbers beside it say all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +100,11 @@ def banner_of(record: RunRecord) -> Banner:
     verdict = record.verdict
     if verdict is None:
         return Banner(kind="failed", word="NO VERDICT", sentence="Nothing was judged.", codes=())
-    sentence = verdict.summary.removeprefix(f"{verdict.decision}: ")
+    sentence = verdict.summary.removeprefix(f"{verdict.title}: ")
     starts_with_a_name = sentence.split(" ")[0].rstrip(":") in {t.task for t in verdict.tasks}
     return Banner(
-        kind=_kind(verdict.decision),
-        word=verdict.decision,
+        kind="waived" if verdict.title == GO_WITH_WAIVERS else _kind(verdict.decision),
+        word=verdict.title,
         sentence=sentence if starts_with_a_name else sentence[:1].upper() + sentence[1:],
         codes=verdict.reason_codes,
     )
@@ -112,7 +118,7 @@ def tiles_of(record: RunRecord) -> list[Tile]:
         tiles += _verdict_tiles(verdict)
     if integrity is not None:
         passed = sum(check.passed for check in integrity.checks)
-        note = "no errors" if not integrity.errors else f"{len(integrity.errors)} errors"
+        note = _errors_note(integrity, verdict)
         tiles.append(
             Tile(name="File checks passed", value=f"{passed} of {len(integrity.checks)}", note=note)
         )
@@ -125,10 +131,21 @@ def tiles_of(record: RunRecord) -> list[Tile]:
     return tiles
 
 
+def _errors_note(integrity: IntegrityReport, verdict: Verdict | None) -> str:
+    waived = {w.check for w in verdict.waived} if verdict else set()
+    ids = [check.id for check in integrity.errors]
+    num_waived = sum(check in waived for check in ids)
+    errors = f"{len(ids) - num_waived} errors" if len(ids) > num_waived else "no errors"
+    return f"{errors}, {num_waived} waived" if num_waived else errors
+
+
 def _verdict_tiles(verdict: Verdict) -> list[Tile]:
     critical = [t for t in verdict.tasks if t.tier is Tier.CRITICAL]
     passed = sum(t.decision is Decision.GO for t in critical)
     lost, won = (sum(t.num_lost for t in verdict.tasks), sum(t.num_won for t in verdict.tasks))
+    again = ""
+    if verdict.rerun_flip_rate is not None:
+        again = f"; baseline against itself {percent(verdict.rerun_flip_rate)}"
     return [
         Tile(
             name="Critical tasks GO",
@@ -143,7 +160,7 @@ def _verdict_tiles(verdict: Verdict) -> list[Tile]:
         Tile(
             name="Answers that flipped",
             value=percent(verdict.flip_rate),
-            note=f"{lost} lost, {won} won",
+            note=f"{lost} lost, {won} won{again}",
         ),
     ]
 
@@ -164,6 +181,7 @@ def _task_row(task: TaskVerdict) -> TaskRow:
     if task.low is not None and task.high is not None:
         interval = f"{points(task.low)} to {points(task.high)}"
     is_critical = task.tier is Tier.CRITICAL
+    is_simple = task.recovery is None and task.p_value is None and task.num_clusters is None
     return TaskRow(
         task=task.task,
         tier=task.tier,
@@ -174,10 +192,22 @@ def _task_row(task: TaskVerdict) -> TaskRow:
         interval=interval,
         margin=points(-task.margin),
         items=str(task.num_items),
-        flips=f"{task.num_lost} / {task.num_won}",
+        flips=f"{task.num_lost} / {task.num_won}{_rerun_note(task)}",
         decision=decision_word(task),
-        message=task.message,
+        why="" if task.decision is Decision.GO and is_simple else task.message,
     )
+
+
+def _rerun_note(task: TaskVerdict) -> str:
+    if task.rerun_flip_rate is None:
+        return ""
+    return f" (rerun {percent(task.rerun_flip_rate)})"
+
+
+def methods_of(verdict: Verdict | None) -> str:
+    """Name what made the intervals."""
+    tasks = verdict.tasks if verdict else ()
+    return "; ".join(dict.fromkeys(task.method for task in tasks if task.method))
 
 
 def _kind(decision: Decision) -> str:
@@ -190,17 +220,20 @@ def sorted_checks(record: RunRecord) -> list[Check]:
     return sorted(checks, key=lambda c: (c.passed, c.severity is Severity.WARNING))
 
 
-def coverage_note(stats: CalibrationStats | None) -> str | None:
-    """Say how many experts were reached, and by how many tokens."""
+def coverage_note(recipe: Recipe | Trial, stats: CalibrationStats | None) -> str | None:
+    """Say how many experts were reached, by how many tokens, and which saw too few."""
     if stats is None or not stats.coverage:
         return None
+    wanted = recipe.calibration.coverage if isinstance(recipe, Recipe) else CoverageSpec()
+    thin = thin_experts(stats.coverage, wanted)
     tokens = [count for layer in stats.coverage for count in layer.tokens]
     seen = sum(layer.num_observed for layer in stats.coverage)
     calls = sum(sum(layer.calls) for layer in stats.coverage)
     return (
         f"{seen:,} of {len(tokens):,} expert projections were reached, by {min(tokens):,} tokens "
         f"at least and {median(tokens):,.0f} at the median; {calls:,} linear calls of experts were "
-        f"observed over {stats.num_samples:,} samples with {stats.num_tokens:,} tokens."
+        f"observed over {stats.num_samples:,} samples with {stats.num_tokens:,} tokens. "
+        f"{thin}."
     )
 
 

@@ -1,21 +1,44 @@
 """The verdict's numbers as a plain table of at most 100 columns."""
 
+from textwrap import wrap
+
 from harness.artifacts import TaskVerdict, Verdict
-from harness.report.words import decision_word
+from harness.report.words import decision_word, pooled_note
 
 _COLUMNS = "{:<20} {:<9} {:>9} {:>9} {:>7}  {:^17} {:>7}  {}"
 _NAME_WIDTH = 20
+_WIDTH = 100
 
 
 def terminal_table(verdict: Verdict) -> str:
     """Return one line a task: accuracies, difference and interval in points, and the decision.
+
+    What the columns cannot say follows, a sentence a line.
 
     Advisory tasks are `within`, `beyond` or `unclear` with respect to their margin.
     """
     if not verdict.tasks:
         return ""
     head = ("task", "tier", "baseline", "candidate", "diff", "interval", "margin", "decision")
-    return "\n".join([_COLUMNS.format(*head), *(_row(task) for task in verdict.tasks)])
+    rows = [_COLUMNS.format(*head), *(_row(task) for task in verdict.tasks)]
+    return "\n".join([*rows, *_footnotes(verdict)])
+
+
+def _footnotes(verdict: Verdict) -> list[str]:
+    """Say what the rows leave out: recoveries, p values, flips, and all tasks together."""
+    notes = [
+        f"{task.task}: {task.message}"
+        for task in verdict.tasks
+        if task.recovery is not None or task.p_value is not None
+    ]
+    if verdict.flip_rate is not None:
+        again = verdict.rerun_flip_rate
+        beside = "" if again is None else f"; of the baseline's own when run again, {again:.2%}"
+        notes.append(f"{verdict.flip_rate:.2%} of the answers flipped{beside}")
+    note = pooled_note(verdict)
+    if note:
+        notes.append(note)
+    return [line for text in notes for line in wrap(text, _WIDTH, subsequent_indent="  ")]
 
 
 def _row(task: TaskVerdict) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from harness.artifacts import Decision, TaskVerdict, Tier
+from harness.artifacts import Decision, TaskVerdict, Tier, Verdict
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
 _MAX_TEXT = 700
@@ -20,6 +20,15 @@ def decision_word(task: TaskVerdict) -> str:
         Decision.NO_GO: "beyond",
     }
     return words[task.decision]
+
+
+def pooled_note(verdict: Verdict | None) -> str | None:
+    """Say what all items together show."""
+    pooled = verdict.pooled if verdict else None
+    if pooled is None:
+        return None
+    word = pooled.decision if pooled.margin is not None else "warning" if pooled.alarm else "quiet"
+    return f"All tasks together ({word}): {pooled.message}."
 
 
 def percent(fraction: float | None) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from harness.artifacts import RunRecord, write_atomically
 from harness.report import page, plots, words
 from harness.report.junit import junit_xml
+from harness.report.smoke import smoke_sections, was_not_run
 
 
 class ReportFiles(NamedTuple):
@@ -49,6 +50,7 @@ def _environment() -> Environment:
         "visible": words.visible,
     }
     environment.filters.update(filters)
+    environment.tests["not_run"] = was_not_run
     return environment
 
 
@@ -58,16 +60,20 @@ def _contents(record: RunRecord) -> dict[str, object]:
         "banner": page.banner_of(record),
         "checks": page.sorted_checks(record),
         "confidence": f"{record.recipe.suite.confidence:.0%}",
-        "coverage_note": page.coverage_note(record.stats),
+        "coverage_note": page.coverage_note(record.recipe, record.stats),
         "deployment": page.deployment_facts(record.deployment),
         "facts": page.facts_of(record),
         "groups": page.plan_groups(record.plan),
+        "methods": page.methods_of(record.verdict),
         "plots": _plots(record),
+        "pooled": words.pooled_note(record.verdict),
         "record": record,
         "rows": page.task_rows(record.verdict),
+        "smoke": smoke_sections(record),
         "stages": page.stages_of(record),
         "tiles": page.tiles_of(record),
         "verdict": record.verdict,
+        "waived": {w.check for w in record.verdict.waived} if record.verdict else set(),
     }
 
 

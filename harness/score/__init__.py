@@ -1,8 +1,10 @@
-"""Score a served model: lm-eval through one door, one record an item."""
+"""Ask a served model: a few prompts first, then a suite, through lm-eval, one record an item."""
 
+from harness.score.again import score_again
 from harness.score.arm import read_arm
 from harness.score.catalog import check_suite
 from harness.score.endpoint import endpoint_of
+from harness.score.probing import probe
 from harness.score.run import score
 
-__all__ = ["check_suite", "endpoint_of", "read_arm", "score"]
+__all__ = ["check_suite", "endpoint_of", "probe", "read_arm", "score", "score_again"]

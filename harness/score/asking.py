@@ -90,19 +90,16 @@ def limits_of(arguments: Mapping[str, Any], suite: Suite, end: str | None) -> Li
     )
 
 
-class Prompts:
-    """A tokenizer, and what a suite makes of it."""
+class Encoder:
+    """A tokenizer, and how a text or a chat becomes tokens with it."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, suite: Suite, *, max_length: int
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> None:
         self._tokenizer = tokenizer
-        self._suite = suite
-        self._max_length = max_length
+        self._thinking = thinking
         first = tokenizer.bos_token_id
         self.prefix = int(tokenizer.eos_token_id if first is None else first)
         self._prefix_text = str(tokenizer.decode(self.prefix))
-        self._end = str(tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False))
+        self.end = str(tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False))
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:  # noqa: FBT001 -- lm-eval's signature
         """Return the tokens of `text`; a first token that it already has is not doubled."""
@@ -124,14 +121,25 @@ class Prompts:
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
-            enable_thinking=self._suite.thinking,
+            enable_thinking=self._thinking,
         )
         return str(rendered)
+
+
+class Prompts(Encoder):
+    """What a suite makes of a tokenizer."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, suite: Suite, *, max_length: int
+    ) -> None:
+        super().__init__(tokenizer, thinking=suite.thinking)
+        self._suite = suite
+        self._max_length = max_length
 
     def asked(self, position: int, request: Any) -> Asked:  # noqa: ANN401 -- lm-eval has no types
         """Return an lm-eval request for an answer, its prompt cut where it leaves no room."""
         prompt, arguments = request.args
-        limits = limits_of(arguments, self._suite, self._end)
+        limits = limits_of(arguments, self._suite, self.end)
         tokens = self.encode(prompt)
         room = self._max_length - limits.max_new_tokens
         cut = len(tokens) > room

@@ -1,4 +1,4 @@
-"""Greedy answers to a batch of prompts, and why each of them ended.
+"""Answers to a batch of prompts, greedy unless a seed is given, and why each of them ended.
 
 transformers generates until every row has ended or the budget is used up. Rows of one batch have
 different stop strings in different places, so each row is ended by itself and what follows in it
@@ -7,7 +7,8 @@ is dropped. Prompts are padded on the left and the padding is masked.
 Letters: B prompts, T tokens of the longest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -70,8 +71,10 @@ class _Finiteness(LogitsProcessor):
         self.finite_B = torch.ones(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ANN401, ARG002 -- transformers' signature
-        self.finite_B &= scores.amax(dim=-1).isfinite()
-        return scores
+        finite_B = scores.amax(dim=-1).isfinite()
+        self.finite_B &= finite_B
+        # From NaN no token can be drawn; what such a row goes on with means nothing.
+        return scores if finite_B.all() else torch.where(finite_B[:, None], scores, 0.0)
 
 
 def generate(
@@ -79,8 +82,13 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     limits: Limits,
+    *,
+    seed: int | None = None,
 ) -> list[Generated]:
-    """Answer each prompt (token ids) greedily, all of them at once."""
+    """Answer each prompt (token ids), all of them at once.
+
+    Greedily; with a seed each token is drawn at temperature 1 from the whole vocabulary.
+    """
     ends = _end_tokens(model, tokenizer)
     pad = ends[0] if ends else 0
     prompt_BT, mask_BT = _pad_left(prompts, pad, model.device)
@@ -88,19 +96,20 @@ def generate(
     finiteness = _Finiteness(prompt_BT)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         max_new_tokens=limits.max_new_tokens,
-        do_sample=False,
+        **_drawing(seed),
         eos_token_id=list(ends) or None,
         pad_token_id=pad,
         use_cache=True,
     )
     generate_tokens: Any = model.generate  # transformers leaves it untyped
-    output_BT = generate_tokens(
-        input_ids=prompt_BT,
-        attention_mask=mask_BT,
-        generation_config=settings,
-        stopping_criteria=StoppingCriteriaList([stop_strings]),
-        logits_processor=LogitsProcessorList([finiteness]),
-    )
+    with _seeded(seed, model.device):
+        output_BT = generate_tokens(
+            input_ids=prompt_BT,
+            attention_mask=mask_BT,
+            generation_config=settings,
+            stopping_criteria=StoppingCriteriaList([stop_strings]),
+            logits_processor=LogitsProcessorList([finiteness]),
+        )
     answers: list[Generated] = []
     for row, tokens in enumerate(output_BT[:, prompt_BT.shape[1] :].tolist()):
         at_stop = stop_strings.num_tokens.get(row)
@@ -111,6 +120,23 @@ def generate(
         text, stopped = limits.settle(text, stopped=at_stop is not None or at_end is not None)
         answers.append(Generated(text, stopped, bool(finiteness.finite_B[row])))
     return answers
+
+
+def _drawing(seed: int | None) -> dict[str, Any]:
+    if seed is None:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draw from `seed` inside, and leave the generators as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

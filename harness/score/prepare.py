@@ -35,7 +35,7 @@ def prepare(catalog: Catalog, suite: Suite, spec: TaskSpec, lm: Any) -> Tasks:  
     """Return the tasks that `spec` stands for, their requests built.
 
     Raises:
-        SuiteError: the data cannot be had.
+        SuiteError: the data cannot be had, or lacks the field that items are grouped by.
         ScoringError: the prompts cannot be built.
     """
     _set_seeds(suite.seed)
@@ -50,7 +50,21 @@ def prepare(catalog: Catalog, suite: Suite, spec: TaskSpec, lm: Any) -> Tasks:  
                 chat_template=lm.apply_chat_template if suite.apply_chat_template else None,
             )
             task.build_all_requests = _keep_requests
+    if spec.cluster:
+        _check_cluster(spec, tasks)
     return tasks
+
+
+def _check_cluster(spec: TaskSpec, tasks: Tasks) -> None:
+    """Refuse a field that some item does not have, before any item is asked."""
+    for task in tasks.values():
+        for document in (instance.doc for instance in task.instances):
+            if spec.cluster not in document:
+                message = (
+                    f"task '{spec.name}' has an item without the field '{spec.cluster}' to group "
+                    f"it by, only {', '.join(sorted(document))}. Correct the suite's cluster."
+                )
+                raise SuiteError(message)
 
 
 def items_of_each(spec: TaskSpec, tasks: Tasks) -> int:

@@ -13,7 +13,7 @@ from harness.score.client import Reply
 from harness.score.recording import Finish
 
 T = TypeVar("T")
-_CLAMPED = -9999.0
+CLAMPED = -9999.0
 """vLLM writes this for minus infinity, which JSON cannot hold."""
 
 
@@ -112,6 +112,6 @@ def _check_count(body: Mapping[str, Any], num_sent: int) -> None:
 
 def _check_finite(log_probabilities: Sequence[float | None]) -> None:
     for value in log_probabilities:
-        if value is None or not math.isfinite(value) or value <= _CLAMPED:
+        if value is None or not math.isfinite(value) or value <= CLAMPED:
             message = f"a log probability is {value}, not a finite number"
             raise _WrongReplyError(message)

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import pvariance
 from typing import Any
 
 from harness.artifacts import Sample, TaskScore, TaskSpec
@@ -28,7 +29,7 @@ def to_samples(
         recorder: holds how each answer ended.
 
     Raises:
-        ScoringError: an item is missing, or its metric is neither 0 nor 1.
+        ScoringError: an item is missing, or its metric is none of the values that the suite says.
     """
     samples: list[Sample] = []
     for task, entries in logged.items():
@@ -68,7 +69,7 @@ def to_score(
         task=spec.name,
         metric=spec.metric,
         value=value,
-        stderr=math.sqrt(value * (1 - value) / max(len(known) - 1, 1)),
+        stderr=_stderr(known),
         num_items=len(samples),
         num_errors=finishes.count("error"),
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
@@ -77,6 +78,11 @@ def to_score(
         samples=f"{file.parent.name}/{file.name}",
         samples_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
     )
+
+
+def _stderr(values: Sequence[float]) -> float:
+    """Return the standard error of the mean; that of a proportion, if values are 0 or 1."""
+    return math.sqrt(pvariance(values) / max(len(values) - 1, 1))
 
 
 def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, *, doc_id: int) -> Sample:
@@ -91,16 +97,24 @@ def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, *, doc_id: int) 
         target=_target(entry),
         answer=(outcome.error or "") if failed else _answer(entry, spec.metric),
         finish=outcome.finish.name.lower(),
+        cluster=str(entry["doc"][spec.cluster]) if spec.cluster else "",
     )
 
 
 def _value(entry: Logged, spec: TaskSpec) -> float:
+    """Return the item's metric, mapped to a fraction of 1 where the suite gives its range."""
     value = entry.get(spec.metric)
-    if isinstance(value, bool | int | float) and value in {0, 1}:
-        return float(value)
+    if isinstance(value, bool | int | float):
+        worst, best = spec.value_range or (0.0, 1.0)
+        share = (float(value) - worst) / (best - worst)
+        if share in {0.0, 1.0} or (spec.value_range and 0 < share < 1):
+            return share
+    known = "neither 0 nor 1"
+    if spec.value_range:
+        known = f"not between {spec.value_range[0]:g} and {spec.value_range[1]:g}"
     message = (
         f"task '{spec.name}', item {entry['doc_id']}: metric '{spec.metric}' is {value!r:.40}, "
-        "neither 0 nor 1. Choose another metric in the suite."
+        f"{known}. Choose another metric in the suite, or give its value_range."
     )
     raise ScoringError(message)
 

@@ -9,10 +9,12 @@ from harness.serve.engines import (
     serve,
     serve_command,
 )
+from harness.serve.findings import FINDING_IDS
 from harness.serve.reference import Served
 from harness.serve.vllm import Demands, find_vllm, read_demands, wait_until_gone
 
 __all__ = [
+    "FINDING_IDS",
     "Demands",
     "Diagnosis",
     "Served",

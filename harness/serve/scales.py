@@ -169,10 +169,14 @@ def _missing_error(findings: list[str]) -> EngineError:
 
 
 def _read(reader: TensorReader, linears: tuple[Linear, ...], suffix: str) -> dict[str, Tensor]:
-    scales = {
-        f"{linear.name}.{suffix}": reader.tensor(f"{linear.name}.{suffix}").float().reshape(())
-        for linear in linears
-    }
+    stored = {f"{x.name}.{suffix}": reader.tensor(f"{x.name}.{suffix}") for x in linears}
+    if many := [name for name, scale in stored.items() if scale.numel() != 1]:
+        message = (
+            f"'{many[0]}' has the shape {list(stored[many[0]].shape)} where the declared format "
+            f"has one number ({len(many)} such scales). Export the checkpoint again."
+        )
+        raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED)
+    scales = {name: scale.float().reshape(()) for name, scale in stored.items()}
     _refuse_broken(scales)
     return {linear.name: scales[f"{linear.name}.{suffix}"] for linear in linears}
 

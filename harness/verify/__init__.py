@@ -1,5 +1,21 @@
 """Check a checkpoint's files before an engine loads them."""
 
-from harness.verify.verification import CHECKS, refuse_errors, verify
+from harness.verify.engines import find_engine
+from harness.verify.incidents import CHECK_IDS
+from harness.verify.verification import (
+    CHECKS,
+    ENGINE_CHECKS,
+    SOURCE_CHECKS,
+    refuse_errors,
+    verify,
+)
 
-__all__ = ["CHECKS", "refuse_errors", "verify"]
+__all__ = [
+    "CHECKS",
+    "CHECK_IDS",
+    "ENGINE_CHECKS",
+    "SOURCE_CHECKS",
+    "find_engine",
+    "refuse_errors",
+    "verify",
+]

@@ -16,6 +16,11 @@ from harness.verify.modules import (
 
 _MODELOPT_METHODS = {"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}
 _KV_ALGOS = {None, "FP8", "NVFP4"}
+_NEVER_ASKED = ("vision_tower", "vision_model", "vit_large_projector")
+"""Parts of names of what modelopt's loaders build unquantized without asking the list.
+
+Source: vLLM 0.33.0, modelopt.py, `ModelOptQuantConfigBase.get_quant_method`.
+"""
 
 
 def quantization_declared(contents: Contents) -> Check:
@@ -164,7 +169,7 @@ def routers_and_vision_plain(contents: Contents) -> Check:
         for name, module in contents.modules.items()
         if is_quantized(module)
         and name not in layers
-        and (_is_never_quantized(contents, name) or is_router(name, contents.modules))
+        and (_is_foreign_vision(contents, name) or is_router(name, contents.modules))
     ]
     return finding(
         "routers-and-vision-unquantized",
@@ -174,11 +179,16 @@ def routers_and_vision_plain(contents: Contents) -> Check:
     )
 
 
+def _is_foreign_vision(contents: Contents, name: str) -> bool:
+    """Return whether a layer sees and no declaration means it; compressed-tensors lists all."""
+    is_compressed = contents.declared is not None and contents.declared.layout == COMPRESSED
+    return is_vision(name) and not is_compressed
+
+
 def _is_never_quantized(contents: Contents, name: str) -> bool:
     """Return whether engines take a module as unquantized whatever is declared.
 
-    modelopt's loaders do so with the part that sees, which needs no entry there; those of
-    compressed-tensors treat it like any other.
+    modelopt's loaders do so with what is called so; those of compressed-tensors never do.
     """
     is_compressed = contents.declared is not None and contents.declared.layout == COMPRESSED
-    return is_vision(name) and not is_compressed
+    return not is_compressed and any(part in name for part in _NEVER_ASKED)

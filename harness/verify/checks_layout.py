@@ -41,7 +41,8 @@ def tensors_well_formed(contents: Contents) -> Check:
         if len(weight.shape) != 2:  # noqa: PLR2004  a matrix [out, in]
             faults.append(f"{name}.weight has the shape {list(weight.shape)}")
             continue
-        out, width = weight.shape[0], weight.shape[1] * layout.packed
+        out = weight.shape[0] * layout.packed_rows
+        width = weight.shape[1] * layout.packed
         if width % layout.block:
             faults.append(f"{name}.weight is {width} wide, no multiple of {layout.block}")
         for stored in layout.tensors.values():

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 
 from harness.artifacts import Check, Severity
@@ -17,6 +17,8 @@ _IMPLAUSIBLE = 1e-3
 """An input scale this many times smaller than the checkpoint's median is worth a look."""
 _ENORMOUS = 1e5
 """And one this many times larger: real outliers stay far below."""
+_NOTHING = 2e-4
+"""Where even the largest input scale of a projection is this much smaller, nothing was measured."""
 
 
 def scales_finite(contents: Contents) -> Check:
@@ -157,10 +159,7 @@ def input_scales_plausible(contents: Contents) -> Check:
     that experts, which are the most, cannot move it by themselves.
     """
     scales = dict(input_scales(contents))
-    kinds: dict[str, list[float]] = defaultdict(list)
-    for name, value in scales.items():
-        kinds[re.sub(r"\.\d+(?=\.)", "", name)].append(value)
-    middle = median(median(values) for values in kinds.values()) if kinds else 0.0
+    middle = _middle(_by_kind(scales))
     faults = [
         f"{name} is {value:.3g}"
         for name, value in scales.items()
@@ -172,6 +171,82 @@ def input_scales_plausible(contents: Contents) -> Check:
         good=f"{len(scales)} input scales around {middle:.3g}",
         bad=f"{len(faults)} of {len(scales)} input scales are out of all proportion to the median, "
         "as if nothing had been measured",
+        severity=Severity.WARNING,
+    )
+
+
+def _by_kind(scales: Mapping[str, float]) -> dict[str, list[float]]:
+    """Return the values of each kind of layer, its numbers left out."""
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for name, value in scales.items():
+        kinds[re.sub(r"\.\d+(?=\.)", "", name)].append(value)
+    return kinds
+
+
+def _middle(kinds: Mapping[str, list[float]]) -> float:
+    return median(median(values) for values in kinds.values()) if kinds else 0.0
+
+
+def input_scales_measured(contents: Contents) -> Check:
+    """Ask for projections none of whose inputs was ever measured: every token is lost there."""
+    scales = dict(input_scales(contents))
+    middle = _middle(_by_kind(scales))
+    largest: dict[str, float] = {}
+    for name, value in scales.items():
+        where = re.sub(r"\.experts\.\d+\.", ".experts.*.", name)
+        largest[where] = max(largest.get(where, 0.0), value)
+    faults = [
+        f"{where} is {value:.3g}" for where, value in largest.items() if value < _NOTHING * middle
+    ]
+    return finding(
+        "input-scales-measured",
+        faults,
+        good=f"inputs of {len(largest)} projections were measured",
+        bad=f"{len(faults)} of {len(largest)} projections have input scales of next to nothing",
+    )
+
+
+def weight_scales_plausible(contents: Contents) -> Check:
+    """Ask for scales of weights that are far from those of the same projection elsewhere.
+
+    Layers of one kind have weights of like size: a factor of a thousand is no property of a model.
+    """
+    scales: dict[str, float] = {}
+    for name, facts in contents.facts.items():
+        module = name.rpartition(".")[0]
+        is_one = _leaf(name) in {
+            _spelled(contents, module, r) for r in ("global_scale", "weight_scale")
+        }
+        if is_one and facts.low == facts.high and facts.high > 0:
+            scales[name] = facts.high
+    middles = {kind: median(values) for kind, values in _by_kind(scales).items()}
+    faults = [
+        f"{name} is {value:.3g}"
+        for name, value in scales.items()
+        if not _IMPLAUSIBLE <= value / middles[re.sub(r"\.\d+(?=\.)", "", name)] <= 1 / _IMPLAUSIBLE
+    ]
+    return finding(
+        "weight-scales-plausible",
+        faults,
+        good=f"{len(scales)} scales of weights are like those of the same projection elsewhere",
+        bad=f"{len(faults)} of {len(scales)} scales of weights are out of all proportion to the "
+        "same projection elsewhere",
+        severity=Severity.WARNING,
+    )
+
+
+def weights_not_zero(contents: Contents) -> Check:
+    """Ask for matrices of nothing but zeros, which is what a weight below its format becomes."""
+    faults = [
+        name
+        for name, facts in contents.facts.items()
+        if facts.is_zero and len(contents.tensors[name].shape) > 1
+    ]
+    return finding(
+        "weights-not-zero",
+        faults,
+        good="no matrix is all zeros",
+        bad=f"{len(faults)} matrices are all zeros",
         severity=Severity.WARNING,
     )
 

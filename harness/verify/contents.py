@@ -2,22 +2,41 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
+from harness.verify.compare import Comparison
 from harness.verify.declared import Declaration, read_declarations
+from harness.verify.dequantize import can_dequantize
+from harness.verify.engines import Engine
+from harness.verify.hashing import hash_file
 from harness.verify.layouts import LAYOUTS, MODELOPT, Layout
-from harness.verify.modules import Module, group_modules, weight_of
-from harness.verify.scan import Facts, hash_file, scan_shard
+from harness.verify.modules import Module, group_modules, is_quantized, weight_of
+from harness.verify.origin import copied_from
+from harness.verify.scan import Facts, Pass, ShardScan, Whole, scan_shard
 from harness.verify.shards import Shard, read_shard
+from harness.verify.stored import StoredTensors
 
 INDEX_FILE = "model.safetensors.index.json"
 MANIFEST_FILE = "harness.json"
+_MAX_WORKERS = 8
 
 _log = logging.getLogger("harness.verify")
+
+
+class Origin(NamedTuple):
+    """The model that a checkpoint was made from."""
+
+    directory: Path
+    config: Mapping[str, object]
+    comparison: Comparison
+    """What the pass over the data finds out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +60,11 @@ class Contents:
     exported_kv: str | None
     """KV format that the export wrote down; engines' own files do not tell a cast from scales."""
     sha256: Mapping[str, str]
-    """The same, as the files are now."""
+    """The same, as the files are now; weight files without an expected hash have none."""
+    engine: Engine | None = None
+    """The engine version whose rules apply, where one was named."""
+    origin: Origin | None = None
+    """The model that the checkpoint was made from, where it was named."""
 
     @property
     def declared(self) -> Declaration | None:
@@ -70,13 +93,21 @@ class Contents:
         return layouts.get(self.algo_of(module) or "")
 
 
-def read_contents(directory: Path) -> Contents:
+class Against(NamedTuple):
+    """What a checkpoint is to be checked against, besides itself."""
+
+    source: Path | None = None
+    """Folder of the model that it was made from."""
+    engine: Engine | None = None
+
+
+def read_contents(directory: Path, against: Against = Against()) -> Contents:  # noqa: B008 -- an immutable default
     """Read headers, configuration and, in one pass, the data.
 
     Raises:
-        ModelError: the folder holds no checkpoint.
+        ModelError: the folder, or that of the source, holds no checkpoint.
     """
-    config = _read_json(directory / "config.json")
+    config = read_json(directory / "config.json")
     files = sorted(directory.glob("*.safetensors"))
     index, index_problem = _read_index(directory / INDEX_FILE)
     if config is None or not (files or index):
@@ -86,24 +117,11 @@ def read_contents(directory: Path) -> Contents:
         )
         raise ModelError(message)
     shards = tuple(read_shard(path) for path in files)
-    facts: dict[str, Facts] = {}
-    sha256: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        _log.info("verify: file %d of %d, %s", number, len(shards), shard.name)
-        if shard.problem is None:
-            scanned = scan_shard(directory / shard.name, shard)
-            facts |= scanned.facts
-            sha256[shard.name] = scanned.sha256
-    export = _read_json(directory / MANIFEST_FILE) or {}
-    manifest = _hashes(export)
-    for name in manifest or {}:
-        path = directory / name
-        if name not in sha256 and path.is_file() and path.suffix != ".safetensors":
-            sha256[name] = hash_file(path)
     modules = group_modules({n: e.header for shard in shards for n, e in shard.entries.items()})
-    sidecar = _read_json(directory / "hf_quant_config.json") or {}
+    sidecar = read_json(directory / "hf_quant_config.json") or {}
     declarations = read_declarations(config, sidecar)
-    return Contents(
+    export = read_json(directory / MANIFEST_FILE) or {}
+    headers = Contents(
         directory=directory,
         config=config,
         declarations=declarations,
@@ -112,14 +130,83 @@ def read_contents(directory: Path) -> Contents:
         shards=shards,
         modules=modules,
         expected=declarations[0].algos_of(modules) if declarations else dict.fromkeys(modules),
-        facts=facts,
-        manifest=manifest,
+        facts={},
+        manifest=_hashes(export),
         exported_kv=str(export["kv_cache"]) if "kv_cache" in export else None,
-        sha256=sha256,
+        sha256={},
+        engine=against.engine,
+        origin=_open_origin(against.source, StoredTensors(directory, shards)),
     )
+    return _scanned(headers)
 
 
-def _read_json(path: Path) -> Mapping[str, object] | None:
+def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | None:
+    """Return the source's files, of which only headers are read here.
+
+    Raises:
+        ModelError: a file of the source is broken or missing.
+    """
+    if source is None:
+        return None
+    config = read_json(source / "config.json")
+    shards = tuple(read_shard(path) for path in sorted(source.glob("*.safetensors")))
+    problems = [shard.problem for shard in shards if shard.problem]
+    if config is None or not shards:
+        problems.append("it needs a config.json and *.safetensors files")
+    if problems or config is None:
+        message = f"'{source}' is no model to compare with: {problems[0]}. Download it again."
+        raise ModelError(message)
+    return Origin(source, config, Comparison(checkpoint, StoredTensors(source, shards)))
+
+
+def _scanned(headers: Contents) -> Contents:
+    """Return the contents with what the one pass over the data found.
+
+    Files are read side by side, because each has one hash, which takes longer than reading; with a
+    source they are read one after another, so that one tensor at most is held.
+    """
+    facts: dict[str, Facts] = {}
+    sha256: dict[str, str] = {}
+    whole = [shard for shard in headers.shards if shard.problem is None]
+    num_workers = 1 if headers.origin else min(_MAX_WORKERS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(num_workers) as pool:
+        scans = pool.map(lambda shard: _scan(headers, shard), whole)
+        for number, (shard, scanned) in enumerate(zip(whole, scans, strict=True), start=1):
+            _log.info("verify: file %d of %d, %s", number, len(whole), shard.name)
+            facts |= scanned.facts
+            if scanned.sha256 is not None:
+                sha256[shard.name] = scanned.sha256
+    for name in headers.manifest or {}:
+        path = headers.directory / name
+        if name not in sha256 and path.is_file() and path.suffix != ".safetensors":
+            sha256[name] = hash_file(path)
+    return replace(headers, facts=facts, sha256=sha256)
+
+
+def _scan(headers: Contents, shard: Shard) -> ShardScan:
+    is_hashed = shard.name in (headers.manifest or {})
+    task = Pass(is_hashed=is_hashed, wanted=_wanted(headers, shard))
+    return scan_shard(headers.directory / shard.name, shard, task)
+
+
+def _wanted(contents: Contents, shard: Shard) -> Mapping[str, Whole]:
+    """Return the tensors that are compared with the source while they are read."""
+    if contents.origin is None:
+        return {}
+    comparison = contents.origin.comparison
+    wanted: dict[str, Whole] = {}
+    for name, entry in shard.entries.items():
+        module, _, leaf = name.rpartition(".")
+        layout, algo = contents.layout_of(module), contents.algo_of(module)
+        if not is_quantized(contents.modules[module]):
+            if copied_from(name, entry.header, comparison.source):
+                wanted[name] = comparison.copied
+        elif layout and algo and can_dequantize(algo) and leaf == layout.tensors["weight"].leaf:
+            wanted[name] = comparison.quantized(module, algo, layout)
+    return wanted
+
+
+def read_json(path: Path) -> Mapping[str, object] | None:
     """Return a JSON object, or None where there is no such file.
 
     Raises:

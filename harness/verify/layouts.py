@@ -46,6 +46,8 @@ class Layout(NamedTuple):
     """Weights in one stored item along the last axis."""
     block: int
     """The width must be a multiple of this."""
+    packed_rows: int = 1
+    """Weights in one stored item along the first axis."""
 
     def leaf(self, role: str) -> str | None:
         """Return the spelling of a part; None where the algorithm has no such part."""
@@ -63,6 +65,14 @@ def _matrix(out: int, width: int) -> tuple[Shape, ...]:
 
 def _halved(out: int, width: int) -> tuple[Shape, ...]:
     return ((out, width // 2),)
+
+
+def _rows_halved(out: int, width: int) -> tuple[Shape, ...]:
+    return ((out // 2, width),)
+
+
+def _blocks_of_128(out: int, width: int) -> tuple[Shape, ...]:
+    return ((out, width // 128),)
 
 
 def _blocks_of_16(out: int, width: int) -> tuple[Shape, ...]:
@@ -110,6 +120,13 @@ def _scale(shapes: Shapes, dtypes: tuple[str, ...] = ("F32",)) -> Stored:
     return Stored("weight_scale", dtypes, shapes)
 
 
+def _four_bits(scale: Stored, *more: tuple[str, Stored], rows: int = 1, block: int = 32) -> Layout:
+    """Return the layout of other 4-bit weights: two in a byte, of one row or of two."""
+    packed = _rows_halved if rows > 1 else _halved
+    tensors = {"weight": Stored("weight", ("U8",), packed), "weight_scale": scale, **dict(more)}
+    return Layout(tensors, packed=2 // rows, block=block, packed_rows=rows)
+
+
 _OURS = ("weight", "weight_scale_2")
 _THEIRS = ("weight_packed", "weight_global_scale")
 _TENSOR, _CHANNEL = _scale(_scalar, _ANY_FLOAT), _scale(_rows, _ANY_FLOAT)
@@ -122,6 +139,13 @@ LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
         "FP8_PER_CHANNEL_PER_TOKEN": _eight_bits(_scale(_rows)),
         "FP8_PB_WO": _eight_bits(_scale(_tiles)),
         "MXFP8": _eight_bits(_scale(_blocks_of_32, ("U8",)), block=32),
+        "MXFP4": _four_bits(_scale(_blocks_of_32, ("U8",))),
+        "W4A8_NVFP4_FP8": _four_bits(
+            _scale(_blocks_of_32, ("F8_E4M3",)),
+            ("global_scale", Stored("weight_scale_2", ("F32",), _scalar)),
+            ("input_scale", Stored("input_scale", ("F32",), _scalar)),
+        ),
+        "W4A16_AWQ": _four_bits(_scale(_blocks_of_128), rows=2, block=128),
     },
     COMPRESSED: {
         "NVFP4": _nvfp4(*_THEIRS, "input_global_scale"),

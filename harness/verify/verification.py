@@ -5,23 +5,34 @@ missing input scale, a gate and an up projection with different global scales, a
 names the wrong modules. Engines load such checkpoints without a word. So every check is run on
 every checkpoint, whoever made it, and each answers with its own id.
 
-Left out: what only a source model can tell (`--source`), and whether an engine version loads it.
+With a source model, which tells what the weights should be, and with an engine version, which tells
+under which names its loader asks, more checks are run. Each check carries a link to the incident
+that it would have caught (`incidents.py`).
 """
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from harness.artifacts import Check, IntegrityReport
 from harness.errors import ReasonCode, RejectedError
 from harness.verify import (
     checks_config,
+    checks_engine,
+    checks_experts,
     checks_files,
     checks_kv,
     checks_layout,
+    checks_patterns,
     checks_scales,
+    checks_sidecars,
+    checks_size,
+    checks_source,
 )
-from harness.verify.contents import Contents, read_contents
+from harness.verify.contents import Against, Contents, read_contents
+from harness.verify.engines import find_engine
+from harness.verify.incidents import incident_of
 from harness.verify.modules import kind_of
 
 _log = logging.getLogger("harness.verify")
@@ -40,31 +51,69 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_scales.scales_normal,
     checks_scales.expert_global_scales_equal,
     checks_scales.fused_global_scales_equal,
+    checks_experts.expert_scales_distinct,
     checks_scales.fused_input_scales_equal,
+    checks_scales.input_scales_measured,
     checks_scales.input_scales_plausible,
+    checks_scales.weight_scales_plausible,
     checks_scales.weights_finite,
+    checks_scales.weights_not_zero,
     checks_kv.kv_scales_consistent,
     checks_config.quantized_not_ignored,
     checks_config.unquantized_ignored,
     checks_config.routers_and_vision_plain,
+    checks_patterns.embeddings_plain,
+    checks_patterns.patterns_precise,
     checks_config.patterns_used,
+    checks_experts.experts_quantized,
+    checks_size.bits_as_claimed,
     checks_config.declarations_agree,
     checks_files.index_matches_shards,
     checks_files.manifest_matches_files,
+    checks_sidecars.sidecars_present,
+    checks_engine.format_loadable,
 )
 """In the order of the report; of several that fail, the first says most about the cause."""
+SOURCE_CHECKS: tuple[Callable[[Contents], Check], ...] = (
+    checks_source.nibbles_in_order,
+    checks_source.scales_in_order,
+    checks_source.weights_near_source,
+    checks_source.unquantized_copied,
+    checks_source.source_tensors_accounted,
+    checks_source.draft_head_kept,
+    checks_source.config_as_source,
+    checks_sidecars.sidecars_as_source,
+    checks_sidecars.chat_template_as_source,
+    checks_sidecars.generation_config_as_source,
+)
+"""Run where the source model is named."""
+ENGINE_CHECKS: tuple[Callable[[Contents], Check], ...] = (
+    checks_engine.engine_names_resolved,
+    checks_engine.engine_widths,
+)
+"""Run where an engine version is named."""
 
 
-def verify(directory: Path) -> IntegrityReport:
+def verify(
+    directory: Path, *, source: Path | None = None, engine: str | None = None
+) -> IntegrityReport:
     """Run every check on the checkpoint in `directory`.
 
+    Args:
+        directory: the checkpoint.
+        source: folder of the model that it was made from.
+        engine: such as `vllm==0.33.0`.
+
     Raises:
-        ModelError: the folder holds no checkpoint at all.
+        ModelError: a folder holds no checkpoint at all.
+        UsageError: the engine version's rules are not known.
     """
-    contents = read_contents(directory)
+    known = find_engine(engine) if engine else None
+    contents = read_contents(directory, Against(source, known))
+    asked = (*CHECKS, *(SOURCE_CHECKS if source else ()), *(ENGINE_CHECKS if engine else ()))
     report = IntegrityReport(
         checkpoint=str(directory),
-        checks=tuple(check(contents) for check in CHECKS),
+        checks=tuple(_with_incident(check(contents)) for check in asked),
         input_scales=_input_scale_ranges(contents),
     )
     failed = sum(not check.passed for check in report.checks)
@@ -72,21 +121,31 @@ def verify(directory: Path) -> IntegrityReport:
     return report
 
 
-def refuse_errors(report: IntegrityReport) -> None:
+def _with_incident(check: Check) -> Check:
+    return replace(check, incident=incident_of(check.id))
+
+
+def refuse_errors(report: IntegrityReport, *, waived: frozenset[str] = frozenset()) -> None:
     """Refuse a checkpoint that must not be served.
+
+    Args:
+        report: what was found.
+        waived: ids of checks that may fail.
 
     Raises:
         RejectedError: a check failed, with the first one's finding.
     """
-    if not report.errors:
+    errors = [check for check in report.errors if check.id not in waived]
+    if not errors:
         return
-    first, *others = report.errors
+    first, *others = errors
     also = f"; also {', '.join(check.id for check in others)}" if others else ""
     message = (
         f"{first.id}: {first.message}{also}. "
         f"'harness verify {report.checkpoint}' lists every finding; export the checkpoint again."
     )
-    raise RejectedError(message, reason=ReasonCode.INTEGRITY_FAILED)
+    checks = tuple(check.id for check in report.errors)
+    raise RejectedError(message, reason=ReasonCode.INTEGRITY_FAILED, checks=checks)
 
 
 def _input_scale_ranges(contents: Contents) -> dict[str, tuple[float, float]]:

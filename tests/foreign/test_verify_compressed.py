@@ -200,6 +200,65 @@ def test_what_the_library_packed_passes_every_check(
         assert report.input_scales["0.experts.up_proj"] == pytest.approx((2 / 2688, 2 / 2688))
 
 
+@pytest.mark.parametrize("engine", ["vllm==0.25.0", "vllm==0.32.0", "vllm==0.33.0"])
+@pytest.mark.parametrize("scheme", ["NVFP4", "NVFP4A16", "FP8", "FP8_DYNAMIC", "FP8_BLOCK"])
+def test_what_the_library_packed_is_near_its_source_and_understood_by_engines(
+    packed_by_library: dict[str, Path], tiny_qwen3_5_moe: Path, scheme: str, engine: str
+) -> None:
+    report = verify(packed_by_library[scheme], source=tiny_qwen3_5_moe, engine=engine)
+    assert [check.message for check in report.checks if not check.passed] == []
+
+
+SOURCE_FAULTS: dict[str, tuple[Edit, str]] = {
+    "swapped nibbles": (
+        lambda t: t.update({f"{EXPERT}.up_proj.weight_packed": swapped(t)}),
+        "nibbles-in-order",
+    ),
+    "a global scale that is no divisor": (
+        lambda t: t.update(
+            {
+                f"{ATTENTION}.o_proj.weight_global_scale": 1
+                / t[f"{ATTENTION}.o_proj.weight_global_scale"]
+            }
+        ),
+        "scale-layout",
+    ),
+    "a changed vision tensor": (
+        put("model.visual.merger.norm.bias", torch.full((64,), 3.0).bfloat16()),
+        "unquantized-tensors-copied",
+    ),
+}
+
+
+def swapped(tensors: Tensors) -> torch.Tensor:
+    codes = tensors[f"{EXPERT}.up_proj.weight_packed"]
+    return (codes >> 4) | (codes << 4)
+
+
+@pytest.mark.parametrize("fault", SOURCE_FAULTS)
+def test_a_fault_that_the_source_shows_is_caught_by_its_own_check(
+    compressed: Make, tiny_qwen3_5_moe: Path, fault: str
+) -> None:
+    edit, check = SOURCE_FAULTS[fault]
+    assert check in failed(verify(compressed().change(edit), source=tiny_qwen3_5_moe))
+
+
+def test_a_regular_expression_in_the_files_spelling_hits_nothing_in_an_engine(
+    compressed: Make,
+) -> None:
+    """Engines keep regular expressions as they are, and ask under names of their own."""
+
+    def rewrite(said: dict[str, Any]) -> None:
+        said["ignore"] = [e for e in said["ignore"] if "visual" not in e]
+        said["ignore"] += ["re:model[.]visual.*"]
+
+    folder = compressed().configure(rewrite)
+    assert failed(verify(folder)) == {}
+    found = {c.id: c for c in verify(folder, engine="vllm==0.33.0").checks if not c.passed}
+    assert list(found) == ["engine-names-resolved"]
+    assert "visual.blocks.0.attn.proj: unquantized in the files" in str(found)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_caught_by_its_own_check(compressed: Make, fault: str) -> None:
     edit, check = FAULTS[fault]
@@ -217,7 +276,7 @@ def test_the_incident_is_counted_in_the_files_own_spelling(compressed: Make) -> 
 
 def test_different_global_scales_are_shown_as_they_are_stored(compressed: Make) -> None:
     edit = put(f"{EXPERT}.up_proj.weight_global_scale", 4.0)
-    (found,) = failed(verify(compressed().change(edit))).values()
+    found = failed(verify(compressed().change(edit)))["expert-gate-up-scales-equal"]
     assert "different weight_global_scale" in found.message
     assert found.message.endswith(", 4)")
 

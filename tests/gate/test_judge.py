@@ -1,3 +1,5 @@
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -348,7 +350,7 @@ def test_a_changed_suite_is_not_compared(suite: MakeSuite, arms: MakeArms) -> No
     ("changes", "named"),
     [
         ({"lm_eval_version": "0.4.12"}, "lm-eval's version"),
-        ({"generation": {"add": '{"max_gen_toks": 32}'}}, "generation arguments of task 'add'"),
+        ({"generation": {"add": '{"max_gen_toks": 32}'}}, "max_gen_toks of task 'add'"),
     ],
 )
 def test_different_ways_of_asking_are_not_compared(
@@ -360,7 +362,52 @@ def test_different_ways_of_asking_are_not_compared(
         judge(suite(), baseline, replace(candidate, scorecard=changed), verified=True)
 
 
-@pytest.mark.parametrize("field", ["doc_id", "doc_hash", "prompt_hash", "target_hash"])
+ARGUMENTS = {
+    "output_type": ("generate_until", "multiple_choice"),
+    "generation": ({"temperature": 0.0}, {"temperature": 1.0}),
+    "num_fewshot": (5, 4),
+    "apply_chat_template": (True, False),
+    "thinking": (False, True),
+    "think_end_token": (None, "</think>"),
+    "thinking_budget": (0, 1024),
+    "chats_rendered_by": ("harness", "server"),
+    "max_model_len": (8192, 4096),
+    "batch_size": (16, 8),
+    "seed": (1234, 1235),
+}
+"""What the score room records of how a task is asked, with another value of each."""
+
+
+@pytest.mark.parametrize("argument", sorted(ARGUMENTS))
+def test_each_argument_that_shapes_answers_is_named_when_it_differs(
+    suite: MakeSuite, arms: MakeArms, argument: str
+) -> None:
+    arguments = {name: values[0] for name, values in ARGUMENTS.items()}
+    left, right = ARGUMENTS[argument]
+    baseline, candidate = (
+        replace(arm, scorecard=replace(arm.scorecard, generation={"add": json.dumps(said)}))
+        for arm, said in zip(
+            arms(lost=0, won=0), (arguments, arguments | {argument: right}), strict=True
+        )
+    )
+    both = re.escape(f"'{json.dumps(left)}', candidate '{json.dumps(right)}'")
+    with pytest.raises(
+        IncomparableError, match=f"differ in {argument} of task 'add': baseline {both}"
+    ):
+        judge(suite(), baseline, candidate, verified=True)
+
+
+def test_an_argument_that_one_arm_does_not_record_is_a_difference(
+    suite: MakeSuite, arms: MakeArms
+) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    said = {"add": '{"max_gen_toks": 16, "seed": 1}'}
+    changed = replace(candidate, scorecard=replace(candidate.scorecard, generation=said))
+    with pytest.raises(IncomparableError, match="differ in seed of task 'add': baseline 'null'"):
+        judge(suite(), baseline, changed, verified=True)
+
+
+@pytest.mark.parametrize("field", ["doc_id", "doc_hash", "prompt_hash", "target_hash", "cluster"])
 def test_different_items_are_not_compared(suite: MakeSuite, arms: MakeArms, field: str) -> None:
     baseline, candidate = arms(lost=0, won=0)
     items = list(candidate.samples["add"])

@@ -81,11 +81,15 @@ def test_simulated_bad_candidates_rarely_pass() -> None:
     assert passed / runs < 0.05 + 4 * math.sqrt(0.05 * 0.95 / runs)
 
 
-def test_the_smallest_margin_is_just_enough() -> None:
-    margin = smallest_margin(300, 0.05, 0.95)
+def test_the_smallest_margin_is_just_enough(task: MakeTask) -> None:
+    margin = smallest_margin(task(items=300, flip_rate=0.05), 0.95)
     assert probability_of_go(300, 0.05, margin, 0.95) >= 0.8
     assert probability_of_go(300, 0.05, margin - 0.0001, 0.95) < 0.8
-    assert smallest_margin(1200, 0.05, 0.95) < margin < smallest_margin(300, 0.1, 0.95)
+    assert (
+        smallest_margin(task(items=1200, flip_rate=0.05), 0.95)
+        < margin
+        < smallest_margin(task(items=300, flip_rate=0.1), 0.95)
+    )
 
 
 def test_a_candidate_that_never_flips_passes_surely_or_never() -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.gate.tango import score, tango_bounds, z_of
+from harness.gate.quantiles import z_of
+from harness.gate.tango import score, tango_bounds
 
 
 def likeliest_lost_share(lost: int, won: int, items: int, difference: float) -> float:

@@ -42,7 +42,7 @@ def suite() -> Suite:
         for task in whole.tasks
         if task.name in names
     ]
-    return dataclasses.replace(whole, tasks=tuple(few))
+    return dataclasses.replace(whole, tasks=tuple(few), pooled_margin=None)
 
 
 @pytest.fixture(scope="module")

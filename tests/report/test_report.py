@@ -12,6 +12,8 @@ from harness.artifacts import (
     Deployment,
     Finding,
     Loaded,
+    PooledTest,
+    Recovery,
     RunRecord,
     Severity,
     TaskVerdict,
@@ -217,6 +219,14 @@ def test_a_critical_task_without_a_score_is_skipped_and_the_verdict_is_not(
     assert "INCONCLUSIVE" in files.markdown.read_text(encoding="utf-8")
 
 
+def test_experts_that_saw_too_few_tokens_are_named(full: RunRecord, tmp_path: Path) -> None:
+    files = write_report(full, into=tmp_path)
+    for file in (files.html, files.markdown):
+        text = file.read_text()
+        assert "2 of 128 projections of experts saw no token in the calibration, 1.6%" in text
+        assert ".layers.2.mlp.experts.5.down_proj" in text
+
+
 def test_an_older_report_is_replaced(full: RunRecord, empty: RunRecord, tmp_path: Path) -> None:
     write_report(full, into=tmp_path)
     files = write_report(empty, into=tmp_path)
@@ -240,14 +250,86 @@ def test_the_terminals_table_fits_and_keeps_its_columns(task: MakeTask, full: Ru
         task("salad", baseline=1.0, candidate=0.0, difference=-1.0, low=-1.0, high=-0.99),
     )
     table = terminal_table(replace(verdict_of(full), tasks=tasks))
-    lines = table.splitlines()
-    assert len(lines) == len(tasks) + 1
-    assert max(len(line) for line in lines) <= 100
+    assert max(len(line) for line in table.splitlines()) <= 100
+    lines = table.splitlines()[: len(tasks) + 1]
+    assert table.splitlines()[len(lines) :] == ["5.25% of the answers flipped"]
     assert table.isascii()
     column = lines[0].index("decision")
     words = [line[column:] for line in lines[1:]]
     assert words == ["beyond", "GO", "GO", "INCONCLUSIVE", "GO", "GO"]
     assert all(line[column - 2 : column] == "  " for line in lines)
+
+
+def judged_otherwise(full: RunRecord) -> RunRecord:
+    """The run with a recovery, clusters, a claim, a rerun, and a warning of all tasks together."""
+    verdict = verdict_of(full)
+    recovery = Recovery(required=0.98, observed=0.9925, low=0.9814, high=1.0031)
+    asked = replace(
+        verdict.tasks[1],
+        method="score interval of candidate - 0.98 x baseline, over 14 clusters",
+        message="it keeps 99.25% of the baseline's accuracy, between 98.14% and 100.31%",
+        recovery=recovery,
+        num_clusters=14,
+        p_value=0.2266,
+        rerun_flip_rate=0.0125,
+    )
+    pooled = PooledTest(
+        num_items=1200,
+        num_lost=44,
+        num_won=17,
+        difference=-0.0225,
+        low=-0.0334,
+        high=-0.0119,
+        p_value=0.00035,
+        margin=None,
+        decision=Decision.GO,
+        alarm=True,
+        message="lost 44 and won 17 of all 1200 items (p = 0.00035 of no loss at all)",
+    )
+    tasks = (verdict.tasks[0], asked)
+    changed = replace(verdict, tasks=tasks, pooled=pooled, rerun_flip_rate=0.0042)
+    return replace(full, verdict=changed)
+
+
+def test_the_noise_floor_stands_beside_the_flips_in_every_report(
+    full: RunRecord, tmp_path: Path
+) -> None:
+    record = judged_otherwise(full)
+    files = write_report(record, into=tmp_path)
+    for file in (files.html, files.markdown):
+        text = file.read_text(encoding="utf-8")
+        assert "5 / 2 (rerun 1.25 %)" in text
+        assert "baseline against itself 0.42 %" in text
+    assert 'name="rerun_flip_rate" value="0.0042"' in files.junit.read_text(encoding="utf-8")
+    assert "of the baseline's own when run again, 0.42%" in terminal_table(verdict_of(record))
+
+
+def test_all_tasks_together_are_in_every_report_and_a_warning_says_so(
+    full: RunRecord, tmp_path: Path
+) -> None:
+    record = judged_otherwise(full)
+    files = write_report(record, into=tmp_path)
+    said = "All tasks together (warning): lost 44 and won 17 of all 1200 items"
+    for file in (files.html, files.markdown):
+        assert said in file.read_text(encoding="utf-8")
+    assert said in terminal_table(verdict_of(record))
+    assert 'name="pooled_p_value" value="0.00035"' in files.junit.read_text(encoding="utf-8")
+
+
+def test_a_form_that_columns_cannot_show_is_told_in_words_even_for_go(
+    full: RunRecord, tmp_path: Path
+) -> None:
+    record = judged_otherwise(full)
+    files = write_report(record, into=tmp_path)
+    for file in (files.html, files.markdown):
+        text = file.read_text(encoding="utf-8")
+        assert "it keeps 99.25% of the baseline" in text
+    assert "score interval of candidate - 0.98 x baseline" in files.html.read_text("utf-8")
+    table = terminal_table(verdict_of(record))
+    assert "reverse: it keeps 99.25% of the baseline's accuracy" in table
+    junit = files.junit.read_text(encoding="utf-8")
+    for name, value in (("recovery", 0.9925), ("p_value", 0.2266), ("num_clusters", 14)):
+        assert f'name="{name}" value="{value}"' in junit
 
 
 def test_a_verdict_without_tasks_has_no_table(full: RunRecord) -> None:

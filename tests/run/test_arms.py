@@ -1,12 +1,14 @@
 """The arms: a baseline measured beside the candidate, and who gets which GPU."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
-from harness import arms, baselines, shipped
+from harness import arms, baselines
 from harness.artifacts import EngineSpec, Suite
+from harness.models import open_source
 from harness.recipe import load_suite
 
 REFERENCE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
@@ -17,7 +19,13 @@ VLLM = EngineSpec(name="vllm", numerics="declared", device="cuda", dtype="bfloat
 def suite() -> Suite:
     whole = load_suite("canary")
     few = dataclasses.replace(whole.tasks[0], items=20)
-    return dataclasses.replace(whole, tasks=(few,))
+    return dataclasses.replace(whole, tasks=(few,), smoke=None)
+
+
+def order_of(suite: Suite) -> arms.BaselineOrder:
+    source = open_source("canary")
+    inputs = baselines.inputs_of(source, REFERENCE, suite)
+    return arms.BaselineOrder(REFERENCE, source.path, suite, inputs)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +61,12 @@ def test_a_baseline_measured_beside_is_found_by_the_run(
     suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
-    model = shipped.canary() / "model"
-    with arms.baseline_beside(REFERENCE, model, suite, key="k" * 64, gpus=None):
+    order = order_of(suite)
+    with arms.baseline_beside(order):
         pass
-    with baselines.entry("k" * 64) as entry:
+    with baselines.entry(order.inputs.key) as entry:
         written = (entry / "scorecard.json").stat().st_mtime_ns
-    found = arms.measure_baseline(REFERENCE, model, suite, key="k" * 64)
+    found = arms.measure_baseline(order)
     assert (found / "scorecard.json").stat().st_mtime_ns == written
     (tmp_path / "run").mkdir()
     card = arms.keep_baseline(found, tmp_path / "run")
@@ -69,13 +77,63 @@ def test_a_baseline_beside_is_stopped_when_the_candidate_fails(
     suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
-    model = shipped.canary() / "model"
+    order = order_of(suite)
 
     def fail() -> None:
-        with arms.baseline_beside(REFERENCE, model, suite, key="k" * 64, gpus=None):
+        with arms.baseline_beside(order):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    with baselines.entry("k" * 64) as entry:
+    with baselines.entry(order.inputs.key) as entry:
         assert not (entry / "scorecard.json").exists()
+
+
+def rerun_share(order: arms.BaselineOrder) -> float | None:
+    entry = baselines.read_entry(arms.measure_baseline(order))
+    return entry.rerun.share if entry and entry.rerun else None
+
+
+def test_a_second_run_grows_when_more_of_it_is_asked_and_never_shrinks(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
+    order = order_of(suite)
+    assert rerun_share(order) == baselines.RERUN_SHARE
+    folder = baselines.folder_of(order.inputs.key)
+    first = (folder / "scorecard.json").stat().st_mtime_ns
+    assert rerun_share(order._replace(rerun_share=1.0)) == 1.0
+    assert rerun_share(order) == 1.0
+    assert (folder / "scorecard.json").stat().st_mtime_ns == first
+
+
+def test_an_entry_of_an_older_version_gets_its_second_run_and_keeps_its_first(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
+    order = order_of(suite)
+    folder = arms.measure_baseline(order)
+    first = (folder / "scorecard.json").stat().st_mtime_ns
+    shutil.rmtree(folder / "again")
+    (folder / "entry.json").unlink()
+    assert rerun_share(order) == baselines.RERUN_SHARE
+    assert (folder / "scorecard.json").stat().st_mtime_ns == first
+
+
+def test_a_smoke_set_that_is_new_is_asked_and_nothing_is_scored_again(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
+    folder = arms.measure_baseline(order_of(suite))
+    before = {
+        p: p.stat().st_mtime_ns for p in folder.rglob("*.json*") if p.name != "deployment.json"
+    }
+    whole = load_suite("canary").smoke
+    assert whole is not None
+    few = dataclasses.replace(
+        whole, passages=whole.passages[:1], asks=whole.asks[:1], digest="f" * 64
+    )
+    asked = dataclasses.replace(suite, smoke=few)
+    assert arms.measure_baseline(order_of(asked)) == folder
+    assert arms.read_probe(folder, few) is not None
+    assert {p: p.stat().st_mtime_ns for p in before} == before

@@ -10,7 +10,7 @@ import torch
 
 from harness import shipped
 from harness.artifacts import Scorecard, load, read_samples
-from harness.errors import EngineError, ReasonCode, RunDirectoryError, ScoringError
+from harness.errors import EngineError, ReasonCode, RunDirectoryError, ScoringError, SuiteError
 from harness.score import read_arm, score
 from harness.score.reference_lm import ReferenceLM
 
@@ -61,7 +61,28 @@ def test_the_scorecard_records_what_shapes_answers(scored: Scorecard) -> None:
     assert arguments["generation"]["max_gen_toks"] == 6
     assert arguments["generation"]["until"] == ["\n"]
     assert (arguments["seed"], arguments["thinking"]) == (1, False)
+    others = {"apply_chat_template", "chats_rendered_by", "think_end_token", "thinking_budget"}
+    others |= {"batch_size", "max_model_len", "num_fewshot", "output_type"}
+    assert arguments.keys() == {"generation", "seed", "thinking"} | others
     assert scored.lm_eval_version
+
+
+def test_each_sample_carries_the_group_that_the_suite_names(
+    served: Make, spec: Make, suite: Make, tmp_path: Path
+) -> None:
+    grouped = suite(spec(cluster="target", clusters=3))
+    score(served(ALPHABET), grouped, arm="candidate", into=tmp_path / "out")
+    samples = read_samples(tmp_path / "out" / "samples" / "tiny_next.jsonl")
+    assert [s.cluster for s in samples] == ["b", "b", "kkkkkk", "never"]
+
+
+def test_a_group_that_items_do_not_have_is_refused_before_any_is_asked(
+    served: Make, spec: Make, suite: Make, tmp_path: Path
+) -> None:
+    grouped = suite(spec(cluster="subject", clusters=3))
+    with pytest.raises(SuiteError, match=r"without the field 'subject' .* only prompt, target"):
+        score(served({}), grouped, arm="candidate", into=tmp_path / "out")
+    assert not list((tmp_path / "out" / "samples").iterdir())
 
 
 def test_a_prompt_that_does_not_fit_is_counted(

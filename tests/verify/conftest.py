@@ -9,6 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.artifacts import CalibrationStats
+from harness.export import export
+from harness.models import TensorReader, open_source, read_inventory
+from harness.quantize import quantize
+from harness.recipe import Request, load_recipe, plan
+
 WIDTH, NUM_EXPERTS = 32, 4
 DECODER = "model.language_model.layers"
 LINEARS = (
@@ -111,6 +117,12 @@ def write_shards(into: Path, tensors: Tensors) -> None:
     (into / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def write_sidecars(into: Path) -> None:
+    for name in ("tokenizer.json", "generation_config.json"):
+        (into / name).write_text("{}")
+    (into / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+
+
 def write_manifest(into: Path) -> None:
     files = [p for p in into.iterdir() if p.name != "harness.json"]
     hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -125,6 +137,7 @@ class Checkpoint:
         folder.mkdir()
         write_shards(folder, make_tensors(scheme))
         write_configs(folder, scheme, kv_algo=kv_algo)
+        write_sidecars(folder)
 
     def change(self, edit: Callable[[Tensors], None]) -> Path:
         """Rewrite all shards and the index after `edit`."""
@@ -152,9 +165,52 @@ class Checkpoint:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Checkpoint]:
-    return lambda scheme="NVFP4", kv_algo=None: Checkpoint(tmp_path / "ckpt", scheme, kv_algo)
+    return lambda scheme="NVFP4", kv_algo=None: Checkpoint(
+        tmp_path / f"ckpt-{scheme}", scheme, kv_algo
+    )
 
 
 @pytest.fixture
 def linears() -> tuple[str, ...]:
     return LINEARS
+
+
+def _export(model: Path, qformat: str, kv_cache: str, into: Path) -> Path:
+    """Export with the weights' true ranges and an invented one for every input."""
+    source = open_source(str(model))
+    inventory = read_inventory(source)
+    request = Request(model=str(model), qformat=qformat, kv_cache=kv_cache, device="cpu")
+    chosen = plan(load_recipe(request), inventory)
+    with TensorReader(source) as reader:
+        weight_amax = {
+            linear.name: reader.matrix(linear.source).abs().max().item()
+            for linear in inventory.linears
+        }
+    inputs = {linear.input_quantizer for linear in inventory.linears}
+    inputs |= {q for a in inventory.attentions for q in (a.k_quantizer, a.v_quantizer)}
+    stats = CalibrationStats(
+        weight_amax=weight_amax,
+        input_amax=dict.fromkeys(inputs, 2.0),
+        coverage=(),
+        num_samples=8,
+        num_tokens=512,
+    )
+    export(source, chosen, quantize(source, chosen, stats), into=into)
+    return into
+
+
+@pytest.fixture(scope="session")
+def export_model() -> Callable[[Path, str, str, Path], Path]:
+    return _export
+
+
+@pytest.fixture(scope="session")
+def good_exports(
+    tiny_qwen3_5_moe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """One good checkpoint a format, beside which lies its source; never to be changed."""
+    root = tmp_path_factory.mktemp("exports")
+    return {
+        qformat: _export(tiny_qwen3_5_moe, qformat, "fp8", root / qformat)
+        for qformat in ("nvfp4", "fp8")
+    }

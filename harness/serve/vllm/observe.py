@@ -77,6 +77,8 @@ def clear_reports(records: Path) -> None:
         path.unlink()
 
 
+NOT_FILLED, NOT_TAKEN = "parameter-not-filled", "tensor-not-taken"
+DEFAULT_KV_SCALE = "default-kv-scale"
 Report = Mapping[str, object]
 
 
@@ -110,7 +112,7 @@ def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Find
     if num_unfilled := max(_count(report, "num_unfilled") for report in reports):
         scales = [name for name in unfilled if _SCALE.search(name)]
         yield Finding(
-            id="parameter-not-filled",
+            id=NOT_FILLED,
             severity=Severity.ERROR,
             message=f"{num_unfilled} of {_most(reports, 'num_parameters')} parameters were filled "
             f"by no tensor of the files, first '{unfilled[0] if unfilled else '?'}'",
@@ -124,7 +126,7 @@ def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Find
     untaken = _untaken(reports)
     if num_untaken := _num_untaken(reports, untaken):
         yield Finding(
-            id="tensor-not-taken",
+            id=NOT_TAKEN,
             severity=Severity.ERROR,
             message=f"{num_untaken} of {_most(reports, 'num_tensors')} tensors of the files "
             f"reached no parameter, first '{untaken[0] if untaken else '?'}'",
@@ -135,7 +137,7 @@ def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Find
         )
     if demands.kv_calibrated and any(report.get("kv_scales") == "default" for report in reports):
         yield Finding(
-            id="default-kv-scale",
+            id=DEFAULT_KV_SCALE,
             severity=Severity.ERROR,
             message="the files hold calibrated scales of keys and values, and vLLM uses 1.0",
             reason=ReasonCode.LOAD_MISMATCH,

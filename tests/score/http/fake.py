@@ -48,7 +48,7 @@ class Script:
             if last == END:
                 return text, "stop"
             text += last
-            for stop in payload["stop"]:
+            for stop in payload.get("stop", ()):
                 if stop in text:
                     return text.split(stop)[0], "stop"
         return text, "length"
@@ -111,6 +111,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, {})
         elif chat:
             self.reply(200, self.chat(prompt, payload))
+        elif "prompt_logprobs" in payload and fault != "plain":
+            self.reply(200, self.read(tokens, fault))
         elif payload.get("echo"):
             self.reply(200, self.echo(tokens, fault))
         else:
@@ -130,6 +132,16 @@ class Handler(BaseHTTPRequestHandler):
             ],
             "usage": {"prompt_tokens": count},
         }
+
+    def read(self, tokens: list[int], fault: str) -> object:
+        """Answer as vLLM does: a table by token id for each place, with the token that is there."""
+        places: list[object] = [None]
+        for before, after in itertools.pairwise(tokens):
+            letter = self.script.tokenizer.decode([before])
+            best = self.script.tokenizer.encode(self.script.successors.get(letter, "a"))[0]
+            other = -9999.0 if fault == "clamped" else -5.0
+            places.append({str(after): {"logprob": other}} | {str(best): {"logprob": -0.1}})
+        return {"choices": [{"text": "", "prompt_logprobs": places, "finish_reason": "length"}]}
 
     def echo(self, tokens: list[int], fault: str) -> object:
         letters = [self.script.tokenizer.decode([token]) for token in tokens]

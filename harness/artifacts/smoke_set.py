@@ -1,0 +1,42 @@
+"""What a model is asked before it is scored."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """One prompt."""
+
+    id: str
+    prompt: str
+    expect: tuple[str, ...] = ()
+    """Any of these in the answer makes it right; empty where nothing is expected."""
+    max_tokens: int
+    """Of the answer."""
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """One text that the model is read the log probability of each token of."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SmokeSet:
+    """Everything that is asked before scoring."""
+
+    name: str
+    apply_chat_template: bool
+    """Whether prompts are asked as a user's message; passages never are."""
+    max_model_len: int
+    """Tokens of prompt and answer together."""
+    seed: int
+    top_k: int
+    """Likeliest tokens of each position whose log probabilities are kept."""
+    passages: tuple[Passage, ...]
+    asks: tuple[Ask, ...]
+    digest: str
+    """sha256 of the above; no part of a suite's digest, for it changes no score."""

@@ -1,0 +1,125 @@
+"""Finish an entry, and check one that came from somewhere: nothing in it is taken on trust."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.artifacts import (
+    Arm,
+    BaselineEntry,
+    BaselineInputs,
+    Probe,
+    Rerun,
+    Scorecard,
+    load,
+    save,
+)
+from harness.baselines.store import AGAIN, ENTRY_FILE, SCORECARD_FILE
+from harness.errors import BaselineError, HarnessError
+from harness.gate import count_flips, sum_flips
+from harness.score import read_arm
+
+PROBE_FILE = "probe.json"
+RERUN_SHARE = 0.5
+"""Of each task's items that are asked again (A/A) where a run measures its own baseline."""
+_SAMPLES = re.compile(r"samples/[^/\\\x00-\x1f.][^/\\\x00-\x1f]*\.jsonl")
+
+
+def finish_entry(folder: Path, inputs: BaselineInputs, *, share: float) -> BaselineEntry:
+    """Write entry.json beside the scores of both runs, which makes the entry complete."""
+    first = read_arm(folder)
+    entry = BaselineEntry(
+        inputs=inputs,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        num_items=sum(task.num_items for task in first.scorecard.tasks),
+        rerun=compare_runs(first, read_arm(folder / AGAIN), share=share),
+    )
+    save(entry, folder / ENTRY_FILE)
+    return entry
+
+
+def read_entry(folder: Path) -> BaselineEntry | None:
+    """Return what `folder` was made from; None where nothing says so."""
+    try:
+        return load(BaselineEntry, folder / ENTRY_FILE)
+    except HarnessError:
+        return None
+
+
+def compare_runs(first: Arm, again: Arm, *, share: float) -> Rerun:
+    """Count the items that the two runs of one model answered differently."""
+    flips = sum_flips(count_flips(first, again).values())
+    return Rerun(share=share, num_items=flips.num_items, num_flips=flips.num_flips)
+
+
+def check_entry(folder: Path, *, named: str) -> BaselineEntry:
+    """Read an entry whole and check that its parts are of one measurement.
+
+    Args:
+        folder: of the entry.
+        named: what to call it in an error.
+
+    Raises:
+        BaselineError: a part is missing, malformed, or contradicts another.
+    """
+    try:
+        entry = load(BaselineEntry, folder / ENTRY_FILE)
+        first = _read(folder)
+        again = _read(folder / AGAIN) if (folder / AGAIN).exists() else None
+        if (folder / PROBE_FILE).exists():
+            load(Probe, folder / PROBE_FILE)
+    except (HarnessError, RecursionError) as error:  # the latter from JSON nested without end
+        message = f"'{named}' is damaged: {error}"
+        raise BaselineError(message) from error
+    for card in (arm.scorecard for arm in (first, again) if arm is not None):
+        _refuse(_contradiction(card, entry), named)
+    _refuse(_wrong_counts(entry, first, again), named)
+    return entry
+
+
+def _read(folder: Path) -> Arm:
+    card = load(Scorecard, folder / SCORECARD_FILE)
+    for score in card.tasks:
+        if not _SAMPLES.fullmatch(score.samples):
+            message = f"its scorecard names the file '{score.samples}', which is not in samples/"
+            raise BaselineError(message)
+    return read_arm(folder)
+
+
+def _contradiction(card: Scorecard, entry: BaselineEntry) -> str | None:
+    inputs = entry.inputs
+    pairs = (
+        ("arm", card.arm, "baseline"),
+        ("suite", card.suite_digest, inputs.suite_digest),
+        ("model", card.deployment.checkpoint_digest, inputs.model_digest),
+        ("engine", card.deployment.engine, inputs.engine.name),
+        ("lm-eval's version", card.lm_eval_version, inputs.versions.get("lm_eval")),
+    )
+    return next(
+        (
+            f"{what} is '{scored}' in its scores and '{said}' in {ENTRY_FILE}"
+            for what, scored, said in pairs
+            if scored != said
+        ),
+        None,
+    )
+
+
+def _wrong_counts(entry: BaselineEntry, first: Arm, again: Arm | None) -> str | None:
+    num_items = sum(len(samples) for samples in first.samples.values())
+    if num_items != entry.num_items:
+        return f"it holds {num_items} items where {entry.num_items} were scored"
+    rerun = entry.rerun
+    if (rerun is None) != (again is None):
+        return "its second run and what is said of it do not go together"
+    if again is not None and rerun is not None:
+        counted = compare_runs(first, again, share=rerun.share)
+        if counted != rerun:
+            return f"its runs differ in {counted.num_flips} items, not in {rerun.num_flips}"
+    return None
+
+
+def _refuse(problem: str | None, named: str) -> None:
+    if problem is not None:
+        message = f"'{named}' contradicts itself: {problem}. Export it again where it was measured."
+        raise BaselineError(message)

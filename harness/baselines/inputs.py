@@ -1,0 +1,27 @@
+"""What decides a baseline's answers, gathered."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from harness import __version__
+from harness.artifacts import BaselineInputs, EngineSpec, Suite
+from harness.models import Source
+
+_PACKAGES = ("torch", "transformers", "lm_eval", "safetensors", "tokenizers")
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of harness and of the packages that change numbers."""
+    return {"harness": __version__} | {name: version(name) for name in _PACKAGES}
+
+
+def inputs_of(source: Source, engine: EngineSpec, suite: Suite) -> BaselineInputs:
+    """Return what decides the answers of `source` on a resolved engine."""
+    return BaselineInputs(
+        model=source.name,
+        model_digest=source.digest,
+        suite=suite.name,
+        suite_digest=suite.digest,
+        engine=engine.identity(),
+        versions=versions(),
+    )

@@ -1,0 +1,139 @@
+"""A baseline that was scored before, as `--baseline` names it: a run, its arm, or a bundle.
+
+Before anything runs it is held against what this run compares with. Whatever would change an
+answer must be the same; the hardware may differ, because kernels do, and the verdict says so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts import (
+    Arm,
+    BaselineEntry,
+    BaselineInputs,
+    Change,
+    Scorecard,
+    digest_of,
+)
+from harness.baselines.bundle import is_bundle, unpacked
+from harness.baselines.entries import read_entry
+from harness.baselines.store import AGAIN, SCORECARD_FILE, copy_into
+from harness.errors import BaselineError, ReasonCode, UsageError
+from harness.score import read_arm
+
+_MAY_DIFFER = {"the engine's device", "the engine's numerics", "the engine's tensor parallel size"}
+"""Of a baseline given by hand: hardware, and what is no matter of an unquantized model."""
+_IN_PROCESS = {"the version of torch", "the version of safetensors"}
+"""They compute only where the engine is in this process."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredArm:
+    """A baseline that was scored before."""
+
+    path: Path
+    """Folder with its scorecard.json and samples, or a bundle."""
+    scorecard: Scorecard
+    entry: BaselineEntry | None
+    """What it was made from; None where an older version of harness measured it."""
+    digest: str
+    """Of the scores, those of the second run included."""
+
+
+def find_scored(named: str) -> ScoredArm | None:
+    """Return the scored arm that `--baseline` names; None where it must be a model.
+
+    Raises:
+        UsageError: it names the scores of a candidate.
+        BaselineError: it names a file that is no whole bundle.
+    """
+    path = Path(named).expanduser()
+    if is_bundle(path):
+        with unpacked(path) as folder:
+            return _scored(folder, path)
+    for folder in (path / "baseline", path):
+        if (folder / SCORECARD_FILE).is_file():
+            return _scored(folder, folder)
+    return None
+
+
+def put_into(scored: Path, run_folder: Path) -> None:
+    """Copy a folder of scores, or what a bundle holds, into a run directory."""
+    if is_bundle(scored):
+        with unpacked(scored) as folder:
+            copy_into(folder, run_folder)
+    else:
+        copy_into(scored, run_folder)
+
+
+def read_rerun(folder: Path) -> Arm | None:
+    """Return the second run of the baseline in `folder`; None where it was run once."""
+    again = folder / AGAIN
+    return read_arm(again) if (again / SCORECARD_FILE).is_file() else None
+
+
+def refuse_stale(scored: ScoredArm, now: BaselineInputs, *, knows_model: bool = True) -> None:
+    """Refuse a baseline that was made from something else than this run compares with.
+
+    Args:
+        scored: the baseline.
+        now: what it would be made from now.
+        knows_model: whether `now` names the model that the baseline must be of.
+
+    Raises:
+        BaselineError: with every ingredient that changed, its old and its new value.
+    """
+    changes = _changes_that_matter(scored, now)
+    found = [str(c) for c in changes if knows_model or c.what != "the model's digest"]
+    if found:
+        message = (
+            f"the baseline '{scored.path}' does not fit this run: {'; '.join(found)}. "
+            "Measure it again with 'harness baseline add', or leave --baseline out."
+        )
+        raise BaselineError(message, reason=ReasonCode.STALE_BASELINE)
+
+
+def _changes_that_matter(scored: ScoredArm, now: BaselineInputs) -> Iterator[Change]:
+    if scored.entry is None:
+        yield from _changes_by_scores(scored.scorecard, now)
+        return
+    ignored = set(_MAY_DIFFER) if now.engine.name == "reference" else _MAY_DIFFER | _IN_PROCESS
+    for change in scored.entry.inputs.changes(now):
+        if change.what not in ignored:
+            yield change
+
+
+def _changes_by_scores(card: Scorecard, now: BaselineInputs) -> Iterator[Change]:
+    """Yield what the scores alone tell."""
+    deployment = card.deployment
+    pairs = (
+        ("the model's digest", deployment.checkpoint_digest[:12], now.model_digest[:12]),
+        ("the suite", f"{card.suite} {card.suite_digest[:12]}", _suite(now)),
+        ("engine", deployment.engine, now.engine.name),
+        ("the engine's version", deployment.version, now.engine.version or deployment.version),
+        ("the engine's dtype", deployment.dtype, now.engine.dtype),
+        ("the version of lm_eval", card.lm_eval_version, now.versions.get("lm_eval", "none")),
+    )
+    yield from (Change(what, old, new) for what, old, new in pairs if old != new)
+
+
+def _suite(inputs: BaselineInputs) -> str:
+    return f"{inputs.suite} {inputs.suite_digest[:12]}"
+
+
+def _scored(folder: Path, path: Path) -> ScoredArm:
+    card = read_arm(folder).scorecard
+    if card.arm != "baseline":
+        message = (
+            f"'{path}' holds the scores of a {card.arm}. Give --baseline a model, "
+            "a run, a bundle, or the folder of a baseline's scores."
+        )
+        raise UsageError(message)
+    again = read_rerun(folder)
+    return ScoredArm(
+        path=path,
+        scorecard=card,
+        entry=read_entry(folder),
+        digest=digest_of(card, again.scorecard if again else None),
+    )

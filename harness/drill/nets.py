@@ -1,0 +1,127 @@
+"""The nets that a fault can be caught in, and how each is switched off.
+
+Every stage of a run is a net. The drill shows two of them for each fault: the one that catches it,
+and the one that does when the first is not there. Five can be taken away:
+
+* preflight: the refusals of rules that match nothing or some experts, and of empty data
+* calibrate: its own stops (an expert, a layer or a range that was not seen) and the coverage
+* export: the comparison of what was written with the plan and with what was meant
+* verify: as --skip-verify does it
+* smoke: the suite's smoke set
+
+The last two cannot. An engine does not compute with a scale that it does not have, and a run
+without scores has no verdict. What is switched off stays visible: a run without verification can
+never end GO, but that rule says nothing about the fault. So a second run counts as caught only by
+a reason that a correct run of the same format would not get under the same conditions; correct
+runs end GO in the same drill, which leaves the reasons that switching off itself gives.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+
+from harness.artifacts import CoverageSpec, RunRecord
+from harness.calibrate import Extent
+from harness.calibrate.observer import Observer
+from harness.drill.making import exchanged
+from harness.errors import ReasonCode
+from harness.export import shards, write
+from harness.preflight import Job, job
+from harness.recipe import rules
+
+
+class Net(StrEnum):
+    """A stage, as a place where a fault is caught."""
+
+    PREFLIGHT = "preflight"
+    CALIBRATE = "calibrate"
+    EXPORT = "export"
+    VERIFY = "verify"
+    SERVE = "serve"
+    SMOKE = "smoke"
+    SCORE = "score"
+
+
+SWITCHABLE = (Net.PREFLIGHT, Net.CALIBRATE, Net.EXPORT, Net.VERIFY, Net.SMOKE)
+OF_SWITCHING_OFF = frozenset({ReasonCode.VERIFY_SKIPPED})
+"""Reasons that a correct run gets too when a net is switched off."""
+OF_THE_MACHINE = frozenset(
+    {ReasonCode.DISK_FULL, ReasonCode.OUT_OF_MEMORY, ReasonCode.PREREQUISITE_MISSING}
+)
+"""Reasons that say nothing about a fault."""
+_BY_REASON = {
+    ReasonCode.SMOKE_FAILED: Net.SMOKE,
+    ReasonCode.LOW_COVERAGE: Net.CALIBRATE,
+    ReasonCode.SCORING_FAILED: Net.SCORE,
+}
+_BY_STAGE = {
+    "calibrate": Net.CALIBRATE,
+    "export": Net.EXPORT,
+    "verify": Net.VERIFY,
+    "smoke": Net.SERVE,
+    "smoke declared": Net.SERVE,
+    "score candidate": Net.SERVE,
+    "score baseline": Net.SERVE,
+    "judge": Net.SCORE,
+}
+
+
+def net_of(stage: str, reason: ReasonCode) -> Net:
+    """Return the net in which a run was caught that ended in `stage` for `reason`.
+
+    A server is started by the first stage that asks it something; whatever goes wrong there that
+    is no finding of the smoke run and no fault of scoring is the engine's refusal.
+    """
+    return _BY_REASON.get(reason) or _BY_STAGE.get(stage, Net.PREFLIGHT)
+
+
+def evidence_of(net: Net, reasons: tuple[ReasonCode, ...], record: RunRecord) -> tuple[str, ...]:
+    """Return what the net says of the fault: the checks that failed, or the reasons."""
+    if net is Net.VERIFY and record.integrity is not None and record.integrity.errors:
+        return tuple(check.id for check in record.integrity.errors)
+    if net is Net.SMOKE and record.smoke is not None and record.smoke.errors:
+        return tuple(check.id for check in record.smoke.errors)
+    return tuple(reasons)
+
+
+@contextmanager
+def switched_off(net: Net | None) -> Iterator[None]:
+    """Take a net away inside the context, as far as it is no matter of what is asked for."""
+    with ExitStack() as stack:
+        if net is Net.PREFLIGHT:
+            for refusal in ("_refuse_unmatched", "_refuse_partial", "_refuse_shadowed"):
+                stack.enter_context(exchanged(rules, refusal, _nothing))
+            stack.enter_context(exchanged(job, "measure_extent", lambda *_: Extent(0, 0, 0)))
+        elif net is Net.CALIBRATE:
+            stack.enter_context(exchanged(Observer, "coverage", Observer.counts))
+            stack.enter_context(exchanged(Observer, "input_amax", _whatever_was_seen))
+        elif net is Net.EXPORT:
+            stack.enter_context(exchanged(write, "_check_complete", _nothing))
+            stack.enter_context(exchanged(shards, "check_read_back", _nothing))
+        yield
+
+
+def without(prepared: Job, net: Net | None) -> Job:
+    """Return the job without the net, as far as what is asked for decides it."""
+    if net is Net.VERIFY:
+        recipe = dataclasses.replace(prepared.recipe, skip_verify=True)
+        return dataclasses.replace(prepared, recipe=recipe)
+    if net is Net.SMOKE:
+        suite = dataclasses.replace(prepared.recipe.suite, smoke=None)
+        recipe = dataclasses.replace(prepared.recipe, suite=suite)
+        return dataclasses.replace(prepared, recipe=recipe)
+    if net is Net.CALIBRATE:
+        spec = dataclasses.replace(prepared.recipe.calibration, coverage=CoverageSpec())
+        recipe = dataclasses.replace(prepared.recipe, calibration=spec)
+        return dataclasses.replace(prepared, recipe=recipe)
+    return prepared
+
+
+def _nothing(*arguments: object) -> None:
+    del arguments
+
+
+def _whatever_was_seen(observer: Observer) -> dict[str, float]:
+    seen = observer._amax  # noqa: SLF001 - what the refusal stands before
+    return {quantizer: float(value) for quantizer, value in seen.items()}

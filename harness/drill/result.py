@@ -1,0 +1,92 @@
+"""What a drill found out."""
+
+from dataclasses import dataclass
+
+from harness.artifacts import Decision
+from harness.drill.fault import Kind
+from harness.drill.nets import Net
+from harness.errors import ExitCode
+
+_WORST_FIRST = (ExitCode.BUG, ExitCode.STAGE_FAILED, ExitCode.NO_GO, ExitCode.INCONCLUSIVE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One run with a fault in it."""
+
+    off: Net | None
+    """The net that was switched off."""
+    caught_by: Net | None
+    """None where the run went on to GO, or ended for a reason that is not the fault."""
+    evidence: tuple[str, ...]
+    """Ids of the checks that failed, or reason codes."""
+    decision: Decision | None
+    """None for a run that was refused or failed before a verdict."""
+    exit_code: ExitCode
+    """The run's."""
+    message: str
+    seconds: float
+    """Until the ending was known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drilled:
+    """One fault, put back twice."""
+
+    fault: str
+    incident: str
+    what: str
+    kind: Kind
+    format: str
+    first: Attempt
+    second: Attempt | None
+    """With the first net switched off; None where it cannot be, or nothing was caught."""
+    folder: str
+    """Of its runs."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return 0 if the fault was stopped, and by a net rather than by the machine or a bug."""
+        if any(one and one.exit_code is ExitCode.BUG for one in (self.first, self.second)):
+            return ExitCode.BUG
+        if self.first.caught_by is not None:
+            return ExitCode.GO
+        if self.first.decision is Decision.GO:
+            return ExitCode.NO_GO
+        return ExitCode.STAGE_FAILED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correct:
+    """A correct run, which must get GO."""
+
+    format: str
+    decision: Decision | None
+    exit_code: ExitCode
+    message: str
+    seconds: float
+    """Of all its stages but the baseline, the last time that each ran."""
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrillReport:
+    """All of a drill."""
+
+    engine: str
+    suite: str
+    correct: tuple[Correct, ...] = ()
+    drilled: tuple[Drilled, ...] = ()
+    finished: bool = False
+    """Whether it came to its end."""
+
+    @property
+    def num_caught(self) -> int:
+        """Return how many faults were stopped."""
+        return sum(one.exit_code is ExitCode.GO for one in self.drilled)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return the worst of all parts; 0 if all faults were stopped and all else got GO."""
+        codes = {one.exit_code for one in self.correct} | {one.exit_code for one in self.drilled}
+        return next((code for code in _WORST_FIRST if code in codes), ExitCode.GO)

@@ -1,0 +1,74 @@
+"""The claim that a candidate is lossless: an engine's new version, another parallelism, a cast.
+
+The claim adds one way to fail and none to pass. A task whose losses are significant (McNemar's
+exact test; the sign-flip test where values are not 0 or 1, or grouped) refutes the claim however
+small they are. A task whose losses are not significant has shown nothing by that, because few
+items never show anything: it must lie within its margin as any other.
+
+With several tasks some p value is small by chance, and one is enough for NO-GO. So NO-GO takes
+Holm's step-down over the critical tasks that make the claim; a p value that is small only by
+itself is no proof, but no GO either.
+
+Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
+of Statistics 6 (1979) 65-70.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from harness.artifacts import Claim, Suite, Tier
+from harness.gate.clusters import group_up
+from harness.gate.mcnemar import p_worse
+from harness.gate.pairs import TaskPairs
+from harness.gate.signflip import Group, sign_flip_p
+
+
+class ClaimTest(NamedTuple):
+    """What the answers say of a task's claim."""
+
+    p_value: float
+    """Of so many losses without loss; every unknown item is counted as won."""
+    is_small: bool
+    """Whether it is significant by itself."""
+    is_refuted: bool
+    """Whether it is significant among all critical tasks that make the claim."""
+
+
+def examine_claims(paired: Sequence[TaskPairs], suite: Suite) -> Mapping[str, ClaimTest]:
+    """Return the test of each task that claims to be lossless."""
+    level = 1 - suite.confidence
+    claimed = {t.spec.name: t for t in paired if t.spec.claim is Claim.LOSSLESS and t.pairs}
+    found = {name: p_of(task) for name, task in claimed.items()}
+    family = sorted(p for name, p in found.items() if claimed[name].spec.tier is Tier.CRITICAL)
+    least = _holm(family, level)
+    return {
+        name: ClaimTest(
+            p, p <= level, p <= (least if claimed[name].spec.tier is Tier.CRITICAL else level)
+        )
+        for name, p in found.items()
+    }
+
+
+def p_of(task: TaskPairs) -> float:
+    """Return how often a candidate that is no worse would lose as much on this task."""
+    if task.spec.value_range is None and not task.spec.cluster:
+        return p_worse(len(task.lost), len(task.won) + task.num_unknown)
+    return sign_flip_p([*units_of(task), *[Group(1.0, 1)] * task.num_unknown])
+
+
+def units_of(task: TaskPairs) -> Sequence[Group]:
+    """Return the differences that share a sign: those of a cluster, or each by itself."""
+    differences = task.differences(1.0)
+    if task.spec.cluster:
+        return group_up(differences, task.clusters)
+    return [Group(difference, 1) for difference in differences]
+
+
+def _holm(ascending: Sequence[float], level: float) -> float:
+    """Return the largest p value that Holm's step-down rejects; below 0 if none."""
+    least = -1.0
+    for rank, p in enumerate(ascending):
+        if p > level / (len(ascending) - rank):
+            break
+        least = p
+    return least

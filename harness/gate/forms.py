@@ -1,0 +1,146 @@
+"""What a task asks for, as one number an item: its form decides which, and how it is bounded.
+
+A margin asks for the mean of `candidate - baseline`, which must lie above minus the margin. A
+recovery r asks for the mean of `candidate - r x baseline`, which must lie above 0: that is the
+ratio of the accuracies without dividing by a noisy one. Both are bounded by a score interval of a
+mean; lost and won items alone have a closed form of it (`tango`).
+
+Values between 0 and 1 need a second interval beside it, for they may be skewed: the sign-flip
+permutation's. The wider of both counts. Grouped items widen every interval (`clusters`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from harness.artifacts import Recovery
+from harness.gate.clusters import group_up, quantile_of
+from harness.gate.mean import Range, exceeds, mean_bounds
+from harness.gate.outlook import allowed_by, limit_of
+from harness.gate.pairs import TaskPairs
+from harness.gate.quantiles import z_of
+from harness.gate.signflip import Group, sign_flip_bounds
+from harness.gate.tango import Bounds, tango_bounds
+
+_HALVINGS = 40
+_MOST_RECOVERED = 10.0
+"""Larger ratios are not told apart."""
+
+
+class Measured(NamedTuple):
+    """What a task's answers show, of the mean of `candidate - kept x baseline`."""
+
+    bounds: Bounds
+    limit: float
+    """The mean must lie above it."""
+    best_high: float
+    """Upper bound if every unknown item had been won."""
+    method: str
+    num_clusters: int | None
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the loss is shown to be allowed."""
+        return self.bounds.low > self.limit
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the loss is shown not to be, whatever the unknown answers are."""
+        return self.best_high < self.limit
+
+
+def measure(task: TaskPairs, *, confidence: float) -> Measured:
+    """Bound what the task asks for; it has at least one pair."""
+    limit = limit_of(task.spec, allowed_by(task.spec))
+    if task.is_plain:
+        return _plain(task, limit, confidence)
+    values = task.differences(task.spec.kept)
+    groups, quantile = _grouping(task, values, confidence)
+    bounds = _bounds(task, values, groups, quantile=quantile, confidence=confidence)
+    best = bounds
+    if task.num_unknown:
+        won = [*values, *[1.0] * task.num_unknown]
+        alone = None if groups is None else [*groups, *[Group(1.0, 1)] * task.num_unknown]
+        best = _bounds(task, won, alone, quantile=quantile, confidence=confidence)
+    num_clusters = None if groups is None else len(groups)
+    return Measured(bounds, limit, best.high, _method(task, num_clusters), num_clusters)
+
+
+def recovery_of(task: TaskPairs, *, confidence: float) -> Recovery | None:
+    """Return the ratio of the accuracies with its bounds, where the task asks for one."""
+    right = sum(pair.baseline.value for pair in task.pairs)
+    if task.spec.recovery is None or not right:
+        return None
+    _, quantile = _grouping(task, task.differences(task.spec.kept), confidence)
+    observed = sum(pair.candidate.value for pair in task.pairs) / right
+    return Recovery(
+        required=task.spec.recovery,
+        observed=observed,
+        low=_ratio(task, 0.0, observed, quantile),
+        high=_ratio(task, max(_MOST_RECOVERED, observed), observed, quantile),
+    )
+
+
+def _grouping(
+    task: TaskPairs, values: Sequence[float], confidence: float
+) -> tuple[Sequence[Group] | None, float]:
+    """Return the clusters, None where items are independent, and the interval's quantile."""
+    groups = group_up(values, task.clusters) if task.spec.cluster else None
+    least = task.spec.design_effect
+    return groups, quantile_of(Counter(values), groups, confidence=confidence, least=least)
+
+
+def _plain(task: TaskPairs, limit: float, confidence: float) -> Measured:
+    lost, won, items = len(task.lost), len(task.won), len(task.pairs)
+    unknown = task.num_unknown
+    best = tango_bounds(lost, won + unknown, items + unknown, confidence=confidence)
+    bounds = tango_bounds(lost, won, items, confidence=confidence)
+    return Measured(bounds, limit, best.high, "Tango's score interval", None)
+
+
+def _bounds(
+    task: TaskPairs,
+    values: Sequence[float],
+    groups: Sequence[Group] | None,
+    *,
+    quantile: float,
+    confidence: float,
+) -> Bounds:
+    score = mean_bounds(Counter(values), Range(-task.spec.kept, 1.0), quantile=quantile)
+    if task.spec.value_range is None:
+        return score
+    units = [Group(value, 1) for value in values] if groups is None else groups
+    flips = sign_flip_bounds(units, confidence=confidence)
+    return Bounds(min(score.low, flips.low), max(score.high, flips.high))
+
+
+def _ratio(task: TaskPairs, end: float, observed: float, quantile: float) -> float:
+    """Return the ratio between `end` and `observed` from which on no test rejects."""
+    rejected, kept = end, observed
+    for _ in range(_HALVINGS):
+        ratio = (rejected + kept) / 2
+        sign = 1.0 if end < observed else -1.0
+        counts = Counter(sign * value for value in task.differences(ratio))
+        lowest = -ratio if sign > 0 else -1.0
+        if exceeds(counts, 0.0, lowest=lowest, quantile=quantile):
+            rejected = ratio
+        else:
+            kept = ratio
+    return kept
+
+
+def _method(task: TaskPairs, num_clusters: int | None) -> str:
+    name = "score interval of a mean"
+    if task.spec.recovery is not None:
+        name = f"score interval of candidate - {task.spec.recovery:g} x baseline"
+    if task.spec.value_range is not None:
+        name += ", or the sign-flip permutation's where that is wider"
+    return name if num_clusters is None else f"{name}, over {num_clusters} clusters"
+
+
+def baseline_low(task: TaskPairs, *, confidence: float) -> float:
+    """Return the lower bound of the baseline's accuracy: Wilson's, if items are right or wrong."""
+    if not task.pairs:
+        return 0.0
+    right = Counter(pair.baseline.value for pair in task.pairs)
+    return mean_bounds(right, Range(0.0, 1.0), quantile=z_of(confidence)).low

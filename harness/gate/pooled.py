@@ -1,0 +1,88 @@
+"""One test over all items of all tasks, critical or not: a small loss that is everywhere.
+
+Each task by itself may be within its margin while the candidate loses a little on every one.
+Pooled, the items are many, so the test sees that: McNemar's exact test, or the sign-flip test
+where values are not 0 or 1, or grouped. An alarm is a warning and changes no decision, because
+it asks the wrong question of a lossy format: with enough items any loss is significant, and
+correct NVFP4 really costs something on hard tasks. A suite that gives a `pooled_margin` asks the
+right one, whether the loss is larger than that, and then the pool gates like a task: GO needs it
+within even if every unknown item was lost, NO-GO needs it beyond even if all were won.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.artifacts import Decision, PooledTest, Suite
+from harness.gate.claims import units_of
+from harness.gate.clusters import quantile_of
+from harness.gate.mcnemar import p_worse
+from harness.gate.mean import Range, mean_bounds
+from harness.gate.pairs import TaskPairs
+from harness.gate.phrases import points
+from harness.gate.signflip import Group, sign_flip_p
+from harness.gate.tango import Bounds
+
+_WITHIN = Range(-1.0, 1.0)
+
+
+def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
+    """Test all items together; None if no item was answered by both arms."""
+    differences = [d for task in paired for d in task.differences(1.0)]
+    if not differences:
+        return None
+    units = [unit for task in paired for unit in units_of(task)]
+    is_grouped = any(task.spec.cluster for task in paired)
+    quantile = quantile_of(
+        Counter(differences),
+        units if is_grouped else None,
+        confidence=suite.confidence,
+        least=1.0,
+    )
+    bounds = mean_bounds(Counter(differences), _WITHIN, quantile=quantile)
+    p_value = _p_value(paired, units)
+    decision = _decide(differences, sum(t.num_unknown for t in paired), quantile, suite)
+    lost, won = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
+    is_worse = p_value <= 1 - suite.confidence
+    return PooledTest(
+        num_items=len(differences),
+        num_lost=lost,
+        num_won=won,
+        difference=sum(differences) / len(differences),
+        low=bounds.low,
+        high=bounds.high,
+        p_value=p_value,
+        margin=suite.pooled_margin,
+        decision=decision,
+        alarm=is_worse if suite.pooled_margin is None else decision is not Decision.GO,
+        message=_message(lost, won, len(differences), bounds, suite)
+        + f" (p = {p_value:.2g} of no loss at all)",
+    )
+
+
+def _p_value(paired: Sequence[TaskPairs], units: Sequence[Group]) -> float:
+    if any(task.spec.cluster or task.spec.value_range for task in paired):
+        return sign_flip_p(units)
+    return p_worse(sum(len(t.lost) for t in paired), sum(len(t.won) for t in paired))
+
+
+def _decide(differences: Sequence[float], unknown: int, quantile: float, suite: Suite) -> Decision:
+    if suite.pooled_margin is None:
+        return Decision.GO
+    if _bounds([*differences, *[1.0] * unknown], quantile).high < -suite.pooled_margin:
+        return Decision.NO_GO
+    worst = _bounds([*differences, *[-1.0] * unknown], quantile)
+    return Decision.GO if worst.low > -suite.pooled_margin else Decision.INCONCLUSIVE
+
+
+def _bounds(differences: Sequence[float], quantile: float) -> Bounds:
+    return mean_bounds(Counter(differences), _WITHIN, quantile=quantile)
+
+
+def _message(lost: int, won: int, items: int, bounds: Bounds, suite: Suite) -> str:
+    allowed = ""
+    if suite.pooled_margin is not None:
+        allowed = f", where {points(-suite.pooled_margin)} is allowed"
+    return (
+        f"lost {lost} and won {won} of all {items} items: the difference lies between "
+        f"{points(bounds.low)} and {points(bounds.high)} points{allowed}"
+    )

@@ -1,0 +1,76 @@
+"""Refuse a gate that nobody can pass, before anything is spent on it."""
+
+from collections.abc import Callable
+
+from harness.artifacts import Suite, TaskSpec, Tier
+from harness.errors import ReasonCode, SuiteError
+from harness.gate.mean import exceeds
+from harness.gate.outlook import allowed_by, limit_of, lowest, quantile, value_of_each, worth
+from harness.gate.quantiles import z_of
+from harness.gate.tango import score
+
+_STEPS = 10_000
+_MOST_ITEMS = 10_000_000
+
+
+def check_margins(suite: Suite) -> None:
+    """Refuse what not even a candidate without a single flip could pass.
+
+    Critical tasks of any form are looked at, and the pooled margin.
+
+    Raises:
+        SuiteError: a margin or recovery cannot be met, with what and how many items would do.
+    """
+    for task in suite.tasks:
+        if task.tier is Tier.CRITICAL and not _reaches(
+            task, task.items, allowed_by(task), suite.confidence
+        ):
+            raise SuiteError(_message(task, suite.confidence), reason=ReasonCode.MARGIN_UNREACHABLE)
+    items = sum(task.items for task in suite.tasks)
+    margin = suite.pooled_margin
+    if margin is not None and score(0, 0, items, difference=-margin) <= z_of(suite.confidence):
+        message = (
+            f"a pooled_margin of {margin:g} cannot be met with the suite's {items} items, not even "
+            "by a candidate that answers every item like its baseline. Use a larger one, or more "
+            "items."
+        )
+        raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
+
+
+def _reaches(task: TaskSpec, items: int, allowed: float, confidence: float) -> bool:
+    """Return whether a candidate passes that answers every item like its baseline."""
+    if allowed <= 0:
+        return False
+    right = round(items * task.baseline_accuracy)
+    values = worth({"right": right, "wrong": items - right}, value_of_each(task, allowed))
+    z = quantile(task, confidence)
+    return exceeds(values, limit_of(task, allowed), lowest=lowest(task, allowed), quantile=z)
+
+
+def _message(task: TaskSpec, confidence: float) -> str:
+    allowed = allowed_by(task)
+    least = _first(1, _STEPS, lambda step: _reaches(task, task.items, step / _STEPS, confidence))
+    if task.recovery is None:
+        asked, fix = f"a margin of {allowed:g}", f"a margin of at least {least / _STEPS:g}"
+    else:
+        asked = f"a recovery of {task.recovery:g}"
+        fix = f"a recovery of at most {(_STEPS - least) / _STEPS:g}"
+    if allowed > 0:
+        enough = _first(1, _MOST_ITEMS, lambda items: _reaches(task, items, allowed, confidence))
+        fix += f", or at least {enough} items"
+    grouped = f" in {task.clusters} clusters" if task.cluster else ""
+    return (
+        f"task '{task.name}': {asked} cannot be met with {task.items} items{grouped}, not even by "
+        f"a candidate that answers every item like its baseline. Use {fix}."
+    )
+
+
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """Return the first number from which on `holds` does; `high` if none."""
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

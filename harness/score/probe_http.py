@@ -1,0 +1,181 @@
+"""The smoke set, put to a server: vLLM's completions, or any server's chats.
+
+Log probabilities of a given text come from vLLM's `prompt_logprobs`, by token id. It clamps minus
+infinity, and fails where a log probability is NaN; the first is read as not finite, the second is
+a failed reading.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from harness.artifacts import Ask, Endpoint, Reading, SmokeSet
+from harness.errors import PrerequisiteError
+from harness.score.asking import Asked, Limits
+from harness.score.client import Connection
+from harness.score.client import Reply as HttpReply
+from harness.score.probe_prompts import SmokePrompts
+from harness.score.replies import CLAMPED, Answer, read_answer, read_chat
+
+_COMPLETIONS = "/v1/completions"
+_CHATS = "/v1/chat/completions"
+_SECONDS_A_TOKEN = 0.25
+"""What a request is given for each token that it may generate, on top of the usual time."""
+_DIGITS = 5
+_PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""A server's defaults come from the model's generation_config.json; none of them is wanted."""
+
+
+class ServerProbed:
+    """A server that is asked in tokens."""
+
+    def __init__(self, endpoint: Endpoint, connection: Connection, prompts: SmokeSet) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+        self._prompts = prompts
+        length = min(prompts.max_model_len, endpoint.max_model_len)
+        self._tokens = SmokePrompts(_tokenizer(endpoint.tokenizer), prompts, max_length=length)
+
+    def read(self) -> tuple[Reading, ...]:
+        """Return the log probabilities of the set's passages."""
+        passages = [(one.id, self._tokens.passage(one.text)) for one in self._prompts.passages]
+        payloads = [
+            {
+                "model": self._endpoint.model,
+                "prompt": [tokens],
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "prompt_logprobs": self._prompts.top_k,
+            }
+            for _, tokens in passages
+        ]
+        replies = self._connection.send(_COMPLETIONS, payloads).result()
+        return tuple(
+            _read(name, tokens, reply)
+            for (name, tokens), reply in zip(passages, replies, strict=True)
+        )
+
+    def answer(self, asks: Sequence[Ask], *, seed: int | None) -> list[Answer]:
+        """Answer the prompts, all of them sent at once."""
+        asked = [self._tokens.asked(ask) for ask in asks]
+        drawn = _drawn(seed, self._endpoint)
+        payloads = [
+            {
+                "model": self._endpoint.model,
+                "prompt": [one.tokens],
+                "logprobs": 1,
+                **_settings(one.limits.engine_stops, one.limits.max_new_tokens),
+                **drawn,
+            }
+            for one in asked
+        ]
+        replies = _send(self._connection, _COMPLETIONS, payloads)
+        return [read_answer(reply, one) for reply, one in zip(replies, asked, strict=True)]
+
+
+class ChatProbed:
+    """A server that has nothing but chats: it gives no log probabilities of a given text."""
+
+    def __init__(self, endpoint: Endpoint, connection: Connection, prompts: SmokeSet) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+        self._prompts = prompts
+
+    def read(self) -> tuple[Reading, ...]:
+        """Return nothing."""
+        return ()
+
+    def answer(self, asks: Sequence[Ask], *, seed: int | None) -> list[Answer]:
+        """Answer the prompts, all of them sent at once."""
+        asked = [
+            Asked(
+                i, ("smoke", i), [], Limits(stops=a.stops, max_new_tokens=a.max_tokens), cut=False
+            )
+            for i, a in enumerate(asks)
+        ]
+        drawn = _drawn(seed, self._endpoint)
+        payloads = [
+            {
+                "model": self._endpoint.model,
+                "messages": [{"role": "user", "content": ask.prompt}],
+                "chat_template_kwargs": {"enable_thinking": False},
+                **_settings(ask.stops, ask.max_tokens),
+                **drawn,
+            }
+            for ask in asks
+        ]
+        replies = _send(self._connection, _CHATS, payloads)
+        return [read_chat(reply, one) for reply, one in zip(replies, asked, strict=True)]
+
+
+def _settings(stops: Sequence[str], max_tokens: int) -> dict[str, Any]:
+    return {"stop": list(stops), "max_tokens": max_tokens, **_PLAIN}
+
+
+def _drawn(seed: int | None, endpoint: Endpoint) -> dict[str, Any]:
+    """Return how tokens are chosen.
+
+    vLLM's CPU build dies of a seeded request whose prompt it reads in parts ("CPU Generator does
+    not use offset"), so there the draws are the server's own; answers are compared as populations.
+    """
+    if seed is None:
+        return {"temperature": 0.0}
+    is_cpu = endpoint.deployment.device.startswith("cpu")
+    return {"temperature": 1.0} | ({} if is_cpu else {"seed": seed})
+
+
+def _send(
+    connection: Connection, path: str, payloads: Sequence[Mapping[str, Any]]
+) -> list[HttpReply]:
+    longest = max(payload["max_tokens"] for payload in payloads)
+    return connection.send(path, payloads, extra_s=_SECONDS_A_TOKEN * longest).result()
+
+
+def _tokenizer(folder: str) -> Any:  # noqa: ANN401 -- transformers leaves it untyped
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        message = (
+            f"'{folder}' holds no tokenizer that transformers reads: "
+            f"{str(error).splitlines()[0]:.200}. Copy the model's tokenizer files there."
+        )
+        raise PrerequisiteError(message) from error
+
+
+def _read(name: str, tokens: list[int], reply: HttpReply) -> Reading:
+    error = reply.error or "no answer"
+    if reply.body is not None:
+        try:
+            return _reading(name, tokens, reply.body["choices"][0]["prompt_logprobs"])
+        except (LookupError, TypeError, AttributeError, ValueError) as cause:
+            error = f"the log probabilities cannot be read: {type(cause).__name__} {cause}"
+    return Reading(passage=name, tokens=tuple(tokens), logprobs=(), top=(), error=error)
+
+
+def _reading(name: str, tokens: list[int], positions: Sequence[Any]) -> Reading:
+    """Read one place a token; nothing is known of the first.
+
+    Raises:
+        LookupError: a place lacks its own token.
+        TypeError: a place holds no table.
+        ValueError: there are not as many places as tokens.
+    """
+    top = [
+        {int(token): float(entry["logprob"]) for token, entry in place.items()}
+        for place in positions[1:]
+    ]
+    values = [place[token] for place, token in zip(top, tokens[1:], strict=True)]
+    return Reading(
+        passage=name,
+        tokens=tuple(tokens),
+        logprobs=tuple(round(v, _DIGITS) if _is_finite(v) else None for v in values),
+        top=tuple(
+            {t: round(v, _DIGITS) for t, v in place.items() if _is_finite(v)} for place in top
+        ),
+    )
+
+
+def _is_finite(value: float) -> bool:
+    return math.isfinite(value) and value > CLAMPED

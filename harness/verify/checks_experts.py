@@ -1,0 +1,117 @@
+"""Are all experts quantized, each by its own numbers?"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from harness.artifacts import Check, Severity
+from harness.verify.contents import Contents
+from harness.verify.finding import finding
+from harness.verify.modules import (
+    expert_of,
+    fused_name,
+    is_draft,
+    is_quantized,
+    stacked_experts,
+)
+from harness.verify.scan import Facts
+
+_MIN_EXPERTS = 4
+"""Fewer may share a scale by accident: amax has 8 significant bits."""
+_SATURATED = 0x7E
+"""The largest E4M3 code, to which the largest value of what shares a scale is mapped."""
+_NEARLY_ALL = 0.9
+
+
+def expert_scales_distinct(contents: Contents) -> Check:
+    """Ask whether one expert's scales were written for all experts of a layer.
+
+    Equal scales alone are no fault: a recipe may give all experts one scale. But then only the
+    expert with the largest weight reaches the largest code. Where every expert reaches it, each was
+    quantized by a scale of its own, and equal scales are a copy. Equal matrices of block scales
+    are one always, unless the weights are equal too.
+    """
+    faults: list[str] = []
+    groups = _projections(contents)
+    for where, modules in groups.items():
+        if len(modules) < _MIN_EXPERTS:
+            continue
+        if _is_one_scalar_for_all(contents, modules):
+            faults.append(f"{where}: {len(modules)} weights have one scale, each by its own range")
+        for projection in sorted({name.rpartition(".")[2] for name in modules}):
+            alike = [name for name in modules if name.endswith(f".{projection}")]
+            if _is_one_matrix_for_all(contents, alike):
+                faults.append(f"{where}: each {projection} has the same block scales")
+    return finding(
+        "expert-scales-distinct",
+        faults,
+        good=f"no expert's scales are repeated ({len(groups)} projections)",
+        bad=f"{len(faults)} of {len(groups)} projections have one expert's scales for all experts",
+    )
+
+
+def _projections(contents: Contents) -> dict[str, list[str]]:
+    """Return the quantized modules of each projection of each layer; gate and up are one."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, module in contents.modules.items():
+        expert = expert_of(name)
+        if expert and is_quantized(module):
+            whole = (fused_name(name) or name).rpartition(".")[2]
+            found[f"{expert.experts}.*.{whole}"].append(name)
+    return found
+
+
+def _is_one_scalar_for_all(contents: Contents, modules: list[str]) -> bool:
+    layout = contents.layout_of(modules[0])
+    if layout is None:
+        return False
+    role = "global_scale" if "global_scale" in layout.tensors else "weight_scale"
+    coded = "weight_scale" if role == "global_scale" else "weight"
+    scales = list(_facts(contents, modules, layout.leaf(role)))
+    if len(scales) < len(modules) or len({value for f in scales for value in f[:2]}) != 1:
+        return False
+    saturated: dict[str, bool] = defaultdict(bool)
+    for name in modules:
+        facts = contents.facts.get(f"{name}.{layout.leaf(coded)}", Facts())
+        saturated[name.rpartition(".")[0]] |= facts.largest_code >= _SATURATED
+    return sum(saturated.values()) >= _NEARLY_ALL * len(saturated)
+
+
+def _is_one_matrix_for_all(contents: Contents, modules: list[str]) -> bool:
+    layout = contents.layout_of(modules[0])
+    if layout is None:
+        return False
+    scales = list(_facts(contents, modules, layout.leaf("weight_scale")))
+    weights = {f.mark for f in _facts(contents, modules, layout.leaf("weight"))}
+    is_matrix = len(scales) == len(modules) and all(f.mark and f.low < f.high for f in scales)
+    return is_matrix and len({f.mark for f in scales}) == 1 and len(weights) > 1
+
+
+def _facts(contents: Contents, modules: list[str], leaf: str | None) -> Iterator[Facts]:
+    return (f for name in modules if (f := contents.facts.get(f"{name}.{leaf}")) is not None)
+
+
+def experts_quantized(contents: Contents) -> Check:
+    """Ask whether the experts, which are most of a model, were left out of the quantization.
+
+    A warning: a list that excludes them is obeyed, and the model is right, but not small.
+    """
+    plain: set[str] = set()
+    quantized: set[str] = set()
+    for name, module in contents.modules.items():
+        expert = expert_of(name)
+        path = expert.experts if expert else name
+        if is_draft(path) or not (expert or stacked_experts(name, module)):
+            continue
+        (quantized if is_quantized(module) else plain).add(path)
+    left_out = sorted(plain - quantized)
+    has_others = any(is_quantized(module) for module in contents.modules.values())
+    return finding(
+        "experts-quantized",
+        left_out if has_others else [],
+        good=f"routed experts of {len(quantized)} layers are quantized"
+        if quantized
+        else "there are no routed experts",
+        bad=f"routed experts of {len(left_out)} of {len(plain | quantized)} layers "
+        "are left unquantized",
+        severity=Severity.WARNING,
+    )

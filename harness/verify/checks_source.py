@@ -1,0 +1,194 @@
+"""Is the checkpoint made of its source model, all of it, and near it? Asked with `--source`."""
+
+from collections.abc import Iterator
+
+from harness.artifacts import Check, Severity
+from harness.verify.compare import INVERTED, NIBBLES, SWIZZLED, TRANSPOSED, Misfit
+from harness.verify.contents import Contents, Origin
+from harness.verify.finding import finding
+from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, is_draft, is_quantized
+from harness.verify.origin import copied_from, modules_from, source_part
+
+_MADE_LEAVES = frozenset({*SCALE_LEAVES, *KV_LEAVES, "pre_quant_scale", "k_bias", "v_bias"})
+"""Tensors that quantization adds."""
+_LAYOUTS = frozenset({SWIZZLED, TRANSPOSED, INVERTED})
+_FREE_KEYS = frozenset(
+    {
+        "quantization_config",
+        "compression_config",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "_name_or_path",
+        "_attn_implementation",
+        "use_cache",
+    }
+)
+"""Settings that change no answer, and those that quantization writes."""
+
+
+def source_tensors_accounted(contents: Contents) -> Check:
+    """Ask whether each tensor of the source is in the checkpoint, and nothing that it lacks."""
+    origin = _origin(contents)
+    missing = [name for name in _missing(contents, origin) if not is_draft(name)]
+    extra = list(_extra(contents, origin))
+    faults = [f"{name} is missing" for name in missing]
+    faults += [f"{name} is not in the source" for name in extra]
+    return finding(
+        "source-tensors-accounted",
+        faults,
+        good=f"all {_num_wanted(origin)} tensors of the source's model are accounted for",
+        bad=f"{len(missing)} tensors of the source are missing, {len(extra)} are not from it",
+    )
+
+
+def _num_wanted(origin: Origin) -> int:
+    return sum(not is_draft(name) for name in origin.comparison.source.headers)
+
+
+def draft_head_kept(contents: Contents) -> Check:
+    """Ask for the head that guesses tokens ahead.
+
+    Without it the model still answers. A part of it is of no use to any engine, and an engine that
+    loads it finds holes: that is an error.
+    """
+    missing = [name for name in _missing(contents, _origin(contents)) if is_draft(name)]
+    is_gone = not any(is_draft(name) for name in contents.tensors)
+    return finding(
+        "draft-head-kept",
+        missing,
+        good="no tensor of a multi-token prediction head is missing",
+        bad=f"{len(missing)} tensors of the multi-token prediction head are missing, so that "
+        "speculative decoding with it is not possible",
+        severity=Severity.WARNING if is_gone else Severity.ERROR,
+    )
+
+
+def _missing(contents: Contents, origin: Origin) -> Iterator[str]:
+    tensors = contents.tensors
+    is_tied = bool(contents.config.get("tie_word_embeddings"))
+    for name, header in origin.comparison.source.headers.items():
+        if name in tensors or (is_tied and name == "lm_head.weight"):
+            continue
+        for wanted in modules_from(name, header):
+            module = wanted.removesuffix(".weight")
+            is_packed = "weight_packed" in contents.modules.get(module, {})
+            if wanted not in tensors and not is_packed and not _is_stacked(contents, wanted):
+                yield wanted
+
+
+def _is_stacked(contents: Contents, name: str) -> bool:
+    """Return whether a stack of the checkpoint holds an expert's tensor."""
+    experts, _, rest = name.partition(".experts.")
+    stack = "down_proj" if "down_proj" in rest or ".w2." in rest else "gate_up_proj"
+    return bool(rest) and f"{experts}.experts.{stack}" in contents.tensors
+
+
+def _extra(contents: Contents, origin: Origin) -> Iterator[str]:
+    is_tied = bool(contents.config.get("tie_word_embeddings"))
+    source = origin.comparison.source
+    for name, header in contents.tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf in _MADE_LEAVES or (is_tied and module == "lm_head"):
+            continue
+        if is_quantized(contents.modules[module]):
+            if leaf in {"weight", "weight_packed"} and source_part(module, source) is None:
+                yield name
+        elif not copied_from(name, header, source):
+            yield name
+
+
+def unquantized_copied(contents: Contents) -> Check:
+    """Ask whether everything that is not quantized is the source's, byte for byte.
+
+    Norms that were only rounded once more are a warning.
+    """
+    comparison = _origin(contents).comparison
+    changed, rounded = comparison.changed, comparison.rounded
+    bad = f"{len(changed)} of {comparison.num_copied} unquantized tensors differ from the source"
+    if not changed:
+        bad = f"{len(rounded)} of {comparison.num_copied} unquantized tensors were rounded again"
+    return finding(
+        "unquantized-tensors-copied",
+        [*changed, *rounded],
+        good=f"{comparison.num_copied} unquantized tensors are those of the source",
+        bad=bad,
+        severity=Severity.ERROR if changed else Severity.WARNING,
+    )
+
+
+def weights_near_source(contents: Contents) -> Check:
+    """Ask whether each dequantized weight is what rounding makes of its source."""
+    comparison = _origin(contents).comparison
+    fits = comparison.fits
+    largest: dict[str, float] = {}
+    for algo, fit in fits.values():
+        largest[algo] = max(largest.get(algo, 0.0), fit.error)
+    spelled = ", ".join(f"{algo} {error:.2%}" for algo, error in sorted(largest.items()))
+    return finding(
+        "weights-near-source",
+        [_spelled(misfit) for misfit in comparison.misfits],
+        good=f"{len(fits)} quantized weights are near their source; largest relative error: "
+        f"{spelled or 'nothing to compare'}",
+        bad=f"{len(comparison.misfits)} of {len(fits) + len(comparison.misfits)} quantized weights "
+        "are not what rounding makes of their source",
+    )
+
+
+def nibbles_in_order(contents: Contents) -> Check:
+    """Ask whether the even column is in the low half of each byte."""
+    swapped = [m for m in _origin(contents).comparison.misfits if m.cause == NIBBLES]
+    return finding(
+        "nibbles-in-order",
+        [_spelled(misfit) for misfit in swapped],
+        good="no weight would fit its source with the codes of each byte swapped",
+        bad=f"{len(swapped)} weights fit their source with the two codes of each byte swapped",
+    )
+
+
+def scales_in_order(contents: Contents) -> Check:
+    """Ask whether block scales lie in rows, and global scales are the right way up."""
+    misplaced = [m for m in _origin(contents).comparison.misfits if m.cause in _LAYOUTS]
+    return finding(
+        "scale-layout",
+        [_spelled(misfit) for misfit in misplaced],
+        good="no weight would fit its source with its scales in another order",
+        bad=f"{len(misplaced)} weights fit their source with their scales in another order",
+    )
+
+
+def _spelled(misfit: Misfit) -> str:
+    cause = f": {misfit.cause}" if misfit.cause else ""
+    if misfit.fit is None:
+        return f"{misfit.module}{cause}"
+    return f"{misfit.module} is off by {misfit.fit.error:.1%}{cause}"
+
+
+def config_as_source(contents: Contents) -> Check:
+    """Ask whether config.json describes the same model as that of the source."""
+    origin = _origin(contents)
+    faults = list(_differences(origin.config, contents.config, ""))
+    return finding(
+        "config-matches-source",
+        faults,
+        good="config.json describes the model of the source",
+        bad=f"{len(faults)} settings in config.json differ from the source",
+    )
+
+
+def _differences(source: object, stored: object, path: str) -> Iterator[str]:
+    """Yield the settings that both have, with other values; None counts as absent."""
+    if isinstance(source, dict) and isinstance(stored, dict):
+        for key in source.keys() & stored.keys() - _FREE_KEYS:
+            if not (path and key == "model_type"):  # libraries respell those of parts
+                yield from _differences(source[key], stored[key], f"{path}.{key}" if path else key)
+    elif source != stored and source is not None and stored is not None:
+        yield f"{path} is {stored!r} and was {source!r}"
+
+
+def _origin(contents: Contents) -> Origin:
+    """Return the source; these checks run only where one was named."""
+    if contents.origin is None:
+        message = "a check against the source ran without one"
+        raise AssertionError(message)
+    return contents.origin

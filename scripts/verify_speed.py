@@ -1,0 +1,196 @@
+"""How fast and how large `harness verify` is, beside a plain sequential read of the same files.
+
+    python -m scripts.verify_speed --gib 4
+    python -m scripts.verify_speed --gib 1 --with-source
+
+Writes a checkpoint of few, large NVFP4 layers of random values (or of real rounding, with
+`--with-source`, where a bfloat16 source lies beside it), reads everything once so that the page
+cache is warm, then takes turns: plain read, verify without a manifest, verify with one (which asks
+for the hash of each file). Each measurement is a process of its own; the fastest of three counts.
+Peak memory is shown beside what the imports alone took.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from harness.formats import get_format
+
+ROWS, WIDTH = 8192, 8192
+PLAIN_BYTES = 1 << 20
+TURNS = 3
+LAYER_BYTES = ROWS * WIDTH // 2 + ROWS * WIDTH // 16
+SHARD_LAYERS = 16
+
+
+def make(folder: Path, gib: float, source: Path | None) -> None:
+    """Write the checkpoint, and the source if one is asked for."""
+    folder.mkdir()
+    seed = torch.Generator().manual_seed(0)
+    num_layers = max(int(gib * (1 << 30) / LAYER_BYTES), 1)
+    for first in range(0, num_layers, SHARD_LAYERS):
+        shard = f"model-{first:05}.safetensors"
+        tensors: dict[str, torch.Tensor] = {}
+        originals: dict[str, torch.Tensor] = {}
+        for layer in range(first, min(first + SHARD_LAYERS, num_layers)):
+            name = f"model.layers.{layer}.mlp.down_proj"
+            if source is None:
+                stored = random_layer(seed)
+            else:
+                weight = torch.randn(ROWS, WIDTH, generator=seed).bfloat16()
+                originals[f"{name}.weight"] = weight
+                amax = float(weight.abs().max())
+                stored = get_format("nvfp4").quantize_weight(weight, amax=amax)
+                stored["input_scale"] = torch.tensor(0.01)
+            tensors |= {f"{name}.{leaf}": tensor for leaf, tensor in stored.items()}
+        save_file(tensors, folder / shard)
+        if source is not None:
+            source.mkdir(exist_ok=True)
+            save_file(originals, source / shard)
+            (source / "config.json").write_text("{}", encoding="utf-8")
+    layers = (f"model.layers.{n}.mlp.down_proj" for n in range(num_layers))
+    leaves = ("weight", "weight_scale", "weight_scale_2", "input_scale")
+    weight_map = {
+        f"{name}.{leaf}": f"model-{number - number % SHARD_LAYERS:05}.safetensors"
+        for number, name in enumerate(layers)
+        for leaf in leaves
+    }
+    index = json.dumps({"weight_map": weight_map})
+    (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    section = {"quant_algo": "NVFP4", "quant_method": "modelopt", "ignore": []}
+    config = json.dumps({"quantization_config": section})
+    (folder / "config.json").write_text(config, encoding="utf-8")
+
+
+def random_layer(seed: torch.Generator) -> dict[str, torch.Tensor]:
+    """Return a layer of random codes, as cheap to make as it is to read."""
+    block = torch.rand(ROWS, WIDTH // 16, generator=seed) + 0.5
+    return {
+        "weight": torch.randint(1, 256, (ROWS, WIDTH // 2), dtype=torch.uint8, generator=seed),
+        "weight_scale": block.to(torch.float8_e4m3fn),
+        "weight_scale_2": torch.tensor(0.01),
+        "input_scale": torch.tensor(0.01),
+    }
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest that makes verify hash every file."""
+    hashes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    (folder / "harness.json").write_text(json.dumps({"sha256": hashes}), encoding="utf-8")
+
+
+def read_plainly(folder: Path) -> float:
+    """Read every weight file once, in order; return the seconds."""
+    buffer = bytearray(PLAIN_BYTES)
+    start = time.perf_counter()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - start
+
+
+class Turn(NamedTuple):
+    """One measurement."""
+
+    seconds: float
+    imports_mib: float
+    """Peak memory before anything was read."""
+    peak_mib: float
+
+
+def measure(what: str, folder: Path, source: Path | None) -> Turn:
+    """Return one measurement, made in a process of its own."""
+    command = [sys.executable, "-m", "scripts.verify_speed", "--turn", what, str(folder)]
+    if source is not None:
+        command += [str(source)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Turn(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def turn(what: str, folder: Path, source: Path | None) -> None:
+    """Do one measurement in this process and print it."""
+    from harness.verify import verify  # noqa: PLC0415 -- its imports are not to be measured
+
+    before = peak_mib()
+    start = time.perf_counter()
+    if what == "plain":
+        seconds = read_plainly(folder)
+    else:
+        report = verify(folder, source=source)
+        seconds = time.perf_counter() - start
+        if report.errors:
+            sys.exit(f"the checkpoint is meant to be good: {report.errors[0].message}")
+    sys.stdout.write(json.dumps([seconds, before, peak_mib()]) + "\n")
+
+
+def peak_mib() -> float:
+    """Return this process's peak memory; getrusage would count the parent's."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def report_turns(folder: Path, source: Path | None) -> None:
+    """Measure and print the table."""
+    num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    largest = ROWS * WIDTH // 2 / (1 << 20)
+    print(f"{num_bytes / 1e9:.2f} GB in files, largest tensor {largest:.0f} MiB")
+    plain = min(measure("plain", folder, None).seconds for _ in range(TURNS))
+    print(f"{'plain sequential read':<34}{num_bytes / plain / 1e9:>6.2f} GB/s")
+    rows: list[tuple[str, bool, Path | None]] = [
+        ("verify, no manifest", False, None),
+        ("verify, manifest with hashes", True, None),
+    ]
+    if source is not None:
+        rows.append(("verify --source, no manifest", False, source))
+    for title, is_sealed, against in rows:
+        manifest = folder / "harness.json"
+        if is_sealed:
+            seal(folder)
+        else:
+            manifest.unlink(missing_ok=True)
+        turns = [measure("verify", folder, against) for _ in range(TURNS)]
+        seconds = min(turn.seconds for turn in turns)
+        worst = max(turns, key=lambda turn: turn.peak_mib)
+        print(
+            f"{title:<34}{num_bytes / seconds / 1e9:>6.2f} GB/s  "
+            f"{plain / seconds:>5.0%} of the plain read  "
+            f"peak {worst.peak_mib:.0f} MiB ({worst.imports_mib:.0f} after imports)"
+        )
+
+
+def main() -> None:
+    """Make the files, measure, and leave nothing behind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gib", type=float, default=4.0, help="Size of the checkpoint.")
+    parser.add_argument("--with-source", action="store_true", help="Compare with a source too.")
+    parser.add_argument("--into", type=Path, default=None, help="Where to write; default: /tmp.")
+    parser.add_argument("--turn", nargs="+", default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.turn:
+        what, folder, *rest = arguments.turn
+        turn(what, Path(folder), Path(rest[0]) if rest else None)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.into) as root:
+        folder = Path(root) / "checkpoint"
+        source = Path(root) / "source" if arguments.with_source else None
+        make(folder, arguments.gib, source)
+        read_plainly(folder)
+        report_turns(folder, source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Scores that were made before are held against what a run compares with, before anything runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import baselines
+from harness.artifacts import BaselineInputs, EngineSpec
+from harness.baselines import Kept, ScoredArm
+from harness.errors import BaselineError, ReasonCode
+from tests.baselines.conftest import ENGINE, VERSIONS
+
+Keep = Callable[..., Kept]
+Inputs = Callable[..., BaselineInputs]
+SERVER = EngineSpec(name="vllm", version="0.25.0", numerics="deployed", device="cuda", dtype="b")
+
+
+def scored(path: Path) -> ScoredArm:
+    found = baselines.find_scored(str(path))
+    assert found is not None
+    return found
+
+
+def refusal(path: Path, now: BaselineInputs) -> str:
+    with pytest.raises(BaselineError) as caught:
+        baselines.refuse_stale(scored(path), now)
+    assert caught.value.reason is ReasonCode.STALE_BASELINE
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+STALE: list[tuple[dict[str, object], str]] = [
+    ({"suite_digest": "c" * 64}, "the suite was 'tiny bbbbbbbbbbbb' and is 'tiny cccccccccccc'"),
+    ({"model_digest": "c" * 64}, "the model's digest was 'aaaaaaaaaaaa' and is 'cccccccccccc'"),
+    ({"engine": replace(ENGINE, name="vllm")}, "engine was 'reference' and is 'vllm'"),
+    ({"engine": replace(ENGINE, dtype="bfloat16")}, "dtype was 'float32' and is 'bfloat16'"),
+    ({"engine": replace(ENGINE, arguments=("a=1",))}, "arguments was '' and is 'a=1'"),
+    ({"engine": replace(ENGINE, max_model_len=9)}, "max model len was '256' and is '9'"),
+    ({"versions": VERSIONS | {"lm_eval": "0.5.0"}}, "lm_eval was '0.4.13' and is '0.5.0'"),
+    ({"versions": VERSIONS | {"torch": "3.0"}}, "torch was '2.13.0' and is '3.0'"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), STALE, ids=lambda v: str(v)[:40])
+def test_what_changed_is_named_with_its_old_and_new_value(
+    keep: Keep, inputs: Inputs, change: dict[str, object], words: str
+) -> None:
+    assert words in refusal(keep().folder, inputs(**change))
+
+
+def test_a_bundle_is_held_against_the_run_like_a_folder(
+    keep: Keep, inputs: Inputs, tmp_path: Path
+) -> None:
+    path = baselines.export_baseline(keep(), tmp_path / "bundle")
+    baselines.refuse_stale(scored(path), inputs())
+    assert "the suite was" in refusal(path, inputs(suite_digest="c" * 64))
+
+
+def test_every_change_is_named_at_once(keep: Keep, inputs: Inputs) -> None:
+    now = inputs(suite_digest="c" * 64, versions=VERSIONS | {"lm_eval": "0.5.0"})
+    words = refusal(keep().folder, now)
+    assert "the suite was" in words
+    assert "lm_eval was" in words
+
+
+def test_hardware_may_differ(keep: Keep, inputs: Inputs) -> None:
+    """The verdict names it; kernels are part of what is judged."""
+    other = replace(ENGINE, device="cuda", tensor_parallel_size=2, numerics="deployed")
+    baselines.refuse_stale(scored(keep().folder), inputs(engine=other))
+
+
+def test_a_torch_that_only_sends_requests_may_differ(keep: Keep, inputs: Inputs) -> None:
+    kept = keep(engine=SERVER)
+    now = inputs(engine=SERVER, versions=VERSIONS | {"torch": "3.0"})
+    baselines.refuse_stale(scored(kept.folder), now)
+    newer = replace(SERVER, version="0.32.0")
+    assert "version was '0.25.0' and is '0.32.0'" in refusal(kept.folder, inputs(engine=newer))
+
+
+def test_a_checkpoint_that_does_not_name_its_model_has_any_baseline(
+    keep: Keep, inputs: Inputs
+) -> None:
+    now = inputs(model_digest="c" * 64)
+    baselines.refuse_stale(scored(keep().folder), now, knows_model=False)
+
+
+def test_scores_without_a_manifest_are_held_against_what_they_say_themselves(
+    keep: Keep, inputs: Inputs
+) -> None:
+    kept = keep()
+    (kept.folder / "entry.json").unlink()
+    baselines.refuse_stale(scored(kept.folder), inputs())
+    assert "the suite was" in refusal(kept.folder, inputs(suite_digest="c" * 64))
+    newer = inputs(versions=VERSIONS | {"lm_eval": "0.5.0"})
+    assert "lm_eval was '0.4.13' and is '0.5.0'" in refusal(kept.folder, newer)
+
+
+def test_a_second_run_is_part_of_what_a_baseline_is(keep: Keep) -> None:
+    kept = keep()
+    before = scored(kept.folder).digest
+    (kept.folder / "again" / "scorecard.json").unlink()
+    assert scored(kept.folder).digest != before

@@ -1,0 +1,145 @@
+"""What a waiver does to a verdict, and what it can never do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from harness.artifacts import (
+    Arm,
+    Decision,
+    Deployment,
+    Finding,
+    Severity,
+    Suite,
+    Verdict,
+    Waiver,
+)
+from harness.errors import ReasonCode
+from harness.gate import Overrides, explain_waivers, judge
+
+Arms = Callable[..., tuple[Arm, Arm]]
+CHECKPOINT = "c" * 64
+TODAY = date(2030, 6, 1)
+FINDING = Finding(
+    id="tensor-not-taken",
+    severity=Severity.ERROR,
+    message="1 of 9 tensors reached no parameter",
+    reason=ReasonCode.LOAD_MISMATCH,
+    incident="garbage",
+)
+
+
+def waiver(**changes: object) -> Waiver:
+    made = Waiver(
+        check=FINDING.id,
+        checkpoint=CHECKPOINT,
+        reason="an unused buffer",
+        approver="release manager",
+        expires=date(2030, 6, 1),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # the fields vary by test
+
+
+def with_finding(arm: Arm, deployment: Deployment) -> Arm:
+    card = replace(arm.scorecard, deployment=replace(deployment, findings=(FINDING,)))
+    return replace(arm, scorecard=card)
+
+
+@pytest.fixture
+def judged(
+    arms: Arms, suite: Callable[..., Suite], deployment: Callable[..., Deployment]
+) -> Callable[..., Verdict]:
+    """Judge a candidate whose deployment has one fault, and that lost so many of 300 items."""
+
+    def make(*waivers: Waiver, lost: int = 0, verified: bool = True) -> Verdict:
+        baseline, candidate = arms(lost=lost, won=0)
+        candidate = with_finding(candidate, deployment())
+        return judge(suite(), baseline, candidate, verified=verified, waivers=waivers)
+
+    return make
+
+
+def test_a_fault_without_a_waiver_is_no_go(judged: Callable[..., Verdict]) -> None:
+    verdict = judged()
+    assert (verdict.decision, verdict.title) == (Decision.NO_GO, "NO-GO")
+    assert verdict.waived == ()
+
+
+def test_a_waived_fault_of_a_candidate_without_loss_is_go_with_waivers(
+    judged: Callable[..., Verdict],
+) -> None:
+    verdict = judged(waiver())
+    assert (verdict.decision, verdict.title) == (Decision.GO, "GO WITH WAIVERS")
+    assert verdict.reason_codes == (ReasonCode.WAIVED, ReasonCode.NON_INFERIOR)
+    assert verdict.summary.startswith("GO WITH WAIVERS: tensor-not-taken (release manager, until")
+    assert "within the margin" in verdict.summary
+    assert any("waived by release manager" in line for line in verdict.scope)
+
+
+def test_a_loss_is_no_go_whatever_was_waived(judged: Callable[..., Verdict]) -> None:
+    verdict = judged(waiver(), lost=90)
+    assert verdict.decision is Decision.NO_GO
+    assert verdict.reason_codes[0] is ReasonCode.TASK_INFERIOR
+    assert ReasonCode.WAIVED not in verdict.reason_codes
+    assert verdict.waived[0].check == FINDING.id
+
+
+def test_a_run_without_verification_stays_undecided(judged: Callable[..., Verdict]) -> None:
+    verdict = judged(waiver(), verified=False)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.reason_codes[0] is ReasonCode.VERIFY_SKIPPED
+
+
+def test_missing_scores_stay_missing(
+    arms: Arms, suite: Callable[..., Suite], task: Callable[..., object]
+) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    more = suite(task(), task(name="never_ran"))
+    verdict = judge(more, baseline, candidate, verified=True, waivers=(waiver(),))
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.reason_codes[0] is ReasonCode.SCORE_MISSING
+
+
+@pytest.mark.parametrize(
+    ("change", "applies"),
+    [
+        ({}, True),
+        ({"expires": date(2030, 5, 31)}, False),
+        ({"expires": date(2030, 6, 2)}, True),
+        ({"checkpoint": "d" * 64}, False),
+    ],
+)
+def test_a_waiver_holds_for_one_checkpoint_and_until_its_day(
+    change: dict[str, object], *, applies: bool
+) -> None:
+    overrides = Overrides((waiver(**change),), CHECKPOINT, TODAY)
+    assert overrides.checks == ({FINDING.id} if applies else frozenset())
+    assert bool(overrides.used([FINDING.id])) == applies
+    assert overrides.used(["another-check"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "an unused buffer"),
+        ({"expires": date(2030, 5, 31)}, "does not apply: it has expired"),
+        ({"checkpoint": "d" * 64}, "is for checkpoint dddddddddddd, this is cccccccccccc"),
+        ({"check": "scales-finite"}, "was not used: the check did not fail, or was not run"),
+    ],
+)
+def test_every_waiver_that_was_given_is_spoken_of(
+    judged: Callable[..., Verdict], change: dict[str, object], words: str
+) -> None:
+    overrides = Overrides((waiver(**change),), CHECKPOINT, TODAY)
+    verdict = explain_waivers(judged(), overrides, [FINDING.id])
+    assert words in verdict.scope[-1]
+    assert verdict.checkpoint_digest == CHECKPOINT
+    assert verdict.failed_checks == (() if words == "an unused buffer" else (FINDING.id,))
+
+
+def test_several_waivers_are_all_named(judged: Callable[..., Verdict]) -> None:
+    verdict = judged(waiver(), waiver(check="scales-finite", approver="somebody else"))
+    assert [w.check for w in verdict.waived] == [FINDING.id, "scales-finite"]
+    assert "scales-finite (somebody else, until 2030-06-01)" in verdict.summary

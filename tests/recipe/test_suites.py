@@ -1,0 +1,97 @@
+"""What a suite's file may say of its statistics, and which of it a baseline depends on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import shipped
+from harness.artifacts import Claim, Suite
+from harness.errors import SuiteError
+from harness.recipe import load_suite
+
+Write = Callable[..., Path]
+SMOKE = yaml.safe_load((shipped.suites() / "smoke.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write the smoke suite with changes to itself and to its first task; None removes a key."""
+
+    def written(*, suite: dict[str, object] | None = None, **task: object) -> Path:
+        first, *rest = SMOKE["tasks"]
+        merged = {k: v for k, v in {**first, **task}.items() if v is not None}
+        path = tmp_path / "suite.yaml"
+        values = {**SMOKE, **(suite or {}), "tasks": [merged, *rest]}
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return path
+
+    return written
+
+
+def loaded(path: Path) -> Suite:
+    return load_suite(str(path))
+
+
+RECOVERY = {"margin": None, "recovery": 0.99, "baseline_accuracy": 0.9}
+CLUSTER = {"cluster": "subject", "clusters": 14}
+VALUES = {"value_range": [0, 100], "spread": 0.2}
+
+
+@pytest.mark.parametrize(
+    "task", [RECOVERY, {"claim": "lossless"}, {"margin": 0.01}, {"flip_rate": 0.3}]
+)
+def test_what_is_made_of_the_scores_leaves_baselines_good(
+    write: Write, task: dict[str, object]
+) -> None:
+    before = loaded(write()).digest
+    assert loaded(write(**task)).digest == before
+
+
+@pytest.mark.parametrize(
+    "setting", [{"pooled_margin": 0.02}, {"max_rise": 0.0}, {"claim": "lossless"}]
+)
+def test_so_do_the_suites_own_settings_of_it(write: Write, setting: dict[str, object]) -> None:
+    before = loaded(write()).digest
+    assert loaded(write(suite=setting)).digest == before
+
+
+@pytest.mark.parametrize("task", [CLUSTER, VALUES])
+def test_what_changes_the_samples_needs_another_baseline(
+    write: Write, task: dict[str, object]
+) -> None:
+    before = loaded(write()).digest
+    assert loaded(write(**task)).digest != before
+
+
+def test_a_suites_claim_is_that_of_each_task_that_makes_none(write: Write) -> None:
+    claims = {task.claim for task in loaded(write(suite={"claim": "lossless"})).tasks}
+    assert claims == {Claim.LOSSLESS}
+
+
+def test_a_margin_that_is_typed_replaces_a_recovery(write: Write) -> None:
+    first = load_suite(str(write(**RECOVERY)), margin=0.05).tasks[0]
+    assert (first.margin, first.recovery) == (0.05, None)
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        ({"recovery": 0.99, "baseline_accuracy": 0.9}, "either a margin or a recovery"),
+        ({"margin": None}, "either a margin or a recovery"),
+        ({"cluster": "subject"}, "cluster and clusters"),
+        ({"clusters": 14}, "cluster and clusters"),
+        ({"cluster": "subject", "clusters": 1}, "cluster and clusters"),
+        ({"value_range": [1, 1], "spread": 0.2}, "are the same"),
+        ({"value_range": [0, 1]}, "needs the spread"),
+        ({**RECOVERY, "value_range": [1, 2], "spread": 0.2}, "begins at 0"),
+        ({**RECOVERY, "baseline_accuracy": None}, "needs the baseline_accuracy"),
+        ({"claim": "better"}, "lossless"),
+    ],
+)
+def test_fields_that_contradict_or_miss_each_other_are_refused(
+    write: Write, task: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(SuiteError, match=problem):
+        loaded(write(**task))

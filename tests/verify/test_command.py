@@ -1,0 +1,93 @@
+"""`harness verify` as it is typed: exit codes, the table, JSON and JUnit."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from harness.cli import app
+from harness.verify import CHECKS, ENGINE_CHECKS, SOURCE_CHECKS
+from harness.verify.incidents import INCIDENTS
+
+Make = Callable[..., Any]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["--quiet", "verify", *map(str, arguments)])
+
+
+def delete_a_scale(tensors: dict[str, Any]) -> None:
+    del tensors["model.language_model.layers.1.mlp.experts.2.up_proj.input_scale"]
+
+
+def test_a_good_checkpoint_ends_with_zero_and_says_what_was_not_asked(checkpoint: Make) -> None:
+    done = run(checkpoint().folder)
+    assert done.exit_code == 0
+    assert f"all {len(CHECKS)} checks passed" in done.stdout
+    assert "not asked: --source MODEL" in done.stdout
+    assert "not asked: --engine vllm==VERSION" in done.stdout
+
+
+def test_an_error_ends_with_four_and_names_its_incident(checkpoint: Make) -> None:
+    done = run(checkpoint().change(delete_a_scale))
+    assert done.exit_code == 4
+    assert "ERROR    expert-input-scales-complete" in done.stdout
+    assert "seen before: https://github.com/NVIDIA/Model-Optimizer/pull/1340" in done.stdout
+    assert "1 errors, 0 warnings" in done.stdout
+
+
+def test_a_warning_alone_ends_with_zero(checkpoint: Make) -> None:
+    folder = checkpoint().folder
+    (folder / "tokenizer.json").unlink()
+    done = run(folder)
+    assert done.exit_code == 0
+    assert "WARNING  sidecars-present" in done.stdout
+
+
+def test_json_carries_every_check_with_its_incident(
+    good_exports: dict[str, Path], tiny_qwen3_5_moe: Path
+) -> None:
+    folder = good_exports["nvfp4"]
+    done = run(folder, "--source", tiny_qwen3_5_moe, "--engine", "vllm==0.32.0", "--json")
+    checks = {check["id"]: check for check in json.loads(done.stdout)["checks"]}
+    assert len(checks) == len(CHECKS) + len(SOURCE_CHECKS) + len(ENGINE_CHECKS)
+    assert {name: check["incident"] for name, check in checks.items()} == INCIDENTS
+    assert all(check["passed"] for check in checks.values())
+
+
+def test_junit_has_a_case_a_check_and_a_failure_an_error(checkpoint: Make, tmp_path: Path) -> None:
+    file = tmp_path / "verify.xml"
+    assert run(checkpoint().change(delete_a_scale), "--junit", file).exit_code == 4
+    suite = ET.parse(file).getroot()[0]  # noqa: S314 -- written just now
+    assert (suite.get("tests"), suite.get("failures")) == (str(len(CHECKS)), "1")
+    case = next(c for c in suite if c.get("name") == "expert-input-scales-complete")
+    assert case.find("failure") is not None
+    properties = {p.get("name"): p.get("value") for p in case.iter("property")}
+    assert properties["incident"] == INCIDENTS["expert-input-scales-complete"]
+
+
+@pytest.mark.parametrize("engine", ["vllm==0.30.0", "sglang==0.5.0", "vllm"])
+def test_an_engine_that_is_not_known_is_refused_by_name(checkpoint: Make, engine: str) -> None:
+    done = run(checkpoint().folder, "--engine", engine)
+    assert done.exit_code == 2
+    assert f"'{engine}' is no engine whose names are known" in done.stderr
+    assert "vllm==0.25.0, vllm==0.32.0, vllm==0.33.0" in done.stderr
+
+
+def test_a_source_that_is_not_there_is_a_usage_error(checkpoint: Make, tmp_path: Path) -> None:
+    assert run(checkpoint().folder, "--source", tmp_path / "nowhere" / "at" / "all").exit_code == 2
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "x"}')
+    done = run(checkpoint_folder(checkpoint), "--source", broken)
+    assert done.exit_code == 2
+    assert "is no model to compare with" in done.stderr
+
+
+def checkpoint_folder(checkpoint: Make) -> Path:
+    made: Path = checkpoint("FP8").folder
+    return made
