@@ -45,7 +45,7 @@ class CpuEmulationNvFp4LinearKernel(EmulationNvFp4LinearKernel):  # type: ignore
 
     def apply_weights(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x W^T + bias in the type of `x`."""
-        return _product(self.rounded(layer, x), layer, x.dtype, bias)
+        return _product(self.rounded(layer, x), layer.get_buffer(_WEIGHT), x.dtype, bias)
 
     def rounded(self, layer: Any, x: Tensor) -> Tensor:
         """Return the inputs as the multiplication sees them."""
@@ -97,22 +97,39 @@ class CpuEmulationFp8LinearKernel(FP8ScaledMMLinearKernel):  # type: ignore[misc
     def apply_weights(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x W^T + bias in the type of `x`."""
         codes = quantize_fp8(x, layer.input_scale)
-        return _product(codes, layer, x.dtype, bias, layer.input_scale * layer.weight_scale)
+        return self.apply_scaled_mm(
+            A=codes,
+            B=layer.get_buffer(_WEIGHT).t(),
+            out_dtype=x.dtype,
+            As=layer.input_scale,
+            Bs=layer.weight_scale,
+            bias=bias,
+        )
 
-    def apply_scaled_mm(self, **_: object) -> Tensor:
-        """Refuse: vLLM's base class asks for it, and `apply_weights` here does not call it."""
-        raise NotImplementedError
+    def apply_scaled_mm(  # noqa: PLR0913  vLLM's signature
+        self,
+        *,
+        A: Tensor,
+        B: Tensor,
+        out_dtype: torch.dtype,
+        As: Tensor,
+        Bs: Tensor,
+        bias: Tensor | None,
+        output_shape: list[int] | None = None,
+    ) -> Tensor:
+        """Return (A B) As Bs + bias for codes A [N, I] and B [I, O], as vLLM's base class asks."""
+        total = _product(A, B.t().float(), out_dtype, bias, As * Bs)
+        return total if output_shape is None else total.view(*output_shape)
 
 
 def _product(
     x: Tensor,
-    layer: Any,
+    weight_OI: Tensor,
     dtype: torch.dtype,
     bias: Tensor | None,
     scale: Tensor | None = None,
 ) -> Tensor:
     """Return (x W^T) scale + bias, summed in float32, rounded once to `dtype`."""
-    weight_OI = layer.get_buffer(_WEIGHT)
     total = torch.nn.functional.linear(x.float(), weight_OI)
     if scale is not None:
         total = total * scale
