@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import pipeline
 from harness.arms import DEPLOYMENT_FILE
 from harness.artifacts import (
     Deployment,
@@ -25,6 +24,7 @@ from harness.artifacts import (
 from harness.baselines import versions
 from harness.errors import ExitCode, HarnessError, RejectedError
 from harness.gate import exit_code_of, explain_waivers, reject
+from harness.judging import overrides_of
 from harness.preflight import GateJob, Job
 from harness.report import write_report
 from harness.rundir import (
@@ -37,13 +37,23 @@ from harness.rundir import (
     read_times,
 )
 from harness.serve import serve_command
+from harness.stages import (
+    BASELINE,
+    CALIBRATE,
+    CANDIDATE,
+    EXPORT,
+    GATE_STAGES,
+    JUDGE,
+    SMOKE,
+    SMOKE_DECLARED,
+    STAGES,
+    VERIFY,
+)
 
 AnyJob = TypeVar("AnyJob", Job, GateJob)
 PLAN_FILE = "plan.json"
 FAILURE_FILE = "failure.json"
-_SERVED_STAGES = {
-    stage.name for stage in (pipeline.SMOKE, pipeline.SMOKE_DECLARED, pipeline.CANDIDATE)
-}
+_SERVED_STAGES = {stage.name for stage in (SMOKE, SMOKE_DECLARED, CANDIDATE)}
 """Those that leave the candidate's deployment in the run directory."""
 
 
@@ -84,7 +94,7 @@ def run_job(
     """
     path = into or default_directory(job)
     with open_run(path, job.recipe, fresh=fresh) as run:
-        for stale in (pipeline.JUDGE.file, FAILURE_FILE):
+        for stale in (JUDGE.file, FAILURE_FILE):
             (path / stale).unlink(missing_ok=True)
         if isinstance(job, Job):
             save(job.plan, path / PLAN_FILE)
@@ -96,10 +106,10 @@ def run_job(
                 (path / DEPLOYMENT_FILE).unlink(missing_ok=True)
             verdict = reject(error, job.recipe, scheme=job.scheme)
             if error.checks:
-                overrides = pipeline.overrides_of(job.recipe, _folder_of(path, job.recipe))
+                overrides = overrides_of(job.recipe, _folder_of(path, job.recipe))
                 verdict = explain_waivers(verdict, overrides, error.checks)
-            save(verdict, path / pipeline.JUDGE.file, made_from=digest_of(str(error)))
-            run.nouns[pipeline.JUDGE.name] = verdict
+            save(verdict, path / JUDGE.file, made_from=digest_of(str(error)))
+            run.nouns[JUDGE.name] = verdict
         except HarnessError as error:
             failure = _failure(error, run.current)
             save(failure, path / FAILURE_FILE)
@@ -143,7 +153,7 @@ def status_of(path: Path) -> RunStatus:
         )
         for stage in stages_of(recipe, path)
     )
-    failure, verdict = path / FAILURE_FILE, path / pipeline.JUDGE.file
+    failure, verdict = path / FAILURE_FILE, path / JUDGE.file
     ending = "unfinished"
     if failure.exists():
         ending = f"failed: {load(Failure, failure).message}"
@@ -164,10 +174,10 @@ def stages_of(recipe: Trial, path: Path) -> list[Stage[Any]]:
     A checkpoint that was made elsewhere skips the first; a suite without a smoke set has no smoke
     run, and one of the declared numerics is there only where kernels hid them.
     """
-    stages = pipeline.STAGES if isinstance(recipe, Recipe) else pipeline.GATE_STAGES
-    absent = set() if recipe.suite.smoke else {pipeline.SMOKE.name}
-    if not (path / pipeline.SMOKE_DECLARED.file).exists():
-        absent.add(pipeline.SMOKE_DECLARED.name)
+    stages = STAGES if isinstance(recipe, Recipe) else GATE_STAGES
+    absent = set() if recipe.suite.smoke else {SMOKE.name}
+    if not (path / SMOKE_DECLARED.file).exists():
+        absent.add(SMOKE_DECLARED.name)
     return [stage for stage in stages if stage.name not in absent]
 
 
@@ -194,22 +204,22 @@ def exit_code(record: RunRecord) -> ExitCode:
 def _record(
     path: Path, recipe: Recipe | Trial, nouns: Mapping[str, Any], failure: Failure | None
 ) -> RunRecord:
-    made = nouns.get(pipeline.EXPORT.name)
+    made = nouns.get(EXPORT.name)
     folder = _folder_of(path, recipe)
     can_deploy = made is not None or recipe.checkpoint is not None
     return RunRecord(
         recipe=recipe,
         versions=versions(),
         plan=load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None,
-        stats=nouns.get(pipeline.CALIBRATE.name),
+        stats=nouns.get(CALIBRATE.name),
         checkpoint=made,
-        integrity=nouns.get(pipeline.VERIFY.name),
-        smoke=nouns.get(pipeline.SMOKE.name),
-        smoke_declared=nouns.get(pipeline.SMOKE_DECLARED.name),
-        deployment=_deployment(path, nouns.get(pipeline.CANDIDATE.name)),
-        candidate=nouns.get(pipeline.CANDIDATE.name),
-        baseline=nouns.get(pipeline.BASELINE.name),
-        verdict=nouns.get(pipeline.JUDGE.name),
+        integrity=nouns.get(VERIFY.name),
+        smoke=nouns.get(SMOKE.name),
+        smoke_declared=nouns.get(SMOKE_DECLARED.name),
+        deployment=_deployment(path, nouns.get(CANDIDATE.name)),
+        candidate=nouns.get(CANDIDATE.name),
+        baseline=nouns.get(BASELINE.name),
+        verdict=nouns.get(JUDGE.name),
         failure=failure,
         stage_seconds=read_times(path),
         serve_command=shlex.join(serve_command(recipe.engine, folder)) if can_deploy else None,

@@ -1,6 +1,6 @@
 """Measure the smoke comparison on the canary: correct formats, a repeated baseline, and faults.
 
-    python -m scripts.smoke_table --checkpoints DIR [--only NAME ...] [--json FILE]
+    python -m scripts.smoke_table --checkpoints DIR [--only NAME ...] [--json FILE] [--record]
 
 DIR holds one run directory a format, as `harness quantize --out DIR/FORMAT` leaves them. Each line
 is one candidate: what the limits of harness/smoke/limits.py are compared with, and which checks
@@ -29,6 +29,7 @@ from harness.recipe import load_smoke
 from harness.score import probe
 from harness.serve import serve
 from harness.smoke import compare
+from scripts import ledger
 
 ENGINE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
 SMOKE = load_smoke("canary")
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     arguments = parser.parse_args()
     model = shipped.canary() / "model"
     baseline, seconds = ask(model, "baseline")
@@ -182,6 +184,18 @@ def main() -> None:
     if arguments.json:
         values = {name: to_json(report) for name, report in reports.items()}
         arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        ledger.append(
+            "Smoke on the canary: correct formats and planted faults, reference engine",
+            command="python -m scripts.smoke_table --checkpoints DIR --record",
+            values={name: _in_words(report) for name, report in reports.items()},
+        )
+
+
+def _in_words(report: SmokeReport) -> str:
+    kld = next((m.difference for m in report.measures if m.name == "smoke-kld"), math.nan)
+    failed = ", ".join(check.id.removeprefix("smoke-") for check in report.errors) or "none"
+    return f"KLD {kld:.4f} nats, failed: {failed}"
 
 
 def _candidates(runs: Path, model: Path) -> dict[str, AbstractContextManager[Path]]:

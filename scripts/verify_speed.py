@@ -1,22 +1,25 @@
 """How fast and how large `harness verify` is, beside a plain sequential read of the same files.
 
-    python -m scripts.verify_speed --gib 4
-    python -m scripts.verify_speed --gib 1 --with-source
+    python -m scripts.verify_speed --gib 4 --record
+    python -m scripts.verify_speed --gib 1 --with-source --record
 
 Writes a checkpoint of few, large NVFP4 layers of random values (or of real rounding, with
-`--with-source`, where a bfloat16 source lies beside it), reads everything once so that the page
-cache is warm, then takes turns: plain read, verify without a manifest, verify with one (which asks
-for the hash of each file). Each measurement is a process of its own; the fastest of three counts.
-Peak memory is shown beside what the imports alone took.
+`--with-source`, where a bfloat16 source lies beside it), then takes turns: plain read, verify
+without a manifest, verify with one (which asks for the hash of each file); first from the page
+cache, then from the disk, the cache of these files dropped before each turn. A comparison with the
+source is held against a plain read of both. Each measurement is a process of its own; the fastest
+of three counts. Peak memory is shown beside what the imports alone took.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +27,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.formats import get_format
+from scripts import ledger
 
 ROWS, WIDTH = 8192, 8192
 PLAIN_BYTES = 1 << 20
@@ -91,15 +95,28 @@ def seal(folder: Path) -> None:
     (folder / "harness.json").write_text(json.dumps({"sha256": hashes}), encoding="utf-8")
 
 
-def read_plainly(folder: Path) -> float:
-    """Read every weight file once, in order; return the seconds."""
+def weight_files(*folders: Path | None) -> list[Path]:
+    """Return the weight files of folders, in order."""
+    return [path for folder in folders if folder for path in sorted(folder.glob("*.safetensors"))]
+
+
+def read_plainly(paths: Sequence[Path]) -> float:
+    """Read files once, in order; return the seconds."""
     buffer = bytearray(PLAIN_BYTES)
     start = time.perf_counter()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in paths:
         with path.open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
     return time.perf_counter() - start
+
+
+def drop_from_cache(paths: Sequence[Path]) -> None:
+    """Make the next read of files come from the disk."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Turn(NamedTuple):
@@ -111,13 +128,21 @@ class Turn(NamedTuple):
     peak_mib: float
 
 
-def measure(what: str, folder: Path, source: Path | None) -> Turn:
-    """Return one measurement, made in a process of its own."""
+def measure(what: str, folder: Path, source: Path | None, *, is_cold: bool) -> Turn:
+    """Return the fastest of some measurements, each made in a process of its own."""
     command = [sys.executable, "-m", "scripts.verify_speed", "--turn", what, str(folder)]
     if source is not None:
         command += [str(source)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Turn(*json.loads(done.stdout.splitlines()[-1]))
+    paths = weight_files(folder, source)
+    turns = []
+    for _ in range(TURNS):
+        if is_cold:
+            drop_from_cache(paths)
+        else:
+            read_plainly(paths)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        turns.append(Turn(*json.loads(done.stdout.splitlines()[-1])))
+    return min(turns)._replace(peak_mib=max(turn.peak_mib for turn in turns))
 
 
 def turn(what: str, folder: Path, source: Path | None) -> None:
@@ -127,7 +152,7 @@ def turn(what: str, folder: Path, source: Path | None) -> None:
     before = peak_mib()
     start = time.perf_counter()
     if what == "plain":
-        seconds = read_plainly(folder)
+        seconds = read_plainly(weight_files(folder, source))
     else:
         report = verify(folder, source=source)
         seconds = time.perf_counter() - start
@@ -143,33 +168,34 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def report_turns(folder: Path, source: Path | None) -> None:
-    """Measure and print the table."""
-    num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+def report_turns(folder: Path, source: Path | None) -> dict[str, str]:
+    """Measure, print the table, and return it."""
+    num_bytes = sum(path.stat().st_size for path in weight_files(folder))
     largest = ROWS * WIDTH // 2 / (1 << 20)
-    print(f"{num_bytes / 1e9:.2f} GB in files, largest tensor {largest:.0f} MiB")
-    plain = min(measure("plain", folder, None).seconds for _ in range(TURNS))
-    print(f"{'plain sequential read':<34}{num_bytes / plain / 1e9:>6.2f} GB/s")
-    rows: list[tuple[str, bool, Path | None]] = [
-        ("verify, no manifest", False, None),
-        ("verify, manifest with hashes", True, None),
+    values = {"files": f"{num_bytes / 1e9:.2f} GB, largest tensor {largest:.0f} MiB"}
+    cases: list[tuple[str, bool, Path | None]] = [
+        ("no manifest", False, None),
+        ("manifest with hashes", True, None),
     ]
     if source is not None:
-        rows.append(("verify --source, no manifest", False, source))
-    for title, is_sealed, against in rows:
-        manifest = folder / "harness.json"
-        if is_sealed:
-            seal(folder)
-        else:
-            manifest.unlink(missing_ok=True)
-        turns = [measure("verify", folder, against) for _ in range(TURNS)]
-        seconds = min(turn.seconds for turn in turns)
-        worst = max(turns, key=lambda turn: turn.peak_mib)
-        print(
-            f"{title:<34}{num_bytes / seconds / 1e9:>6.2f} GB/s  "
-            f"{plain / seconds:>5.0%} of the plain read  "
-            f"peak {worst.peak_mib:.0f} MiB ({worst.imports_mib:.0f} after imports)"
-        )
+        cases.append(("--source, no manifest", False, source))
+    for is_cold in (False, True):
+        place = "from the disk" if is_cold else "from the page cache"
+        for title, is_sealed, against in cases:
+            (folder / "harness.json").unlink(missing_ok=True)
+            if is_sealed:
+                seal(folder)
+            plain = measure("plain", folder, against, is_cold=is_cold)
+            found = measure("verify", folder, against, is_cold=is_cold)
+            num_read = sum(path.stat().st_size for path in weight_files(folder, against))
+            values[f"{place}: {title}"] = (
+                f"{num_read / found.seconds / 1e9:.2f} GB/s, "
+                f"{plain.seconds / found.seconds:.0%} of a plain read's "
+                f"{num_read / plain.seconds / 1e9:.2f} GB/s; "
+                f"peak {found.peak_mib:.0f} MiB, {found.imports_mib:.0f} of it imports"
+            )
+            print(f"{place}: {title}: {values[f'{place}: {title}']}", flush=True)
+    return values
 
 
 def main() -> None:
@@ -178,6 +204,7 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=4.0, help="Size of the checkpoint.")
     parser.add_argument("--with-source", action="store_true", help="Compare with a source too.")
     parser.add_argument("--into", type=Path, default=None, help="Where to write; default: /tmp.")
+    parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     parser.add_argument("--turn", nargs="+", default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
@@ -188,8 +215,14 @@ def main() -> None:
         folder = Path(root) / "checkpoint"
         source = Path(root) / "source" if arguments.with_source else None
         make(folder, arguments.gib, source)
-        read_plainly(folder)
-        report_turns(folder, source)
+        values = report_turns(folder, source)
+    if arguments.record:
+        options = f"--gib {arguments.gib:g}" + (" --with-source" if arguments.with_source else "")
+        ledger.append(
+            f"Speed of harness verify beside a plain sequential read, {os.cpu_count()} cores",
+            command=f"python -m scripts.verify_speed {options} --record",
+            values=values,
+        )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from harness.artifacts import (
     BaselineInputs,
     Change,
     Scorecard,
+    SmokeSet,
     digest_of,
+    made_from,
 )
 from harness.baselines.bundle import is_bundle, unpacked
-from harness.baselines.entries import read_entry
+from harness.baselines.entries import PROBE_FILE, read_entry
 from harness.baselines.store import AGAIN, SCORECARD_FILE, copy_into
 from harness.errors import BaselineError, ReasonCode, UsageError
 from harness.score import read_arm
@@ -39,6 +41,8 @@ class ScoredArm:
     """What it was made from; None where an older version of harness measured it."""
     digest: str
     """Of the scores, those of the second run included."""
+    smoke_digest: str | None = None
+    """Of the smoke set that it answered; None where it was scored without one."""
 
 
 def find_scored(named: str) -> ScoredArm | None:
@@ -73,18 +77,26 @@ def read_rerun(folder: Path) -> Arm | None:
     return read_arm(again) if (again / SCORECARD_FILE).is_file() else None
 
 
-def refuse_stale(scored: ScoredArm, now: BaselineInputs, *, knows_model: bool = True) -> None:
+def refuse_stale(
+    scored: ScoredArm,
+    now: BaselineInputs,
+    *,
+    knows_model: bool = True,
+    smoke: SmokeSet | None = None,
+) -> None:
     """Refuse a baseline that was made from something else than this run compares with.
 
     Args:
         scored: the baseline.
         now: what it would be made from now.
         knows_model: whether `now` names the model that the baseline must be of.
+        smoke: what the smoke run asks. Answers to another set are as stale as other scores;
+            scores without any are not refused, the verdict says that there was no smoke run.
 
     Raises:
         BaselineError: with every ingredient that changed, its old and its new value.
     """
-    changes = _changes_that_matter(scored, now)
+    changes = [*_changes_that_matter(scored, now), *_change_of_smoke(scored, smoke)]
     found = [str(c) for c in changes if knows_model or c.what != "the model's digest"]
     if found:
         message = (
@@ -102,6 +114,11 @@ def _changes_that_matter(scored: ScoredArm, now: BaselineInputs) -> Iterator[Cha
     for change in scored.entry.inputs.changes(now):
         if change.what not in ignored:
             yield change
+
+
+def _change_of_smoke(scored: ScoredArm, smoke: SmokeSet | None) -> Iterator[Change]:
+    if smoke is not None and scored.smoke_digest not in (None, smoke.digest):
+        yield Change("the smoke set", f"{scored.smoke_digest:.12}", f"{smoke.digest:.12}")
 
 
 def _changes_by_scores(card: Scorecard, now: BaselineInputs) -> Iterator[Change]:
@@ -136,4 +153,5 @@ def _scored(folder: Path, path: Path) -> ScoredArm:
         scorecard=card,
         entry=read_entry(folder),
         digest=digest_of(card, again.scorecard if again else None),
+        smoke_digest=made_from(folder / PROBE_FILE),
     )

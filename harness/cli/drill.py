@@ -17,6 +17,10 @@ FaultName = Annotated[
 ListFaults = Annotated[bool, typer.Option("--list", help="Name the faults and stop.")]
 DrillDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the drill's runs.")]
 DrillEngine = Annotated[str, typer.Option("--engine", help="reference or vllm.")]
+DrillFresh = Annotated[bool, typer.Option("--fresh", help="Begin anew where a drill broke off.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, help="Runs at a time, each in a process of its own.")
+]
 DrillSuite = Annotated[
     str, typer.Option("--suite", help="A suite: a file in evals/suites/, or a path.")
 ]
@@ -27,8 +31,11 @@ def drill(  # noqa: PLR0913 - one parameter an option
     fault: FaultName = None,
     engine: DrillEngine = "reference",
     vllm: opt.Vllm = None,
+    engine_arg: opt.EngineArgs = None,
     suite: DrillSuite = "drill",
     run_dir: DrillDir = Path("runs/drill"),
+    jobs: Jobs = 1,
+    fresh: DrillFresh = False,
     list_faults: ListFaults = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -39,7 +46,6 @@ def drill(  # noqa: PLR0913 - one parameter an option
             FAULTS,
             FORMATS,
             Setting,
-            find_fault,
             text,
         )
         from harness.drill import drill as put_back  # noqa: PLC0415 - imports torch
@@ -47,9 +53,11 @@ def drill(  # noqa: PLR0913 - one parameter an option
         if list_faults:
             emit(_listing(FAULTS), as_json=as_json)
             return
-        chosen = [find_fault(name) for name in fault] if fault else FAULTS
-        setting = Setting(folder=run_dir, suite=suite, engine=engine, vllm=vllm)
-        report = put_back(setting, chosen, () if fault else FORMATS)
+        names = fault or [one.name for one in FAULTS]
+        formats = () if fault else [form.name for form in FORMATS]
+        arguments = tuple(engine_arg or ())
+        setting = Setting(run_dir, suite, engine, vllm, arguments)
+        report = put_back(setting, names, formats, jobs=jobs, fresh=fresh)
         line = f"{text(report)}\nreport: {run_dir / 'drill.md'}"
         result = Result(text=line, values=to_json(report), exit_code=report.exit_code)
         emit(result, as_json=as_json)

@@ -1,7 +1,7 @@
 """Put known faults back and show which stage catches each."""
 
 from harness.drill.attempt import Setting
-from harness.drill.catalogue import FAULTS, FORMATS, find_fault
+from harness.drill.catalogue import FAULTS, FORMATS
 from harness.drill.fault import Fault
 from harness.drill.result import DrillReport
 from harness.drill.run import drill
@@ -14,6 +14,5 @@ __all__ = [
     "Fault",
     "Setting",
     "drill",
-    "find_fault",
     "text",
 ]

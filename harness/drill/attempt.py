@@ -17,6 +17,7 @@ from harness.artifacts import (
     digest_of,
     load,
 )
+from harness.baselines import versions
 from harness.calibrate import read_stats
 from harness.drill.catalogue import find_format
 from harness.drill.fault import Fault, FileFault, Format
@@ -34,9 +35,10 @@ from harness.drill.result import Attempt
 from harness.drill.tampering import link_checkpoint, tampering
 from harness.errors import ExitCode, HarnessError, ReasonCode
 from harness.preflight import Job, preflight
-from harness.recipe import Request
+from harness.recipe import Request, load_suite
 from harness.rundir import RunDirectory
 from harness.runs import exit_code, run_job
+from harness.stages import CALIBRATE, EXPORT
 
 MODEL = "canary"
 BUGS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -55,6 +57,13 @@ class Setting(NamedTuple):
     suite: str
     engine: str
     vllm: Path | None = None
+    engine_args: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of what decides the results of a drill."""
+        suite = load_suite(self.suite).digest
+        return digest_of(versions(), suite, self.engine, str(self.vllm), self.engine_args)
 
     def request(self, form: Format, **options: object) -> Request:
         """Return what a user would type for a run of `form`."""
@@ -67,6 +76,7 @@ class Setting(NamedTuple):
             "engine": self.engine,
             "numerics": "declared",
             "vllm": self.vllm,
+            "engine_args": self.engine_args,
         }
         return Request(**(typed | options))  # type: ignore[arg-type]  # checked by the catalogue's test
 
@@ -132,14 +142,14 @@ def _spoiling(fault: FileFault, correct: Path) -> Iterator[None]:
 
     def calibrate(*arguments: object) -> CalibrationStats:
         del arguments
-        return read_stats(correct / pipeline.CALIBRATE.file)
+        return read_stats(correct / CALIBRATE.file)
 
     def export(*arguments: object, into: Path) -> Checkpoint:
         del arguments
         link_checkpoint(correct / "checkpoint", into)
         with tampering(into) as files:
             fault.spoil(files)
-        made = load(Checkpoint, correct / pipeline.EXPORT.file)
+        made = load(Checkpoint, correct / EXPORT.file)
         return dataclasses.replace(made, directory=str(into), digest=digest_of(fault.name))
 
     with exchanged(pipeline, "calibrate", calibrate), exchanged(pipeline, "export", export):

@@ -1,6 +1,9 @@
 """What a drill found out."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from harness.artifacts import Decision
 from harness.drill.fault import Kind
@@ -46,14 +49,16 @@ class Drilled:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return 0 if the fault was stopped, and by a net rather than by the machine or a bug."""
-        if any(one and one.exit_code is ExitCode.BUG for one in (self.first, self.second)):
+        """Return 0 if the fault was stopped, by a net rather than by the machine or a bug.
+
+        With a net switched off it may be stopped by nothing but that; GO it may never get.
+        """
+        passes = [one for one in (self.first, self.second) if one is not None]
+        if any(one.exit_code is ExitCode.BUG for one in passes):
             return ExitCode.BUG
-        if self.first.caught_by is not None:
-            return ExitCode.GO
-        if self.first.decision is Decision.GO:
+        if any(one.decision is Decision.GO for one in passes):
             return ExitCode.NO_GO
-        return ExitCode.STAGE_FAILED
+        return ExitCode.STAGE_FAILED if self.first.caught_by is None else ExitCode.GO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +84,14 @@ class DrillReport:
     drilled: tuple[Drilled, ...] = ()
     finished: bool = False
     """Whether it came to its end."""
+
+    def plus(self, part: "Correct | Drilled", *, order: Sequence[str]) -> Self:
+        """Return it with one part more, its kind's parts by the order of their names."""
+        if isinstance(part, Correct):
+            correct = sorted((*self.correct, part), key=lambda one: order.index(one.format))
+            return dataclasses.replace(self, correct=tuple(correct))
+        drilled = sorted((*self.drilled, part), key=lambda one: order.index(one.fault))
+        return dataclasses.replace(self, drilled=tuple(drilled))
 
     @property
     def num_caught(self) -> int:

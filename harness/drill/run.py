@@ -9,61 +9,88 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from harness import pipeline
-from harness.artifacts import save, write_atomically
+from harness.artifacts import load, made_from, save, write_atomically
 from harness.drill.attempt import Setting, attempt, message_of
-from harness.drill.catalogue import find_format
-from harness.drill.fault import Fault, Format
+from harness.drill.catalogue import find_fault, find_format
+from harness.drill.fault import Format
 from harness.drill.nets import SWITCHABLE
 from harness.drill.result import Correct, Drilled, DrillReport
 from harness.drill.table import junit_xml, markdown
 from harness.errors import RunDirectoryError
 from harness.preflight import preflight
+from harness.processes import each
 from harness.runs import exit_code, run_job
+from harness.stages import BASELINE
 
 REPORT = "drill.json"
 _log = logging.getLogger("harness.drill")
 
 
-def drill(setting: Setting, faults: Sequence[Fault], formats: Sequence[Format]) -> DrillReport:
+def drill(
+    setting: Setting,
+    faults: Sequence[str],
+    formats: Sequence[str],
+    *,
+    jobs: int = 1,
+    fresh: bool = False,
+) -> DrillReport:
     """Run everything, and write the report after each part.
+
+    A drill that broke off goes on where it was; one that was finished begins anew.
 
     Args:
         setting: where and how.
-        faults: what is put back.
-        formats: whose correct runs must get GO, besides those that a fault needs.
+        faults: names of what is put back.
+        formats: names of those whose correct runs must get GO, besides those that a fault needs.
+        jobs: how many runs at a time, each in a process of its own.
+        fresh: whether to forget what an unfinished drill in the folder has found out.
 
     Raises:
+        UsageError: a fault or a format is not known, or a correct run cannot start, such as for
+            want of an engine.
         RunDirectoryError: the folder holds something else.
-        UsageError: a correct run cannot start, such as for want of an engine.
     """
-    folder = setting.folder
-    _refuse_other_folders(folder)
-    wanted = dict.fromkeys([*formats, *(find_format(fault.format) for fault in faults)])
-    report = DrillReport(engine=setting.engine, suite=setting.suite)
+    order = [fault.name for fault in map(find_fault, faults)]
+    _refuse_other_folders(setting.folder)
+    known = None if fresh else _unfinished(setting)
+    done = [one for one in known.drilled if one.fault in order] if known else []
+    left = [name for name in order if name not in {one.fault for one in done}]
+    if done:
+        _log.info("drill: goes on, %d of %d faults were done before", len(done), len(order))
+    report = DrillReport(engine=setting.engine, suite=setting.suite, drilled=tuple(done))
+    wanted = list(dict.fromkeys([*formats, *(find_fault(name).format for name in order)]))
     with _quiet_runs():
-        for form in wanted:
-            _log.info("drill: correct %s", form.name)
-            correct = _run_correct(setting, form)
-            _log.info("drill: correct %s is %s", form.name, correct.decision or "no verdict")
-            report = dataclasses.replace(report, correct=(*report.correct, correct))
-            _keep(report, folder)
-        for number, fault in enumerate(faults, start=1):
-            _log.info("drill: %d of %d, %s", number, len(faults), fault.name)
-            done = _put_back(setting, fault)
-            _log.info("drill: %s caught by %s", fault.name, done.first.caught_by or "NOTHING")
-            report = dataclasses.replace(report, drilled=(*report.drilled, done))
-            _keep(report, folder)
-    return _keep(dataclasses.replace(report, finished=True), folder)
+        # The first measures the baseline, which the others find.
+        for part, at_once in ((wanted[:1], 1), (wanted[1:], jobs)):
+            for correct in each(partial(_run_correct, setting), part, jobs=at_once):
+                _log.info("drill: correct %s: %s", correct.format, correct.decision or "no verdict")
+                report = _keep(report.plus(correct, order=wanted), setting)
+        for one in each(partial(_put_back, setting), left, jobs=jobs):
+            report = _keep(report.plus(one, order=order), setting)
+            caught = one.first.caught_by or "NOTHING"
+            _log.info("drill: %d of %d, %s: %s", len(report.drilled), len(order), one.fault, caught)
+    return _keep(dataclasses.replace(report, finished=True), setting)
 
 
-def _run_correct(setting: Setting, form: Format) -> Correct:
+def _unfinished(setting: Setting) -> DrillReport | None:
+    """Return what a drill with the same setting found out here before it broke off."""
+    path = setting.folder / REPORT
+    if made_from(path) != setting.digest:
+        return None
+    report = load(DrillReport, path)
+    return None if report.finished else report
+
+
+def _run_correct(setting: Setting, name: str) -> Correct:
+    form = find_format(name)
     folder = _correct_folder(setting, form)
     job = preflight(setting.request(form), into=folder)
     _, record = run_job(job, into=folder, work=pipeline.release_gate)
-    seconds = sum(s for name, s in record.stage_seconds.items() if name != pipeline.BASELINE.name)
+    seconds = sum(s for name, s in record.stage_seconds.items() if name != BASELINE.name)
     return Correct(
         format=form.name,
         decision=record.verdict.decision if record.verdict else None,
@@ -78,7 +105,8 @@ def _correct_folder(setting: Setting, form: Format) -> Path:
     return setting.folder / "correct" / form.name
 
 
-def _put_back(setting: Setting, fault: Fault) -> Drilled:
+def _put_back(setting: Setting, name: str) -> Drilled:
+    fault = find_fault(name)
     form = find_format(fault.format)
     folder = setting.folder / "faults" / fault.name
     shutil.rmtree(folder, ignore_errors=True)
@@ -106,10 +134,11 @@ def _refuse_other_folders(folder: Path) -> None:
         raise RunDirectoryError(message)
 
 
-def _keep(report: DrillReport, folder: Path) -> DrillReport:
+def _keep(report: DrillReport, setting: Setting) -> DrillReport:
     """Write what is known so far: a drill that breaks off keeps what it found out."""
+    folder = setting.folder
     folder.mkdir(parents=True, exist_ok=True)
-    save(report, folder / REPORT)
+    save(report, folder / REPORT, made_from=setting.digest)
     write_atomically(folder / "drill.md", markdown(report))
     write_atomically(folder / "junit.xml", junit_xml(report))
     return report

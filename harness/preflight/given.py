@@ -32,4 +32,4 @@ def check_fresh(baseline: Baseline, source: Source, trial: Trial, *, is_its_mode
     """
     if isinstance(baseline, ScoredArm):
         now = inputs_of(source, trial.engine, trial.suite)
-        refuse_stale(baseline, now, knows_model=is_its_model)
+        refuse_stale(baseline, now, knows_model=is_its_model, smoke=trial.suite.smoke)

@@ -4,6 +4,7 @@ Engines fuse layers when they load them (q/k/v, gate/up) and then have one globa
 so the members of a group must agree. A group's amax is the largest of its quantized members.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class GroupAmax:
         """Merge what calibration measured over the planned members of each group.
 
         Raises:
-            RejectedError: calibration never saw a planned layer.
+            RejectedError: calibration never saw a planned layer, or saw only zeros.
         """
         weight: dict[str, float] = {}
         inputs: dict[str, float] = {}
@@ -34,7 +35,7 @@ class GroupAmax:
             own = look_up(stats.weight_amax, linear.name)
             weight[linear.group] = max(own, weight.get(linear.group, 0.0))
             if planned.input_format is not None:
-                seen = look_up(stats.input_amax, linear.input_quantizer)
+                seen = usable_range(stats.input_amax, linear.input_quantizer)
                 inputs[linear.group] = max(seen, inputs.get(linear.group, 0.0))
         return cls(weight=weight, input=inputs, own=stats.weight_amax)
 
@@ -49,6 +50,24 @@ class GroupAmax:
         if linear.is_routed or get_format(planned.weight_format).shares_group_scale:
             return self.weight[linear.group]
         return self.own[linear.name] or self.weight[linear.group]
+
+
+def usable_range(amax: Mapping[str, float], name: str) -> float:
+    """Return the range that calibration measured for an input quantizer.
+
+    The peer gives an input that was always zero a scale of its own choice; here it is none.
+
+    Raises:
+        RejectedError: it measured nothing, or nothing that a scale can be made of.
+    """
+    seen = look_up(amax, name)
+    if not 0 < seen < math.inf:
+        message = (
+            f"calibration saw {seen} as the largest input of '{name}', of which no scale can be "
+            "made. Exclude the layer, or calibrate with other data."
+        )
+        raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
+    return seen
 
 
 def look_up(amax: Mapping[str, float], name: str) -> float:

@@ -21,7 +21,7 @@ from harness.errors import CorruptWeightError, RecipeError
 from harness.formats import get_format
 from harness.formats.kv import kv_scale
 from harness.models import Source, TensorReader
-from harness.quantize.amax import GroupAmax, look_up
+from harness.quantize.amax import GroupAmax, usable_range
 
 _log = logging.getLogger("harness.quantize")
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -41,7 +41,7 @@ def quantize(
     Raises:
         CorruptWeightError: a weight is NaN or infinite.
         RecipeError: the plan quantizes a part of a tensor only.
-        RejectedError: calibration never saw a planned layer.
+        RejectedError: calibration never saw a planned layer, or saw only zeros.
     """
     amax = GroupAmax.of(plan, stats)
     members = _members(source, plan)
@@ -95,8 +95,8 @@ def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTe
     if plan.kv_cache != KvFormat.FP8:
         return
     for attention in plan.attentions:
-        k_amax = look_up(stats.input_amax, attention.k_quantizer)
-        v_amax = look_up(stats.input_amax, attention.v_quantizer)
+        k_amax = usable_range(stats.input_amax, attention.k_quantizer)
+        v_amax = usable_range(stats.input_amax, attention.v_quantizer)
         tensors = {
             f"{attention.name}.k_proj.k_scale": kv_scale(k_amax),
             f"{attention.name}.v_proj.v_scale": kv_scale(v_amax),

@@ -7,7 +7,10 @@ be the same bytes. Where a weight is not near, the ways in which files went wron
 on it, and the one that makes it fit is named.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +25,8 @@ from harness.verify.stored import Bytes, Floats, Part, StoredTensors, to_floats
 
 _CHUNK_ITEMS = 1 << 16
 """Weights in one step, which with all their copies stay in a core's cache."""
+_MIN_PARALLEL = 32
+"""Steps of a weight from which threads are worth their start."""
 _SAMPLE_ROWS = 128
 """Causes are tried on the first rows only."""
 _MAX_EXPLAINED = 16
@@ -149,17 +154,29 @@ class Comparison:
         )
 
     def _fit(self, weight: Weight, part: Part, *, sample: bool = False) -> Fit:
-        squared_error, squared, product = 0.0, 0.0, 0.0
-        for first, last in _row_ranges(part, sample=sample):
-            source = self.source.floats(part, (first, last)).ravel()
-            stored = weight.rows(first, last).ravel()
-            squared += float(np.dot(source, source))
-            product += float(np.dot(stored, source))
-            stored -= source
-            squared_error += float(np.dot(stored, stored))
+        ranges = list(_row_ranges(part, sample=sample))
+        add = partial(self._sums, weight, part)
+        if len(ranges) < _MIN_PARALLEL:
+            sums = [(0.0, 0.0, 0.0), *map(add, ranges)]
+        else:
+            # numpy lets other threads run; a step has its own bytes, so memory stays bounded
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                sums = list(pool.map(add, ranges))
+        squared_error, squared, product = (sum(column) for column in zip(*sums, strict=True))
         if squared == 0:
             return Fit(float(squared_error > 0), 1.0)
         return Fit((squared_error / squared) ** 0.5, product / squared)
+
+    def _sums(
+        self, weight: Weight, part: Part, rows: tuple[int, int]
+    ) -> tuple[float, float, float]:
+        """Return the summed squared differences, squares of the source, and products."""
+        with np.errstate(all="ignore"):  # faulty scales are other checks' business
+            source = self.source.floats(part, rows).ravel()
+            stored = weight.rows(*rows).ravel()
+            squared, product = float(np.dot(source, source)), float(np.dot(stored, source))
+            stored -= source
+            return float(np.dot(stored, stored)), squared, product
 
     def _cause(self, module: str, weight: Weight, part: Part, bound: float) -> str:
         """Return which known fault explains a weight; empty where none does."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness import baselines
-from harness.artifacts import BaselineInputs, EngineSpec
+from harness.artifacts import BaselineInputs, EngineSpec, save
 from harness.baselines import Kept, ScoredArm
 from harness.errors import BaselineError, ReasonCode
 from tests.baselines.conftest import ENGINE, VERSIONS
+from tests.smoke.scripted import BASELINE, SET
 
 Keep = Callable[..., Kept]
 Inputs = Callable[..., BaselineInputs]
@@ -102,3 +103,14 @@ def test_a_second_run_is_part_of_what_a_baseline_is(keep: Keep) -> None:
     before = scored(kept.folder).digest
     (kept.folder / "again" / "scorecard.json").unlink()
     assert scored(kept.folder).digest != before
+
+
+def test_answers_to_another_smoke_set_are_stale(keep: Keep, inputs: Inputs) -> None:
+    kept = keep()
+    baselines.refuse_stale(scored(kept.folder), inputs(), smoke=SET)
+    save(BASELINE, kept.folder / baselines.PROBE_FILE, made_from=SET.digest)
+    answered = scored(kept.folder)
+    baselines.refuse_stale(answered, inputs(), smoke=SET)
+    baselines.refuse_stale(answered, inputs(), smoke=None)
+    with pytest.raises(BaselineError, match=r"the smoke set was '.*' and is '666666666666'"):
+        baselines.refuse_stale(answered, inputs(), smoke=replace(SET, digest="6" * 64))

@@ -33,7 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def drilled(cli: Cli, short_suite: Path, folder: Path) -> dict[str, Any]:
     faults = [word for name in DRILLED for word in ("--fault", name)]
-    done = cli("drill", *faults, "--suite", short_suite, "--run-dir", folder, "--json")
+    asked = (*faults, "--suite", short_suite, "--run-dir", folder, "--jobs", "2", "--json")
+    done = cli("drill", *asked)
     assert done.code == 0, done.err
     report: dict[str, Any] = done.json
     return report

@@ -142,6 +142,8 @@ def report(*parts: Correct | Drilled) -> DrillReport:
         ((correct(Decision.INCONCLUSIVE, ExitCode.INCONCLUSIVE), CAUGHT), 5),
         ((correct(None, ExitCode.STAGE_FAILED), MISSED), 3),
         ((GOOD, drilled(attempt(None, None))), 3),
+        ((GOOD, drilled(CAUGHT.first, attempt(None, Decision.GO))), 4),
+        ((GOOD, drilled(CAUGHT.first, attempt(None, None))), 0),
         ((GOOD, MISSED, drilled(CAUGHT.first, attempt(None, None, exit_code=ExitCode.BUG))), 1),
     ],
 )

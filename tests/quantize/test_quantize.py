@@ -206,6 +206,21 @@ def test_a_layer_that_calibration_never_saw_is_refused(planned: Make, tiny_qwen3
     assert caught.value.reason is ReasonCode.QUANTIZER_NOT_OBSERVED
 
 
+@pytest.mark.parametrize("seen", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "quantizer", ["mlp.down_proj.input_quantizer", "self_attn.k_bmm_quantizer"]
+)
+def test_no_scale_is_made_up_for_a_range_of_which_none_can_be_made(
+    planned: Make, tiny_qwen3: Path, quantizer: str, seen: float
+) -> None:
+    made = planned(tiny_qwen3, "nvfp4", "fp8")
+    name = next(name for name in made.stats.input_amax if name.endswith(f"layers.1.{quantizer}"))
+    stats = dataclasses.replace(made.stats, input_amax={**made.stats.input_amax, name: seen})
+    with pytest.raises(RejectedError, match=f"calibration saw {seen}") as caught:
+        list(quantize(made.source, made.plan, stats))
+    assert caught.value.reason is ReasonCode.UNUSABLE_RANGE
+
+
 def test_a_plan_for_half_a_tensor_is_refused(planned: Make, tiny_qwen3_5_moe: Path) -> None:
     made = planned(tiny_qwen3_5_moe)
     half = [p for p in made.plan.quantized if not p.linear.name.endswith("experts.3.up_proj")]

@@ -46,8 +46,9 @@ class Stage:
         self.emulation_fails = False
         self.hides = True
         self.findings: tuple[Finding, ...] = ()
-        monkeypatch.setattr(arms, "serve", self.serve)
-        monkeypatch.setattr(arms, "probe", self.probe)
+        for arm in ("baseline", "candidate"):
+            monkeypatch.setattr(f"harness.arms.{arm}.serve", self.serve)
+            monkeypatch.setattr(f"harness.arms.{arm}.probe", self.probe)
 
     @contextmanager
     def serve(self, engine: EngineSpec, folder: Path, **_: object) -> Iterator[FakeServed]:
@@ -104,7 +105,7 @@ def look(
     of_baseline = arms.BaselineOrder(engine, Path("/none/model"), suite, inputs)
     with arms.Candidate(order) as served:
         source = arms.SmokeBaseline(SET, None, of_baseline, None)
-        pipeline._smoke(run, order, served, source, key=key)  # noqa: SLF001 - the stage alone
+        arms.smoke(run, order, served, source, key=key)
 
 
 def test_the_baseline_is_asked_before_the_candidate_takes_the_device(
@@ -247,7 +248,7 @@ def test_a_baseline_beside_is_asked_on_its_own_gpus_while_the_candidate_has_othe
 
     monkeypatch.setattr(pipeline, "assign_gpus", lambda _: ((0,), (1,)))
     monkeypatch.setattr(pipeline, "baseline_beside", beside)
-    monkeypatch.setattr(pipeline, "_smoke", stop)
+    monkeypatch.setattr(pipeline, "smoke", stop)
     trial = load_trial(Request(model="canary", suite="canary", engine="vllm"), tmp_path)
     source = open_source("canary")
     what = pipeline.Compared(trial, tmp_path, source, "d", Subject("canary", "NVFP4"))

@@ -1,0 +1,38 @@
+"""The two arms of the comparison: a folder is served and scored; the baseline's scores are kept.
+
+The candidate is refused as soon as its deployment shows a fault or its smoke run fails, before
+hours of scoring. The smoke run needs the baseline's answers to the same few prompts: they lie
+beside its scores in the store, and where they are missing the baseline is served for them alone.
+One server answers the smoke prompts and the suite, started when the first of them is asked. Where
+GPUs are to spare the baseline is measured beside the candidate.
+"""
+
+from harness.arms.baseline import (
+    BaselineOrder,
+    keep_baseline,
+    measure_baseline,
+    probe_baseline,
+    read_probe,
+)
+from harness.arms.beside import baseline_beside
+from harness.arms.candidate import DEPLOYMENT_FILE, Candidate, CandidateOrder
+from harness.arms.findings import failed_findings, refuse_findings
+from harness.arms.gpus import assign_gpus
+from harness.arms.smoking import SmokeBaseline, smoke
+
+__all__ = [
+    "DEPLOYMENT_FILE",
+    "BaselineOrder",
+    "Candidate",
+    "CandidateOrder",
+    "SmokeBaseline",
+    "assign_gpus",
+    "baseline_beside",
+    "failed_findings",
+    "keep_baseline",
+    "measure_baseline",
+    "probe_baseline",
+    "read_probe",
+    "refuse_findings",
+    "smoke",
+]

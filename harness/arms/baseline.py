@@ -1,0 +1,156 @@
+"""The baseline's arm: measured once, kept in the store, copied into each run."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from harness import baselines
+from harness.arms.candidate import DEPLOYMENT_FILE
+from harness.arms.findings import errors_of
+from harness.arms.gpus import Gpus, free_gpu_memory
+from harness.artifacts import (
+    BaselineInputs,
+    Endpoint,
+    EngineSpec,
+    Probe,
+    Scorecard,
+    SmokeSet,
+    Suite,
+    load,
+    made_from,
+    save,
+)
+from harness.errors import EngineError
+from harness.score import probe, read_arm, score, score_again
+from harness.serve import Served, serve
+
+_POLL_S = 0.5
+_log = logging.getLogger("harness.arms")
+
+
+class BaselineOrder(NamedTuple):
+    """A baseline to measure; all of it may cross to another process."""
+
+    engine: EngineSpec
+    model: Path
+    suite: Suite
+    inputs: BaselineInputs
+    """What decides its answers, whose digest names its place in the store."""
+    gpus: Gpus = None
+    rerun_share: float = baselines.RERUN_SHARE
+
+
+def measure_baseline(order: BaselineOrder) -> Path:
+    """Return the folder with the baseline's scores, those of its second run (A/A) in `again/`.
+
+    What the store does not have yet is measured now.
+
+    Raises:
+        EngineError: the engine failed, or did not load the unquantized model as it should.
+    """
+    suite, inputs, share = order.suite, order.inputs, order.rerun_share
+    with baselines.entry(inputs.key) as entry:
+        known = baselines.read_entry(entry)
+        scored = (entry / "scorecard.json").exists()
+        rerun = known.rerun if known else None
+        is_whole = scored and rerun is not None and rerun.share >= share
+        unasked = suite.smoke if suite.smoke and read_probe(entry, suite.smoke) is None else None
+        if is_whole and unasked is None:
+            return entry
+        if not scored:
+            _say_what_changed(inputs)
+        with _serve_baseline(order, entry) as served:
+            if unasked is not None:
+                _keep_probe(served, unasked, entry)
+            if not scored:
+                score(served, suite, arm="baseline", into=entry)
+            if not is_whole:
+                _log.info("baseline: %.0f %% of its items once more (A/A)", 100 * share)
+                score_again(served, suite, into=entry / baselines.AGAIN, share=share)
+        if not is_whole:
+            baselines.finish_entry(entry, inputs, share=share)
+        return entry
+
+
+def probe_baseline(
+    order: BaselineOrder, prompts: SmokeSet, *, is_beside: Callable[[], bool] | None = None
+) -> Probe:
+    """Return the baseline's answers to the smoke set; asked now if the store has none.
+
+    Args:
+        order: the baseline.
+        prompts: what is asked.
+        is_beside: whether a process beside this one still works on the same baseline, which
+            answers them first of all; None where there is none.
+
+    Raises:
+        EngineError: the engine failed, or did not load the unquantized model as it should.
+    """
+    folder = baselines.folder_of(order.inputs.key)
+    while (kept := read_probe(folder, prompts)) is None and is_beside is not None and is_beside():
+        time.sleep(_POLL_S)
+    if kept is not None:
+        return kept
+    with baselines.entry(order.inputs.key) as entry:
+        kept = read_probe(entry, prompts)
+        if kept is not None:
+            return kept
+        with _serve_baseline(order, entry) as served:
+            return _keep_probe(served, prompts, entry)
+
+
+def read_probe(folder: Path, prompts: SmokeSet) -> Probe | None:
+    """Return the answers to the smoke set that are kept in `folder`; None if to another, or none.
+
+    Raises:
+        RunDirectoryError: the file of an own answer is damaged.
+    """
+    path = folder / baselines.PROBE_FILE
+    if made_from(path) != prompts.digest:
+        return None
+    return load(Probe, path)
+
+
+def keep_baseline(folder: Path, run: Path) -> Scorecard:
+    """Copy a baseline's scores into the run directory, checked, and return its scorecard.
+
+    Args:
+        folder: of the scores, or the file of a bundle.
+        run: directory of the run.
+    """
+    baselines.put_into(folder, run / "baseline")
+    return read_arm(run / "baseline").scorecard
+
+
+def _keep_probe(served: Served | Endpoint, prompts: SmokeSet, entry: Path) -> Probe:
+    answers = probe(served, prompts, arm="baseline")
+    save(answers, entry / baselines.PROBE_FILE, made_from=prompts.digest)
+    return answers
+
+
+@contextmanager
+def _serve_baseline(order: BaselineOrder, entry: Path) -> Iterator[Served | Endpoint]:
+    free_gpu_memory()
+    with serve(order.engine, order.model, records=entry, gpus=order.gpus) as served:
+        save(served.deployment, entry / DEPLOYMENT_FILE)
+        for finding in errors_of(served.deployment):
+            message = f"the baseline cannot be trusted, {finding.id}: {finding.message}"
+            raise EngineError(message, reason=finding.reason)
+        yield served
+
+
+def _say_what_changed(inputs: BaselineInputs) -> None:
+    """Say why an older baseline of this model and suite is of no use, where there is one."""
+    outdated = baselines.outdated_by(inputs)
+    if outdated is not None:
+        kept, changes = outdated
+        _log.info(
+            "baseline: %s of '%s' on suite '%s' does not fit, it is measured anew: %s",
+            kept.key[:8],
+            inputs.model,
+            inputs.suite,
+            "; ".join(map(str, changes)),
+        )

@@ -1,0 +1,87 @@
+"""The candidate's arm: one server answers the smoke prompts and the suite."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from harness.arms.findings import refuse_findings
+from harness.arms.gpus import Gpus, free_gpu_memory
+from harness.artifacts import (
+    Endpoint,
+    EngineSpec,
+    Probe,
+    Scorecard,
+    SmokeSet,
+    Suite,
+    save,
+)
+from harness.score import probe, score
+from harness.serve import Served, serve
+
+DEPLOYMENT_FILE = "deployment.json"
+
+
+class CandidateOrder(NamedTuple):
+    """A checkpoint to serve, look at and score."""
+
+    engine: EngineSpec
+    folder: Path
+    suite: Suite
+    into: Path
+    gpus: Gpus = None
+    waived: frozenset[str] = frozenset()
+    """Ids of findings that a reviewed waiver answers for."""
+
+
+class Candidate:
+    """A checkpoint that is served from its first use until the context ends."""
+
+    def __init__(self, order: CandidateOrder) -> None:
+        self._order = order
+        self._server = ExitStack()
+        self._served: Served | Endpoint | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    @property
+    def numerics(self) -> str:
+        """Return which arithmetic is asked for."""
+        return self._order.engine.numerics
+
+    def probe(self, prompts: SmokeSet) -> Probe:
+        """Put the smoke set to it.
+
+        Raises:
+            RejectedError: the deployment shows a fault of the checkpoint.
+            EngineError: the engine failed.
+        """
+        return probe(self._start(), prompts, arm="candidate")
+
+    def score(self) -> Scorecard:
+        """Score it with the suite.
+
+        Raises:
+            RejectedError: the deployment shows a fault of the checkpoint.
+            EngineError: the engine failed.
+        """
+        return score(self._start(), self._order.suite, arm="candidate", into=self._order.into)
+
+    def stop(self) -> None:
+        """Stop its server; the next use starts one again."""
+        self._served = None
+        self._server.close()
+
+    def _start(self) -> Served | Endpoint:
+        if self._served is None:
+            engine, folder, _, into, gpus, waived = self._order
+            into.mkdir(parents=True, exist_ok=True)
+            free_gpu_memory()
+            served = self._server.enter_context(serve(engine, folder, records=into, gpus=gpus))
+            save(served.deployment, into / DEPLOYMENT_FILE)
+            refuse_findings(served.deployment, waived)
+            self._served = served
+        return self._served

@@ -1,0 +1,83 @@
+"""The smoke stage: a few answers of both arms, compared before hours of scoring.
+
+Where kernels hide declared numerics, an emulation of them is asked as well.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from harness.arms.baseline import BaselineOrder, probe_baseline
+from harness.arms.candidate import Candidate, CandidateOrder
+from harness.artifacts import Probe, SmokeReport, SmokeSet, digest_of
+from harness.errors import EngineError, PrerequisiteError
+from harness.rundir import RunDirectory
+from harness.smoke import compare, refuse_failed
+from harness.stages import SMOKE, SMOKE_DECLARED
+
+_log = logging.getLogger("harness.run")
+
+
+class SmokeBaseline(NamedTuple):
+    """Where the baseline's answers to the smoke set are, or who gives them."""
+
+    prompts: SmokeSet
+    known: Probe | None
+    """Kept in the run directory."""
+    order: BaselineOrder | None
+    """None where the baseline was scored elsewhere."""
+    is_beside: Callable[[], bool] | None
+
+    def answers(self) -> Probe | None:
+        """Return them, asked now if nobody did; None where nobody can be asked."""
+        if self.known is not None or self.order is None:
+            return self.known
+        return probe_baseline(self.order, self.prompts, is_beside=self.is_beside)
+
+
+def smoke(
+    run: RunDirectory,
+    order: CandidateOrder,
+    candidate: Candidate,
+    baseline: SmokeBaseline,
+    *,
+    key: str,
+) -> None:
+    """Compare a few answers of both arms; where kernels hide declared numerics, on those too.
+
+    Raises:
+        RejectedError: the candidate's answers, or its deployment, show a fault.
+        EngineError: the engine failed.
+    """
+    report = run.stage(SMOKE, key=key, make=lambda: smoke_candidate(candidate, baseline))
+    refuse_failed(report, waived=order.waived)
+    if not report.hidden or not report.passed or order.engine.numerics == "declared":
+        return
+    candidate.stop()
+    engine = dataclasses.replace(order.engine, numerics="declared")
+    emulated = order._replace(engine=engine, into=run.path / "declared")
+    try:
+        with Candidate(emulated) as emulation:
+            report = run.stage(
+                SMOKE_DECLARED,
+                key=digest_of(key, engine.identity()),
+                make=lambda: smoke_candidate(emulation, baseline),
+            )
+    except (EngineError, PrerequisiteError) as error:
+        _log.warning("smoke: the declared numerics cannot be emulated: %s", error)
+        return
+    refuse_failed(report, waived=order.waived)
+
+
+def smoke_candidate(candidate: Candidate, baseline: SmokeBaseline) -> SmokeReport:
+    """Compare the candidate's answers to the smoke set with the baseline's.
+
+    Raises:
+        RejectedError: the candidate's deployment shows a fault of the checkpoint.
+        EngineError: the engine failed.
+    """
+    if baseline.is_beside is None:
+        baseline.answers()  # before the candidate takes the device
+    theirs = candidate.probe(baseline.prompts)
+    return compare(baseline.prompts, baseline.answers(), theirs, numerics=candidate.numerics)

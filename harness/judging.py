@@ -1,0 +1,63 @@
+"""Put before the judge what a run has found, and apply the waivers that were given."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.arms import failed_findings
+from harness.artifacts import (
+    CalibrationStats,
+    IntegrityReport,
+    Recipe,
+    SmokeReport,
+    ThinExperts,
+    Trial,
+    Verdict,
+    thin_experts,
+)
+from harness.baselines import read_rerun
+from harness.gate import Overrides, Subject, explain_waivers, judge
+from harness.models import digest_folder
+from harness.rundir import RunDirectory
+from harness.score import read_arm
+from harness.stages import CALIBRATE, SMOKE, SMOKE_DECLARED, VERIFY
+
+
+def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirectory) -> Verdict:
+    """Judge the scores in a run directory, with what its stages found before them."""
+    candidate = read_arm(run.path)
+    overrides = overrides_of(trial, checkpoint)
+    integrity: IntegrityReport | None = run.nouns.get(VERIFY.name)
+    smoke: SmokeReport | None = run.nouns.get(SMOKE_DECLARED.name) or run.nouns.get(SMOKE.name)
+    failed = tuple(check.id for check in integrity.errors) if integrity else ()
+    failed += failed_findings(candidate.scorecard.deployment)
+    failed += tuple(check.id for check in smoke.errors) if smoke else ()
+    verdict = judge(
+        trial.suite,
+        read_arm(run.path / "baseline"),
+        candidate,
+        verified=not trial.skip_verify,
+        subject=subject,
+        rerun=read_rerun(run.path / "baseline"),
+        smoke=smoke,
+        coverage=_coverage(trial, run),
+        waivers=overrides.used(failed),
+    )
+    return explain_waivers(verdict, overrides, failed)
+
+
+def overrides_of(trial: Trial, checkpoint: Path) -> Overrides:
+    """Return what the waivers that were given mean for a checkpoint's folder, today."""
+    return Overrides(trial.waivers, digest_folder(checkpoint), datetime.now(UTC).date())
+
+
+def waived_checks(trial: Trial, checkpoint: Path) -> frozenset[str]:
+    """Return the ids of the checks that a waiver covers today."""
+    return overrides_of(trial, checkpoint).checks if trial.waivers else frozenset()
+
+
+def _coverage(trial: Trial, run: RunDirectory) -> ThinExperts | None:
+    """Return which experts calibration showed too little, where this run calibrated."""
+    stats: CalibrationStats | None = run.nouns.get(CALIBRATE.name)
+    if stats is None or not isinstance(trial, Recipe):
+        return None
+    return thin_experts(stats.coverage, trial.calibration.coverage)

@@ -1,0 +1,87 @@
+"""Work in processes of its own, which unwind when they are told to end.
+
+What a worker is given and gives back crosses by pickle, between processes of one command.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+from harness.errors import ReasonCode, StageError
+
+T = TypeVar("T")
+_KILLED = (
+    "a process was killed, most likely for want of memory. Give fewer --jobs and "
+    "type the command again: what was done is kept."
+)
+_told_to_end = threading.Event()
+
+
+def each(work: Callable[[str], T], names: Sequence[str], *, jobs: int) -> Generator[T]:
+    """Yield what `work` makes of each name, as it is done; one after the other where jobs is 1.
+
+    Args:
+        work: what is done; with more than one job a module's function, or a partial of one.
+        names: what it is done for.
+        jobs: how many at a time.
+
+    An exception of one, or an end of the iteration before its time, ends the others too.
+
+    Raises:
+        StageError: a process was killed.
+    """
+    if jobs == 1:
+        yield from map(work, names)
+        return
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (jobs,))
+    waiting = [pool.submit(_do, work, name) for name in names]
+    try:
+        for done in as_completed(waiting):
+            yield done.result()
+    except BaseException as error:
+        for future in waiting:
+            future.cancel()
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise StageError(_KILLED, reason=ReasonCode.OUT_OF_MEMORY) from error
+        raise
+    finally:
+        pool.shutdown()  # waits until each worker has cleaned up behind itself
+
+
+def _do(work: Callable[[str], T], name: str) -> T:
+    # A worker that was told to end may have been handed its next work already.
+    if _told_to_end.is_set():
+        sys.exit(128 + signal.SIGTERM)
+    return work(name)
+
+
+def _begin(jobs: int) -> None:
+    """Prepare a worker: it unwinds when it is told to end, and takes its share of the cores."""
+    unwind_on_sigterm()
+    logging.getLogger("harness").setLevel(logging.ERROR)
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def unwind_on_sigterm() -> None:
+    """Let this process end by an exception, so that what it started is stopped."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    signal.signal(signum, signal.SIG_IGN)  # told once more, it goes on cleaning up
+    _told_to_end.set()
+    sys.exit(128 + signum)
