@@ -23,9 +23,9 @@ from harness.verify.origin import Pair, copied_from, source_part
 from harness.verify.shards import ITEM_BYTES, Entry
 from harness.verify.stored import Bytes, Floats, Part, StoredTensors, to_floats
 
-_CHUNK_ITEMS = 1 << 16
-"""Weights in one step, which with all their copies stay in a core's cache."""
-_MIN_PARALLEL = 32
+_CHUNK_ITEMS = 1 << 18
+"""Weights in one step: its copies fit a core's cache, and threads seldom wait for each other."""
+_MIN_PARALLEL = 4
 """Steps of a weight from which threads are worth their start."""
 _SAMPLE_ROWS = 128
 """Causes are tried on the first rows only."""

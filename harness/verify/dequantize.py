@@ -18,7 +18,9 @@ from harness.verify.stored import E4M3_VALUES, Bytes, Floats, StoredTensors
 _TILE = 128
 _E2M1 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
 _SIGNED = np.concatenate([_E2M1, -_E2M1])
-_PAIRS = np.stack([np.tile(_SIGNED, 16), np.repeat(_SIGNED, 16)], axis=-1).copy().view(np.uint64)
+_PAIRS = (
+    np.stack([np.tile(_SIGNED, 16), np.repeat(_SIGNED, 16)], axis=-1).copy().view(np.uint64).ravel()
+)
 """The two values of each byte, the low half first, as one item so that one look-up finds both."""
 
 
@@ -39,8 +41,8 @@ class Weight(NamedTuple):
     def rows(self, first: int, last: int) -> Floats:
         """Return the values of some rows."""
         codes, out = self.codes[first:last], self.codes.shape[0]
-        table = _PAIRS[:, 0] if self.is_packed else E4M3_VALUES
-        values: Floats = table[codes].view(np.float32)
+        table = _PAIRS if self.is_packed else E4M3_VALUES
+        values: Floats = table.take(codes).view(np.float32)
         if self.steps.size == 1:
             return np.multiply(values, self.steps.ravel())
         if self.steps.shape[0] == out:

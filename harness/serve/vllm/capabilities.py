@@ -40,7 +40,7 @@ class Demands:
     layout: str = MODELOPT
     """Whose spelling the files have: `modelopt` or `compressed-tensors`."""
     kv_calibrated: bool = False
-    """Whether scales of keys and values are in the files."""
+    """Whether scales of keys and values are in the files, or should be."""
 
     @property
     def parts(self) -> Scheme | None:

@@ -35,7 +35,9 @@ def read_demands(source: Source) -> Demands:
         experts=any(_is_routed(name) for name in served),
         linears=any(not _is_routed(name) for name in served),
         layout=declared.layout,
-        kv_calibrated=any(name.endswith(_KV_SCALES) for name in source.tensors),
+        # Scales that were meant to be there count too: the engine would take 1 for them.
+        kv_calibrated=declared.kv_calibrated
+        or any(name.endswith(_KV_SCALES) for name in source.tensors),
     )
 
 

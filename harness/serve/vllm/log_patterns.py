@@ -135,7 +135,7 @@ def find_patterns(
 
     Args:
         log: vLLM's log, or the part of it until the server was ready.
-        kv_calibrated: whether the files hold scales of keys and values.
+        kv_calibrated: whether the files hold or promise scales of keys and values.
         rounded_inputs: whether the files declare inputs in a quantized format.
     """
     for known in PATTERNS:

@@ -139,7 +139,8 @@ def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Find
         yield Finding(
             id=DEFAULT_KV_SCALE,
             severity=Severity.ERROR,
-            message="the files hold calibrated scales of keys and values, and vLLM uses 1.0",
+            message="keys and values have calibrated scales by what the files hold or declare, "
+            "and vLLM uses 1.0",
             reason=ReasonCode.LOAD_MISMATCH,
             incident="Qwen3.5's k and v scales were dropped by vLLM up to 0.27.1",
         )

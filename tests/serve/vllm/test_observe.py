@@ -258,3 +258,15 @@ def test_a_folder_says_what_it_demands(model: Path) -> None:
     weight_only = read_demands(open_source(str(model)))
     assert (weight_only.scheme, weight_only.layout) == ("W4A16_NVFP4", "compressed-tensors")
     assert weight_only.declared() == ("weights:nvfp4", "kv:fp8")
+
+
+def test_scales_of_keys_and_values_that_our_export_promised_are_demanded(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    kv_cache = {"num_bits": 8, "type": "float", "dynamic": False}
+    section = {"quant_algo": "NVFP4", "quant_method": "modelopt", "kv_cache_scheme": kv_cache}
+    config["quantization_config"] = section | {"ignore": []}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for promised, demanded in (("fp8", True), ("fp8_cast", False)):
+        (model / "harness.json").write_text(json.dumps({"kv_cache": promised}), encoding="utf-8")
+        demands = read_demands(open_source(str(model)))
+        assert (demands.kv_fp8, demands.kv_calibrated) == (True, demanded)
