@@ -73,6 +73,8 @@ class CalibrationSpec:
     """Tokens of a batch at most; a batch holds samples of one length, so none is padded."""
     layerwise: bool
     """Run one decoder layer over all batches before the next (same bytes, one layer resident)."""
+    experts: str = "eager"
+    """Routed experts one by one (`eager`), or all of a layer in one product (`grouped`)."""
     coverage: CoverageSpec = CoverageSpec()
 
 

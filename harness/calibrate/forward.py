@@ -11,7 +11,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -19,19 +19,24 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.calibrate.observer import Observer
-from harness.models import decoder_layers, eager_experts, tap_attention, tap_linears
+from harness.models import decoder_layers, experts_run, tap_attention, tap_linears
 
 _log = logging.getLogger("harness.calibrate")
 
 
 def run_whole(
-    model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, *, device: str
+    model: PreTrainedModel,
+    batches_BT: Sequence[Tensor],
+    observer: Observer,
+    *,
+    device: str,
+    experts: str,
 ) -> None:
-    """Run the model, all of which is on `device`, over all batches."""
+    """Run the model, all of which is on `device`, over all batches; `experts` is how they run."""
     keep_logits = 0 if observer.needs_logits(model) else 1
     num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
     num_done = 0
-    with _calibrating(model, observer), tap_linears(model, observer.see_input):
+    with _calibrating(model, observer, experts), _seen(model, observer, experts):
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(device), keep_logits)
             tenth = num_done * 10 // num_samples
@@ -41,7 +46,12 @@ def run_whole(
 
 
 def run_layerwise(
-    model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, *, device: str
+    model: PreTrainedModel,
+    batches_BT: Sequence[Tensor],
+    observer: Observer,
+    *,
+    device: str,
+    experts: str,
 ) -> None:
     """Run the model layer by layer over all batches; its weights are gone afterwards.
 
@@ -49,7 +59,7 @@ def run_layerwise(
     stays there.
     """
     layers = decoder_layers(model)
-    with _calibrating(model, observer):
+    with _calibrating(model, observer, experts):
         real = list(layers)
         stubs = [_Recorder() for _ in real]
         _replace(layers, stubs)
@@ -59,7 +69,7 @@ def run_layerwise(
         hidden_BTH = [call.hidden_BTH for call in stubs[0].calls]
         for index, layer in enumerate(real):
             layers[index] = layer.to(device)
-            with tap_linears(model, observer.see_input):
+            with _seen(model, observer, experts):
                 hidden_BTH = [
                     _run_layer(layer, h, call)
                     for h, call in zip(hidden_BTH, stubs[index].calls, strict=True)
@@ -69,7 +79,7 @@ def run_layerwise(
             _log.info("calibrate: %d of %d layers", index + 1, len(real))
         if not observer.is_complete:
             layers[-1] = _Replay(hidden_BTH)
-            with tap_linears(model, observer.see_input):
+            with _seen(model, observer, experts):
                 for batch_BT in batches_BT:
                     _forward(model, batch_BT.to(device), keep_logits=0)
 
@@ -107,14 +117,20 @@ class _Replay(nn.Module):
 
 
 @contextmanager
-def _calibrating(model: PreTrainedModel, observer: Observer) -> Iterator[None]:
-    """Run experts one by one and, where the plan needs it, show keys and values."""
+def _calibrating(model: PreTrainedModel, observer: Observer, experts: str) -> Iterator[None]:
+    """Run experts as asked and, where the plan needs it, show keys and values."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(eager_experts(model))
+        stack.enter_context(experts_run(model, experts))
         if observer.needs_kv:
             stack.enter_context(tap_attention(model, observer.see_kv))
         yield
+
+
+def _seen(model: PreTrainedModel, observer: Observer, experts: str) -> AbstractContextManager[None]:
+    """Show the observer all inputs; experts that were to run one by one count only if they do."""
+    on_grouped = observer.see_grouped if experts == "grouped" else None
+    return tap_linears(model, observer.see_input, on_grouped)
 
 
 def _forward(model: PreTrainedModel, batch_BT: Tensor, keep_logits: int) -> None:

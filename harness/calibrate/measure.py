@@ -110,7 +110,8 @@ def _observe(
         dtype=stored_dtype(source),
     )
     run = run_layerwise if layerwise else run_whole
-    run(model, batches_BT, observer, device=recipe.device)
+    experts = recipe.calibration.experts
+    run(model, batches_BT, observer, device=recipe.device, experts=experts)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -2,9 +2,11 @@
 
 Only running maxima are kept, as tensors on the model's device in the model's type, so that seeing
 an input never waits for the device. Inputs of layers that will not be quantized are not measured;
-calls of experts are counted all the same, for they are the proof that experts were seen.
+calls of experts are counted all the same, for they are the proof that experts were seen. Experts
+that run in one grouped product are counted by where each one's rows end: that there was a product
+with this parameter, and how many rows it multiplied with each expert's matrix.
 
-Shapes: N rows (tokens), I input features.
+Shapes: N rows (tokens), I input features, E experts.
 """
 
 import math
@@ -33,6 +35,8 @@ class Observer:
         self._experts: dict[str, str] = {}
         self._calls: dict[str, list[int]] = {}
         self._tokens: dict[str, list[int]] = {}
+        self._grouped: dict[str, Tensor] = {}
+        """Calls and tokens [2, E] of grouped products, where they were counted."""
         for linear in inventory.linears:
             if linear.experts is not None and linear.expert is not None:
                 parameter = linear.parameter.tensor
@@ -65,6 +69,16 @@ class Observer:
         if (quantizer := self._quantizers.get(parameter)) is not None:
             self._widen(quantizer, input_NI)
 
+    def see_grouped(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
+        """Take the inputs of all experts of one grouped product; `ends_E` is where theirs end."""
+        if parameter in self._experts:
+            tokens_E = torch.diff(ends_E, prepend=ends_E.new_zeros(1)).long()
+            found_2E = torch.stack([(tokens_E > 0).long(), tokens_E])
+            before = self._grouped.get(parameter)
+            self._grouped[parameter] = found_2E if before is None else before + found_2E
+        if (quantizer := self._quantizers.get(parameter)) is not None:
+            self._widen(quantizer, input_NI)
+
     def see_kv(self, attention: str, key: Tensor, value: Tensor) -> None:
         """Take the keys and values of one attention call."""
         if (tapped := self._attentions.get(attention)) is not None:
@@ -77,29 +91,38 @@ class Observer:
         Raises:
             RejectedError: in some layer no expert was seen at all.
         """
-        unseen = sorted({self._experts[p] for p, calls in self._calls.items() if not any(calls)})
+        found = self.counts()
+        unseen = sorted({one.experts for one in found if not any(one.calls)})
         if unseen:
             num_layers = len(set(self._experts.values()))
             message = (
                 f"no expert was observed in {len(unseen)} of {num_layers} layers "
                 f"({_some(unseen)}): expert linear calls: 0. The experts ran through a fused "
                 "kernel instead of per-expert linear calls, so their inputs have no scale. "
-                "Report the model and the version of transformers: eager experts did not take hold."
+                "Type --experts eager; if you did, report the model and the version of "
+                "transformers: eager experts did not take hold."
             )
             raise RejectedError(message, reason=ReasonCode.NO_EXPERT_OBSERVED)
-        return self.counts()
+        return found
 
     def counts(self) -> tuple[ExpertCoverage, ...]:
         """Return what was counted so far, whatever it is."""
-        return tuple(
-            ExpertCoverage(
-                experts=self._experts[parameter],
-                projection=parameter.rpartition(".")[2],
-                calls=tuple(calls),
-                tokens=tuple(self._tokens[parameter]),
+        found = []
+        for parameter, experts in self._experts.items():
+            calls, tokens = self._calls[parameter], self._tokens[parameter]
+            if (grouped := self._grouped.get(parameter)) is not None:
+                more_calls, more_tokens = grouped.tolist()
+                calls = [a + b for a, b in zip(calls, more_calls, strict=True)]
+                tokens = [a + b for a, b in zip(tokens, more_tokens, strict=True)]
+            found.append(
+                ExpertCoverage(
+                    experts=experts,
+                    projection=parameter.rpartition(".")[2],
+                    calls=tuple(calls),
+                    tokens=tuple(tokens),
+                )
             )
-            for parameter, calls in self._calls.items()
-        )
+        return tuple(found)
 
     def input_amax(self) -> dict[str, float]:
         """Return the largest absolute value that each quantizer of the plan saw.

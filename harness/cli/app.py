@@ -65,6 +65,7 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     calib_size: opt.CalibSize = None,
     calib_seq: opt.CalibSeq = None,
     layerwise: opt.Layerwise = None,
+    experts: opt.Experts = None,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
@@ -90,6 +91,7 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
             calib_size=calib_size,
             calib_seq=calib_seq,
             layerwise=layerwise,
+            experts=experts,
             suite=suite,
             margin=margin,
             engine=engine,
@@ -123,6 +125,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
     calib_size: opt.CalibSize = None,
     calib_seq: opt.CalibSeq = None,
     layerwise: opt.Layerwise = None,
+    experts: opt.Experts = None,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     fresh: opt.Fresh = False,
@@ -143,6 +146,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
             calib_size=calib_size,
             calib_seq=calib_seq,
             layerwise=layerwise,
+            experts=experts,
             device=device,
         )
         emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)

@@ -61,6 +61,10 @@ Layerwise = Annotated[
     bool | None,
     typer.Option("--layerwise/--whole", help="Calibrate one decoder layer after the other."),
 ]
+Experts = Annotated[
+    str | None,
+    typer.Option("--experts", help="Routed experts in calibration: eager (one by one) or grouped."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Of a Hub model.")]
 RunDir = Annotated[

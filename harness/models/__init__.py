@@ -3,7 +3,13 @@
 from harness.models.digests import digest_folder
 from harness.models.inventory import read_inventory
 from harness.models.load import load_model, part_of
-from harness.models.observe import decoder_layers, eager_experts, tap_attention, tap_linears
+from harness.models.observe import (
+    decoder_layers,
+    eager_experts,
+    experts_run,
+    tap_attention,
+    tap_linears,
+)
 from harness.models.reader import TensorReader, stored_dtype
 from harness.models.source import Source, locate_model, open_source
 from harness.models.structure import known_model_types, vocabulary_size
@@ -14,6 +20,7 @@ __all__ = [
     "decoder_layers",
     "digest_folder",
     "eager_experts",
+    "experts_run",
     "known_model_types",
     "load_model",
     "locate_model",

@@ -2,15 +2,17 @@
 
 No module is changed and no hook is hung on one. Linear layers are seen where all of them meet,
 in torch.nn.functional.linear: nn.Linear calls it with its parameter, and routed experts call it
-with one expert's slice of a 3-D parameter as long as they run eagerly. That is what
-`eager_experts` is for: by default transformers runs experts through a fused kernel, which calls
-no linear function at all, and a calibration that is not told so sees nothing.
+with one expert's slice of a 3-D parameter as long as they run eagerly. By default transformers runs
+experts through a grouped kernel, which calls no linear function at all, and a calibration that is
+not told so sees nothing. So `experts_run` decides how they run: one by one, or all of a layer in
+one grouped product, which is seen in torch._grouped_mm with the place where each expert's rows end.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,6 +25,9 @@ from harness.errors import ModelError
 OnInput = Callable[[str, int | None, Tensor], Tensor | None]
 """Takes the name of the weight's parameter, the expert (None for 2-D parameters) and the input;
 returns what replaces the input, or None."""
+
+OnGrouped = Callable[[str, Tensor, Tensor], None]
+"""Takes the name of a 3-D parameter, where each expert's rows end, and all rows by expert."""
 
 OnKv = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 """Takes the attention's module name, keys and values; returns what replaces them, or None."""
@@ -50,16 +55,27 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 @contextmanager
 def eager_experts(model: nn.Module) -> Iterator[None]:
     """Make routed experts call one linear function an expert; restore the setting afterwards."""
+    with experts_run(model, "eager"):
+        yield
+
+
+@contextmanager
+def experts_run(model: nn.Module, way: str) -> Iterator[None]:
+    """Let routed experts run one by one (`eager`) or all in one product (`grouped`) in the context.
+
+    Families whose experts know no grouped way run theirs one by one in both.
+    """
+    implementation = {"eager": "eager", "grouped": "grouped_mm"}[way]
     configs = _configs(model)
     before = [config._experts_implementation for config in configs]  # noqa: SLF001  # no public one
     try:
         for config in configs:
-            config._experts_implementation = "eager"  # noqa: SLF001  # as above
+            config._experts_implementation = implementation  # noqa: SLF001  # as above
         yield
     finally:
         # Setting an outer configuration sets its inner ones too, so the outer ones come first.
-        for config, implementation in zip(configs, before, strict=True):
-            config._experts_implementation = implementation  # noqa: SLF001  # as above
+        for config, setting in zip(configs, before, strict=True):
+            config._experts_implementation = setting  # noqa: SLF001  # as above
 
 
 def _configs(model: nn.Module) -> list[PreTrainedConfig]:
@@ -87,10 +103,16 @@ class _Parameter(NamedTuple):
 class _LinearTap(TorchFunctionMode):
     """Passes the input of every linear function of a model through `on_input`."""
 
-    def __init__(self, parameters: Mapping[int, _Parameter], on_input: OnInput) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[int, _Parameter],
+        on_input: OnInput,
+        on_grouped: OnGrouped | None,
+    ) -> None:
         super().__init__()
         self._parameters = parameters
         self._on_input = on_input
+        self._on_grouped = on_grouped
 
     def __torch_function__(
         self,
@@ -102,6 +124,8 @@ class _LinearTap(TorchFunctionMode):
         del types
         if func is nn.functional.linear:
             return self._linear(*args, **(kwargs or {}))
+        if func is torch._grouped_mm and self._on_grouped is not None:  # noqa: SLF001  # no public one
+            self._grouped(self._on_grouped, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002  # torch's name for it
@@ -114,10 +138,27 @@ class _LinearTap(TorchFunctionMode):
             input = input if replaced is None else replaced  # noqa: A001  # as above
         return nn.functional.linear(input, weight, bias)
 
+    def _grouped(
+        self,
+        on_grouped: OnGrouped,
+        rows: Tensor,
+        weight: Tensor,
+        offs: Tensor | None = None,
+        **options: object,
+    ) -> None:
+        del options
+        parameter = self._parameters.get(weight.untyped_storage().data_ptr())
+        if parameter is not None and parameter.expert_stride is not None and offs is not None:
+            on_grouped(parameter.name, offs, rows)
+
 
 @contextmanager
-def tap_linears(model: nn.Module, on_input: OnInput) -> Iterator[None]:
+def tap_linears(
+    model: nn.Module, on_input: OnInput, on_grouped: OnGrouped | None = None
+) -> Iterator[None]:
     """Pass the input of every linear function on a parameter of `model` through `on_input`.
+
+    Grouped products of a 3-D parameter are shown to `on_grouped`, if one is given.
 
     Parameters are known by their storage when the context is entered: do not move the model to
     another device inside it.
@@ -133,7 +174,7 @@ def tap_linears(model: nn.Module, on_input: OnInput) -> Iterator[None]:
                     offset=value.storage_offset(),
                     expert_stride=value.stride(0) if value.ndim > 2 else None,  # noqa: PLR2004  # a matrix has two
                 )
-    with _LinearTap(parameters, on_input):
+    with _LinearTap(parameters, on_input, on_grouped):
         yield
 
 

@@ -24,6 +24,7 @@ from harness.recipe.waivers import load_waivers
 CANARY = "canary"
 GATE = "gate"
 _NUMERICS = ("deployed", "declared")
+_EXPERTS = ("eager", "grouped")
 _DECLARED_SUITES = (CANARY, "signoff")
 """Suites that are answered with the arithmetic that the checkpoint declares, if nothing is said."""
 
@@ -43,6 +44,7 @@ class Request:
     calib_size: int | None = None
     calib_seq: int | None = None
     layerwise: bool | None = None
+    experts: str | None = None
     suite: str | None = None
     margin: float | None = None
     engine: str | None = None
@@ -186,7 +188,13 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
         message = f"--calib-seq {seq}: samples need at least two tokens. Type --calib-seq 512."
         raise UsageError(message)
     layerwise = spec.layerwise if request.layerwise is None else request.layerwise
-    return dataclasses.replace(spec, data=data, size=size, seq=seq, layerwise=layerwise)
+    experts = request.experts or spec.experts
+    if experts not in _EXPERTS:
+        message = f"--experts '{experts}': experts run eager or grouped. Type --experts eager."
+        raise UsageError(message)
+    return dataclasses.replace(
+        spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
+    )
 
 
 def _kv_format(text: str) -> KvFormat:

@@ -49,6 +49,7 @@ class CalibrationFile(Strict):
     seed: int
     batch_tokens: Count
     layerwise: bool
+    experts: Literal["eager", "grouped"] = "eager"
     coverage: CoverageFile | None = None
 
 

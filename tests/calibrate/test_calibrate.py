@@ -210,8 +210,8 @@ def test_padding_is_never_measured(
 
 
 @contextmanager
-def _no_eager_experts(model: nn.Module) -> Iterator[None]:
-    del model
+def _as_it_comes(model: nn.Module, way: str) -> Iterator[None]:
+    del model, way
     yield
 
 
@@ -225,7 +225,7 @@ def test_without_eager_experts_the_run_ends_with_the_cause(
     *,
     layerwise: bool,
 ) -> None:
-    monkeypatch.setattr(forward, "eager_experts", _no_eager_experts)
+    monkeypatch.setattr(forward, "experts_run", _as_it_comes)
     with pytest.raises(RejectedError, match=r"expert linear calls: 0.*fused kernel") as caught:
         make_case(tiny_models[family], layerwise=layerwise).run()
     assert caught.value.reason is ReasonCode.NO_EXPERT_OBSERVED

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli
@@ -178,13 +179,32 @@ def test_quantize_writes_a_verified_checkpoint(
     assert any(name.endswith("k_scale") for name in scales) == (kv == "fp8")
 
 
+def test_grouped_experts_leave_the_same_weights_and_nearly_the_same_input_scales(
+    cli: Cli, tmp_path: Path
+) -> None:
+    made: dict[str, dict[str, torch.Tensor]] = {}
+    for way in ("eager", "grouped"):
+        arguments = ["--qformat", "nvfp4", "--calib_size", "64", "--experts", way]
+        out = tmp_path / way
+        done = cli("quantize", "--model", "canary", *arguments, "--out", out)
+        assert done.code == 0, done.err
+        shards = sorted((out / "checkpoint").glob("*.safetensors"))
+        made[way] = {name: tensor for path in shards for name, tensor in load_file(path).items()}
+    assert made["grouped"].keys() == made["eager"].keys()
+    for name, tensor in made["eager"].items():
+        if name.endswith("input_scale"):
+            assert made["grouped"][name].item() == pytest.approx(tensor.item(), rel=0.05), name
+        else:
+            assert made["grouped"][name].equal(tensor), name
+
+
 def test_without_eager_experts_the_run_is_no_go_and_names_the_cause(
     cli: Cli, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
     fault = (
         "from contextlib import nullcontext\n"
         "import harness.calibrate.forward as forward\n"
-        "forward.eager_experts = lambda model: nullcontext()\n"
+        "forward.experts_run = lambda model, way: nullcontext()\n"
     )
     run_dir = tmp_path / "run"
     done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--json", fault=fault)

@@ -105,12 +105,18 @@ def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> Non
         ({"numerics": "exact"}, "unknown numerics 'exact'"),
         ({"calib_size": 0}, "--calib-size 0"),
         ({"calib_seq": 1}, "--calib-seq 1"),
+        ({"experts": "batched"}, "--experts 'batched'"),
         ({"margin": 2.0}, "margin 2.0 is no fraction"),
     ],
 )
 def test_an_impossible_option_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         recipe(**options)
+
+
+def test_experts_run_one_by_one_unless_asked_otherwise() -> None:
+    assert recipe().calibration.experts == "eager"
+    assert recipe(experts="grouped").calibration.experts == "grouped"
 
 
 def test_both_or_neither_of_qformat_and_recipe_is_refused(tmp_path: Path) -> None:
