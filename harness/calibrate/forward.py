@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.calibrate.observer import Observer
-from harness.models import decoder_layers, experts_run, tap_attention, tap_linears
+from harness.models import StreamedModel, experts_run, tap_attention, tap_linears
 
 _log = logging.getLogger("harness.calibrate")
 
@@ -46,37 +46,31 @@ def run_whole(
 
 
 def run_layerwise(
-    model: PreTrainedModel,
+    streamed: StreamedModel,
     batches_BT: Sequence[Tensor],
     observer: Observer,
     *,
     device: str,
     experts: str,
 ) -> None:
-    """Run the model layer by layer over all batches; its weights are gone afterwards.
-
-    `model` is in the host's memory. Its decoder layers visit `device` one at a time, the rest
-    stays there.
-    """
-    layers = decoder_layers(model)
-    with _calibrating(model, observer, experts):
-        real = list(layers)
-        stubs = [_Recorder() for _ in real]
+    """Run a model layer by layer over all batches: each layer is on `device` in its turn alone."""
+    model, layers = streamed.model, streamed.layers
+    with streamed, _calibrating(model, observer, experts):
+        stubs = [_Recorder() for _ in layers]
         _replace(layers, stubs)
-        nn.Module.to(model, device)  # transformers' own `to` is not typed
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(device), keep_logits=1)
         hidden_BTH = [call.hidden_BTH for call in stubs[0].calls]
-        for index, layer in enumerate(real):
-            layers[index] = layer.to(device)
-            with _seen(model, observer, experts):
-                hidden_BTH = [
-                    _run_layer(layer, h, call)
-                    for h, call in zip(hidden_BTH, stubs[index].calls, strict=True)
-                ]
-            layers[index] = stubs[index]
-            layer.to("meta")  # its memory is free for the next one
-            _log.info("calibrate: %d of %d layers", index + 1, len(real))
+        for index, stub in enumerate(stubs):
+            with streamed.resident(index) as layer:
+                layers[index] = layer
+                with _seen(model, observer, experts):
+                    hidden_BTH = [
+                        _run_layer(layer, h, call)
+                        for h, call in zip(hidden_BTH, stub.calls, strict=True)
+                    ]
+                layers[index] = stub
+            _log.info("calibrate: %d of %d layers", index + 1, len(stubs))
         if not observer.is_complete:
             layers[-1] = _Replay(hidden_BTH)
             with _seen(model, observer, experts):

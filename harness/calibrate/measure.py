@@ -16,7 +16,7 @@ from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import weight_amax
 from harness.errors import ReasonCode, StageError
-from harness.models import Source, load_model, stored_dtype
+from harness.models import Source, StreamedModel, load_model, stored_dtype
 
 _log = logging.getLogger("harness.calibrate")
 
@@ -102,16 +102,13 @@ def _observe(
     observer: Observer,
 ) -> None:
     """Load the model and run it; its memory is free afterwards."""
-    layerwise = recipe.calibration.layerwise
-    model = load_model(
-        source,
-        inventory,
-        device="cpu" if layerwise else recipe.device,
-        dtype=stored_dtype(source),
-    )
-    run = run_layerwise if layerwise else run_whole
-    experts = recipe.calibration.experts
-    run(model, batches_BT, observer, device=recipe.device, experts=experts)
+    spec, device, dtype = recipe.calibration, recipe.device, stored_dtype(source)
+    if spec.layerwise:
+        streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
+        run_layerwise(streamed, batches_BT, observer, device=device, experts=spec.experts)
+    else:
+        model = load_model(source, inventory, device=device, dtype=dtype)
+        run_whole(model, batches_BT, observer, device=device, experts=spec.experts)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -12,10 +12,12 @@ from harness.models.observe import (
 )
 from harness.models.reader import TensorReader, stored_dtype
 from harness.models.source import Source, locate_model, open_source
+from harness.models.stream import StreamedModel
 from harness.models.structure import known_model_types, vocabulary_size
 
 __all__ = [
     "Source",
+    "StreamedModel",
     "TensorReader",
     "decoder_layers",
     "digest_folder",

@@ -9,7 +9,7 @@ the model plus one tensor.
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from harness.artifacts import Inventory, Linear, Slice
@@ -35,13 +35,42 @@ def load_model(
         ModelError: a tensor cannot be read, or does not fit its place.
     """
     model = build_model(source, device=torch.device(device), dtype=dtype)
-    state: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
-    with torch.no_grad(), TensorReader(source) as reader:
+    with TensorReader(source) as reader:
+        fill(model, inventory, reader=reader, matrix=matrix)
+    return ready(model, source)
+
+
+def fill(
+    module: nn.Module,
+    inventory: Inventory,
+    *,
+    reader: TensorReader,
+    path: str = "",
+    matrix: Callable[[Linear], Tensor] | None = None,
+) -> None:
+    """Copy weights to their places in a running model's module.
+
+    Args:
+        module: the model, or the one of its modules that is at `path`.
+        inventory: of the model.
+        reader: of its files.
+        path: of the module in the model.
+        matrix: gives the weight [out, in] of a linear layer; None to read it.
+
+    Raises:
+        ModelError: a tensor cannot be read, or does not fit its place.
+    """
+    prefix = f"{path}." if path else ""
+    state: Mapping[str, Tensor] = module.state_dict(keep_vars=True, prefix=prefix)
+    with torch.no_grad():
         for linear in inventory.linears:
-            value = reader.matrix(linear.source) if matrix is None else matrix(linear)
-            _fill(linear.name, place=part_of(state, linear.parameter), value=value)
+            if linear.parameter.tensor in state:
+                value = reader.matrix(linear.source) if matrix is None else matrix(linear)
+                _fill(linear.name, place=part_of(state, linear.parameter), value=value)
         filled: dict[int, str] = {}
         for parameter, name in inventory.others.items():
+            if parameter not in state:
+                continue
             place, value = state[parameter], reader.tensor(name)
             if filled.setdefault(id(place), name) != name and not torch.equal(
                 place, value.to(place)
@@ -52,6 +81,10 @@ def load_model(
                 )
                 raise ModelError(message)
             _fill(name, place=place, value=value)
+
+
+def ready(model: PreTrainedModel, source: Source) -> PreTrainedModel:
+    """Return the model in eval mode, with the defaults of generation that its folder states."""
     _read_generation_config(model, source)
     model.train(mode=False)
     model.requires_grad_(requires_grad=False)

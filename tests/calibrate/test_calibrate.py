@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from harness.artifacts import CalibrationStats, KvFormat
+from harness.artifacts import CalibrationStats, Inventory, KvFormat
 from harness.calibrate import calibrate as calibrate_room
 from harness.calibrate import forward, read_stats, write_stats
 from harness.calibrate.samples import make_batches, read_samples
@@ -27,7 +27,7 @@ from harness.errors import (
     RunDirectoryError,
     StageError,
 )
-from harness.models import load_model
+from harness.models import Source, StreamedModel, load_model
 from tests.calibrate.conftest import Case, MakeCase, is_planned
 
 FAMILIES = ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"]
@@ -165,29 +165,37 @@ def test_layer_by_layer_equals_the_whole_run(
     assert make_case(tiny_models[family], layerwise=True).run() == whole
 
 
-def test_layer_by_layer_never_holds_more_than_one_layer(
+def test_layer_by_layer_holds_the_layer_that_runs_and_the_next(
     tiny_models: dict[str, Path], make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = make_case(tiny_models["mixtral"], layerwise=True)
+    case = make_case(tiny_models["qwen3_5_moe"], layerwise=True)
+    streams: list[StreamedModel] = []
     held: list[int] = []
+
+    def open_stream(
+        source: Source, inventory: Inventory, *, device: str, dtype: torch.dtype
+    ) -> StreamedModel:
+        streams.append(StreamedModel(source, inventory, device=device, dtype=dtype))
+        return streams[0]
+
+    def num_held() -> int:
+        layers = streams[0]._real  # noqa: SLF001  # what lies in memory is what is asked
+        return sum(any(not p.is_meta for p in layer.parameters()) for layer in layers)
+
     run_layer = forward._run_layer  # noqa: SLF001  # looks at the model in the middle of the run
 
     def spy(layer: nn.Module, hidden: Tensor, call: object) -> Tensor:
-        held.append(sum(not p.is_meta for p in layer.parameters()))
+        held.append(num_held())
         return run_layer(layer, hidden, call)  # type: ignore[arg-type]  # passed on as it is
 
+    monkeypatch.setattr("harness.calibrate.measure.StreamedModel", open_stream)
     monkeypatch.setattr(forward, "_run_layer", spy)
-    load = load_model
-    models: list[nn.Module] = []
-
-    def keep(*args: object, **kwargs: object) -> nn.Module:
-        models.append(load(*args, **kwargs))  # type: ignore[arg-type]  # passed on as it is
-        return models[0]
-
-    monkeypatch.setattr("harness.calibrate.measure.load_model", keep)
     case.run()
-    assert len(held) == 2 * len(_batches(case))
-    assert not any("layers" in name for name, _ in models[0].named_parameters())
+    num_layers = len(streams[0])
+    assert len(held) == num_layers * len(_batches(case))
+    assert num_layers > 2
+    assert set(held) <= {1, 2}
+    assert num_held() == 0
 
 
 def test_padding_is_never_measured(
