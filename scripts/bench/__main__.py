@@ -1,0 +1,133 @@
+"""PTQ of a random model of a real shape: harness beside nvidia-modelopt, in one run.
+
+    python -m scripts.bench --shape qwen3.6-35b-a3b --layers 8 --device cuda --into /dev/shm --peer
+    python -m scripts.bench --shape 3b --samples 64 --seq 128 --peer --record
+
+Writes the model and its token ids, runs both from these files to a checkpoint, and prints ratios:
+the peer's time counts from its loaded model, ours from the files. Both see the same batches.
+Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
+memory.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from scripts import ledger
+from scripts.bench.random_model import write_ids, write_model
+from scripts.bench.shapes import SHAPES
+from scripts.bench.watch import Watched, run_watched
+
+
+def main() -> None:
+    """Make the model, run both, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
+    parser.add_argument("--layers", type=int, help="Decoder layers; default: the shape's.")
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--seq", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=64, help="Samples of a batch.")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--experts", default="grouped", choices=["eager", "grouped"])
+    parser.add_argument("--whole", action="store_true", help="All layers in memory at once.")
+    parser.add_argument("--into", type=Path, help="Where to write; default: /tmp.")
+    parser.add_argument("--peer", action="store_true", help="Run nvidia-modelopt too.")
+    parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.into) as root:
+        values = measure(arguments, Path(root))
+    if arguments.record:
+        ledger.append(
+            f"NVFP4 PTQ of a random model, shape {arguments.shape}, beside nvidia-modelopt",
+            command=f"python -m scripts.bench {' '.join(sys.argv[1:])}",
+            values=values,
+        )
+
+
+def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
+    """Run all parts; return what was found."""
+    model, ids = root / "model", root / "ids.jsonl"
+    config = SHAPES[arguments.shape].config(arguments.layers)
+    num_parameters = write_model(model, config, device=arguments.device)
+    vocabulary = config["text_config"]["vocab_size"]
+    write_ids(ids, vocabulary=vocabulary, samples=arguments.samples, length=arguments.seq)
+    values: dict[str, object] = {
+        "model": f"{num_parameters / 1e9:.2f} B parameters",
+        "calibration": f"{arguments.samples} x {arguments.seq} tokens, {arguments.batch} a batch",
+    }
+    _say(values)
+    ours = run_ours(arguments, model, ids, root / "run")
+    _say(found := {f"harness: {name}": value for name, value in ours.items()})
+    values |= found
+    if arguments.peer:
+        shutil.rmtree(root / "run")
+        theirs = run_peer(arguments, model, ids, root / "peer")
+        _say(found := {f"modelopt: {name}": value for name, value in theirs.items()})
+        values |= found
+        times = _seconds(theirs["total"]) / _seconds(ours["total"])
+        _say(found := {"modelopt's time over harness's": f"{times:.1f}"})
+        values |= found
+    return values
+
+
+def run_ours(arguments: argparse.Namespace, model: Path, ids: Path, out: Path) -> dict[str, str]:
+    """Quantize with harness; return seconds by stage and the peak memory."""
+    recipe = out.with_suffix(".yaml")
+    shipped = Path(__file__).resolve().parents[2] / "recipes" / "nvfp4.yaml"
+    tokens = arguments.batch * arguments.seq
+    text = shipped.read_text(encoding="utf-8").replace(
+        "batch_tokens: 8192", f"batch_tokens: {tokens}"
+    )
+    recipe.write_text(text, encoding="utf-8")
+    options = {
+        "--model": model,
+        "--recipe": recipe,
+        "--calib-data": ids,
+        "--calib-size": arguments.samples,
+        "--calib-seq": arguments.seq,
+        "--experts": arguments.experts,
+        "--device": arguments.device,
+        "--out": out,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    way = "--whole" if arguments.whole else "--layerwise"
+    done = _watched("harness", "quantize", *words, way)
+    seconds = json.loads((out / "stage_seconds.json").read_text(encoding="utf-8"))
+    parts = {stage: f"{value:.2f} s" for stage, value in seconds.items()}
+    total = sum(value for stage, value in seconds.items() if stage != "verify")
+    return parts | {"total": f"{total:.2f} s", "peak memory": f"{done.peak_host_gib:.2f} GiB"}
+
+
+def run_peer(arguments: argparse.Namespace, model: Path, ids: Path, out: Path) -> dict[str, str]:
+    """Quantize with nvidia-modelopt; return the same."""
+    options = ("--device", arguments.device, "--batch", str(arguments.batch))
+    done = _watched("scripts.bench.peer", str(model), str(ids), str(out), *options)
+    seconds = json.loads(done.output.splitlines()[-1])
+    parts = {part: f"{value:.2f} s" for part, value in seconds.items()}
+    return parts | {"peak memory": f"{done.peak_host_gib:.2f} GiB"}
+
+
+def _watched(module: str, *words: str) -> Watched:
+    done = run_watched([sys.executable, "-m", module, *words], environment=os.environ)
+    if done.code:
+        sys.exit(f"{module} ended with {done.code}:\n{done.output[-4000:]}")
+    return done
+
+
+def _seconds(words: str) -> float:
+    return float(words.split(maxsplit=1)[0])
+
+
+def _say(values: dict[str, object] | dict[str, str]) -> None:
+    for name, value in values.items():
+        print(f"{name}: {value}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
