@@ -3,15 +3,17 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.arms import failed_findings
+from harness.arms import DECLARED, DEPLOYMENT_FILE, failed_findings, refuse_findings
 from harness.artifacts import (
     CalibrationStats,
+    Deployment,
     IntegrityReport,
     Recipe,
     SmokeReport,
     ThinExperts,
     Trial,
     Verdict,
+    load,
     thin_experts,
 )
 from harness.baselines import read_rerun
@@ -23,13 +25,18 @@ from harness.stages import CALIBRATE, SMOKE, SMOKE_DECLARED, VERIFY
 
 
 def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirectory) -> Verdict:
-    """Judge the scores in a run directory, with what its stages found before them."""
+    """Judge the scores in a run directory, with what its stages found before them.
+
+    Raises:
+        RejectedError: the emulation of the declared numerics shows a fault that is not waived.
+    """
     candidate = read_arm(run.path)
     overrides = overrides_of(trial, checkpoint)
     integrity: IntegrityReport | None = run.nouns.get(VERIFY.name)
     smoke: SmokeReport | None = run.nouns.get(SMOKE_DECLARED.name) or run.nouns.get(SMOKE.name)
     failed = tuple(check.id for check in integrity.errors) if integrity else ()
     failed += failed_findings(candidate.scorecard.deployment)
+    failed += _refuse_emulated(trial, checkpoint, run)
     failed += tuple(check.id for check in smoke.errors) if smoke else ()
     verdict = judge(
         trial.suite,
@@ -43,6 +50,21 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
         waivers=overrides.used(failed),
     )
     return explain_waivers(verdict, overrides, failed)
+
+
+def _refuse_emulated(trial: Trial, checkpoint: Path, run: RunDirectory) -> tuple[str, ...]:
+    """Refuse what only the emulation of the declared numerics showed; return what was waived.
+
+    Its stage may have been finished under a waiver that is not given any more.
+
+    Raises:
+        RejectedError: a finding is not waived.
+    """
+    if run.nouns.get(SMOKE_DECLARED.name) is None:
+        return ()
+    deployment = load(Deployment, run.path / DECLARED / DEPLOYMENT_FILE)
+    refuse_findings(deployment, waived_checks(trial, checkpoint))
+    return failed_findings(deployment)
 
 
 def overrides_of(trial: Trial, checkpoint: Path) -> Overrides:

@@ -1,4 +1,6 @@
-"""Work in processes of its own, which unwind when they are told to end.
+"""Work in processes of its own, for the drill's `--jobs` and the baseline beside a candidate.
+
+They unwind when they are told to end, so that servers which they started are stopped.
 
 What a worker is given and gives back crosses by pickle, between processes of one command.
 """
@@ -48,10 +50,10 @@ def each(work: Callable[[str], T], names: Sequence[str], *, jobs: int) -> Genera
         for done in as_completed(waiting):
             yield done.result()
     except BaseException as error:
-        for future in waiting:
-            future.cancel()
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
+        for future in waiting:
+            future.cancel()
         if isinstance(error, BrokenProcessPool):
             raise StageError(_KILLED, reason=ReasonCode.OUT_OF_MEMORY) from error
         raise
@@ -60,24 +62,36 @@ def each(work: Callable[[str], T], names: Sequence[str], *, jobs: int) -> Genera
 
 
 def _do(work: Callable[[str], T], name: str) -> T:
-    # A worker that was told to end may have been handed its next work already.
-    if _told_to_end.is_set():
-        sys.exit(128 + signal.SIGTERM)
-    return work(name)
+    try:
+        return work(name)
+    finally:
+        # All is unwound. The pool would go on to the next work, or wait for it at a lock that a
+        # worker which was killed still holds.
+        if _told_to_end.is_set():
+            os._exit(128 + signal.SIGTERM)
 
 
 def _begin(jobs: int) -> None:
     """Prepare a worker: it unwinds when it is told to end, and takes its share of the cores."""
-    unwind_on_sigterm()
+    end_as_parent_says()
     logging.getLogger("harness").setLevel(logging.ERROR)
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
-def unwind_on_sigterm() -> None:
-    """Let this process end by an exception, so that what it started is stopped."""
+def end_as_parent_says() -> None:
+    """Let this process end by an exception at SIGTERM, so that what it started is stopped.
+
+    Ctrl-C reaches the whole group; the parent answers it, and a second order would break off the
+    cleaning up.
+    """
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _let_the_parent)
+
+
+def _let_the_parent(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:

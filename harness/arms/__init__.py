@@ -18,9 +18,10 @@ from harness.arms.beside import baseline_beside
 from harness.arms.candidate import DEPLOYMENT_FILE, Candidate, CandidateOrder
 from harness.arms.findings import failed_findings, refuse_findings
 from harness.arms.gpus import assign_gpus
-from harness.arms.smoking import SmokeBaseline, smoke
+from harness.arms.smoking import DECLARED, SmokeBaseline, smoke
 
 __all__ = [
+    "DECLARED",
     "DEPLOYMENT_FILE",
     "BaselineOrder",
     "Candidate",

@@ -5,14 +5,13 @@ It fills the store of baselines, where the run then finds it as it would find an
 
 import logging
 import multiprocessing
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.arms.baseline import BaselineOrder, measure_baseline
 from harness.errors import HarnessError
-from harness.processes import unwind_on_sigterm
+from harness.processes import end_as_parent_says
 
 _log = logging.getLogger("harness.arms")
 
@@ -44,7 +43,7 @@ def baseline_beside(order: BaselineOrder) -> Iterator[Callable[[], bool]]:
 
 
 def _measure_in_process(order: BaselineOrder, log_level: int) -> None:
-    unwind_on_sigterm()
+    end_as_parent_says()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("baseline | %(message)s"))
     logger = logging.getLogger("harness")
@@ -55,5 +54,3 @@ def _measure_in_process(order: BaselineOrder, log_level: int) -> None:
     except HarnessError as error:
         _log.warning("failed, will be tried again: %s", error)
         sys.exit(int(error.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)

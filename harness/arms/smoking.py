@@ -16,6 +16,8 @@ from harness.rundir import RunDirectory
 from harness.smoke import compare, refuse_failed
 from harness.stages import SMOKE, SMOKE_DECLARED
 
+DECLARED = "declared"
+"""Folder of the run directory with the records of the emulation."""
 _log = logging.getLogger("harness.run")
 
 
@@ -52,11 +54,11 @@ def smoke(
     """
     report = run.stage(SMOKE, key=key, make=lambda: smoke_candidate(candidate, baseline))
     refuse_failed(report, waived=order.waived)
-    if not report.hidden or not report.passed or order.engine.numerics == "declared":
+    if not report.hidden or not report.compared or order.engine.numerics == "declared":
         return
     candidate.stop()
     engine = dataclasses.replace(order.engine, numerics="declared")
-    emulated = order._replace(engine=engine, into=run.path / "declared")
+    emulated = order._replace(engine=engine, into=run.path / DECLARED)
     try:
         with Candidate(emulated) as emulation:
             report = run.stage(

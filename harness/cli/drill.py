@@ -17,7 +17,7 @@ FaultName = Annotated[
 ListFaults = Annotated[bool, typer.Option("--list", help="Name the faults and stop.")]
 DrillDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the drill's runs.")]
 DrillEngine = Annotated[str, typer.Option("--engine", help="reference or vllm.")]
-DrillFresh = Annotated[bool, typer.Option("--fresh", help="Begin anew where a drill broke off.")]
+DrillFresh = Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")]
 Jobs = Annotated[
     int, typer.Option("--jobs", min=1, help="Runs at a time, each in a process of its own.")
 ]

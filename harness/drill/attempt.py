@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+
 from harness import pipeline
 from harness.artifacts import (
     CalibrationStats,
@@ -41,7 +43,17 @@ from harness.runs import exit_code, run_job
 from harness.stages import CALIBRATE, EXPORT
 
 MODEL = "canary"
-BUGS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+BUGS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 """What a run raises that meets something it was not written for."""
 CALIBRATION_SAMPLES = 128
 """Enough for the canary; each fault of calibration measures its ranges anew."""

@@ -20,7 +20,7 @@ from harness.drill.fault import Format
 from harness.drill.nets import SWITCHABLE
 from harness.drill.result import Correct, Drilled, DrillReport
 from harness.drill.table import junit_xml, markdown
-from harness.errors import RunDirectoryError
+from harness.errors import ExitCode, RunDirectoryError
 from harness.preflight import preflight
 from harness.processes import each
 from harness.runs import exit_code, run_job
@@ -40,14 +40,15 @@ def drill(
 ) -> DrillReport:
     """Run everything, and write the report after each part.
 
-    A drill that broke off goes on where it was; one that was finished begins anew.
+    A drill that broke off goes on where it was; one that was finished begins anew. Its correct runs
+    are runs like any other: what they have finished is found again.
 
     Args:
         setting: where and how.
         faults: names of what is put back.
         formats: names of those whose correct runs must get GO, besides those that a fault needs.
         jobs: how many runs at a time, each in a process of its own.
-        fresh: whether to forget what an unfinished drill in the folder has found out.
+        fresh: whether to forget what the folder holds, correct runs included.
 
     Raises:
         UsageError: a fault or a format is not known, or a correct run cannot start, such as for
@@ -56,17 +57,19 @@ def drill(
     """
     order = [fault.name for fault in map(find_fault, faults)]
     _refuse_other_folders(setting.folder)
-    known = None if fresh else _unfinished(setting)
-    done = [one for one in known.drilled if one.fault in order] if known else []
+    known = () if fresh else _done_before(setting)
+    done = [one for one in known if one.fault in order]
     left = [name for name in order if name not in {one.fault for one in done}]
     if done:
         _log.info("drill: goes on, %d of %d faults were done before", len(done), len(order))
     report = DrillReport(engine=setting.engine, suite=setting.suite, drilled=tuple(done))
+    _keep(report, setting)
     wanted = list(dict.fromkeys([*formats, *(find_fault(name).format for name in order)]))
     with _quiet_runs():
         # The first measures the baseline, which the others find.
         for part, at_once in ((wanted[:1], 1), (wanted[1:], jobs)):
-            for correct in each(partial(_run_correct, setting), part, jobs=at_once):
+            run = partial(_run_correct, setting, fresh=fresh)
+            for correct in each(run, part, jobs=at_once):
                 _log.info("drill: correct %s: %s", correct.format, correct.decision or "no verdict")
                 report = _keep(report.plus(correct, order=wanted), setting)
         for one in each(partial(_put_back, setting), left, jobs=jobs):
@@ -76,20 +79,24 @@ def drill(
     return _keep(dataclasses.replace(report, finished=True), setting)
 
 
-def _unfinished(setting: Setting) -> DrillReport | None:
-    """Return what a drill with the same setting found out here before it broke off."""
+def _done_before(setting: Setting) -> tuple[Drilled, ...]:
+    """Return the faults that a drill with the same setting caught here before it broke off.
+
+    What was not caught is tried again: it may have ended for want of space or memory.
+    """
     path = setting.folder / REPORT
     if made_from(path) != setting.digest:
-        return None
+        return ()
     report = load(DrillReport, path)
-    return None if report.finished else report
+    caught = (one for one in report.drilled if one.exit_code is ExitCode.GO)
+    return () if report.finished else tuple(caught)
 
 
-def _run_correct(setting: Setting, name: str) -> Correct:
+def _run_correct(setting: Setting, name: str, *, fresh: bool) -> Correct:
     form = find_format(name)
     folder = _correct_folder(setting, form)
     job = preflight(setting.request(form), into=folder)
-    _, record = run_job(job, into=folder, work=pipeline.release_gate)
+    _, record = run_job(job, into=folder, fresh=fresh, work=pipeline.release_gate)
     seconds = sum(s for name, s in record.stage_seconds.items() if name != BASELINE.name)
     return Correct(
         format=form.name,

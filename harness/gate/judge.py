@@ -30,7 +30,7 @@ from harness.gate.pairs import TaskPairs, pair
 from harness.gate.phrases import Beside, evidence, faults, not_exercised, scope
 from harness.gate.pooled import pool
 from harness.gate.rerun import Flips, count_flips, sum_flips
-from harness.gate.waivers import name_waivers, waive_findings
+from harness.gate.waivers import name_waivers, waive_checks, waive_findings
 
 _PRECEDENCE = (
     ReasonCode.SCALE_MISSING,
@@ -99,7 +99,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks = _decide_each(paired, suite, flips)
     pooled = pool(paired, suite)
-    beside = Beside(deployment, verified, smoke, coverage)
+    beside = Beside(deployment, verified, waive_checks(smoke, waivers), coverage)
     found = _against(tasks, pooled, beside)
     reasons = _in_order(found, pooled)
     decision = found.get(reasons[0], Decision.GO)

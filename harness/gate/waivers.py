@@ -16,6 +16,7 @@ from harness.artifacts import (
     Decision,
     Deployment,
     Severity,
+    SmokeReport,
     Verdict,
     WaivedCheck,
     Waiver,
@@ -68,6 +69,18 @@ def waive_findings(deployment: Deployment, waivers: tuple[Waiver, ...]) -> Deplo
         for finding in deployment.findings
     )
     return dataclasses.replace(deployment, findings=findings)
+
+
+def waive_checks(smoke: SmokeReport | None, waivers: tuple[Waiver, ...]) -> SmokeReport | None:
+    """Return the smoke report with its waived errors as what they now are: reported, not judged."""
+    if smoke is None:
+        return None
+    waived = {waiver.check for waiver in waivers}
+    checks = tuple(
+        dataclasses.replace(check, severity=Severity.WARNING) if check.id in waived else check
+        for check in smoke.checks
+    )
+    return dataclasses.replace(smoke, checks=checks)
 
 
 def name_waivers(verdict: Verdict, waivers: tuple[Waiver, ...]) -> Verdict:

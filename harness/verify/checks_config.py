@@ -15,6 +15,7 @@ from harness.verify.modules import (
 )
 
 _MODELOPT_METHODS = {"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}
+_NVFP4, _NVFP4_BLOCK = ("NVFP4", "W4A16_NVFP4"), 16
 _KV_ALGOS = {None, "FP8", "NVFP4"}
 _NEVER_ASKED = ("vision_tower", "vision_model", "vit_large_projector")
 """Parts of names of what modelopt's loaders build unquantized without asking the list.
@@ -77,7 +78,7 @@ def _unknown_groups(declared: Declaration) -> list[str]:
 
 
 def declarations_agree(contents: Contents) -> Check:
-    """Ask whether config.json and hf_quant_config.json say the same."""
+    """Ask whether config.json and hf_quant_config.json say the same, and what the format means."""
     faults = []
     if len(contents.declarations) > 1:
         first, second = contents.declarations
@@ -93,11 +94,16 @@ def declarations_agree(contents: Contents) -> Check:
             for what, left, right in pairs
             if left != right
         ]
+    faults += [
+        f"group_size is {one.group_size} in {one.source} and {_NVFP4_BLOCK} in the tensors of NVFP4"
+        for one in contents.declarations
+        if one.algo in _NVFP4 and one.group_size not in (None, _NVFP4_BLOCK)
+    ]
     return finding(
         "declarations-agree",
         faults,
         good="the declarations agree" if len(contents.declarations) > 1 else "one declaration",
-        bad="config.json and hf_quant_config.json contradict each other",
+        bad="config.json, hf_quant_config.json and the format contradict each other",
     )
 
 

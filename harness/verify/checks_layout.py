@@ -109,7 +109,7 @@ def experts_complete(contents: Contents) -> Check:
         "experts-complete",
         faults,
         good=f"{total} experts in {len(layers)} layers, each with all projections",
-        bad=f"{len(faults)} experts or projections are missing or unlike their siblings",
+        bad=f"{len(faults)} experts or projections are missing, too many or unlike their siblings",
     )
 
 
@@ -119,6 +119,8 @@ def _expert_faults(
     for number in range(count):
         if number not in experts:
             yield f"{path}.{number} is missing"
+    for number in sorted(n for n in experts if n >= count):
+        yield f"{path}.{number} is one too many for {count} experts"
     projections = sorted({p for expert in experts.values() for p in expert})
     for projection in projections:
         named = {n: e[projection] for n, e in experts.items() if projection in e}

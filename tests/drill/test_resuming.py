@@ -19,11 +19,17 @@ class Runs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.faults: list[str] = []
+        self.fresh: list[bool] = []
+        self.reasons: dict[str, Net | None] = {}
         self.breaks_at: str | None = None
         monkeypatch.setattr(run, "_run_correct", self.correct)
         monkeypatch.setattr(run, "_put_back", self.put_back)
 
-    def correct(self, setting: Setting, name: str) -> Correct:
+    def correct(self, setting: Setting, name: str, *, fresh: bool) -> Correct:
+        (setting.folder / "correct" / name).mkdir(parents=True, exist_ok=True)
+        self.fresh.append(fresh)
+        if self.breaks_at == name:
+            raise KeyboardInterrupt
         return Correct(
             format=name,
             decision=Decision.GO,
@@ -39,7 +45,7 @@ class Runs:
         self.faults.append(name)
         first = Attempt(
             off=None,
-            caught_by=Net.VERIFY,
+            caught_by=self.reasons.get(name, Net.VERIFY),
             evidence=("a-check",),
             decision=Decision.NO_GO,
             exit_code=ExitCode.NO_GO,
@@ -84,10 +90,27 @@ def test_what_was_done_before_it_broke_off_is_not_done_again(runs: Runs, setting
     assert [one.fault for one in report.drilled] == list(FAULTS)
 
 
+def test_one_that_broke_off_in_its_first_run_goes_on(runs: Runs, setting: Setting) -> None:
+    runs.breaks_at = "nvfp4"
+    with pytest.raises(KeyboardInterrupt):
+        drill(setting, FAULTS, ())
+    runs.breaks_at = None
+    assert drill(setting, FAULTS, ()).finished
+
+
+def test_what_was_not_caught_is_tried_again(runs: Runs, setting: Setting) -> None:
+    runs.reasons[FAULTS[0]] = None
+    break_off(runs, setting)
+    runs.reasons.clear()
+    assert drill(setting, FAULTS, ()).exit_code == 0
+    assert runs.faults == [FAULTS[0], *FAULTS]
+
+
 def test_fresh_forgets_it(runs: Runs, setting: Setting) -> None:
     break_off(runs, setting)
     drill(setting, FAULTS, (), fresh=True)
     assert runs.faults == [FAULTS[0], *FAULTS]
+    assert runs.fresh == [False, True]
 
 
 OTHERS = (

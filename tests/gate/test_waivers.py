@@ -8,16 +8,21 @@ import pytest
 
 from harness.artifacts import (
     Arm,
+    Check,
     Decision,
     Deployment,
     Finding,
+    Measure,
     Severity,
+    SmokeReport,
     Suite,
     Verdict,
     Waiver,
 )
 from harness.errors import ReasonCode
 from harness.gate import Overrides, explain_waivers, judge
+from harness.gate.phrases import not_exercised
+from harness.gate.waivers import waive_checks
 
 Arms = Callable[..., tuple[Arm, Arm]]
 CHECKPOINT = "c" * 64
@@ -76,6 +81,38 @@ def test_a_waived_fault_of_a_candidate_without_loss_is_go_with_waivers(
     assert verdict.summary.startswith("GO WITH WAIVERS: tensor-not-taken (release manager, until")
     assert "within the margin" in verdict.summary
     assert any("waived by release manager" in line for line in verdict.scope)
+
+
+def test_a_waived_smoke_check_does_not_hide_what_the_smoke_run_computed(
+    deployment: Callable[..., Deployment],
+) -> None:
+    failed = Check(
+        id="smoke-known-answers", passed=False, severity=Severity.ERROR, message="1 of 9 lost"
+    )
+    smoke = SmokeReport(
+        smoke="canary",
+        set_digest="",
+        numerics="declared",
+        declared=("inputs:nvfp4",),
+        exercised=("inputs:nvfp4",),
+        checks=(failed,),
+        measures=(
+            Measure(
+                name="smoke-kld",
+                baseline=None,
+                candidate=None,
+                difference=0.1,
+                stderr=0.01,
+                limit=0.2,
+            ),
+        ),
+        answers=(),
+    )
+    hidden = replace(deployment(), declared=("inputs:nvfp4",), exercised=())
+    assert not_exercised(hidden, smoke) == ("inputs:nvfp4",)
+    waived = waive_checks(smoke, (waiver(check=failed.id),))
+    assert not_exercised(hidden, waived) == ()
+    assert waive_checks(smoke, (waiver(check="smoke-nll"),)) == smoke
 
 
 def test_a_loss_is_no_go_whatever_was_waived(judged: Callable[..., Verdict]) -> None:

@@ -33,13 +33,15 @@ def die(name: str) -> str:
 def wait(folder: Path, name: str) -> str:
     """Return at once, or wait until the end and tell that it was told to."""
     if name == "quick":
-        while not (folder / "slow started").exists():
+        started = folder / "slow started"
+        while not (started.exists() and started.read_text()):
             time.sleep(0.01)
         return name
     try:
-        (folder / "slow started").touch()
+        (folder / "slow started").write_text(str(os.getpid()))
         time.sleep(600)
     finally:
+        time.sleep(0.2)
         (folder / "unwound").touch()
     return name
 
@@ -74,3 +76,13 @@ def test_an_end_before_its_time_lets_the_runs_under_way_unwind(tmp_path: Path) -
     results.close()
     assert (tmp_path / "unwound").exists()
     assert not multiprocessing.active_children()
+
+
+def test_ctrl_c_is_the_parents_to_answer_and_breaks_off_no_cleaning_up(tmp_path: Path) -> None:
+    results = each(partial(wait, tmp_path), ["slow", "quick"], jobs=2)
+    assert next(results) == "quick"
+    os.kill(int((tmp_path / "slow started").read_text()), signal.SIGINT)
+    time.sleep(0.1)
+    assert not (tmp_path / "unwound").exists()
+    results.close()
+    assert (tmp_path / "unwound").exists()

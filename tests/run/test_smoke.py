@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness import arms, baselines, pipeline
+from harness import arms, baselines, judging, pipeline
 from harness.artifacts import (
     BaselineInputs,
     Deployment,
@@ -19,12 +19,14 @@ from harness.artifacts import (
     SmokeReport,
     SmokeSet,
     load,
+    save,
 )
 from harness.errors import EngineError, ReasonCode, RejectedError
 from harness.gate import Subject
 from harness.models import open_source
 from harness.recipe import Request, load_suite, load_trial
 from harness.rundir import RunDirectory
+from harness.smoke import CHECK_IDS
 from tests.smoke.scripted import BASELINE, DEPLOYMENT, SET, candidate, readings, salad
 
 ENGINE = EngineSpec(name="vllm", numerics="deployed", device="cuda", dtype="bfloat16")
@@ -98,10 +100,15 @@ def inputs() -> BaselineInputs:
 
 
 def look(
-    run: RunDirectory, inputs: BaselineInputs, *, engine: EngineSpec = ENGINE, key: str = "k"
+    run: RunDirectory,
+    inputs: BaselineInputs,
+    *,
+    engine: EngineSpec = ENGINE,
+    key: str = "k",
+    waived: frozenset[str] = frozenset(),
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    order = arms.CandidateOrder(engine, Path("/none/checkpoint"), suite, run.path)
+    order = arms.CandidateOrder(engine, Path("/none/checkpoint"), suite, run.path, None, waived)
     of_baseline = arms.BaselineOrder(engine, Path("/none/model"), suite, inputs)
     with arms.Candidate(order) as served:
         source = arms.SmokeBaseline(SET, None, of_baseline, None)
@@ -158,6 +165,35 @@ def test_salad_that_only_the_declared_numerics_show_ends_the_run(
         look(run, inputs)
     assert caught.value.reason is ReasonCode.SMOKE_FAILED
     assert load(SmokeReport, run.path / "smoke.json").passed
+
+
+def test_a_waived_smoke_check_does_not_keep_the_declared_numerics_from_being_smoked(
+    stage: Stage, run: RunDirectory, inputs: BaselineInputs
+) -> None:
+    stage.answers["deployed"] = candidate(readings=readings(salad))
+    look(run, inputs, waived=frozenset(CHECK_IDS))
+    assert stage.started == ["model deployed", "checkpoint deployed", "checkpoint declared"]
+    assert not load(SmokeReport, run.path / "smoke.json").passed
+    assert load(SmokeReport, run.path / "smoke_declared.json").passed
+
+
+@pytest.mark.usefixtures("stage")
+def test_what_only_the_emulation_showed_is_refused_when_its_waiver_is_gone(
+    run: RunDirectory, inputs: BaselineInputs, tmp_path: Path
+) -> None:
+    look(run, inputs)
+    finding = Finding(
+        id="tensor-not-taken",
+        severity=Severity.ERROR,
+        message="1 of 5",
+        reason=ReasonCode.LOAD_MISMATCH,
+        incident="an incident",
+    )
+    records = run.path / "declared" / "deployment.json"
+    save(dataclasses.replace(DEPLOYMENT, findings=(finding,)), records)
+    trial = load_trial(Request(model="canary", suite="canary", engine="vllm"), tmp_path)
+    with pytest.raises(RejectedError, match="tensor-not-taken"):
+        judging._refuse_emulated(trial, tmp_path, run)  # noqa: SLF001 - the rest needs scores
 
 
 def test_numerics_that_cannot_be_emulated_are_left_unproven_and_tried_again(

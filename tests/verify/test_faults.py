@@ -137,6 +137,7 @@ FAULTS: dict[str, tuple[str, Edit, str]] = {
         "expert-input-scales-complete",
     ),
     "an expert": ("nvfp4", drop(rf"{re.escape(EXPERT)}\."), "experts-complete"),
+    "an expert too many": ("nvfp4", move(f"{EXPERTS}.0", f"{EXPERTS}.8"), "experts-complete"),
     "an expert in bfloat16": ("nvfp4", unpack_one, "experts-complete"),
     "a weight scale": ("fp8", drop(r"3.self_attn.o_proj.weight_scale"), "layer-tensors-complete"),
     "a NaN block scale": ("nvfp4", plant_nan, "scales-finite"),
@@ -343,6 +344,11 @@ LISTS: dict[str, tuple[Callable[[dict[str, Any]], None], str, Severity]] = {
         Severity.ERROR,
     ),
     "the draft head": (listing(without="^mtp"), "unquantized-layers-ignored", Severity.ERROR),
+    "blocks of another size": (
+        lambda s: s.update(group_size=32),
+        "declarations-agree",
+        Severity.ERROR,
+    ),
     "no algorithm": (
         lambda s: s.update(quant_algo=None),
         "quantization-declared",
