@@ -6,7 +6,8 @@
 A row is a form of the gate, a number of items, a rate of flips and a true drop. GO at a drop of
 the margin or more is a false GO; anything but GO at no drop is a lost GO, and NO-GO there is a
 false NO-GO. `plan` is what --plan says of GO; a row whose GO differs from it by more than four
-standard errors of drawing fails.
+standard errors of drawing fails. Last come whole suites: how often a candidate without loss passes
+all critical tasks, beside the joint chance that --plan prints.
 
 Candidates are drawn with numpy and have nothing in common with the plan's own sums and draws;
 decisions are those of harness.gate.decide. Tables that were drawn twice are judged once.
@@ -23,20 +24,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import Claim, Decision, Sample, Suite, TaskScore, TaskSpec, Tier
-from harness.gate import chance_of_go
+from harness.gate import chance_of_go, joint_probability_of_go
 from harness.gate.claims import examine_claims
 from harness.gate.decide import decide
 from harness.gate.pairs import Pair, Side, TaskPairs
+from harness.recipe import load_suite
 from scripts import ledger
 
 COMMAND = "python -m scripts.simulate_gate --record"
 CONFIDENCE = 0.95
 ERRORS = 4
 """Standard errors of drawing that a rate may be away from its plan."""
+JOINT_DRAWS = 1_000
+SUITES = ("canary", "drill", "nightly", "signoff")
+"""Shipped suites whose joint chance of GO is drawn too."""
 PLAN_DRAWS = 1_000
 """Of the plan of grouped items, which is drawn too."""
 DUST = 1e-12
 SEED = 7
+JOINT_ROWS = 1_000
+"""Number of the first joint row, so that its draws are its own."""
 HEAD = (
     "| form | items | flips | design effect stated / true | asked | true loss | GO | plan | "
     "INCONCLUSIVE | NO-GO |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -151,6 +158,24 @@ def simulate(cell: Cell, *, row: int) -> Rates:
         difference = -cell.drop / cell.task.spread
         plan = chance_of_go(cell.task, CONFIDENCE, difference=difference)
     return Rates(counts[Decision.GO] / cell.draws, counts[Decision.NO_GO] / cell.draws, plan)
+
+
+def simulate_joint(suite: Suite, *, row: int) -> tuple[float, float]:
+    """Return how often a candidate without loss passes all critical tasks, and the plan of it."""
+    draws = np.random.default_rng([SEED, row])
+    tasks = [Cell("joint", task, 0.0, 0) for task in suite.tasks if task.tier is Tier.CRITICAL]
+    judged: dict[tuple[str, bytes], bool] = {}
+
+    def passes(cell: Cell) -> bool:
+        answers = _draw(cell, draws)
+        answers = answers[:, np.lexsort(answers)]
+        key = cell.task.name, answers.tobytes()
+        if key not in judged:
+            judged[key] = judge_answers(cell.task, answers) is Decision.GO
+        return judged[key]
+
+    num_passed = sum(all(passes(cell) for cell in tasks) for _ in range(JOINT_DRAWS))
+    return num_passed / JOINT_DRAWS, joint_probability_of_go(suite)
 
 
 def _draw(cell: Cell, draws: np.random.Generator) -> Values:
@@ -273,6 +298,11 @@ def main() -> int:
         for name, rate in _errors(cell, rates):
             worst[name] = max(worst.get(name, 0.0), rate)
     values = {name: f"{rate:.1%}" for name, rate in sorted(worst.items())}
+    for row, name in enumerate(SUITES, start=JOINT_ROWS):
+        go, plan = simulate_joint(load_suite(name), row=row)
+        away = ERRORS * math.sqrt(max(plan * (1 - plan), 1 / JOINT_DRAWS) / JOINT_DRAWS)
+        failed += abs(go - plan) > away
+        values[f"suite {name}: GO of a candidate without loss, of {plan:.1%} planned"] = f"{go:.1%}"
     values["rows that differ from the plan"] = str(failed)
     for name, value in values.items():
         print(f"{name}: {value}")

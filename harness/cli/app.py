@@ -10,6 +10,7 @@ from harness.cli import options as opt
 from harness.cli.baseline import baseline_app
 from harness.cli.console import concluding, emit, show_progress
 from harness.cli.drill import drill
+from harness.cli.groups import CalibrationOptions, EngineOptions, grouped, requested
 
 app = typer.Typer(
     name="harness",
@@ -47,6 +48,7 @@ def main(
 @app.command(
     epilog="Example: harness e2e --model canary --qformat nvfp4",
 )
+@grouped
 def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     *,
     model: opt.Model,
@@ -55,17 +57,8 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     kv_cache_qformat: opt.KvCache = None,
     suite: opt.SuiteName = None,
     margin: opt.Margin = None,
-    engine: opt.Engine = None,
-    numerics: opt.Numerics = None,
-    engine_arg: opt.EngineArgs = None,
-    tensor_parallel_size: opt.TensorParallel = 1,
-    vllm: opt.Vllm = None,
-    image: opt.Image = None,
-    calib_data: opt.CalibData = None,
-    calib_size: opt.CalibSize = None,
-    calib_seq: opt.CalibSeq = None,
-    layerwise: opt.Layerwise = None,
-    experts: opt.Experts = None,
+    engine_options: EngineOptions,
+    calibration: CalibrationOptions,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
@@ -79,27 +72,17 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     """Quantize, export, verify, serve, score and judge; exit 0 on GO, 4 on NO-GO."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
-        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        request = Request(
-            model=model,
+        request = requested(
+            model,
+            calibration,
+            engine_options,
             qformat=qformat,
             recipe=recipe,
             revision=revision,
             kv_cache=kv_cache_qformat,
-            calib_data=calib_data,
-            calib_size=calib_size,
-            calib_seq=calib_seq,
-            layerwise=layerwise,
-            experts=experts,
             suite=suite,
             margin=margin,
-            engine=engine,
-            numerics=numerics,
-            engine_args=tuple(engine_arg or ()),
-            tensor_parallel_size=tensor_parallel_size,
-            vllm=vllm,
-            image=image,
             device=device,
             skip_verify=skip_verify,
             baseline=baseline,
@@ -114,6 +97,7 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
 @app.command(
     epilog="Example: harness quantize --model canary --qformat nvfp4 --out /tmp/canary-nvfp4",
 )
+@grouped
 def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists them
     *,
     model: opt.Model,
@@ -121,11 +105,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
     qformat: opt.Qformat = None,
     recipe: opt.RecipeFile = None,
     kv_cache_qformat: opt.KvCache = None,
-    calib_data: opt.CalibData = None,
-    calib_size: opt.CalibSize = None,
-    calib_seq: opt.CalibSeq = None,
-    layerwise: opt.Layerwise = None,
-    experts: opt.Experts = None,
+    calibration: CalibrationOptions,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     fresh: opt.Fresh = False,
@@ -134,19 +114,14 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
     """Calibrate, quantize, export and verify; the checkpoint is OUT/checkpoint."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
-        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        request = Request(
-            model=model,
+        request = requested(
+            model,
+            calibration,
             qformat=qformat,
             recipe=recipe,
             revision=revision,
             kv_cache=kv_cache_qformat,
-            calib_data=calib_data,
-            calib_size=calib_size,
-            calib_seq=calib_seq,
-            layerwise=layerwise,
-            experts=experts,
             device=device,
         )
         emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)
@@ -155,18 +130,14 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
 @app.command(
     epilog="Example: harness gate /models/Qwen3-30B-A3B-NVFP4 --baseline Qwen/Qwen3-30B-A3B",
 )
+@grouped
 def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
     *,
     checkpoint: opt.Checkpoint,
     baseline: opt.Baseline,
     suite: opt.SuiteName = None,
     margin: opt.Margin = None,
-    engine: opt.Engine = None,
-    numerics: opt.Numerics = None,
-    engine_arg: opt.EngineArgs = None,
-    tensor_parallel_size: opt.TensorParallel = 1,
-    vllm: opt.Vllm = None,
-    image: opt.Image = None,
+    engine_options: EngineOptions,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
@@ -178,19 +149,13 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
     """Verify, serve, score and judge a checkpoint of any origin; exit 0 on GO, 4 on NO-GO."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
-        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        request = Request(
-            model=baseline,
+        request = requested(
+            baseline,
+            engine_options,
             revision=revision,
             suite=suite,
             margin=margin,
-            engine=engine,
-            numerics=numerics,
-            engine_args=tuple(engine_arg or ()),
-            tensor_parallel_size=tensor_parallel_size,
-            vllm=vllm,
-            image=image,
             device=device,
             skip_verify=skip_verify,
             waivers=waivers,
@@ -217,15 +182,11 @@ def verify(
 
 
 @app.command(epilog="Example: harness serve runs/canary-nvfp4-1a2b3c4d/checkpoint")
-def serve(  # noqa: PLR0913 - one parameter an option; the contract lists them
+@grouped
+def serve(
     *,
     checkpoint: opt.Checkpoint,
-    engine: opt.Engine = None,
-    numerics: opt.Numerics = None,
-    engine_arg: opt.EngineArgs = None,
-    tensor_parallel_size: opt.TensorParallel = 1,
-    vllm: opt.Vllm = None,
-    image: opt.Image = None,
+    engine_options: EngineOptions,
     max_model_len: opt.MaxModelLen = 4096,
     out: opt.RecordsDir = None,
     as_json: opt.AsJson = False,
@@ -233,16 +194,10 @@ def serve(  # noqa: PLR0913 - one parameter an option; the contract lists them
     """Serve a checkpoint until interrupted; the base URL is printed when it is ready."""
     with concluding(as_json=as_json):
         from harness.cli import serving  # noqa: PLC0415 - imports torch
-        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        request = Request(
-            model=str(checkpoint),
-            engine=engine,
-            numerics=numerics,
-            engine_args=tuple(engine_arg or ()),
-            tensor_parallel_size=tensor_parallel_size,
-            vllm=vllm,
-            image=image,
+        request = requested(
+            str(checkpoint),
+            engine_options,
         )
         serving.serve_until_interrupted(request, max_model_len, out, as_json=as_json)
 
@@ -250,6 +205,7 @@ def serve(  # noqa: PLR0913 - one parameter an option; the contract lists them
 @app.command(
     epilog="Example: harness score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
 )
+@grouped
 def score(  # noqa: PLR0913 - one parameter an option; the contract lists them
     *,
     target: opt.Target,
@@ -257,29 +213,18 @@ def score(  # noqa: PLR0913 - one parameter an option; the contract lists them
     out: opt.OutDir,
     tokenizer: opt.TokenizerDir = None,
     served_model: opt.ServedModel = None,
-    engine: opt.Engine = None,
-    numerics: opt.Numerics = None,
-    engine_arg: opt.EngineArgs = None,
-    tensor_parallel_size: opt.TensorParallel = 1,
-    vllm: opt.Vllm = None,
-    image: opt.Image = None,
+    engine_options: EngineOptions,
     device: opt.Device = "auto",
     as_json: opt.AsJson = False,
 ) -> None:
     """Score a checkpoint, an unquantized model, or a server that somebody else runs."""
     with concluding(as_json=as_json):
         from harness.cli import serving  # noqa: PLC0415 - imports torch
-        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        request = Request(
-            model=target,
+        request = requested(
+            target,
+            engine_options,
             suite=suite,
-            engine=engine,
-            numerics=numerics,
-            engine_args=tuple(engine_arg or ()),
-            tensor_parallel_size=tensor_parallel_size,
-            vllm=vllm,
-            image=image,
             device=device,
         )
         server = serving.Server(tokenizer=tokenizer, model=served_model)

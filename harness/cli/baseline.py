@@ -7,6 +7,7 @@ import typer
 
 from harness.cli import options as opt
 from harness.cli.console import concluding, emit
+from harness.cli.groups import EngineOptions, grouped, requested
 
 _EXAMPLES = """Examples:
 
@@ -33,16 +34,12 @@ BundleOut = Annotated[Path, typer.Option("--out", help="File to write.")]
 
 
 @baseline_app.command(epilog="Example: harness baseline add --model canary --suite canary")
+@grouped
 def add(  # noqa: PLR0913 - one parameter an option; the contract lists them
     *,
     model: opt.Model,
     suite: opt.SuiteName,
-    engine: opt.Engine = None,
-    numerics: opt.Numerics = None,
-    engine_arg: opt.EngineArgs = None,
-    tensor_parallel_size: opt.TensorParallel = 1,
-    vllm: opt.Vllm = None,
-    image: opt.Image = None,
+    engine_options: EngineOptions,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     as_json: opt.AsJson = False,
@@ -50,18 +47,12 @@ def add(  # noqa: PLR0913 - one parameter an option; the contract lists them
     """Score an unquantized model twice with a suite and keep both; later runs find it."""
     with concluding(as_json=as_json):
         from harness.cli import keeping  # noqa: PLC0415 - imports torch
-        from harness.recipe.load import Request  # noqa: PLC0415 - its package imports torch
 
-        request = Request(
-            model=model,
+        request = requested(
+            model,
+            engine_options,
             suite=suite,
             revision=revision,
-            engine=engine,
-            numerics=numerics,
-            engine_args=tuple(engine_arg or ()),
-            tensor_parallel_size=tensor_parallel_size,
-            vllm=vllm,
-            image=image,
             device=device,
         )
         emit(keeping.add(request), as_json=as_json)
