@@ -34,7 +34,7 @@ from harness.preflight import GateJob, Job
 from harness.quantize import quantize
 from harness.rundir import RunDirectory, is_finished
 from harness.stages import BASELINE, CALIBRATE, CANDIDATE, EXPORT, JUDGE, VERIFY
-from harness.verify import refuse_errors, verify
+from harness.verify import engine_of, refuse_errors, verify
 
 
 class Compared(NamedTuple):
@@ -60,8 +60,7 @@ def foreign_gate(job: GateJob, run: RunDirectory) -> Verdict:
     """The same for a checkpoint that was made elsewhere."""
     folder = job.checkpoint.path
     if not job.recipe.skip_verify:
-        waived = waived_checks(job.recipe, folder)
-        check_files(folder, job.checkpoint.digest, run, waived=waived)
+        check_files(job.recipe, folder, job.checkpoint.digest, run)
     subject = Subject(job.recipe.model, job.scheme)
     return compare(Compared(job.recipe, folder, job.baseline, job.checkpoint.digest, subject), run)
 
@@ -84,30 +83,26 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
         ),
     )
     if not recipe.skip_verify:
-        waived = waived_checks(recipe, folder)
-        check_files(folder, checkpoint.digest, run, waived=waived, source=source.path)
+        check_files(recipe, folder, checkpoint.digest, run, source=source.path)
     return checkpoint
 
 
 def check_files(
-    folder: Path,
-    digest: str,
-    run: RunDirectory,
-    *,
-    waived: frozenset[str] = frozenset(),
-    source: Path | None = None,
+    trial: Trial, folder: Path, digest: str, run: RunDirectory, *, source: Path | None = None
 ) -> IntegrityReport:
     """Verify a checkpoint's files; an error in them that is not waived ends the run.
 
-    With the `source` that it was made from, each tensor is compared with what it came from. A
-    checkpoint that was made elsewhere may have been trained on since, so nothing is assumed of it.
+    Its names are looked up as the version of vLLM that serves it spells them. With the `source`
+    that it was made from, each tensor is compared with what it came from. A checkpoint that was
+    made elsewhere may have been trained on since, so nothing is assumed of it.
     """
+    engine = engine_of(trial.engine)
     integrity = run.stage(
         VERIFY,
-        key=digest_of(__version__, digest, _state_of(folder), str(source or "")),
-        make=lambda: verify(folder, source=source),
+        key=digest_of(__version__, digest, _state_of(folder), str(source or ""), engine or ""),
+        make=lambda: verify(folder, source=source, engine=engine),
     )
-    refuse_errors(integrity, waived=waived)
+    refuse_errors(integrity, waived=waived_checks(trial, folder))
     return integrity
 
 

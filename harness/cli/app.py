@@ -141,6 +141,7 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
     device: opt.Device = "auto",
     revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
+    plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
     waivers: opt.Waivers = None,
     skip_verify: opt.SkipVerify = False,
@@ -160,7 +161,10 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
             skip_verify=skip_verify,
             waivers=waivers,
         )
-        emit(commands.gate(request, checkpoint, run_dir, fresh=fresh), as_json=as_json)
+        if plan:
+            emit(commands.plan_gate(request, checkpoint), as_json=as_json)
+        else:
+            emit(commands.gate(request, checkpoint, run_dir, fresh=fresh), as_json=as_json)
 
 
 @app.command(

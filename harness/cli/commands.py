@@ -9,7 +9,7 @@ from harness.cli import text
 from harness.cli.console import Result
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
-from harness.preflight import preflight, preflight_gate, summarize
+from harness.preflight import preflight, preflight_gate, summarize, summarize_gate
 from harness.recipe import Request, load_suite
 from harness.report import terminal_table, write_report
 from harness.score import read_arm
@@ -33,6 +33,12 @@ def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: boo
     job = preflight_gate(request, checkpoint)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
     return _ended(path, record)
+
+
+def plan_gate(request: Request, checkpoint: Path) -> Result:
+    """Resolve and check a gate, and say what it can decide."""
+    summary = summarize_gate(preflight_gate(request, checkpoint))
+    return Result(text=text.of_gate_plan(summary), values=to_json(summary))
 
 
 def quantize(request: Request, out: Path, *, fresh: bool) -> Result:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness.artifacts import Deployment, IntegrityReport, RunRecord, Scorecard, Verdict, to_json
-from harness.preflight import PlanSummary
+from harness.preflight import GatePlanSummary, PlanSummary
 from harness.report import terminal_smoke
 from harness.runs import RunStatus, exit_code
 
@@ -36,7 +36,19 @@ def of_plan(summary: PlanSummary) -> str:
     return "\n".join(lines)
 
 
-def _decidable(summary: PlanSummary) -> list[str]:
+def of_gate_plan(summary: GatePlanSummary) -> str:
+    """Describe a planned gate."""
+    lines = [
+        f"{summary.checkpoint} ({summary.scheme}, {summary.checkpoint_bytes / _MIB:.1f} MiB)",
+        f"  compared with: {summary.baseline}",
+        f"  engine: {summary.engine}",
+        "",
+        *_decidable(summary),
+    ]
+    return "\n".join(lines)
+
+
+def _decidable(summary: PlanSummary | GatePlanSummary) -> list[str]:
     head = ("task", "tier", "items", "margin", "reachable", "flips", "GO if lossless")
     joint, pooled = summary.joint_probability_of_go, summary.pooled_margin
     return [

@@ -9,6 +9,7 @@ from harness.artifacts import EngineSpec, Suite, TaskSpec
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.estimate import estimate_seconds
+from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
@@ -43,6 +44,24 @@ class TaskPlan:
     """For a candidate without loss."""
     form: str = ""
     """What is asked beside a margin, such as `keeps 99.00%, 14 clusters`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatePlanSummary:
+    """Everything that is known before a checkpoint of any origin is judged."""
+
+    checkpoint: str
+    scheme: str
+    """As the checkpoint declares it."""
+    checkpoint_bytes: int
+    baseline: str
+    engine: str
+    suite: str
+    tasks: tuple[TaskPlan, ...]
+    joint_probability_of_go: float
+    """Of a candidate without loss, over all critical tasks together, and pooled."""
+    pooled_margin: float | None = None
+    """Of all items of all tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +117,22 @@ def summarize(job: Job) -> PlanSummary:
         tasks=tuple(_task_plans(recipe.suite)),
         joint_probability_of_go=joint_probability_of_go(recipe.suite),
         pooled_margin=recipe.suite.pooled_margin,
+    )
+
+
+def summarize_gate(job: GateJob) -> GatePlanSummary:
+    """Describe a gate that has passed its checks."""
+    suite = job.recipe.suite
+    return GatePlanSummary(
+        checkpoint=str(job.checkpoint.path),
+        scheme=job.scheme,
+        checkpoint_bytes=sum(header.num_bytes for header in job.checkpoint.tensors.values()),
+        baseline=job.recipe.model,
+        engine=_engine(job.recipe.engine),
+        suite=suite.name,
+        tasks=tuple(_task_plans(suite)),
+        joint_probability_of_go=joint_probability_of_go(suite),
+        pooled_margin=suite.pooled_margin,
     )
 
 

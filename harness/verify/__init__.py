@@ -1,6 +1,6 @@
 """Check a checkpoint's files before an engine loads them."""
 
-from harness.verify.engines import find_engine
+from harness.verify.engines import engine_of, find_engine
 from harness.verify.incidents import CHECK_IDS
 from harness.verify.verification import (
     CHECKS,
@@ -15,6 +15,7 @@ __all__ = [
     "CHECK_IDS",
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
+    "engine_of",
     "find_engine",
     "refuse_errors",
     "verify",

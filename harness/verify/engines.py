@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from harness.artifacts import EngineSpec
 from harness.errors import UsageError
 from harness.verify.layouts import COMPRESSED, MODELOPT
 
@@ -88,14 +89,19 @@ ALGORITHMS = {MODELOPT: _MODELOPT_ALGORITHMS, COMPRESSED: _COMPRESSED_ALGORITHMS
 """The same in the three versions."""
 
 
+def engine_of(spec: EngineSpec) -> str | None:
+    """Return the engine of a run as `find_engine` takes it; None where its rules are not known."""
+    name = f"vllm=={(spec.version or '').partition('+')[0]}"
+    return name if name in _data().versions else None
+
+
 def find_engine(name: str) -> Engine:
     """Return what is known about an engine's version.
 
     Raises:
         UsageError: nothing is.
     """
-    text = Path(__file__).with_name("engines.json").read_text(encoding="utf-8")
-    data = TypeAdapter(_Data).validate_python(json.loads(text))
+    data = _data()
     wanted = name.strip().lower()
     version = data.versions.get(wanted)
     if version is None:
@@ -110,3 +116,8 @@ def find_engine(name: str) -> Engine:
         for model_type, family in data.families.items()
     }
     return Engine(wanted, families, ALGORITHMS, version.is_whole_by_regex, _WIDTH_MULTIPLE)
+
+
+def _data() -> _Data:
+    text = Path(__file__).with_name("engines.json").read_text(encoding="utf-8")
+    return TypeAdapter(_Data).validate_python(json.loads(text))

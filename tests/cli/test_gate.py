@@ -87,3 +87,15 @@ def test_a_candidates_scores_are_no_baseline(
     done = cli(*gate(checkpoint, arm, quick_suite), "--run-dir", tmp_path / "run")
     assert done.code == 2
     assert "holds the scores of a candidate" in done.err
+
+
+def test_a_planned_gate_says_what_it_can_decide_and_serves_nothing(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = cli(*gate(checkpoint, "canary", quick_suite), "--run-dir", run, "--plan", "--json")
+    assert done.code == 0, done.err
+    assert done.json["scheme"] == "NVFP4"
+    assert [task["task"] for task in done.json["tasks"]]
+    assert 0 < done.json["joint_probability_of_go"] <= 1
+    assert not run.exists()

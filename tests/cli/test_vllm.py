@@ -75,6 +75,14 @@ def test_both_arms_ran_on_servers_that_are_known_to_the_bit(run_dir: Path) -> No
     assert (run_dir / "server.log").is_file()
 
 
+def test_files_are_verified_under_the_names_of_the_server_that_loads_them(run_dir: Path) -> None:
+    integrity = json.loads((run_dir / "integrity.json").read_text())
+    version = json.loads((run_dir / "deployment.json").read_text())["version"].split()[0]
+    by_id = {check["id"]: check for check in integrity["checks"]}
+    assert by_id["engine-names-resolved"]["passed"]
+    assert f"vllm=={version}" in by_id["engine-names-resolved"]["message"]
+
+
 def test_typed_again_nothing_is_served_again(
     cli: Cli, quick: tuple[str, ...], run_dir: Path
 ) -> None:

@@ -7,8 +7,9 @@ in 442 of 442 cases; this is a selection.
 
 import pytest
 
+from harness.artifacts import EngineSpec
 from harness.formats.compressed import Group
-from harness.verify import find_engine
+from harness.verify import engine_of, find_engine
 from harness.verify.engine_names import (
     Asked,
     CompressedList,
@@ -115,3 +116,19 @@ def test_the_loader_of_mixtral_takes_other_projections_since_0_32() -> None:
         "model.layers.0.block_sparse_moe.experts": ("gate_proj",)
     }
     assert unknown_projections(modules, new) == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("0.32.0", "vllm==0.32.0"),
+        ("0.32.0+cpu", "vllm==0.32.0"),
+        ("0.34.1", None),
+        (None, None),
+    ],
+)
+def test_a_run_applies_the_rules_of_its_own_server(version: str | None, name: str | None) -> None:
+    spec = EngineSpec(
+        name="vllm", numerics="deployed", device="cpu", dtype="bfloat16", version=version
+    )
+    assert engine_of(spec) == name
