@@ -15,6 +15,7 @@ from harness.artifacts.checkpoint import (
     Severity,
 )
 from harness.artifacts.plan import (
+    DTYPE_BITS,
     Attention,
     Excluded,
     Inventory,
@@ -23,6 +24,7 @@ from harness.artifacts.plan import (
     QuantPlan,
     Slice,
     TensorHeader,
+    TensorType,
 )
 from harness.artifacts.recipe import (
     CalibrationSpec,
@@ -71,6 +73,7 @@ from harness.artifacts.store import digest_of, load, made_from, save, to_json, w
 from harness.artifacts.waivers import WaivedCheck, Waiver
 
 __all__ = [
+    "DTYPE_BITS",
     "GO_WITH_WAIVERS",
     "KLD_CHECK",
     "Arm",
@@ -126,6 +129,7 @@ __all__ = [
     "TaskSpec",
     "TaskVerdict",
     "TensorHeader",
+    "TensorType",
     "ThinExperts",
     "Tier",
     "Trial",

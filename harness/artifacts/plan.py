@@ -4,8 +4,47 @@ The inventory is made from file headers and the model's structure alone; the pla
 inventory after the recipe's rules. Neither holds a weight.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+DTYPE_BITS: Mapping[str, int] = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "U16": 16,
+    "I16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "U32": 32,
+    "I32": 32,
+    "F32": 32,
+    "C64": 64,
+    "U64": 64,
+    "I64": 64,
+    "F64": 64,
+}
+"""Element types of safetensors, as headers spell them. Source: safetensors 0.6, `Dtype`."""
+
+
+class TensorType(NamedTuple):
+    """What a tensor will be, before there is one."""
+
+    dtype: str
+    """A key of DTYPE_BITS."""
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return its size in a file."""
+        return DTYPE_BITS[self.dtype] * math.prod(self.shape) // 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +57,8 @@ class TensorHeader:
     """As in the header: `BF16`, `F32`, `F8_E4M3`, `U8`."""
     shape: tuple[int, ...]
     num_bytes: int
+    offset: int
+    """Of its first byte in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -24,21 +24,28 @@ from harness.models import StreamedModel, experts_run, tap_attention, tap_linear
 _log = logging.getLogger("harness.calibrate")
 
 
+OnLayer = Callable[[Mapping[str, Tensor]], None]
+"""Takes the weights of a decoder layer, by the model's names, while they are in memory."""
+
+
+class Way(NamedTuple):
+    """How a model runs."""
+
+    device: str
+    experts: str
+    """`eager` or `grouped`."""
+
+
 def run_whole(
-    model: PreTrainedModel,
-    batches_BT: Sequence[Tensor],
-    observer: Observer,
-    *,
-    device: str,
-    experts: str,
+    model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, way: Way
 ) -> None:
-    """Run the model, all of which is on `device`, over all batches; `experts` is how they run."""
+    """Run the model, all of which is on the device, over all batches."""
     keep_logits = 0 if observer.needs_logits(model) else 1
     num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
     num_done = 0
-    with _calibrating(model, observer, experts), _seen(model, observer, experts):
+    with _calibrating(model, observer, way.experts), _seen(model, observer, way.experts):
         for batch_BT in batches_BT:
-            _forward(model, batch_BT.to(device), keep_logits)
+            _forward(model, batch_BT.to(way.device), keep_logits)
             tenth = num_done * 10 // num_samples
             num_done += len(batch_BT)
             if num_done * 10 // num_samples > tenth:
@@ -49,12 +56,16 @@ def run_layerwise(
     streamed: StreamedModel,
     batches_BT: Sequence[Tensor],
     observer: Observer,
+    way: Way,
     *,
-    device: str,
-    experts: str,
+    on_layer: OnLayer | None = None,
 ) -> None:
-    """Run a model layer by layer over all batches: each layer is on `device` in its turn alone."""
+    """Run a model layer by layer over all batches; each layer is on the device in its turn alone.
+
+    It is shown to `on_layer` before it runs.
+    """
     model, layers = streamed.model, streamed.layers
+    device, experts = way
     with streamed, _calibrating(model, observer, experts):
         stubs = [_Recorder() for _ in layers]
         _replace(layers, stubs)
@@ -63,6 +74,8 @@ def run_layerwise(
         hidden_BTH = [call.hidden_BTH for call in stubs[0].calls]
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
+                if on_layer is not None:
+                    on_layer(layer.state_dict(keep_vars=True, prefix=streamed.prefix(index)))
                 layers[index] = layer
                 with _seen(model, observer, experts):
                     hidden_BTH = [

@@ -5,16 +5,16 @@ whole set; the formats turn them into scales.
 """
 
 import logging
-from functools import partial
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
-from harness.calibrate.forward import run_layerwise, run_whole
+from harness.calibrate.forward import OnLayer, Way, run_layerwise, run_whole
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
-from harness.calibrate.weights import weight_amax
+from harness.calibrate.weights import OnWeights, WeightRanges
 from harness.errors import ReasonCode, StageError
 from harness.models import Source, StreamedModel, load_model, stored_dtype
 
@@ -22,12 +22,18 @@ _log = logging.getLogger("harness.calibrate")
 
 
 def calibrate(
-    recipe: Recipe, source: Source, inventory: Inventory, plan: QuantPlan
+    recipe: Recipe,
+    source: Source,
+    inventory: Inventory,
+    plan: QuantPlan,
+    *,
+    on_weights: OnWeights | None = None,
 ) -> CalibrationStats:
     """Measure what `plan` needs to quantize `source`.
 
     A plan that quantizes neither inputs nor calibrated keys and values needs no text: none is
-    run, and the stats have no samples.
+    run, and the stats have no samples. A model that is run layer by layer is shown to `on_weights`
+    while it is in memory, each layer once.
 
     Raises:
         CorruptWeightError: a planned weight holds NaN or infinity.
@@ -37,7 +43,7 @@ def calibrate(
         StageError: the memory is not enough.
     """
     try:
-        return _measure(recipe, source, inventory, plan)
+        return _Measurement(recipe, source, inventory, plan).run(on_weights)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -49,66 +55,82 @@ def calibrate(
         raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY) from error
 
 
-def _measure(
-    recipe: Recipe, source: Source, inventory: Inventory, plan: QuantPlan
-) -> CalibrationStats:
-    spec = recipe.calibration
-    stats = partial(CalibrationStats, weight_amax=weight_amax(source, plan, device=recipe.device))
-    if plan.kv_cache != "fp8" and all(p.input_format is None for p in plan.quantized):
-        _log.info("calibrate: only weights are quantized, so no text is run")
-        return stats(input_amax={}, coverage=(), num_samples=0, num_tokens=0)
-    observer = Observer(inventory, plan)
-    samples = _observe_until_covered(recipe, source, inventory, observer)
-    coverage = observer.coverage()
-    if thin := thin_experts(coverage, spec.coverage):
-        _log.info("calibrate: %s", thin)
-    return stats(
-        coverage=coverage,
-        input_amax=observer.input_amax(),
-        num_samples=len(samples),
-        num_tokens=sum(len(sample) for sample in samples),
-    )
+class _Measurement:
+    """One calibration: the model is run, and what was seen is collected."""
 
+    def __init__(
+        self, recipe: Recipe, source: Source, inventory: Inventory, plan: QuantPlan
+    ) -> None:
+        self._spec, self._device = recipe.calibration, recipe.device
+        self._source, self._inventory, self._plan = source, inventory, plan
+        self._ranges = WeightRanges(source, plan, device=recipe.device)
+        self._observer = Observer(inventory, plan)
 
-def _observe_until_covered(
-    recipe: Recipe, source: Source, inventory: Inventory, observer: Observer
-) -> list[Sample]:
-    """Run `size` samples, then as many again while too many experts are thin and there are more.
+    def run(self, on_weights: OnWeights | None) -> CalibrationStats:
+        """Return all that was measured."""
+        needs_text = self._plan.kv_cache == "fp8" or any(
+            planned.input_format is not None for planned in self._plan.quantized
+        )
+        if not needs_text:
+            _log.info("calibrate: only weights are quantized, so no text is run")
+            weight_amax = self._ranges.complete()
+            return CalibrationStats(
+                weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
+            )
+        if not self._spec.layerwise:
+            self._ranges.complete()  # a damaged weight is found before the model runs
+        samples = self._observe_until_covered(on_weights)
+        coverage = self._observer.coverage()
+        if thin := thin_experts(coverage, self._spec.coverage):
+            _log.info("calibrate: %s", thin)
+        return CalibrationStats(
+            weight_amax=self._ranges.complete(),
+            input_amax=self._observer.input_amax(),
+            coverage=coverage,
+            num_samples=len(samples),
+            num_tokens=sum(len(sample) for sample in samples),
+        )
 
-    Returns:
-        The samples that were run.
-    """
-    spec = recipe.calibration
-    samples = read_samples(spec, source)
-    num_run = 0
-    while num_run < len(samples):
-        chunk = samples[num_run : num_run + spec.size]
-        batches_BT = make_batches(chunk, batch_tokens=spec.batch_tokens)
-        _observe(recipe, source, inventory, batches_BT, observer)
-        num_run += len(chunk)
-        thin = thin_experts(observer.counts(), spec.coverage)
-        if thin is None or not thin.too_many:
-            break
-        if num_run < len(samples):
-            _log.info("calibrate: %s; more samples are run", thin)
-    return samples[:num_run]
+    def _observe_until_covered(self, on_weights: OnWeights | None) -> list[Sample]:
+        """Run `size` samples, then as many again while too many experts are thin.
 
+        Returns:
+            The samples that were run.
+        """
+        spec = self._spec
+        samples = read_samples(spec, self._source)
+        num_run = 0
+        while num_run < len(samples):
+            chunk = samples[num_run : num_run + spec.size]
+            batches_BT = make_batches(chunk, batch_tokens=spec.batch_tokens)
+            self._observe(batches_BT, None if num_run else self._shown_to(on_weights))
+            num_run += len(chunk)
+            thin = thin_experts(self._observer.counts(), spec.coverage)
+            if thin is None or not thin.too_many:
+                break
+            if num_run < len(samples):
+                _log.info("calibrate: %s; more samples are run", thin)
+        return samples[:num_run]
 
-def _observe(
-    recipe: Recipe,
-    source: Source,
-    inventory: Inventory,
-    batches_BT: list[Tensor],
-    observer: Observer,
-) -> None:
-    """Load the model and run it; its memory is free afterwards."""
-    spec, device, dtype = recipe.calibration, recipe.device, stored_dtype(source)
-    if spec.layerwise:
-        streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
-        run_layerwise(streamed, batches_BT, observer, device=device, experts=spec.experts)
-    else:
-        model = load_model(source, inventory, device=device, dtype=dtype)
-        run_whole(model, batches_BT, observer, device=device, experts=spec.experts)
+    def _shown_to(self, on_weights: OnWeights | None) -> OnLayer:
+        def see(weights: Mapping[str, Tensor]) -> None:
+            found = self._ranges.see(weights)
+            if on_weights is not None:
+                on_weights(weights, found)
+
+        return see
+
+    def _observe(self, batches_BT: list[Tensor], on_layer: OnLayer | None) -> None:
+        """Load the model and run it; its memory is free afterwards."""
+        source, inventory, device = self._source, self._inventory, self._device
+        observer, experts, dtype = self._observer, self._spec.experts, stored_dtype(source)
+        if self._spec.layerwise:
+            streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
+            way = Way(device=device, experts=experts)
+            run_layerwise(streamed, batches_BT, observer, way, on_layer=on_layer)
+        else:
+            model = load_model(source, inventory, device=device, dtype=dtype)
+            run_whole(model, batches_BT, observer, Way(device=device, experts=experts))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,46 +1,92 @@
 """Largest absolute value of every weight that will be quantized.
 
-It is taken from the files, not from the running model, so it needs the memory of one weight. This
-is also the pass that finds a NaN: every weight that will be quantized is looked at, and a format
-of 4 or 8 bits would turn a NaN into an ordinary number or poison a whole scale.
+It is taken where a weight is in memory anyway, and read from the files where it is not. This is
+also the pass that finds a NaN: every weight that will be quantized is looked at, and a format of
+4 or 8 bits would turn a NaN into an ordinary number or poison a whole scale.
 
-Shapes: O output features, I input features.
+Shapes: E weights of one shape, O output features, I input features.
 """
 
 import logging
 import math
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch import Tensor
 
-from harness.artifacts import QuantPlan
+from harness.artifacts import PlannedLinear, QuantPlan
 from harness.errors import CorruptWeightError
-from harness.models import Source, TensorReader
+from harness.models import Source, TensorReader, by_parameter, stacks, stored_dtype_name
 
 _log = logging.getLogger("harness.calibrate")
 
+OnWeights = Callable[[Mapping[str, Tensor], Mapping[str, float]], None]
+"""Takes weights by the running model's names, which are changed after the call, and the largest
+value of each planned weight among them that is the file's to the bit, by Linear.name."""
 
-def weight_amax(source: Source, plan: QuantPlan, *, device: str) -> dict[str, float]:
-    """Return the largest absolute value of each planned weight, by Linear.name.
 
-    It is exact: bf16 has no value that float does not have.
+class WeightRanges:
+    """Collects the range of each planned weight, from layers that are in memory and from files."""
 
-    Raises:
-        CorruptWeightError: a weight holds NaN or infinity.
-        ModelError: a weight cannot be read, or is stored quantized.
-    """
+    def __init__(self, source: Source, plan: QuantPlan, *, device: str) -> None:
+        """Take the plan; nothing is read yet."""
+        self._source, self._plan, self._device = source, plan, device
+        self._amax: dict[str, float] = {}
+        # A model has one type; what its files store in another is rounded in it.
+        exact = stored_dtype_name(source)
+        self._in_memory = by_parameter(
+            one for one in plan.quantized if source.tensors[one.linear.source.tensor].dtype == exact
+        )
+
+    def see(self, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        """Measure the planned ones of the running model's `weights`; return what was found.
+
+        Raises:
+            CorruptWeightError: a weight holds NaN or infinity.
+        """
+        names: list[PlannedLinear] = []
+        found: list[Tensor] = []
+        for members, weight_EOI in stacks(self._in_memory, weights):
+            names += members
+            low_E, high_E = weight_EOI.amin(dim=(1, 2)), weight_EOI.amax(dim=(1, 2))
+            found.append(torch.maximum(-low_E, high_E))
+        values = torch.cat(found).tolist() if found else []
+        amax = {
+            one.linear.name: _finite(one, value) for one, value in zip(names, values, strict=True)
+        }
+        self._amax |= amax
+        return amax
+
+    def complete(self) -> Mapping[str, float]:
+        """Read what was not seen, and return the range of every planned weight by Linear.name.
+
+        Raises:
+            CorruptWeightError: a weight holds NaN or infinity.
+            ModelError: a weight cannot be read, or is stored quantized.
+        """
+        unseen = [one for one in self._plan.quantized if one.linear.name not in self._amax]
+        self._amax |= _read(self._source, unseen, device=self._device)
+        _log.info("calibrate: measured %d weights", len(self._amax))
+        # In the order of the plan, so that the file does not depend on the way it was made.
+        return {one.linear.name: self._amax[one.linear.name] for one in self._plan.quantized}
+
+
+def _read(source: Source, planned: Iterable[PlannedLinear], *, device: str) -> dict[str, float]:
     amax: dict[str, float] = {}
     with TensorReader(source) as reader:
-        for planned in plan.quantized:
-            linear = planned.linear
-            weight_OI = reader.matrix(linear.source).to(device)
+        for one in planned:
+            weight_OI = reader.matrix(one.linear.source).to(device)
             low, high = torch.aminmax(weight_OI)
-            largest = float(torch.maximum(-low, high))
-            if not math.isfinite(largest):
-                message = (
-                    f"'{linear.source.tensor}' holds NaN or infinity (in '{linear.name}'). "
-                    "Download the model again, or exclude the layer from quantization."
-                )
-                raise CorruptWeightError(message)
-            amax[linear.name] = largest
-    _log.info("calibrate: measured %d weights", len(amax))
+            amax[one.linear.name] = _finite(one, float(torch.maximum(-low, high)))
     return amax
+
+
+def _finite(one: PlannedLinear, largest: float) -> float:
+    if not math.isfinite(largest):
+        linear = one.linear
+        message = (
+            f"'{linear.source.tensor}' holds NaN or infinity (in '{linear.name}'). "
+            "Download the model again, or exclude the layer from quantization."
+        )
+        raise CorruptWeightError(message)
+    return largest

@@ -36,6 +36,7 @@ from harness.drill.nets import (
 from harness.drill.result import Attempt
 from harness.drill.tampering import link_checkpoint, tampering
 from harness.errors import ExitCode, HarnessError, ReasonCode
+from harness.export import Draft
 from harness.preflight import Job, preflight
 from harness.recipe import Request, load_suite
 from harness.rundir import RunDirectory
@@ -152,19 +153,19 @@ def _struck(fault: Fault, correct: Path) -> AbstractContextManager[object]:
 def _spoiling(fault: FileFault, correct: Path) -> Iterator[None]:
     """Let calibration and export give what they gave in the correct run, and then spoil it."""
 
-    def calibrate(*arguments: object) -> CalibrationStats:
-        del arguments
+    def calibrate(*arguments: object, **options: object) -> CalibrationStats:
+        del arguments, options
         return read_stats(correct / CALIBRATE.file)
 
-    def export(*arguments: object, into: Path) -> Checkpoint:
-        del arguments
-        link_checkpoint(correct / "checkpoint", into)
-        with tampering(into) as files:
+    def complete(draft: Draft, rest: object) -> Checkpoint:
+        del rest
+        link_checkpoint(correct / "checkpoint", draft.into)
+        with tampering(draft.into) as files:
             fault.spoil(files)
         made = load(Checkpoint, correct / EXPORT.file)
-        return dataclasses.replace(made, directory=str(into), digest=digest_of(fault.name))
+        return dataclasses.replace(made, directory=str(draft.into), digest=digest_of(fault.name))
 
-    with exchanged(pipeline, "calibrate", calibrate), exchanged(pipeline, "export", export):
+    with exchanged(pipeline, "calibrate", calibrate), exchanged(Draft, "complete", complete):
         yield
 
 

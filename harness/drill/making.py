@@ -58,10 +58,13 @@ def _with_list_names_alone() -> AbstractContextManager[None]:
 
 def _with_experts_skipped() -> AbstractContextManager[None]:
     def skip(
-        source: Source, plan: QuantPlan, stats: CalibrationStats, *, device: str
+        source: Source,
+        plan: QuantPlan,
+        stats: CalibrationStats,
+        **options: Any,  # noqa: ANN401 - passed on
     ) -> Iterator[QuantizedTensor]:
         kept = tuple(planned for planned in plan.quantized if not planned.linear.is_routed)
-        return quantize(source, dataclasses.replace(plan, quantized=kept), stats, device=device)
+        return quantize(source, dataclasses.replace(plan, quantized=kept), stats, **options)
 
     return exchanged(pipeline, "quantize", skip)
 
@@ -105,8 +108,8 @@ def _with_ranges(
     def scaled(ranges: Mapping[str, float], factor: float) -> dict[str, float]:
         return {name: v * factor if of in name else v for name, v in ranges.items()}
 
-    def calibrate(*arguments: Any) -> CalibrationStats:  # noqa: ANN401 - passed on as they are
-        stats = measure.calibrate(*arguments)
+    def calibrate(*arguments: Any, **options: Any) -> CalibrationStats:  # noqa: ANN401 - passed on
+        stats = measure.calibrate(*arguments, **options)
         return dataclasses.replace(
             stats,
             input_amax=scaled(stats.input_amax, inputs),
@@ -120,7 +123,7 @@ def _with_a_bad_disk() -> AbstractContextManager[None]:
     """Change one bit of each file of weights between writing it and reading it back."""
     check = shards.check_read_back
 
-    def spoil_and_check(path: Path, meant: Mapping[str, Tensor]) -> None:
+    def spoil_and_check(path: Path, meant: Mapping[str, shards.Meant]) -> None:
         content = bytearray(path.read_bytes())
         content[-1] ^= _FLIPPED_BIT
         path.write_bytes(content)

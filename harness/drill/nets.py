@@ -17,11 +17,11 @@ runs end GO in the same drill, which leaves the reasons that switching off itsel
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 
-from harness.artifacts import CoverageSpec, RunRecord
+from harness.artifacts import Checkpoint, CoverageSpec, QuantizedTensor, RunRecord
 from harness.calibrate import Extent
 from harness.calibrate.observer import Observer
 from harness.drill.making import exchanged
@@ -50,6 +50,7 @@ OF_THE_MACHINE = frozenset(
     {ReasonCode.DISK_FULL, ReasonCode.OUT_OF_MEMORY, ReasonCode.PREREQUISITE_MISSING}
 )
 """Reasons that say nothing about a fault."""
+_complete = write.Draft.complete
 _BY_REASON = {
     ReasonCode.SMOKE_FAILED: Net.SMOKE,
     ReasonCode.LOW_COVERAGE: Net.CALIBRATE,
@@ -97,9 +98,19 @@ def switched_off(net: Net | None) -> Iterator[None]:
             stack.enter_context(exchanged(Observer, "coverage", Observer.counts))
             stack.enter_context(exchanged(Observer, "input_amax", _whatever_was_seen))
         elif net is Net.EXPORT:
-            stack.enter_context(exchanged(write, "_check_complete", _nothing))
+            stack.enter_context(exchanged(write.Draft, "complete", _with_whatever_comes))
             stack.enter_context(exchanged(shards, "check_read_back", _nothing))
         yield
+
+
+def _with_whatever_comes(draft: write.Draft, rest: Iterable[QuantizedTensor]) -> Checkpoint:
+    """Complete a checkpoint that holds what came, in place of what the plan has."""
+    came = list(rest)
+    types = [
+        (name, shards.meant_by(tensor).type) for one in came for name, tensor in one.tensors.items()
+    ]
+    with exchanged(write, "stored_tensors", lambda *_: types):
+        return _complete(draft, came)
 
 
 def without(prepared: Job, net: Net | None) -> Job:

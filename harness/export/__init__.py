@@ -2,6 +2,13 @@
 
 from harness.export.ignore import ignored_modules
 from harness.export.size import bits_per_weight, required_bytes
-from harness.export.write import check_target, export
+from harness.export.write import Draft, check_target, export
 
-__all__ = ["bits_per_weight", "check_target", "export", "ignored_modules", "required_bytes"]
+__all__ = [
+    "Draft",
+    "bits_per_weight",
+    "check_target",
+    "export",
+    "ignored_modules",
+    "required_bytes",
+]

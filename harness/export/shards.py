@@ -1,33 +1,40 @@
-"""Write tensors to safetensors files, a shard at a time, and read each shard back.
+"""Write tensors to their places in safetensors files, and read each file back.
 
-The tensors of one shard are all that is held in memory. The file is written from their own
-memory, without a copy, while its sha256 is computed. It is read back by the safetensors package,
-after the pages that the system still held were dropped, and compared byte by byte with what was
-meant: a file that was written and a file that can be read are two different claims.
-
-Source: https://github.com/huggingface/safetensors, README, section "Format".
+Threads write: while one tensor is hashed and written, the next ones are made. What waits for them
+is bounded, whatever the size of the model. As soon as a file is full it is forced to the disk, the
+pages that the system still holds are dropped, and it is read back by the safetensors package: a
+file that was written and a file that can be read are two different claims. Every tensor that is
+read must have the sha256 of what was meant.
 """
 
 import hashlib
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
+from harness.export.layout import Layout, Place
 
 _DTYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
     torch.int8: "I8",
+    torch.uint16: "U16",
     torch.int16: "I16",
+    torch.uint32: "U32",
     torch.int32: "I32",
+    torch.uint64: "U64",
     torch.int64: "I64",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
@@ -37,6 +44,9 @@ _DTYPES = {
     torch.float32: "F32",
     torch.float64: "F64",
 }
+_MAX_THREADS = 16
+_MAX_WAITING_BYTES = 512 << 20
+"""Of tensors that are handed over and not yet written."""
 
 
 class Shard(NamedTuple):
@@ -44,74 +54,161 @@ class Shard(NamedTuple):
 
     path: Path
     sha256: str
+    """Of the file, as it was read back."""
+    tensors_sha256: str
+    """Of what was meant: sha256 of the sha256 of the header and of those of its tensors."""
     names: tuple[str, ...]
     data_bytes: int
     """Of its tensors, without the header."""
 
 
-def write_shards(
-    tensors: Iterable[tuple[str, Tensor]], folder: Path, *, max_bytes: int
-) -> Iterator[Shard]:
-    """Write `tensors` to `shard-00001.safetensors` and so on, and yield each shard when it is safe.
+class Meant(NamedTuple):
+    """What a tensor must be when it is read back."""
 
-    A shard holds at most `max_bytes`, or one tensor that alone is bigger.
+    type: TensorType
+    sha256: bytes
 
-    Raises:
-        StageError: a name comes twice, or what is read back differs from what was written.
-        OSError: the disk refuses.
+
+def meant_by(tensor: Tensor) -> Meant:
+    """Return what must be read where `tensor` was written."""
+    return Meant(_type_of(tensor), hashlib.sha256(_bytes_of(tensor)).digest())
+
+
+class ShardWriter:
+    """Context manager over the files of a layout: takes tensors in any order.
+
+    What it takes must not be changed afterwards, for it is written later.
     """
-    held: dict[str, Tensor] = {}
-    held_bytes, number, seen = 0, 1, set[str]()
-    for name, tensor in tensors:
-        if name in seen:
-            message = f"the tensor '{name}' comes twice. The source's names are ambiguous."
-            raise StageError(message, reason=ReasonCode.READ_BACK_MISMATCH)
-        seen.add(name)
-        if held and held_bytes + tensor.nbytes > max_bytes:
-            yield _write_and_check(held, folder / f"shard-{number:05d}.safetensors")
-            held, held_bytes, number = {}, 0, number + 1
-        held[name] = tensor
-        held_bytes += tensor.nbytes
-    yield _write_and_check(held, folder / f"shard-{number:05d}.safetensors")
 
+    def __init__(self, layout: Layout, folder: Path) -> None:
+        """Take the place of every tensor; nothing is written yet."""
+        self._layout, self._folder = layout, folder
+        self._lock = threading.Lock()
+        self._waiting = _Allowance(_MAX_WAITING_BYTES)
+        self._put: set[str] = set()
+        self._meant: list[dict[str, Meant]] = [{} for _ in layout.shards]
+        self._files: list[int] = []
+        self._work: list[Future[None]] = []
+        self._done: dict[int, Shard] = {}
+        self._exits = ExitStack()
 
-def _write_and_check(tensors: Mapping[str, Tensor], path: Path) -> Shard:
-    # Big elements first, so that every tensor begins at a multiple of its element's size.
-    order = sorted(tensors, key=lambda name: -tensors[name].element_size())
-    sha256 = hashlib.sha256()
-    with path.open("wb") as file:
-        for part in _parts({name: tensors[name] for name in order}):
-            sha256.update(part)
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
+    def __enter__(self) -> Self:
+        """Create every file with its header.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        with self._exits as exits:
+            for shard in self._layout.shards:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                file = os.open(self._folder / shard.name, flags, 0o666)
+                exits.callback(os.close, file)
+                self._files.append(file)
+                os.truncate(file, len(shard.header) + shard.data_bytes)
+                _write_at(file, memoryview(shard.header), 0)
+            threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "export")
+            exits.callback(threads.shutdown, cancel_futures=True)
+            self._threads = threads
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write CPU tensors to their places; returns before they are written.
+
+        Raises:
+            StageError: a tensor has no place, comes twice or is of another type or shape.
+            OSError: the disk refused what was put before.
+        """
+        for name, tensor in tensors.items():
+            self._check(name, tensor)
+            self._put.add(name)
+        num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        self._waiting.take(num_bytes)
+        self._submit(tensors, num_bytes)
+        self._raise_failed()
+
+    def finish(self) -> list[Shard]:
+        """Wait until every file was written and read back; return them in order.
+
+        Raises:
+            StageError: a tensor is missing, or a file reads back differently.
+            OSError: the disk refuses.
+        """
+        if missing := sorted(self._layout.places.keys() - self._put):
+            raise _not_as_planned(missing, "missing")
+        for index, shard in enumerate(self._layout.shards):
+            if not shard.tensors:
+                self._close(index)
+        while self._work:
+            self._work.pop(0).result()
+        return [self._done[index] for index in sorted(self._done)]
+
+    def _check(self, name: str, tensor: Tensor) -> None:
+        place = self._layout.places.get(name)
+        if place is None or name in self._put:
+            raise _not_as_planned([name], "not expected" if place is None else "there twice")
+        if place.type != _type_of(tensor):
+            what = f"{tensor.dtype} {list(tensor.shape)} instead of {place.type.dtype} "
+            raise _not_as_planned([name], what + f"{list(place.type.shape)}")
+
+    def _submit(self, tensors: Mapping[str, Tensor], num_bytes: int) -> None:
+        future = self._threads.submit(self._write, tensors)
+        future.add_done_callback(lambda _: self._waiting.give(num_bytes))
+        self._work.append(future)
+
+    def _raise_failed(self) -> None:
+        pending = []
+        for future in self._work:
+            if future.done():
+                future.result()
+            else:
+                pending.append(future)
+        self._work = pending
+
+    def _write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors and remember what was meant; close the files that are full now."""
+        written: list[tuple[str, Place, Meant]] = []
+        for name, tensor in tensors.items():
+            place, content = self._layout.places[name], _bytes_of(tensor)
+            _write_at(self._files[place.shard], content, place.offset)
+            sha256 = hashlib.sha256(content).digest()
+            written.append((name, place, Meant(place.type, sha256)))
+        full = set()
+        with self._lock:
+            for name, place, meant in written:
+                self._meant[place.shard][name] = meant
+                if len(self._meant[place.shard]) == len(self._layout.shards[place.shard].tensors):
+                    full.add(place.shard)
+        for index in full:
+            self._close(index)
+
+    def _close(self, index: int) -> None:
+        """Force a full file to the disk and read it back."""
+        file, shard = self._files[index], self._layout.shards[index]
+        path = self._folder / shard.name
+        os.fsync(file)
         if sys.platform == "linux":  # else the read-back may be answered from memory
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    check_read_back(path, tensors)
-    data_bytes = sum(tensor.nbytes for tensor in tensors.values())
-    return Shard(path, sha256.hexdigest(), tuple(order), data_bytes)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        check_read_back(path, self._meant[index])
+        with path.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        leaves = hashlib.sha256(shard.header).digest()
+        leaves += b"".join(self._meant[index][name].sha256 for name in shard.tensors)
+        tensors_sha256 = hashlib.sha256(leaves).hexdigest()
+        done = Shard(path, sha256, tensors_sha256, tuple(shard.tensors), shard.data_bytes)
+        with self._lock:
+            self._done[index] = done
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
-    """Yield the bytes of a safetensors file: header length, header, then every tensor."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, tensor in tensors.items():
-        end = position + tensor.nbytes
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield memoryview(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors.values():
-        yield _bytes_of(tensor).numpy().data
-
-
-def check_read_back(path: Path, meant: Mapping[str, Tensor]) -> None:
+def check_read_back(path: Path, meant: Mapping[str, Meant]) -> None:
     """Compare names, types, shapes and every byte of a file with what was meant.
 
     Raises:
@@ -122,21 +219,57 @@ def check_read_back(path: Path, meant: Mapping[str, Tensor]) -> None:
             if set(file.keys()) != set(meant):
                 num_read = len(file.keys())
                 raise _mismatch(path, f"it holds {num_read} tensors instead of {len(meant)}")
-            for name, tensor in meant.items():
-                _check_tensor(path, name, file.get_tensor(name), tensor)
+            for name, wanted in meant.items():
+                _check_tensor(path, name, file.get_tensor(name), wanted)
     except SafetensorError as error:
         raise _mismatch(path, str(error)) from error
 
 
-def _check_tensor(path: Path, name: str, read: Tensor, meant: Tensor) -> None:
-    if (read.dtype, read.shape) != (meant.dtype, meant.shape):
+def _check_tensor(path: Path, name: str, read: Tensor, meant: Meant) -> None:
+    if _type_of(read) != meant.type:
         raise _mismatch(path, f"'{name}' is {read.dtype} {tuple(read.shape)}")
-    if not torch.equal(_bytes_of(read), _bytes_of(meant)):
+    if hashlib.sha256(_bytes_of(read)).digest() != meant.sha256:
         raise _mismatch(path, f"the bytes of '{name}' differ")
 
 
-def _bytes_of(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+class _Allowance:
+    """Bytes that may be held at a time; one that is bigger than all of it waits for the rest."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._all = self._left = num_bytes
+        self._changed = threading.Condition()
+
+    def take(self, num_bytes: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= min(num_bytes, self._all))
+            self._left -= num_bytes
+
+    def give(self, num_bytes: int) -> None:
+        with self._changed:
+            self._left += num_bytes
+            self._changed.notify_all()
+
+
+def _write_at(file: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(file, content, offset)
+        content, offset = content[written:], offset + written
+
+
+def _type_of(tensor: Tensor) -> TensorType:
+    return TensorType(_DTYPES[tensor.dtype], tuple(tensor.shape))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _not_as_planned(names: list[str], which: str) -> StageError:
+    message = (
+        f"the checkpoint would not be what the plan says: {len(names)} tensor(s) differ, such "
+        f"as '{names[0]}', which is {which}. Nothing was kept; report this as a bug."
+    )
+    return StageError(message, reason=ReasonCode.READ_BACK_MISMATCH)
 
 
 def _mismatch(path: Path, what: str) -> StageError:

@@ -1,6 +1,9 @@
 """What a checkpoint will hold and how big it will be, from the plan and the headers alone."""
 
-from harness.artifacts import KvFormat, QuantPlan
+from collections import defaultdict
+from collections.abc import Iterator
+
+from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
 from harness.export.sidecars import sidecars
 from harness.formats import get_format
 from harness.models import Source
@@ -11,27 +14,32 @@ _CONFIG_BYTES = 100_000
 """Of both configurations and the manifest, about."""
 
 
-def expected_tensors(source: Source, plan: QuantPlan) -> frozenset[str]:
-    """Return the name of every tensor that the checkpoint must have."""
-    replaced = {planned.linear.source.tensor for planned in plan.quantized}
-    names = {name for name in source.tensors if name not in replaced}
+def stored_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
+    """Yield every tensor of the checkpoint, in the order of the source's files."""
+    members: dict[str, list[PlannedLinear]] = defaultdict(list)
     for planned in plan.quantized:
-        with_input = planned.input_format is not None
-        suffixes = get_format(planned.weight_format).required_suffixes(with_input)
-        names.update(f"{planned.linear.name}.{suffix}" for suffix in suffixes)
+        members[planned.linear.source.tensor].append(planned)
+    for name, header in source.tensors.items():
+        if name not in members:
+            yield name, TensorType(header.dtype, header.shape)
+        for planned in members.get(name, ()):
+            number_format = get_format(planned.weight_format)
+            with_input = planned.input_format is not None
+            stored = number_format.stored_tensors(planned.linear.shape, with_input=with_input)
+            for suffix, tensor in stored.items():
+                yield f"{planned.linear.name}.{suffix}", tensor
     if plan.kv_cache == KvFormat.FP8:
-        names.update(f"{attention.name}.k_proj.k_scale" for attention in plan.attentions)
-        names.update(f"{attention.name}.v_proj.v_scale" for attention in plan.attentions)
-    return frozenset(names)
+        for attention in plan.attentions:
+            yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
+            yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())
 
 
 def required_bytes(source: Source, plan: QuantPlan) -> int:
     """Return the size of the whole checkpoint; tensors and copied files exactly, headers about."""
-    replaced = {planned.linear.source.tensor for planned in plan.quantized}
-    kept = sum(h.num_bytes for name, h in source.tensors.items() if name not in replaced)
+    stored = list(stored_tensors(source, plan))
     copied = sum(path.stat().st_size for path in sidecars(source.path).values())
-    headers = _HEADER_BYTES * len(expected_tensors(source, plan))
-    return kept + _quantized_bytes(plan) + copied + headers + _CONFIG_BYTES
+    tensors = sum(tensor.num_bytes for _, tensor in stored)
+    return tensors + copied + _HEADER_BYTES * len(stored) + _CONFIG_BYTES
 
 
 def bits_per_weight(plan: QuantPlan) -> float:
@@ -41,13 +49,10 @@ def bits_per_weight(plan: QuantPlan) -> float:
         ZeroDivisionError: the plan quantizes nothing, which planning refuses.
     """
     num_weights = sum(p.linear.shape[0] * p.linear.shape[1] for p in plan.quantized)
-    return 8 * _quantized_bytes(plan) / num_weights
-
-
-def _quantized_bytes(plan: QuantPlan) -> int:
-    return sum(
+    stored = sum(
         get_format(planned.weight_format).stored_bytes(
             planned.linear.shape, with_input=planned.input_format is not None
         )
         for planned in plan.quantized
     )
+    return 8 * stored / num_weights

@@ -1,8 +1,9 @@
 """Write the checkpoint: all of it, or nothing under its name.
 
-Everything goes to `<into>.partial`. Only when every shard was read back, every sidecar copied and
-every file flushed is the folder renamed to `into`, so a run that is killed at any moment leaves no
-folder that looks complete. What stood at `into` before is replaced at that moment and not sooner.
+Everything goes to `<into>.partial`, each tensor to the place that the plan gives it. Only when
+every shard was read back, every sidecar copied and every file flushed is the folder renamed to
+`into`, so a run that is killed at any moment leaves no folder that looks complete. What stood at
+`into` before is replaced at that moment and not sooner.
 """
 
 import errno
@@ -12,23 +13,124 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-from torch import Tensor
+from types import TracebackType
+from typing import Self
 
 from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, digest_of
-from harness.errors import DiskFullError, ReasonCode, RunDirectoryError, StageError
+from harness.errors import DiskFullError, RunDirectoryError
 from harness.export.config import PRODUCER, config_with_quantization, hf_quant_config
-from harness.export.shards import Shard, write_shards
+from harness.export.layout import lay_out
+from harness.export.shards import Shard, ShardWriter
 from harness.export.sidecars import copy_sidecars
-from harness.export.size import bits_per_weight, expected_tensors, required_bytes
+from harness.export.size import bits_per_weight, required_bytes, stored_tensors
 from harness.models import Source
 
 _log = logging.getLogger("harness.export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = "harness.json"
 MAX_SHARD_BYTES = 4 * 2**30
+
+
+class Draft:
+    """Context manager over a checkpoint in the making: its tensors may come in any order.
+
+    Nothing is written before the first tensor comes, and nothing is left of it unless it was
+    finished.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: QuantPlan,
+        *,
+        into: Path,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+    ) -> None:
+        """Take what is to be written, and where.
+
+        Raises:
+            RunDirectoryError: `into` holds something that is no checkpoint of harness.
+        """
+        check_target(source, into)
+        self._source, self._plan, self.into = source, plan, into
+        self._max_shard_bytes = max_shard_bytes
+        self._partial: Path | None = None
+        self._writer: ShardWriter | None = None
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
+
+    def put(self, quantized: QuantizedTensor) -> None:
+        """Write tensors; they must not be changed afterwards.
+
+        Raises:
+            DiskFullError: no space is left.
+            StageError: one is not as the plan has it, or comes twice.
+        """
+        with self._disk_full():
+            self._open().put(quantized.tensors)
+
+    def complete(self, rest: Iterable[QuantizedTensor]) -> Checkpoint:
+        """Write the tensors that are left and what belongs to them; give the folder its name.
+
+        Raises:
+            DiskFullError: no space is left; nothing of the new checkpoint stays.
+            StageError: a tensor is missing, or a file reads back differently.
+        """
+        for quantized in rest:
+            self.put(quantized)
+        with self._disk_full():
+            shards = self._open().finish()
+            partial = self._folder()
+            _write_index(shards, partial)
+            _write_json(partial / "hf_quant_config.json", hf_quant_config(self._plan))
+            config = config_with_quantization(self._source.config, self._plan)
+            _write_json(partial / "config.json", config)
+            copy_sidecars(self._source.path, partial)
+            checkpoint = _describe(self._source, self._plan, shards, partial, self.into)
+            _flush(partial)
+            _replace(self.into, partial)
+        _log.info("export: %.2f GiB in %d file(s)", checkpoint.num_bytes / 2**30, len(shards))
+        return checkpoint
+
+    def _folder(self) -> Path:
+        if self._partial is None:
+            self.into.parent.mkdir(parents=True, exist_ok=True)
+            self._partial = self._exits.enter_context(_partial_folder(self.into))
+        return self._partial
+
+    def _open(self) -> ShardWriter:
+        if self._writer is None:
+            tensors = stored_tensors(self._source, self._plan)
+            layout = lay_out(tensors, max_bytes=self._max_shard_bytes)
+            self._writer = self._exits.enter_context(ShardWriter(layout, self._folder()))
+        return self._writer
+
+    @contextmanager
+    def _disk_full(self) -> Iterator[None]:
+        """Turn the system's refusal to write into one line that says how much space is needed."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            message = (
+                f"no space left while writing '{self.into}': the checkpoint needs "
+                f"{required_bytes(self._source, self._plan)} bytes. Free some, or choose another "
+                "disk."
+            )
+            raise DiskFullError(message) from error
 
 
 def export(
@@ -46,66 +148,18 @@ def export(
         RunDirectoryError: `into` holds something that is no checkpoint of harness.
         StageError: a tensor is missing or comes twice, or a file reads back differently.
     """
-    check_target(source, into)
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with _partial_folder(into) as partial, _disk_full(source, plan, into):
-        shards = _write_tensors(source, plan, tensors, partial, max_shard_bytes)
-        _write_json(partial / "hf_quant_config.json", hf_quant_config(plan))
-        _write_json(partial / "config.json", config_with_quantization(source.config, plan))
-        copy_sidecars(source.path, partial)
-        checkpoint = _describe(source, plan, shards, partial, into)
-        _flush(partial)
-        _replace(into, partial)
-    _log.info("export: %.2f GiB in %d file(s)", checkpoint.num_bytes / 2**30, len(shards))
-    return checkpoint
+    with Draft(source, plan, into=into, max_shard_bytes=max_shard_bytes) as draft:
+        return draft.complete(tensors)
 
 
-def _write_tensors(
-    source: Source,
-    plan: QuantPlan,
-    tensors: Iterable[QuantizedTensor],
-    partial: Path,
-    max_shard_bytes: int,
-) -> list[Shard]:
-    """Write all shards under their final names, and the index if there is more than one."""
-    shards = []
-    for shard in write_shards(_flat(tensors), partial, max_bytes=max_shard_bytes):
-        shards.append(shard)
-        _log.info("export: shard %d written and read back", len(shards))
-    _check_complete(source, plan, {name for shard in shards for name in shard.names})
-    named = [
-        shard._replace(path=shard.path.rename(partial / _shard_name(index, len(shards))))
-        for index, shard in enumerate(shards, start=1)
-    ]
-    if len(named) > 1:
+def _write_index(shards: list[Shard], partial: Path) -> None:
+    """Write which file holds which tensor, if there is more than one."""
+    if len(shards) > 1:
         index = {
-            "metadata": {"total_size": sum(shard.data_bytes for shard in named)},
-            "weight_map": {n: shard.path.name for shard in named for n in sorted(shard.names)},
+            "metadata": {"total_size": sum(shard.data_bytes for shard in shards)},
+            "weight_map": {n: shard.path.name for shard in shards for n in sorted(shard.names)},
         }
         _write_json(partial / "model.safetensors.index.json", index)
-    return named
-
-
-def _flat(tensors: Iterable[QuantizedTensor]) -> Iterator[tuple[str, Tensor]]:
-    for quantized in tensors:
-        yield from quantized.tensors.items()
-
-
-def _check_complete(source: Source, plan: QuantPlan, written: set[str]) -> None:
-    expected = expected_tensors(source, plan)
-    if wrong := sorted(expected ^ written):
-        which = "missing" if wrong[0] in expected else "not expected"
-        message = (
-            f"the checkpoint would not be what the plan says: {len(wrong)} tensor(s) differ, such "
-            f"as '{wrong[0]}', which is {which}. Nothing was kept; report this as a bug."
-        )
-        raise StageError(message, reason=ReasonCode.READ_BACK_MISMATCH)
-
-
-def _shard_name(index: int, num_shards: int) -> str:
-    if num_shards == 1:
-        return "model.safetensors"
-    return f"model-{index:05d}-of-{num_shards:05d}.safetensors"
 
 
 def _describe(
@@ -137,6 +191,7 @@ def _describe(
         "plan_digest": plan.digest,
         "digest": checkpoint.digest,
         "sha256": sha256,
+        "tensors_sha256": {shard.path.name: shard.tensors_sha256 for shard in shards},
     }
     _write_json(partial / MANIFEST, manifest)
     return checkpoint
@@ -180,21 +235,6 @@ def _partial_folder(into: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _disk_full(source: Source, plan: QuantPlan, into: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one line that says how much space is needed."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        message = (
-            f"no space left while writing '{into}': the checkpoint needs "
-            f"{required_bytes(source, plan)} bytes. Free some, or choose another disk."
-        )
-        raise DiskFullError(message) from error
 
 
 def _flush(folder: Path) -> None:

@@ -4,6 +4,8 @@ One sign bit, 4 of exponent, 3 of mantissa; the largest value is 448, there is n
 one NaN. Source: Micikevicius et al., "FP8 Formats for Deep Learning", arXiv 2209.05433.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,9 +22,10 @@ def to_e4m3(x: Tensor) -> Tensor:
     return x.float().clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
-def scale_of(amax: float, largest: float) -> Tensor:
+def scale_of(amax: float | Sequence[float], largest: float) -> Tensor:
     """Return amax / largest, rounded once to float32: the scale that maps `amax` to `largest`.
 
-    An amax so small that the quotient vanishes gets the smallest positive float32.
+    An amax so small that the quotient vanishes gets the smallest positive float32. Of several
+    values the scales are returned in one tensor.
     """
     return (torch.tensor(amax, dtype=torch.float32) / largest).clamp(min=2.0**-149)

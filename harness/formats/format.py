@@ -1,12 +1,14 @@
 """What every number format offers; one file a format implements it.
 
 A format is pure arithmetic: tensors in, tensors out. It knows no model, no file and no engine.
-Shapes: O output features, I input features.
+Shapes: E weights of one shape (experts), O output features, I input features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
+
+from harness.artifacts import TensorType
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -19,23 +21,26 @@ class Format(ABC):
     """As recipes spell it."""
     block: ClassVar[int | None]
     """Weights of a row that share a scale; widths must be multiples of it. None: any width."""
-    weight_bits: ClassVar[float]
-    """Stored bits a weight, block scales included, scalars not."""
-    num_matrices: ClassVar[int]
-    """How many of the required tensors are matrices; the others are float32 scalars."""
     shares_group_scale: ClassVar[bool]
     """Whether dense layers that an engine fuses get one global scale.
 
     Projections of a routed expert always do, in every format.
     """
 
-    @abstractmethod
     def quantize_weight(self, weight_OI: "Tensor", *, amax: float) -> "dict[str, Tensor]":
-        """Return the tensors that store `weight_OI`, by the suffix of their names.
+        """Return the tensors that store one weight; see `quantize_weights`."""
+        stored = self.quantize_weights(weight_OI.unsqueeze(0), amax=[amax])
+        return {suffix: tensor_E[0] for suffix, tensor_E in stored.items()}
+
+    @abstractmethod
+    def quantize_weights(
+        self, weight_EOI: "Tensor", *, amax: "Sequence[float]"
+    ) -> "dict[str, Tensor]":
+        """Return the tensors that store each of E weights, by the suffix of their names, stacked.
 
         Args:
-            weight_OI: finite values of any floating type.
-            amax: largest absolute value of the weights that share the global scale.
+            weight_EOI: finite values of any floating type; E weights of one shape.
+            amax: for each, the largest absolute value of those that share its global scale.
         """
 
     @abstractmethod
@@ -51,13 +56,24 @@ class Format(ABC):
         """Round `x` [..., I] to the format and back, in its own type, as engines do."""
 
     @abstractmethod
+    def weight_tensors(self, shape: tuple[int, int]) -> Mapping[str, TensorType]:
+        """Return what `quantize_weight` returns for a weight [O, I], by suffix."""
+
+    def stored_tensors(
+        self, shape: tuple[int, int], *, with_input: bool
+    ) -> Mapping[str, TensorType]:
+        """Return all tensors of a layer [O, I], `input_scale` among them if inputs are rounded."""
+        input_scale = {"input_scale": TensorType("F32", ())} if with_input else {}
+        return {**self.weight_tensors(shape), **input_scale}
+
     def required_suffixes(self, with_input: bool) -> tuple[str, ...]:  # noqa: FBT001 -- the one thing that varies
-        """Return the tensors a layer must have, `input_scale` among them if inputs are rounded."""
+        """Return the names of all tensors that a layer must have."""
+        return tuple(self.stored_tensors((1, self.block or 1), with_input=with_input))
 
     def stored_bytes(self, shape: tuple[int, int], *, with_input: bool) -> int:
         """Return the exact size of a layer [O, I] in a checkpoint, scalars included."""
-        num_scalars = len(self.required_suffixes(with_input)) - self.num_matrices
-        return int(shape[0] * shape[1] * self.weight_bits) // 8 + 4 * num_scalars
+        stored = self.stored_tensors(shape, with_input=with_input)
+        return sum(tensor.num_bytes for tensor in stored.values())
 
 
 def check_amax(amax: float) -> float:

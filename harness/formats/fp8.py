@@ -4,17 +4,19 @@ A stored weight is `code * weight_scale`. Codes are rounded once, from the float
 peer (modelopt 0.47.0) divides in bfloat16 and rounds twice: about 3 % of its codes differ by one
 and its squared error is 1 % higher. Scales are equal.
 
-Shapes: O output features, I input features.
+Shapes: E weights, O output features, I input features.
 Source: nvidia-modelopt 0.47.0, torch/export/unified_export_hf.py (scales).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from harness.artifacts import TensorType
 from harness.formats.e4m3 import E4M3_MAX, scale_of, to_e4m3
 from harness.formats.format import Format, check_amax
+from harness.formats.parts import row_parts
 
 
 class Fp8(Format):
@@ -22,14 +24,18 @@ class Fp8(Format):
 
     name = "fp8"
     block = None
-    weight_bits = 8.0
     shares_group_scale = False
-    num_matrices = 1
 
-    def quantize_weight(self, weight_OI: Tensor, *, amax: float) -> dict[str, Tensor]:
-        """Return `weight` E4M3 [O, I] and `weight_scale` []; a weight of zeros gets scale 1."""
-        scale = scale_of(check_amax(amax) or E4M3_MAX, E4M3_MAX).to(weight_OI.device)
-        return {"weight": to_e4m3(weight_OI.float() / scale), "weight_scale": scale}
+    def quantize_weights(self, weight_EOI: Tensor, *, amax: Sequence[float]) -> dict[str, Tensor]:
+        """Return `weight` E4M3 [E, O, I] and `weight_scale` [E]; a weight of zeros gets scale 1."""
+        scale_E = scale_of([check_amax(one) or E4M3_MAX for one in amax], E4M3_MAX)
+        scale_E = scale_E.to(weight_EOI.device)
+        codes_EOI = torch.empty_like(weight_EOI, dtype=torch.float8_e4m3fn)
+        for part in row_parts(weight_EOI):
+            scale_E11 = scale_E[part.weights, None, None]
+            values = weight_EOI[part.weights, part.rows].float() / scale_E11
+            codes_EOI[part.weights, part.rows] = to_e4m3(values)
+        return {"weight": codes_EOI, "weight_scale": scale_E}
 
     def dequantize_weight(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> Tensor:
         """Return [O, I]."""
@@ -48,10 +54,9 @@ class Fp8(Format):
         scale = input_scale.to(x.device, torch.float32)
         return (to_e4m3(x.float() * scale.reciprocal()).float() * scale).to(x.dtype)
 
-    def required_suffixes(self, with_input: bool) -> tuple[str, ...]:  # noqa: FBT001 -- see Format
-        """Return the names' suffixes."""
-        weights = ("weight", "weight_scale")
-        return (*weights, "input_scale") if with_input else weights
+    def weight_tensors(self, shape: tuple[int, int]) -> Mapping[str, TensorType]:
+        """Return codes and their scale."""
+        return {"weight": TensorType("F8_E4M3", shape), "weight_scale": TensorType("F32", ())}
 
 
 FORMAT = Fp8()

@@ -8,18 +8,20 @@ The numbers are those of NVIDIA Model-Optimizer 0.47.0 to the bit, so that check
 compared byte for byte. Left out: static block scales (MSE search, four-over-six) and padding of
 widths that are no multiple of 16.
 
-Shapes: O output features, I input features, B blocks of 16 input features.
+Shapes: E weights, O output features, I input features, B blocks of 16 input features.
 Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/nvfp4_tensor.py (weights);
 vLLM 0.25.0 to 0.33.0, model_executor/layers/quantization/utils/nvfp4_emulation_utils.py (inputs).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from harness.artifacts import TensorType
 from harness.formats.e4m3 import E4M3_MAX, E4M3_TINY, scale_of, to_e4m3
 from harness.formats.format import Format, check_amax
+from harness.formats.parts import row_parts
 
 BLOCK = 16
 E2M1_MAX = 6.0
@@ -38,28 +40,26 @@ class Nvfp4(Format):
 
     name = "nvfp4"
     block = BLOCK
-    weight_bits = 4.5
     shares_group_scale = True
-    num_matrices = 2
 
-    def quantize_weight(self, weight_OI: Tensor, *, amax: float) -> dict[str, Tensor]:
-        """Return `weight` uint8 [O, I/2], `weight_scale` E4M3 [O, B] and `weight_scale_2` [].
+    def quantize_weights(self, weight_EOI: Tensor, *, amax: Sequence[float]) -> dict[str, Tensor]:
+        """Return `weight` uint8 [E, O, I/2], `weight_scale` E4M3 [E, O, B], `weight_scale_2` [E].
 
         A block of zeros gets scale 1 and so does a group of zeros, where the peer divides zero
         by zero: such a weight stays exactly zero.
         """
-        weight_OBk = _blocks(weight_OI).float()
-        scale_2 = scale_of(check_amax(amax), E2M1_MAX * E4M3_MAX) if amax else torch.tensor(1.0)
-        scale_2 = scale_2.to(weight_OI.device)
-        scale_OB = weight_OBk.abs().amax(dim=-1) / (E2M1_MAX * scale_2)
-        scale_OB = torch.where(scale_OB == 0, 1.0, scale_OB).clamp(min=E4M3_TINY)
-        stored_OB = to_e4m3(scale_OB)
-        step_OB1 = (stored_OB.float() * scale_2).unsqueeze(-1)
-        # Steps vanish only below 1e-42, out of reach of bfloat16 weights; 0 / 0 must not get 6.
-        scaled_OBk = torch.where(step_OB1 > 0, weight_OBk / step_OB1, 0.0)
-        codes_OI = _encode(scaled_OBk).reshape(weight_OI.shape)
-        packed = codes_OI[:, 0::2] | (codes_OI[:, 1::2] << 4)
-        return {"weight": packed, "weight_scale": stored_OB, "weight_scale_2": scale_2}
+        num_weights, num_rows, width = weight_EOI.shape
+        check_width(width)
+        largest = E2M1_MAX * E4M3_MAX
+        scale_2_E = scale_of([check_amax(one) or largest for one in amax], largest)
+        scale_2_E = scale_2_E.to(weight_EOI.device)
+        packed = weight_EOI.new_empty(num_weights, num_rows, width // 2, dtype=torch.uint8)
+        shape = (num_weights, num_rows, width // BLOCK)
+        scale_EOB = weight_EOI.new_empty(shape, dtype=torch.float8_e4m3fn)
+        for part in row_parts(weight_EOI):
+            where = part.weights, part.rows
+            packed[where], scale_EOB[where] = _quantize(weight_EOI[where], scale_2_E[part.weights])
+        return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
 
     def dequantize_weight(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> Tensor:
         """Return [O, I]: the scales are multiplied first, then the code, then comes the cast.
@@ -95,16 +95,43 @@ class Nvfp4(Format):
         rounded_Bk = _VALUES.to(x.device)[_magnitude_codes(scaled_Bk).int()].copysign(scaled_Bk)
         return (rounded_Bk * (scale_B1 / global_scale)).to(x.dtype).reshape(x.shape)
 
-    def required_suffixes(self, with_input: bool) -> tuple[str, ...]:  # noqa: FBT001 -- see Format
-        """Return the names' suffixes; W4A16 checkpoints have no `input_scale`."""
-        weights = ("weight", "weight_scale", "weight_scale_2")
-        return (*weights, "input_scale") if with_input else weights
+    def weight_tensors(self, shape: tuple[int, int]) -> Mapping[str, TensorType]:
+        """Return codes, block scales and the global scale."""
+        num_rows, width = shape
+        return {
+            "weight": TensorType("U8", (num_rows, width // 2)),
+            "weight_scale": TensorType("F8_E4M3", (num_rows, width // BLOCK)),
+            "weight_scale_2": TensorType("F32", ()),
+        }
+
+
+def check_width(width: int) -> None:
+    """Refuse what cannot be cut into blocks.
+
+    Raises:
+        ValueError: it is no multiple of 16.
+    """
+    if width % BLOCK:
+        message = f"width {width} is no multiple of {BLOCK}"
+        raise ValueError(message)
+
+
+def _quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
+    """Return packed codes [E, O, I/2] and block scales [E, O, B]."""
+    weight_EOBk = _blocks(weight_EOI).float()
+    scale_2_E11 = scale_2_E[:, None, None]
+    scale_EOB = weight_EOBk.abs().amax(dim=-1) / (E2M1_MAX * scale_2_E11)
+    scale_EOB = torch.where(scale_EOB == 0, 1.0, scale_EOB).clamp(min=E4M3_TINY)
+    stored_EOB = to_e4m3(scale_EOB)
+    step_EOB1 = (stored_EOB.float() * scale_2_E11).unsqueeze(-1)
+    # Steps vanish only below 1e-42, out of reach of bfloat16 weights; 0 / 0 must not get 6.
+    scaled_EOBk = torch.where(step_EOB1 > 0, weight_EOBk / step_EOB1, 0.0)
+    codes_EOI = _encode(scaled_EOBk).reshape(weight_EOI.shape)
+    return codes_EOI[..., 0::2] | (codes_EOI[..., 1::2] << 4), stored_EOB
 
 
 def _blocks(x: Tensor) -> Tensor:
-    if x.shape[-1] % BLOCK:
-        message = f"width {x.shape[-1]} is no multiple of {BLOCK}"
-        raise ValueError(message)
+    check_width(x.shape[-1])
     return x.reshape(*x.shape[:-1], -1, BLOCK)
 
 

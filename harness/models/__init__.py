@@ -10,15 +10,18 @@ from harness.models.observe import (
     tap_attention,
     tap_linears,
 )
-from harness.models.reader import TensorReader, stored_dtype
+from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.source import Source, locate_model, open_source
+from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel
 from harness.models.structure import known_model_types, vocabulary_size
 
 __all__ = [
     "Source",
+    "Stack",
     "StreamedModel",
     "TensorReader",
+    "by_parameter",
     "decoder_layers",
     "digest_folder",
     "eager_experts",
@@ -29,7 +32,9 @@ __all__ = [
     "open_source",
     "part_of",
     "read_inventory",
+    "stacks",
     "stored_dtype",
+    "stored_dtype_name",
     "tap_attention",
     "tap_linears",
     "vocabulary_size",

@@ -14,35 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.artifacts import TensorHeader
+from harness.artifacts import DTYPE_BITS, TensorHeader
 from harness.errors import ModelError, ReasonCode
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
 _LFS_POINTER = b"version "
-_BITS = {
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "U16": 16,
-    "I16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "U32": 32,
-    "I32": 32,
-    "F32": 32,
-    "C64": 64,
-    "U64": 64,
-    "I64": 64,
-    "F64": 64,
-}
 
 
 class _Entry(NamedTuple):
@@ -99,8 +77,14 @@ def read_file_header(path: Path) -> dict[str, TensorHeader]:
     if file_bytes > expected_bytes:
         raise _no_safetensors(path, f"{file_bytes - expected_bytes} bytes follow its last tensor")
     return {
-        name: TensorHeader(shard=path.name, dtype=e.dtype, shape=e.shape, num_bytes=e.end - e.begin)
-        for name, e in entries.items()
+        name: TensorHeader(
+            shard=path.name,
+            dtype=entry.dtype,
+            shape=entry.shape,
+            num_bytes=entry.end - entry.begin,
+            offset=8 + header_bytes + entry.begin,
+        )
+        for name, entry in entries.items()
     }
 
 
@@ -182,9 +166,9 @@ def _check_layout(path: Path, entries: Mapping[str, _Entry]) -> int:
     """Return the bytes of all tensors, which must follow each other without a gap."""
     position = 0
     for name, entry in entries.items():
-        if entry.dtype not in _BITS:
+        if entry.dtype not in DTYPE_BITS:
             raise _no_safetensors(path, f"'{name}' has the unknown dtype '{entry.dtype}'")
-        num_bits = _BITS[entry.dtype] * math.prod(entry.shape)
+        num_bits = DTYPE_BITS[entry.dtype] * math.prod(entry.shape)
         if entry.begin != position or (entry.end - entry.begin) * 8 != num_bits:
             raise _no_safetensors(
                 path, f"the bytes of '{name}' do not fit its shape {list(entry.shape)}"

@@ -100,11 +100,16 @@ def stored_dtype(source: Source) -> torch.dtype:
 
     config.json may lack it, or state one that the files do not have.
     """
+    return _TORCH_DTYPES[stored_dtype_name(source)]
+
+
+def stored_dtype_name(source: Source) -> str:
+    """Return the same as headers spell it."""
     bytes_by_dtype = dict.fromkeys(_TORCH_DTYPES, 0)
     for header in source.tensors.values():
         if header.dtype in bytes_by_dtype:
             bytes_by_dtype[header.dtype] += header.num_bytes
-    return _TORCH_DTYPES[max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])]
+    return max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
 
 
 _TORCH_DTYPES = {

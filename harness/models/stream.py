@@ -76,6 +76,10 @@ class StreamedModel:
         """Return the number of decoder layers."""
         return len(self._real)
 
+    def prefix(self, index: int) -> str:
+        """Return the beginning of the names of decoder layer `index`."""
+        return f"{self._path}.{index}."
+
     @contextmanager
     def resident(self, index: int) -> Iterator[nn.Module]:
         """Give decoder layer `index` with its weights, on the device, while the context lasts.

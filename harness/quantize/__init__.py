@@ -1,5 +1,6 @@
-"""Turn source tensors into the tensors of a checkpoint, one at a time."""
+"""Turn source tensors into the tensors of a checkpoint: a stream from files or from memory."""
 
+from harness.quantize.resident import ResidentQuantizer
 from harness.quantize.stream import quantize
 
-__all__ = ["quantize"]
+__all__ = ["ResidentQuantizer", "quantize"]

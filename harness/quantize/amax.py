@@ -5,7 +5,7 @@ so the members of a group must agree. A group's amax is the largest of its quant
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.artifacts import CalibrationStats, PlannedLinear, QuantPlan
@@ -14,30 +14,25 @@ from harness.formats import get_format
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GroupAmax:
-    """Largest values by group, and what single layers had before."""
+class WeightGroups:
+    """Largest weights by group, and what single layers had before."""
 
-    weight: Mapping[str, float]
-    input: Mapping[str, float]
+    by_group: Mapping[str, float]
     own: Mapping[str, float]
 
     @classmethod
-    def of(cls, plan: QuantPlan, stats: CalibrationStats) -> "GroupAmax":
-        """Merge what calibration measured over the planned members of each group.
+    def of(cls, planned: Iterable[PlannedLinear], own: Mapping[str, float]) -> "WeightGroups":
+        """Merge the ranges of planned layers, by Linear.name, over the members of each group.
 
-        Raises:
-            RejectedError: calibration never saw a planned layer, or saw only zeros.
+        Layers that `own` does not have are left out.
         """
-        weight: dict[str, float] = {}
-        inputs: dict[str, float] = {}
-        for planned in plan.quantized:
-            linear = planned.linear
-            own = look_up(stats.weight_amax, linear.name)
-            weight[linear.group] = max(own, weight.get(linear.group, 0.0))
-            if planned.input_format is not None:
-                seen = usable_range(stats.input_amax, linear.input_quantizer)
-                inputs[linear.group] = max(seen, inputs.get(linear.group, 0.0))
-        return cls(weight=weight, input=inputs, own=stats.weight_amax)
+        by_group: dict[str, float] = {}
+        for one in planned:
+            linear = one.linear
+            if linear.name in own:
+                largest = max(own[linear.name], by_group.get(linear.group, 0.0))
+                by_group[linear.group] = largest
+        return cls(by_group=by_group, own=own)
 
     def for_weight(self, planned: PlannedLinear) -> float:
         """Return the amax of the weight's global scale.
@@ -45,11 +40,30 @@ class GroupAmax:
         Dense FP8 layers keep their own, as the peer has it: the engine brings a fused layer to
         its largest scale when it loads it. One that is all zeros takes its group's, for scale 1
         beside them would be that largest scale.
+
+        Raises:
+            RejectedError: calibration never saw it.
         """
         linear = planned.linear
+        own = look_up(self.own, linear.name)
         if linear.is_routed or get_format(planned.weight_format).shares_group_scale:
-            return self.weight[linear.group]
-        return self.own[linear.name] or self.weight[linear.group]
+            return self.by_group[linear.group]
+        return own or self.by_group[linear.group]
+
+
+def input_groups(plan: QuantPlan, stats: CalibrationStats) -> Mapping[str, float]:
+    """Return the largest inputs by group.
+
+    Raises:
+        RejectedError: calibration never saw a planned layer, or saw only zeros.
+    """
+    inputs: dict[str, float] = {}
+    for planned in plan.quantized:
+        linear = planned.linear
+        if planned.input_format is not None:
+            seen = usable_range(stats.input_amax, linear.input_quantizer)
+            inputs[linear.group] = max(seen, inputs.get(linear.group, 0.0))
+    return inputs
 
 
 def usable_range(amax: Mapping[str, float], name: str) -> float:

@@ -12,6 +12,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import torch
 from torch import Tensor
@@ -21,14 +22,19 @@ from harness.errors import CorruptWeightError, RecipeError
 from harness.formats import get_format
 from harness.formats.kv import kv_scale
 from harness.models import Source, TensorReader
-from harness.quantize.amax import GroupAmax, usable_range
+from harness.quantize.amax import WeightGroups, input_groups, usable_range
 
 _log = logging.getLogger("harness.quantize")
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def quantize(
-    source: Source, plan: QuantPlan, stats: CalibrationStats, *, device: str = "cpu"
+    source: Source,
+    plan: QuantPlan,
+    stats: CalibrationStats,
+    *,
+    device: str = "cpu",
+    done: AbstractSet[str] = frozenset(),
 ) -> Iterator[QuantizedTensor]:
     """Yield every tensor of the checkpoint, each with the source tensor it comes from.
 
@@ -37,18 +43,24 @@ def quantize(
         plan: what becomes of each weight.
         stats: largest absolute values.
         device: torch device that computes; what is yielded lies on the CPU.
+        done: Linear.name of layers whose weights were quantized before; only the scales of their
+            inputs are yielded.
 
     Raises:
         CorruptWeightError: a weight is NaN or infinite.
         RecipeError: the plan quantizes a part of a tensor only.
         RejectedError: calibration never saw a planned layer, or saw only zeros.
     """
-    amax = GroupAmax.of(plan, stats)
+    weights = WeightGroups.of(plan.quantized, stats.weight_amax)
+    inputs = input_groups(plan, stats)
     members = _members(source, plan)
     with TensorReader(source) as reader:
         for index, name in enumerate(source.tensors):
             for planned in members.get(name, ()):
-                yield _quantized(reader, planned, amax, device)
+                if planned.linear.name not in done:
+                    yield _weight(reader, planned, weights.for_weight(planned), device)
+                if planned.input_format is not None:
+                    yield _input_scale(planned, inputs[planned.linear.group])
             if name not in members:
                 tensor = reader.tensor(name)
                 _refuse_non_finite(name, tensor)
@@ -74,20 +86,21 @@ def _members(source: Source, plan: QuantPlan) -> Mapping[str, Sequence[PlannedLi
     return members
 
 
-def _quantized(
-    reader: TensorReader, planned: PlannedLinear, amax: GroupAmax, device: str
+def _weight(
+    reader: TensorReader, planned: PlannedLinear, amax: float, device: str
 ) -> QuantizedTensor:
-    linear, number_format = planned.linear, get_format(planned.weight_format)
+    linear = planned.linear
     weight_OI = reader.matrix(linear.source).to(device)
     _refuse_non_finite(linear.name, weight_OI)
-    stored = number_format.quantize_weight(weight_OI, amax=amax.for_weight(planned))
+    stored = get_format(planned.weight_format).quantize_weight(weight_OI, amax=amax)
     tensors = {f"{linear.name}.{suffix}": t.cpu() for suffix, t in stored.items()}
-    if planned.input_format is not None:
-        scale = get_format(planned.input_format).input_scale(amax.input[linear.group])
-        tensors[f"{linear.name}.input_scale"] = scale
-    return QuantizedTensor(
-        source=linear.source.tensor, tensors=tensors, format=planned.weight_format
-    )
+    return QuantizedTensor(linear.source.tensor, tensors, planned.weight_format)
+
+
+def _input_scale(planned: PlannedLinear, amax: float) -> QuantizedTensor:
+    linear, name = planned.linear, planned.input_format or ""
+    tensors = {f"{linear.name}.input_scale": get_format(name).input_scale(amax)}
+    return QuantizedTensor(linear.source.tensor, tensors, name)
 
 
 def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTensor]:

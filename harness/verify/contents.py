@@ -15,7 +15,7 @@ from harness.verify.compare import Comparison
 from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
 from harness.verify.engines import Engine
-from harness.verify.hashing import hash_file
+from harness.verify.hashing import Hashed, hash_file
 from harness.verify.layouts import LAYOUTS, MODELOPT, Layout
 from harness.verify.modules import Module, group_modules, is_quantized, weight_of
 from harness.verify.origin import copied_from
@@ -57,6 +57,8 @@ class Contents:
     """By tensor; broken shards have none."""
     manifest: Mapping[str, str] | None
     """sha256 by file, as written when the checkpoint was exported."""
+    meant: frozenset[str]
+    """Files of weights whose sha256 is that of the tensors that were meant (`Hashed.TENSORS`)."""
     exported_kv: str | None
     """KV format that the export wrote down; engines' own files do not tell a cast from scales."""
     sha256: Mapping[str, str]
@@ -121,6 +123,9 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
     sidecar = read_json(directory / "hf_quant_config.json") or {}
     declarations = read_declarations(config, sidecar)
     export = read_json(directory / MANIFEST_FILE) or {}
+    manifest, meant = _hashes(export, "sha256"), _hashes(export, "tensors_sha256") or {}
+    if manifest is not None:
+        manifest = {**manifest, **meant}
     headers = Contents(
         directory=directory,
         config=config,
@@ -131,7 +136,8 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
         modules=modules,
         expected=declarations[0].algos_of(modules) if declarations else dict.fromkeys(modules),
         facts={},
-        manifest=_hashes(export),
+        manifest=manifest,
+        meant=frozenset(meant),
         exported_kv=str(export["kv_cache"]) if "kv_cache" in export else None,
         sha256={},
         engine=against.engine,
@@ -184,8 +190,10 @@ def _scanned(headers: Contents) -> Contents:
 
 
 def _scan(headers: Contents, shard: Shard) -> ShardScan:
-    is_hashed = shard.name in (headers.manifest or {})
-    task = Pass(is_hashed=is_hashed, wanted=_wanted(headers, shard))
+    hashed = Hashed.FILE if shard.name in (headers.manifest or {}) else Hashed.NOTHING
+    if shard.name in headers.meant:
+        hashed = Hashed.TENSORS
+    task = Pass(hashed=hashed, wanted=_wanted(headers, shard))
     return scan_shard(headers.directory / shard.name, shard, task)
 
 
@@ -235,6 +243,6 @@ def _read_index(path: Path) -> tuple[Mapping[str, str] | None, str | None]:
         return None, f"{path.name} is no index"
 
 
-def _hashes(export: Mapping[str, object]) -> Mapping[str, str] | None:
-    hashes = export.get("sha256")
+def _hashes(export: Mapping[str, object], key: str) -> Mapping[str, str] | None:
+    hashes = export.get(key)
     return {str(k): str(v) for k, v in hashes.items()} if isinstance(hashes, dict) else None

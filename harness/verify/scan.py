@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.verify.hashing import Hasher
+from harness.verify.hashing import Hashed, Hasher
 from harness.verify.modules import KV_LEAVES, SCALE_LEAVES
 from harness.verify.shards import Entry, Shard
 
@@ -82,7 +82,7 @@ Whole = Callable[[str, Entry, "memoryview"], None]
 class Pass(NamedTuple):
     """What one pass is to do besides looking at values."""
 
-    is_hashed: bool = False
+    hashed: Hashed = Hashed.NOTHING
     wanted: Mapping[str, Whole] = {}
     """Tensors that somebody has to see as a whole."""
 
@@ -90,16 +90,19 @@ class Pass(NamedTuple):
 def scan_shard(path: Path, shard: Shard, task: Pass = Pass()) -> ShardScan:  # noqa: B008 -- an immutable default
     """Read a whole shard once; no more than one piece, or one wanted tensor, is held."""
     facts: dict[str, Facts] = {}
-    with path.open("rb", buffering=_BUFFER_BYTES) as file, Hasher(is_on=task.is_hashed) as hasher:
+    with path.open("rb", buffering=_BUFFER_BYTES) as file, Hasher(task.hashed) as hasher:
         hasher.update(file.read(shard.data_start))
+        hasher.cut()
         position = 0
         for name, entry in sorted(shard.entries.items(), key=lambda item: item[1].start):
             hasher.update(file.read(max(entry.start - position, 0)))
             facts[name] = _scan_entry(file, name, entry, _Sinks(hasher, task.wanted.get(name)))
+            hasher.cut()
             position = max(position, entry.end)
         while piece := file.read(_PIECE_BYTES):
             hasher.update(piece)
-    return ShardScan(facts, hasher.hexdigest() if task.is_hashed else None)
+            hasher.cut()  # no tensor, so the hash is another one
+    return ShardScan(facts, hasher.hexdigest())
 
 
 class _Sinks(NamedTuple):

@@ -85,7 +85,7 @@ def read_shard(path: Path) -> Shard:
         described = _HEADER.validate_python(_without_metadata(json.loads(text)))
     except ValueError:
         return _broken(path, f"the header of {path.name} is no safetensors header")
-    entries = {name: _entry(path.name, value) for name, value in described.items()}
+    entries = {name: _entry(path.name, value, data_start) for name, value in described.items()}
     return Shard(path.name, entries, data_start, _problem(path.name, entries, size - data_start))
 
 
@@ -100,9 +100,15 @@ def _broken(path: Path, problem: str) -> Shard:
     return Shard(path.name, {}, 0, problem)
 
 
-def _entry(shard: str, raw: _RawEntry) -> Entry:
+def _entry(shard: str, raw: _RawEntry, data_start: int) -> Entry:
     start, end = raw.data_offsets
-    header = TensorHeader(shard=shard, dtype=raw.dtype, shape=raw.shape, num_bytes=end - start)
+    header = TensorHeader(
+        shard=shard,
+        dtype=raw.dtype,
+        shape=raw.shape,
+        num_bytes=end - start,
+        offset=data_start + start,
+    )
     return Entry(header, start, end)
 
 

@@ -1,7 +1,11 @@
 """Our safetensors writer against the safetensors package."""
 
+import errno
 import hashlib
-from collections.abc import Iterator
+import os
+import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
+from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
-from harness.export.shards import check_read_back, write_shards
+from harness.export import shards
+from harness.export.layout import lay_out
+from harness.export.shards import Shard, ShardWriter, check_read_back, meant_by
 
 DTYPES = (
     torch.uint8,
@@ -39,6 +46,20 @@ def as_bytes(tensor: Tensor) -> bytes:
 
 def some(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     return (torch.arange(torch.Size(shape).numel()) % 2).reshape(shape).to(dtype)
+
+
+def write_shards(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, *, max_bytes: int
+) -> list[Shard]:
+    """Lay out tensors by what they are, and write them in that order."""
+    held = list(tensors)
+    layout = lay_out(((name, meant_by(t).type) for name, t in held), max_bytes=max_bytes)
+    for old in folder.glob("*.safetensors"):
+        old.unlink()
+    with ShardWriter(layout, folder) as writer:
+        for name, tensor in held:
+            writer.put({name: tensor})
+        return writer.finish()
 
 
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
@@ -88,16 +109,75 @@ def test_a_tensor_beyond_the_limit_gets_a_shard_of_its_own(tmp_path: Path) -> No
     assert [shard.names for shard in shards] == [("a",), ("big",), ("b",)]
 
 
-def test_only_one_shard_is_held_at_a_time(tmp_path: Path) -> None:
-    pulled: list[int] = []
+def test_the_order_in_which_tensors_come_changes_no_byte(tmp_path: Path) -> None:
+    tensors = {f"t{i}": torch.full((i + 1,), float(i)) for i in range(9)}
+    layout = lay_out(((n, meant_by(t).type) for n, t in tensors.items()), max_bytes=80)
+    found = []
+    for folder, names in (("a", list(tensors)), ("b", list(reversed(tensors)))):
+        (tmp_path / folder).mkdir()
+        with ShardWriter(layout, tmp_path / folder) as writer:
+            for name in names:
+                writer.put({name: tensors[name]})
+            found.append([(s.path.name, s.sha256, s.names) for s in writer.finish()])
+    assert found[0] == found[1]
+    assert len(found[0]) > 1
 
-    def stream() -> Iterator[tuple[str, Tensor]]:
-        for index in range(6):
-            pulled.append(index)
-            yield f"t{index}", torch.zeros(10)
 
-    for number, _ in enumerate(write_shards(stream(), tmp_path, max_bytes=80), start=1):
-        assert len(pulled) <= 2 * number + 1
+def test_what_waits_to_be_written_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_MAX_WAITING_BYTES", 100)
+    held = [(f"t{i}", torch.zeros(10)) for i in range(40)]
+    at_once, most, lock = 0, 0, threading.Lock()
+    write_at = os.pwrite
+
+    def slow(file: int, content: memoryview, offset: int) -> int:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.002)
+        written = write_at(file, content, offset)
+        with lock:
+            at_once -= 1
+        return written
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    layout = lay_out(((name, meant_by(t).type) for name, t in held), max_bytes=EVERYTHING)
+    with ShardWriter(layout, tmp_path) as writer:
+        monkeypatch.setattr(os, "pwrite", slow)
+        for name, tensor in held:
+            writer.put({name: tensor})
+        writer.finish()
+    assert 1 < most <= 100 // 40
+
+
+def test_a_tensor_that_the_layout_does_not_have_is_refused(tmp_path: Path) -> None:
+    layout = lay_out([("a", TensorType("F32", (2,)))], max_bytes=EVERYTHING)
+    with ShardWriter(layout, tmp_path) as writer:
+        with pytest.raises(StageError, match="'b', which is not expected"):
+            writer.put({"b": torch.zeros(2)})
+        with pytest.raises(StageError, match=r"'a', which is torch.float64 \[2\] instead of F32"):
+            writer.put({"a": torch.zeros(2, dtype=torch.float64)})
+        with pytest.raises(StageError, match="'a', which is missing"):
+            writer.finish()
+        writer.put({"a": torch.zeros(2)})
+        with pytest.raises(StageError, match="'a', which is there twice"):
+            writer.put({"a": torch.zeros(2)})
+
+
+def test_what_a_thread_could_not_write_is_an_error_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    layout = lay_out([("a", TensorType("F32", (2,)))], max_bytes=EVERYTHING)
+    with ShardWriter(layout, tmp_path) as writer:
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):  # noqa: PT012 - either may tell
+            writer.put({"a": torch.zeros(2)})
+            writer.finish()
 
 
 def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
@@ -112,7 +192,7 @@ def test_a_file_with_one_wrong_byte_does_not_pass_the_read_back(tmp_path: Path) 
     content[-1] ^= 1
     shard.path.write_bytes(content)
     with pytest.raises(StageError, match="the bytes of 'b' differ") as caught:
-        check_read_back(shard.path, meant)
+        check_read_back(shard.path, {n: meant_by(t) for n, t in meant.items()})
     assert caught.value.reason is ReasonCode.READ_BACK_MISMATCH
 
 
@@ -129,11 +209,11 @@ def test_a_wrong_shape_type_or_set_does_not_pass_the_read_back(
 ) -> None:
     (shard,) = write_shards([("a", torch.ones(4))], tmp_path, max_bytes=EVERYTHING)
     with pytest.raises(StageError, match=message):
-        check_read_back(shard.path, wrong)
+        check_read_back(shard.path, {n: meant_by(t) for n, t in wrong.items()})
 
 
 def test_a_file_that_ends_early_does_not_pass_the_read_back(tmp_path: Path) -> None:
     (shard,) = write_shards([("a", torch.ones(4))], tmp_path, max_bytes=EVERYTHING)
     shard.path.write_bytes(shard.path.read_bytes()[:-4])
     with pytest.raises(StageError, match="reads back differently"):
-        check_read_back(shard.path, {"a": torch.ones(4)})
+        check_read_back(shard.path, {"a": meant_by(torch.ones(4))})

@@ -1,5 +1,7 @@
 """Checkpoints of the real exporter: no false alarm on good ones, and the historical fault."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,3 +55,31 @@ def test_the_incident_is_found_on_a_real_export(
     failed = {check.id: check.message for check in verify(folder).errors}
     assert set(failed) == {"expert-input-scales-complete", "files-match-manifest"}
     assert "96 of 96 expert input_scale tensors" in failed["expert-input-scales-complete"]
+
+
+@pytest.mark.parametrize("hashed", ["as it was meant", "as it lies there"])
+def test_a_bit_that_changed_before_the_file_was_hashed_is_found(
+    tiny_models: dict[str, Path], export_model: Export, tmp_path: Path, hashed: str
+) -> None:
+    """A disk that changes what it is given changes what is hashed when it is read back, too."""
+    folder = export_model(tiny_models["qwen3"], "nvfp4", "none", tmp_path / "checkpoint")
+    (shard,) = folder.glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 0x10
+    shard.write_bytes(content)
+    manifest = json.loads((folder / "harness.json").read_bytes())
+    manifest["sha256"][shard.name] = hashlib.sha256(content).hexdigest()
+    if hashed == "as it lies there":
+        del manifest["tensors_sha256"]
+    (folder / "harness.json").write_text(json.dumps(manifest), encoding="utf-8")
+    failed = [check.id for check in verify(folder).errors]
+    assert ("files-match-manifest" in failed) == (hashed == "as it was meant")
+
+
+def test_bytes_behind_the_last_tensor_are_not_what_was_meant(
+    tiny_models: dict[str, Path], export_model: Export, tmp_path: Path
+) -> None:
+    folder = export_model(tiny_models["qwen3"], "nvfp4", "none", tmp_path / "checkpoint")
+    (shard,) = folder.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes() + b"more")
+    assert "files-match-manifest" in [check.id for check in verify(folder).errors]

@@ -1,0 +1,123 @@
+"""Where each tensor of a checkpoint will lie, before there is one: files, headers, offsets.
+
+Since every tensor has its place from the start, they may come in any order, from several threads or
+processes, and the files are the same to the byte.
+
+Source: https://github.com/huggingface/safetensors, README, section "Format".
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.artifacts import TensorType
+from harness.errors import ReasonCode, StageError
+
+
+class Place(NamedTuple):
+    """Where a tensor lies."""
+
+    shard: int
+    """Index of its file."""
+    offset: int
+    """Of its first byte in the file."""
+    type: TensorType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardLayout:
+    """One file, of which no data is written yet."""
+
+    name: str
+    header: bytes
+    """Everything before the data."""
+    tensors: Mapping[str, TensorType]
+    """In the order of their bytes."""
+
+    @property
+    def data_bytes(self) -> int:
+        """Return the size of its tensors."""
+        return sum(tensor.num_bytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """All files of weights."""
+
+    shards: tuple[ShardLayout, ...]
+    places: Mapping[str, Place]
+
+
+def lay_out(tensors: Iterable[tuple[str, TensorType]], *, max_bytes: int) -> Layout:
+    """Give each tensor its place; a shard holds at most `max_bytes`, or one bigger tensor alone.
+
+    Raises:
+        StageError: a name comes twice.
+    """
+    groups = list(_groups(tensors, max_bytes))
+    shards = tuple(
+        _shard(_shard_name(number, len(groups)), group)
+        for number, group in enumerate(groups, start=1)
+    )
+    places = {
+        name: place for index, shard in enumerate(shards) for name, place in _places(index, shard)
+    }
+    return Layout(shards=shards, places=places)
+
+
+def _groups(
+    tensors: Iterable[tuple[str, TensorType]], max_bytes: int
+) -> Iterator[dict[str, TensorType]]:
+    group: dict[str, TensorType] = {}
+    group_bytes, seen = 0, set[str]()
+    for name, tensor in tensors:
+        if name in seen:
+            message = f"the tensor '{name}' comes twice. The source's names are ambiguous."
+            raise StageError(message, reason=ReasonCode.READ_BACK_MISMATCH)
+        seen.add(name)
+        if group and group_bytes + tensor.num_bytes > max_bytes:
+            yield group
+            group, group_bytes = {}, 0
+        group[name] = tensor
+        group_bytes += tensor.num_bytes
+    yield group
+
+
+def _shard(name: str, group: Mapping[str, TensorType]) -> ShardLayout:
+    # Big elements first, so that every tensor begins at a multiple of its element's size.
+    order = sorted(group, key=lambda name: -_element_bytes(group[name]))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for key in order:
+        end = position + group[key].num_bytes
+        header[key] = {
+            "dtype": group[key].dtype,
+            "shape": list(group[key].shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return ShardLayout(
+        name=name,
+        header=len(text).to_bytes(8, "little") + text,
+        tensors={key: group[key] for key in order},
+    )
+
+
+def _places(index: int, shard: ShardLayout) -> Iterator[tuple[str, Place]]:
+    offset = len(shard.header)
+    for name, tensor in shard.tensors.items():
+        yield name, Place(index, offset, tensor)
+        offset += tensor.num_bytes
+
+
+def _element_bytes(tensor: TensorType) -> int:
+    return TensorType(tensor.dtype, (8,)).num_bytes // 8
+
+
+def _shard_name(number: int, num_shards: int) -> str:
+    if num_shards == 1:
+        return "model.safetensors"
+    return f"model-{number:05d}-of-{num_shards:05d}.safetensors"

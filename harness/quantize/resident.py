@@ -1,0 +1,59 @@
+"""Quantize weights while they are in memory, all experts of a projection in one step.
+
+Shapes: E weights of one shape, O output features, I input features.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from harness.artifacts import QuantizedTensor, QuantPlan
+from harness.formats import get_format
+from harness.models import Stack, by_parameter, stacks
+from harness.quantize.amax import WeightGroups
+
+
+class ResidentQuantizer:
+    """Quantizes the parts of a model that somebody else has in memory."""
+
+    def __init__(self, plan: QuantPlan) -> None:
+        """Take the plan."""
+        self._plan = by_parameter(plan.quantized)
+        self._groups: dict[str, set[str]] = defaultdict(set)
+        for planned in plan.quantized:
+            self._groups[planned.linear.group].add(planned.linear.name)
+        self.done: set[str] = set()
+        """Linear.name of those whose weights were yielded."""
+
+    def quantize(
+        self, weights: Mapping[str, Tensor], amax: Mapping[str, float]
+    ) -> Iterator[QuantizedTensor]:
+        """Yield the planned ones among `weights`, without the scales of their inputs.
+
+        Those are left out whose group has members without a value in `amax`.
+
+        Args:
+            weights: by the running model's names, on any device; what is yielded is on the CPU.
+            amax: largest values by Linear.name.
+        """
+        found = list(stacks(self._plan, weights))
+        groups = WeightGroups.of((one for stack in found for one in stack.members), amax)
+        for stack in found:
+            if all(self._groups[one.linear.group] <= amax.keys() for one in stack.members):
+                yield from _quantized(stack, groups)
+                self.done |= {one.linear.name for one in stack.members}
+
+
+def _quantized(stack: Stack, groups: WeightGroups) -> Iterator[QuantizedTensor]:
+    members, weight_EOI = stack
+    number_format = get_format(members[0].weight_format)
+    amax = [groups.for_weight(planned) for planned in members]
+    stored = number_format.quantize_weights(weight_EOI, amax=amax)
+    on_cpu = {suffix: tensor_E.cpu() for suffix, tensor_E in stored.items()}
+    for index, planned in enumerate(members):
+        yield QuantizedTensor(
+            source=planned.linear.source.tensor,
+            tensors={f"{planned.linear.name}.{s}": t_E[index] for s, t_E in on_cpu.items()},
+            format=planned.weight_format,
+        )

@@ -1,0 +1,100 @@
+"""A model that is run layer by layer is quantized while it is in memory: same files."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import pipeline
+from harness.artifacts import Checkpoint, QuantizedTensor
+from harness.calibrate import forward
+from harness.preflight import preflight
+from harness.quantize import quantize
+from harness.recipe import Request
+from harness.runs import run_job
+
+Make = Callable[..., Checkpoint]
+
+
+@pytest.fixture
+def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
+    """Return a function that quantizes a model into a folder of `tmp_path`."""
+
+    def made(model: Path, name: str, **options: Any) -> Checkpoint:  # noqa: ANN401 - of a request
+        asked: dict[str, Any] = {
+            "calib_data": str(calibration_jsonl),
+            "calib_size": 12,
+            "calib_seq": 64,
+        }
+        request = Request(model=str(model), device="cpu", **asked | options)
+        job = preflight(request, into=tmp_path / name, scored=False)
+        _, record = run_job(job, into=tmp_path / name, work=pipeline.make_checkpoint)
+        assert record.failure is None, record.failure
+        assert record.checkpoint is not None
+        return record.checkpoint
+
+    return made
+
+
+@pytest.fixture
+def read_again(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Return, for each run to come, the layers whose weights are read from the files once more."""
+    found: list[set[str]] = []
+
+    def seen(source: Any, plan: Any, stats: Any, **options: Any) -> Iterator[QuantizedTensor]:  # noqa: ANN401 - passed on
+        found.append({p.linear.name for p in plan.quantized} - options["done"])
+        return quantize(source, plan, stats, **options)
+
+    monkeypatch.setattr(pipeline, "quantize", seen)
+    return found
+
+
+@pytest.mark.parametrize("qformat", ["nvfp4", "fp8"])
+@pytest.mark.parametrize("family", ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"])
+def test_files_are_those_of_a_model_that_is_read_twice(
+    request: pytest.FixtureRequest,
+    make: Make,
+    read_again: list[set[str]],
+    family: str,
+    qformat: str,
+) -> None:
+    model, tmp_path = request.getfixturevalue(f"tiny_{family}"), request.getfixturevalue("tmp_path")
+    whole = make(model, "a", layerwise=False, qformat=qformat, kv_cache="fp8")
+    layers = make(model, "b", layerwise=True, qformat=qformat, kv_cache="fp8")
+    assert layers.sha256 == whole.sha256
+    ranges = [(tmp_path / run / "calibration.safetensors").read_bytes() for run in "ab"]
+    assert ranges[0] == ranges[1]
+    assert len(read_again[0]) == whole.num_quantized
+    assert read_again[1] == set()
+
+
+def test_a_calibration_that_is_stopped_leaves_no_files(
+    make: Make, tiny_qwen3_moe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = 0
+    run_layer = forward._run_layer  # noqa: SLF001  # fails in the middle
+
+    def fail(*arguments: Any) -> object:  # noqa: ANN401 - passed on
+        nonlocal runs
+        runs += 1
+        if runs == 5:
+            assert (tmp_path / "a" / "checkpoint.partial" / "model.safetensors").is_file()
+            message = "boom"
+            raise KeyError(message)
+        return run_layer(*arguments)
+
+    monkeypatch.setattr(forward, "_run_layer", fail)
+    with pytest.raises(KeyError):
+        make(tiny_qwen3_moe, "a", layerwise=True, qformat="nvfp4")
+    assert not list((tmp_path / "a").glob("checkpoint*"))
+
+
+def test_a_calibration_of_before_is_used_and_the_weights_are_read(
+    make: Make, tiny_qwen3_moe: Path, tmp_path: Path, read_again: list[set[str]]
+) -> None:
+    first = make(tiny_qwen3_moe, "a", layerwise=True, qformat="nvfp4")
+    (tmp_path / "a" / "checkpoint.json").unlink()
+    assert make(tiny_qwen3_moe, "a", layerwise=True, qformat="nvfp4").sha256 == first.sha256
+    assert read_again[0] == set()
+    assert len(read_again[1]) == first.num_quantized
