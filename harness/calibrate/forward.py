@@ -67,21 +67,20 @@ def run_layerwise(
     model, layers = streamed.model, streamed.layers
     device, experts = way
     with streamed, _calibrating(model, observer, experts):
-        stubs = [_Recorder() for _ in layers]
+        stubs = [_Recorder(is_first=index == 0) for index in range(len(layers))]
         _replace(layers, stubs)
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(device), keep_logits=1)
-        hidden_BTH = [call.hidden_BTH for call in stubs[0].calls]
+        hidden_BTH = stubs[0].inputs_BTH
+        stubs[0].inputs_BTH = []
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
                 if on_layer is not None:
                     on_layer(layer.state_dict(keep_vars=True, prefix=streamed.prefix(index)))
                 layers[index] = layer
                 with _seen(model, observer, experts):
-                    hidden_BTH = [
-                        _run_layer(layer, h, call)
-                        for h, call in zip(hidden_BTH, stub.calls, strict=True)
-                    ]
+                    for batch, call in enumerate(stub.calls):  # in place: one set is held
+                        hidden_BTH[batch] = _run_layer(layer, hidden_BTH[batch], call)
                 layers[index] = stub
             _log.info("calibrate: %d of %d layers", index + 1, len(stubs))
         if not observer.is_complete:
@@ -92,9 +91,8 @@ def run_layerwise(
 
 
 class _Call(NamedTuple):
-    """How a model called one of its layers."""
+    """How a model called one of its layers, besides the hidden states."""
 
-    hidden_BTH: Tensor
     arguments: tuple[Any, ...]
     options: dict[str, Any]
 
@@ -102,12 +100,17 @@ class _Call(NamedTuple):
 class _Recorder(nn.Module):
     """Stands in for a decoder layer: keeps its calls and returns the hidden states unchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_first: bool) -> None:
         super().__init__()
         self.calls: list[_Call] = []
+        self.inputs_BTH: list[Tensor] = []
+        """Of the first layer only: the others' inputs are made by the layers before them."""
+        self._is_first = is_first
 
     def forward(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
-        self.calls.append(_Call(hidden_BTH=hidden_states, arguments=arguments, options=options))
+        self.calls.append(_Call(arguments=arguments, options=options))
+        if self._is_first:
+            self.inputs_BTH.append(hidden_states)
         return hidden_states
 
 

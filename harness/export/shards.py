@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -88,7 +89,7 @@ class ShardWriter:
         self._put: set[str] = set()
         self._meant: list[dict[str, Meant]] = [{} for _ in layout.shards]
         self._files: list[int] = []
-        self._work: list[Future[None]] = []
+        self._work: deque[Future[None]] = deque()
         self._done: dict[int, Shard] = {}
         self._exits = ExitStack()
 
@@ -148,7 +149,7 @@ class ShardWriter:
             if not shard.tensors:
                 self._close(index)
         while self._work:
-            self._work.pop(0).result()
+            self._work.popleft().result()
         return [self._done[index] for index in sorted(self._done)]
 
     def _check(self, name: str, tensor: Tensor) -> None:
@@ -165,13 +166,8 @@ class ShardWriter:
         self._work.append(future)
 
     def _raise_failed(self) -> None:
-        pending = []
-        for future in self._work:
-            if future.done():
-                future.result()
-            else:
-                pending.append(future)
-        self._work = pending
+        while self._work and self._work[0].done():
+            self._work.popleft().result()
 
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors and remember what was meant; close the files that are full now."""

@@ -7,6 +7,7 @@ the model plus one tensor.
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from harness.artifacts import Inventory, Linear, Slice
 from harness.errors import ModelError
+from harness.models.pieces import part
 from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
@@ -63,8 +65,10 @@ def fill(
     prefix = f"{path}." if path else ""
     state: Mapping[str, Tensor] = module.state_dict(keep_vars=True, prefix=prefix)
     with torch.no_grad():
+        linears = set[str]()
         for linear in inventory.linears:
             if linear.parameter.tensor in state:
+                linears.add(linear.parameter.tensor)
                 value = reader.matrix(linear.source) if matrix is None else matrix(linear)
                 _fill(linear.name, place=part_of(state, linear.parameter), value=value)
         filled: dict[int, str] = {}
@@ -81,6 +85,7 @@ def fill(
                 )
                 raise ModelError(message)
             _fill(name, place=place, value=value)
+    _refuse_unfilled(module, prefix, {*filled, *(id(state[name]) for name in linears)})
 
 
 def ready(model: PreTrainedModel, source: Source) -> PreTrainedModel:
@@ -93,9 +98,18 @@ def ready(model: PreTrainedModel, source: Source) -> PreTrainedModel:
 
 def part_of(state: Mapping[str, Tensor], where: Slice) -> Tensor:
     """Return the view of a running model's parameter that `where` names, shape [out, in]."""
-    whole = state[where.tensor]
-    rows = slice(*where.rows) if where.rows is not None else slice(None)
-    return whole[rows] if where.expert is None else whole[where.expert, rows]
+    return part(state[where.tensor], where)
+
+
+def _refuse_unfilled(module: nn.Module, prefix: str, filled: AbstractSet[int]) -> None:
+    """Refuse a model that would compute with memory that nobody has written."""
+    for name, parameter in module.named_parameters(prefix=prefix.removesuffix(".")):
+        if id(parameter) not in filled:
+            message = (
+                f"'{name}' of the model comes from no tensor of the files. Download the model "
+                "again, or report its family as a bug."
+            )
+            raise ModelError(message)
 
 
 def _fill(name: str, *, place: Tensor, value: Tensor) -> None:

@@ -8,7 +8,8 @@ not told so sees nothing. So `experts_run` decides how they run: one by one, or 
 one grouped product, which is seen in torch._grouped_mm with the place where each expert's rows end.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -94,10 +95,29 @@ class _Parameter(NamedTuple):
     """A parameter that may be used as the weight of a linear function."""
 
     name: str
-    offset: int
-    """First element in its storage."""
-    expert_stride: int | None
-    """Elements from one expert to the next; None for 2-D parameters."""
+    begin: int
+    """Its first byte in memory, and the byte after its last."""
+    end: int
+    expert_bytes: int | None
+    """Bytes from one expert to the next; None for 2-D parameters."""
+
+
+class _Parameters:
+    """Parameters by where they lie; several may share a block of memory."""
+
+    def __init__(self, parameters: Iterable[_Parameter]) -> None:
+        self._found = sorted(parameters, key=lambda one: one.begin)
+        self._begins = [one.begin for one in self._found]
+
+    def of(self, weight: Tensor) -> tuple[_Parameter, int | None] | None:
+        """Return the parameter that `weight` is or is a part of, and the expert it begins in."""
+        begin = weight.data_ptr()
+        index = bisect_right(self._begins, begin) - 1
+        if index < 0 or begin >= self._found[index].end:
+            return None
+        one = self._found[index]
+        expert = (begin - one.begin) // one.expert_bytes if one.expert_bytes else None
+        return one, expert
 
 
 class _LinearTap(TorchFunctionMode):
@@ -105,7 +125,7 @@ class _LinearTap(TorchFunctionMode):
 
     def __init__(
         self,
-        parameters: Mapping[int, _Parameter],
+        parameters: _Parameters,
         on_input: OnInput,
         on_grouped: OnGrouped | None,
     ) -> None:
@@ -129,11 +149,9 @@ class _LinearTap(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002  # torch's name for it
-        parameter = self._parameters.get(weight.untyped_storage().data_ptr())
-        if parameter is not None:
-            expert = None
-            if parameter.expert_stride is not None:
-                expert = (weight.storage_offset() - parameter.offset) // parameter.expert_stride
+        found = self._parameters.of(weight)
+        if found is not None:
+            parameter, expert = found
             replaced = self._on_input(parameter.name, expert, input)
             input = input if replaced is None else replaced  # noqa: A001  # as above
         return nn.functional.linear(input, weight, bias)
@@ -147,9 +165,9 @@ class _LinearTap(TorchFunctionMode):
         **options: object,
     ) -> None:
         del options
-        parameter = self._parameters.get(weight.untyped_storage().data_ptr())
-        if parameter is not None and parameter.expert_stride is not None and offs is not None:
-            on_grouped(parameter.name, offs, rows)
+        found = self._parameters.of(weight)
+        if found is not None and found[1] is not None and offs is not None:
+            on_grouped(found[0].name, offs, rows)
 
 
 @contextmanager
@@ -160,21 +178,22 @@ def tap_linears(
 
     Grouped products of a 3-D parameter are shown to `on_grouped`, if one is given.
 
-    Parameters are known by their storage when the context is entered: do not move the model to
-    another device inside it.
+    Parameters are known by their place in memory when the context is entered: do not move the model
+    to another device inside it.
     """
     parameters: dict[int, _Parameter] = {}
     for path, module in model.named_modules():
         for leaf, value in module.named_parameters(recurse=False):
-            pointer = value.untyped_storage().data_ptr()
+            pointer = 0 if value.is_meta else value.data_ptr()
             # Of tied parameters the linear layer's name is wanted, not the embedding's.
             if pointer and (pointer not in parameters or isinstance(module, nn.Linear)):
                 parameters[pointer] = _Parameter(
                     name=f"{path}.{leaf}" if path else leaf,
-                    offset=value.storage_offset(),
-                    expert_stride=value.stride(0) if value.ndim > 2 else None,  # noqa: PLR2004  # a matrix has two
+                    begin=pointer,
+                    end=pointer + value.nbytes,
+                    expert_bytes=value[0].nbytes if value.ndim > 2 else None,  # noqa: PLR2004  # a matrix has two
                 )
-    with _LinearTap(parameters, on_input, on_grouped):
+    with _LinearTap(_Parameters(parameters.values()), on_input, on_grouped):
         yield
 
 

@@ -103,6 +103,11 @@ def stored_dtype(source: Source) -> torch.dtype:
     return _TORCH_DTYPES[stored_dtype_name(source)]
 
 
+def header_dtype(dtype: torch.dtype) -> str | None:
+    """Return a type as headers spell it; None for those that no unquantized source has."""
+    return next((name for name, one in _TORCH_DTYPES.items() if one == dtype), None)
+
+
 def stored_dtype_name(source: Source) -> str:
     """Return the same as headers spell it."""
     bytes_by_dtype = dict.fromkeys(_TORCH_DTYPES, 0)

@@ -1,8 +1,9 @@
 """A model of which one decoder layer at a time is in memory.
 
 The rest (embeddings, norms, the output layer, a vision tower) is there all the time. A layer is
-read from the files when its turn comes, while the one before it still computes, and is gone
-afterwards; so a model may be larger than the memory of the device and of the host.
+read from the files when its turn comes, while the one before it still computes, into one of two
+blocks of memory that are used in turns; so a model may be larger than the memory of the device and
+of the host.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,14 @@ from transformers import PreTrainedModel
 from harness.artifacts import Inventory
 from harness.models.load import fill, ready
 from harness.models.observe import decoder_layers
+from harness.models.pieces import Origins, part
 from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
+from harness.models.transfer import Transfer
 
 _CPU = torch.device("cpu")
+_NUM_BLOCKS = 2
 
 
 class StreamedModel:
@@ -34,7 +38,8 @@ class StreamedModel:
         """Build the modules and read no weight.
 
         Raises:
-            ModelError: the model cannot be built, or has no list of decoder layers.
+            ModelError: the model cannot be built, has no list of decoder layers, or a tensor does
+                not fit its place in one.
         """
         self._source, self._inventory, self._device = source, inventory, torch.device(device)
         # What is allocated here and never written takes no memory of the host.
@@ -43,9 +48,13 @@ class StreamedModel:
         """Those of the model; on the meta device, so that they can be looked at and not run."""
         (self._path,) = (name for name, m in self.model.named_modules() if m is self.layers)
         self._real = list(self.layers)
-        self._buffers = [_buffers(layer) for layer in self._real]
-        for layer in self._real:
-            layer.to("meta")
+        origins = Origins(source, inventory)
+        self._maps = [
+            origins.map_layer(_parameters(layer, self.prefix(index)))
+            for index, layer in enumerate(self._real)
+        ]
+        for index in range(len(self)):
+            self._empty(index)
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
@@ -56,10 +65,19 @@ class StreamedModel:
         """
         with self._exits as exits:
             self._reader = exits.enter_context(TensorReader(self._source))
+            self._transfer = exits.enter_context(Transfer(self._source.path, self._device))
             self._ahead = exits.enter_context(ThreadPoolExecutor(1, "read-ahead"))
             with _taken_out(self.layers):
                 fill(self.model, self._inventory, reader=self._reader)
                 nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
+            for layer in self._real:
+                _move_buffers(layer, self._device)
+            num_bytes = max(layer.num_bytes for layer in self._maps)
+            self._blocks = [
+                torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
+                for _ in range(min(_NUM_BLOCKS, len(self)))
+            ]
+            self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
             self._next = self._read_ahead(0)
             self._exits = exits.pop_all()
         return self
@@ -71,6 +89,7 @@ class StreamedModel:
         trace: TracebackType | None,
     ) -> None:
         self._exits.__exit__(kind, error, trace)
+        self._blocks = []
 
     def __len__(self) -> int:
         """Return the number of decoder layers."""
@@ -87,27 +106,55 @@ class StreamedModel:
         The layers are asked for once each and in order, for the next one is read meanwhile.
 
         Raises:
-            ModelError: a tensor cannot be read, or does not fit its place.
+            ModelError: a tensor cannot be read.
         """
-        layer = self._next.result()
+        self._next.result()
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).wait_stream(self._transfer.stream)
         if index + 1 < len(self):
             self._next = self._read_ahead(index + 1)
         try:
-            yield layer.to(self._device)
+            yield self._real[index]
         finally:
-            layer.to("meta")
+            self._empty(index)
+            if self._device.type == "cuda":
+                self._free[index % _NUM_BLOCKS] = torch.cuda.current_stream().record_event()
 
-    def _read_ahead(self, index: int) -> "Future[nn.Module]":
+    def _read_ahead(self, index: int) -> "Future[None]":
         return self._ahead.submit(self._read, index)
 
-    def _read(self, index: int) -> nn.Module:
-        """Return a layer with its weights in the host's memory."""
-        layer = self._real[index].to_empty(device=_CPU)
-        for name, value in self._buffers[index].items():
-            layer.get_buffer(name).copy_(value)
-        path = f"{self._path}.{index}"
-        fill(layer, self._inventory, reader=self._reader, path=path)
-        return layer
+    @torch.inference_mode()
+    def _read(self, index: int) -> None:
+        """Bring a layer's weights into its block of memory."""
+        layer_map, block = self._maps[index], self._blocks[index % _NUM_BLOCKS]
+        if (free := self._free[index % _NUM_BLOCKS]) is not None:
+            self._transfer.stream.wait_event(free)
+        self._transfer.read(layer_map.spans, block)
+        values = {name: view.of(block) for name, view in layer_map.views.items()}
+        for origin, place in layer_map.converted:
+            value = part(self._reader.tensor(origin.tensor), origin)
+            self._convert(value, part(values[place.tensor], place))
+        self._set(index, values)
+
+    def _convert(self, value: Tensor, place: Tensor) -> None:
+        if self._device.type == "cuda":
+            with torch.cuda.stream(self._transfer.stream):
+                place.copy_(value)
+        else:
+            place.copy_(value)
+
+    def _empty(self, index: int) -> None:
+        views = self._maps[index].views
+        meta = torch.device("meta")
+        values = {n: torch.empty(v.shape, dtype=v.dtype, device=meta) for n, v in views.items()}
+        self._set(index, values)
+
+    def _set(self, index: int, values: Mapping[str, Tensor]) -> None:
+        layer, prefix = self._real[index], self.prefix(index)
+        for name, value in values.items():
+            path, _, leaf = name.removeprefix(prefix).rpartition(".")
+            parameter = nn.Parameter(value, requires_grad=False)
+            layer.get_submodule(path).register_parameter(leaf, parameter)
 
 
 @contextmanager
@@ -123,6 +170,12 @@ def _taken_out(layers: nn.ModuleList) -> Iterator[None]:
             layers[index] = layer
 
 
-def _buffers(layer: nn.Module) -> Mapping[str, Tensor]:
-    """Return what a layer computes when it is built; the files do not have it."""
-    return {name: buffer.clone() for name, buffer in layer.named_buffers()}
+def _parameters(layer: nn.Module, prefix: str) -> Mapping[str, Tensor]:
+    return {f"{prefix}{name}": parameter for name, parameter in layer.named_parameters()}
+
+
+def _move_buffers(layer: nn.Module, device: torch.device) -> None:
+    """Move what a layer computes when it is built; the files do not have it."""
+    for module in layer.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))

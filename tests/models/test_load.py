@@ -1,5 +1,6 @@
 """Loading and reading: our model is the one that transformers loads, bit for bit."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -144,3 +145,15 @@ def test_the_stored_type_is_that_of_most_bytes(tiny_qwen3: Path, tmp_path: Path)
     tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
     save_file(tensors, folder / "model.safetensors")
     assert stored_dtype(open_source(str(folder))) is torch.bfloat16
+
+
+def test_a_parameter_that_no_tensor_fills_is_refused(tiny_models: dict[str, Path]) -> None:
+    """Memory that nobody has written holds anything, and the model would run."""
+    source = open_source(str(tiny_models["qwen3"]))
+    inventory = read_inventory(source)
+    others = {k: v for k, v in inventory.others.items() if k != "model.norm.weight"}
+    missing = dataclasses.replace(inventory, others=others)
+    with pytest.raises(
+        ModelError, match=r"'model\.norm\.weight' of the model comes from no tensor"
+    ):
+        load_model(source, missing, device="cpu", dtype=torch.float32)

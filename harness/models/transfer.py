@@ -1,0 +1,123 @@
+"""Bring bytes of files into memory of the host or of a GPU, with several threads.
+
+The files are read with preadv, which copies from the system's cache at several times the speed of a
+mapped file's page faults, and lets other threads run. For a GPU each piece goes through a buffer of
+pinned memory, from which it is copied while others are read; no layer is held by the host.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from harness.errors import ModelError
+from harness.models.pieces import Span
+
+_PIECE_BYTES = 16 << 20
+_MAX_THREADS = 16
+
+
+class Transfer:
+    """Context manager over the files of a folder and the threads that read them."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Open nothing yet."""
+        self._folder, self._device = folder, device
+        self._files: dict[str, int] = {}
+        self._exits = ExitStack()
+        self._num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+
+    def __enter__(self) -> Self:
+        threads = ThreadPoolExecutor(self._num_threads, "read")
+        self._exits.callback(threads.shutdown, cancel_futures=True)
+        self._threads = threads
+        if self._device.type == "cuda":
+            self.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
+            self._buffers: SimpleQueue[_Pinned] = SimpleQueue()
+            for _ in range(self._num_threads):
+                self._buffers.put(_Pinned())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
+
+    def read(self, spans: Sequence[Span], block: Tensor) -> None:
+        """Fill a uint8 block; on a GPU the copies are queued on `stream` when this returns.
+
+        Raises:
+            ModelError: a file cannot be read, or has become shorter.
+        """
+        for span in spans:
+            self._open(span.shard)
+        one = self._to_host if self._device.type == "cpu" else self._to_gpu
+        for _ in self._threads.map(lambda piece: one(piece, block), _pieces(spans)):
+            pass
+
+    def _open(self, shard: str) -> None:
+        if shard not in self._files:
+            path = self._folder / shard
+            try:
+                file = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise _unreadable(path, str(error)) from error
+            self._exits.callback(os.close, file)
+            self._files[shard] = file
+
+    def _to_host(self, piece: Span, block: Tensor) -> None:
+        target = block[piece.into : piece.into + piece.num_bytes]
+        self._read_into(piece, target)
+
+    def _to_gpu(self, piece: Span, block: Tensor) -> None:
+        buffer = self._buffers.get()
+        try:
+            buffer.copied.synchronize()  # what it held before has left it
+            host = buffer.memory[: piece.num_bytes]
+            self._read_into(piece, host)
+            with torch.cuda.stream(self.stream):
+                target = block[piece.into : piece.into + piece.num_bytes]
+                target.copy_(host, non_blocking=True)
+                buffer.copied.record(self.stream)
+        finally:
+            self._buffers.put(buffer)
+
+    def _read_into(self, piece: Span, target: Tensor) -> None:
+        view, offset = target.numpy().data, piece.offset
+        while view:
+            try:
+                count = os.preadv(self._files[piece.shard], [view], offset)
+            except OSError as error:
+                raise _unreadable(self._folder / piece.shard, str(error)) from error
+            if not count:
+                raise _unreadable(self._folder / piece.shard, f"it ends at byte {offset}")
+            view, offset = view[count:], offset + count
+
+
+class _Pinned:
+    """A buffer from which a GPU copies by itself."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(_PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
+
+
+def _pieces(spans: Sequence[Span]) -> Iterator[Span]:
+    for span in spans:
+        for done in range(0, span.num_bytes, _PIECE_BYTES):
+            size = min(_PIECE_BYTES, span.num_bytes - done)
+            yield Span(span.shard, span.offset + done, size, span.into + done)
+
+
+def _unreadable(path: Path, why: str) -> ModelError:
+    return ModelError(f"'{path}' cannot be read: {why}. Download the model again.")
