@@ -48,7 +48,7 @@ class WeightRanges:
         found: list[Tensor] = []
         for members, weight_EOI in stacks(self._in_memory, weights):
             names += members
-            low_E, high_E = weight_EOI.amin(dim=(1, 2)), weight_EOI.amax(dim=(1, 2))
+            low_E, high_E = torch.aminmax(weight_EOI.flatten(1), dim=1)
             found.append(torch.maximum(-low_E, high_E))
         values = torch.cat(found).tolist() if found else []
         amax = {

@@ -13,7 +13,8 @@ Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/nvfp4_tensor.py (weig
 vLLM 0.25.0 to 0.33.0, model_executor/layers/quantization/utils/nvfp4_emulation_utils.py (inputs).
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -53,6 +54,10 @@ class Nvfp4(Format):
         largest = E2M1_MAX * E4M3_MAX
         scale_2_E = scale_of([check_amax(one) or largest for one in amax], largest)
         scale_2_E = scale_2_E.to(weight_EOI.device)
+        fused = _fused_kernel() if weight_EOI.is_cuda else None
+        if fused is not None:
+            packed, scale_EOB = fused(weight_EOI, scale_2_E)
+            return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
         packed = weight_EOI.new_empty(num_weights, num_rows, width // 2, dtype=torch.uint8)
         shape = (num_weights, num_rows, width // BLOCK)
         scale_EOB = weight_EOI.new_empty(shape, dtype=torch.float8_e4m3fn)
@@ -103,6 +108,16 @@ class Nvfp4(Format):
             "weight_scale": TensorType("F8_E4M3", (num_rows, width // BLOCK)),
             "weight_scale_2": TensorType("F32", ()),
         }
+
+
+@functools.cache
+def _fused_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return what does the same in one pass on a GPU; None where there is no Triton."""
+    try:
+        from harness.formats.nvfp4_triton import quantize  # noqa: PLC0415 - comes with CUDA's torch
+    except ImportError:
+        return None
+    return quantize
 
 
 def check_width(width: int) -> None:

@@ -6,6 +6,7 @@ Shapes: E weights of one shape, O output features, I input features.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from harness.artifacts import QuantizedTensor, QuantPlan
@@ -45,12 +46,27 @@ class ResidentQuantizer:
                 self.done |= {one.linear.name for one in stack.members}
 
 
+def _on_cpu(stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return what a GPU computed, through pinned memory, which it writes to by itself."""
+    copies = {
+        suffix: torch.empty(
+            tensor_E.shape, dtype=tensor_E.dtype, pin_memory=tensor_E.is_cuda
+        ).copy_(tensor_E, non_blocking=True)
+        if tensor_E.is_cuda
+        else tensor_E
+        for suffix, tensor_E in stored.items()
+    }
+    if any(tensor_E.is_cuda for tensor_E in stored.values()):
+        torch.cuda.current_stream().synchronize()
+    return copies
+
+
 def _quantized(stack: Stack, groups: WeightGroups) -> Iterator[QuantizedTensor]:
     members, weight_EOI = stack
     number_format = get_format(members[0].weight_format)
     amax = [groups.for_weight(planned) for planned in members]
     stored = number_format.quantize_weights(weight_EOI, amax=amax)
-    on_cpu = {suffix: tensor_E.cpu() for suffix, tensor_E in stored.items()}
+    on_cpu = _on_cpu(stored)
     for index, planned in enumerate(members):
         yield QuantizedTensor(
             source=planned.linear.source.tensor,
