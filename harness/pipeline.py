@@ -5,11 +5,10 @@ directory with the digest of what it was made from. A stage whose digest is unch
 again, so typing a command again continues where it stopped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from harness import __version__
 from harness.arms import (
@@ -26,19 +25,16 @@ from harness.arms import (
 )
 from harness.artifacts import Checkpoint, IntegrityReport, Trial, Verdict, digest_of
 from harness.baselines import ScoredArm, inputs_of, versions
-from harness.calibrate import calibrate, data_digest
+from harness.calibrate import data_digest
 from harness.export import Draft
 from harness.gate import Subject
 from harness.judging import judge_run, waived_checks
+from harness.making import calibrate_and_write, complete
 from harness.models import Source
 from harness.preflight import GateJob, Job
-from harness.quantize import ResidentQuantizer, quantize
 from harness.rundir import RunDirectory, is_finished
 from harness.stages import BASELINE, CALIBRATE, CANDIDATE, EXPORT, JUDGE, VERIFY
 from harness.verify import engine_of, refuse_errors, verify
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Compared(NamedTuple):
@@ -75,22 +71,15 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
     spec = recipe.calibration
     folder = run.path / "checkpoint"
     with Draft(source, plan, into=folder) as draft:
-        resident = ResidentQuantizer(plan)
-
-        def write(weights: "Mapping[str, Tensor]", amax: Mapping[str, float]) -> None:
-            for quantized in resident.quantize(weights, amax):
-                draft.put(quantized)
-
         stats = run.stage(
             CALIBRATE,
             key=digest_of(__version__, plan.digest, spec, data_digest(spec), recipe.device),
-            make=lambda: calibrate(recipe, source, job.inventory, plan, on_weights=write),
+            make=lambda: calibrate_and_write(job, draft),
         )
-        rest = partial(quantize, source, plan, stats, device=recipe.device, done=resident.done)
         checkpoint = run.stage(
             EXPORT,
             key=digest_of(__version__, plan.digest, stats),
-            make=lambda: draft.complete(rest()),
+            make=lambda: complete(job, draft, stats),
         )
     if not recipe.skip_verify:
         check_files(recipe, folder, checkpoint.digest, run, source=source.path)

@@ -215,3 +215,5 @@ class Recipe(Trial):
     calibration: CalibrationSpec
     device: str
     """Torch device that calibrates and quantizes, such as `cpu` or `cuda`."""
+    ranks: int = 1
+    """Processes that calibrate and quantize together, a GPU each; they change no byte."""

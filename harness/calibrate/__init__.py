@@ -1,12 +1,13 @@
 """Calibrate: run real text through the unquantized model and measure its ranges."""
 
 from harness.calibrate.data import check_data, data_digest
-from harness.calibrate.measure import calibrate
+from harness.calibrate.measure import Sharing, calibrate
 from harness.calibrate.samples import Extent, measure_extent
 from harness.calibrate.store import read_stats, write_stats
 
 __all__ = [
     "Extent",
+    "Sharing",
     "calibrate",
     "check_data",
     "data_digest",

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from harness.calibrate.observer import Observer
 from harness.models import StreamedModel, experts_run, tap_attention, tap_linears
+from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
 
@@ -34,6 +35,8 @@ class Way(NamedTuple):
     device: str
     experts: str
     """`eager` or `grouped`."""
+    ranks: Ranks = ALONE
+    """Each shows its own layers to whoever looks at weights."""
 
 
 def run_whole(
@@ -65,7 +68,7 @@ def run_layerwise(
     It is shown to `on_layer` before it runs.
     """
     model, layers = streamed.model, streamed.layers
-    device, experts = way
+    device, experts = way.device, way.experts
     with streamed, _calibrating(model, observer, experts):
         stubs = [_Recorder(is_first=index == 0) for index in range(len(layers))]
         _replace(layers, stubs)
@@ -75,7 +78,7 @@ def run_layerwise(
         stubs[0].inputs_BTH = []
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
-                if on_layer is not None:
+                if on_layer is not None and way.ranks.owns(index):
                     on_layer(layer.state_dict(keep_vars=True, prefix=streamed.prefix(index)))
                 layers[index] = layer
                 with _seen(model, observer, experts):

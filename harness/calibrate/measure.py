@@ -6,6 +6,7 @@ whole set; the formats turn them into scales.
 
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +18,18 @@ from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import OnWeights, WeightRanges
 from harness.errors import ReasonCode, StageError
 from harness.models import Source, StreamedModel, load_model, stored_dtype
+from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
+
+
+class Sharing(NamedTuple):
+    """With whom a calibration shares what it has in memory, and its work."""
+
+    on_weights: OnWeights | None = None
+    """Is shown a model that is run layer by layer while it is in memory, each layer once."""
+    ranks: Ranks = ALONE
+    """Share the batches, and the layers that are shown; each returns the same stats."""
 
 
 def calibrate(
@@ -26,14 +37,12 @@ def calibrate(
     source: Source,
     inventory: Inventory,
     plan: QuantPlan,
-    *,
-    on_weights: OnWeights | None = None,
+    sharing: Sharing = Sharing(),  # noqa: B008 - an immutable default
 ) -> CalibrationStats:
     """Measure what `plan` needs to quantize `source`.
 
     A plan that quantizes neither inputs nor calibrated keys and values needs no text: none is
-    run, and the stats have no samples. A model that is run layer by layer is shown to `on_weights`
-    while it is in memory, each layer once.
+    run, and the stats have no samples.
 
     Raises:
         CorruptWeightError: a planned weight holds NaN or infinity.
@@ -43,7 +52,7 @@ def calibrate(
         StageError: the memory is not enough.
     """
     try:
-        return _Measurement(recipe, source, inventory, plan).run(on_weights)
+        return _Measurement(recipe, source, inventory, plan, sharing).run()
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -59,39 +68,46 @@ class _Measurement:
     """One calibration: the model is run, and what was seen is collected."""
 
     def __init__(
-        self, recipe: Recipe, source: Source, inventory: Inventory, plan: QuantPlan
+        self,
+        recipe: Recipe,
+        source: Source,
+        inventory: Inventory,
+        plan: QuantPlan,
+        sharing: Sharing,
     ) -> None:
+        self._on_weights, self._ranks = sharing
         self._spec, self._device = recipe.calibration, recipe.device
         self._source, self._inventory, self._plan = source, inventory, plan
-        self._ranges = WeightRanges(source, plan, device=recipe.device)
+        self._weights = WeightRanges(source, plan, device=recipe.device)
         self._observer = Observer(inventory, plan)
 
-    def run(self, on_weights: OnWeights | None) -> CalibrationStats:
+    def run(self) -> CalibrationStats:
         """Return all that was measured."""
         needs_text = self._plan.kv_cache == "fp8" or any(
             planned.input_format is not None for planned in self._plan.quantized
         )
         if not needs_text:
             _log.info("calibrate: only weights are quantized, so no text is run")
-            weight_amax = self._ranges.complete()
+            weight_amax = self._weights.complete()
             return CalibrationStats(
                 weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
             )
         if not self._spec.layerwise:
-            self._ranges.complete()  # a damaged weight is found before the model runs
-        samples = self._observe_until_covered(on_weights)
+            self._weights.complete()  # a damaged weight is found before the model runs
+        samples = self._observe_until_covered()
+        self._weights.put_together(self._ranks)
         coverage = self._observer.coverage()
         if thin := thin_experts(coverage, self._spec.coverage):
             _log.info("calibrate: %s", thin)
         return CalibrationStats(
-            weight_amax=self._ranges.complete(),
+            weight_amax=self._weights.complete(),
             input_amax=self._observer.input_amax(),
             coverage=coverage,
             num_samples=len(samples),
             num_tokens=sum(len(sample) for sample in samples),
         )
 
-    def _observe_until_covered(self, on_weights: OnWeights | None) -> list[Sample]:
+    def _observe_until_covered(self) -> list[Sample]:
         """Run `size` samples, then as many again while too many experts are thin.
 
         Returns:
@@ -103,7 +119,9 @@ class _Measurement:
         while num_run < len(samples):
             chunk = samples[num_run : num_run + spec.size]
             batches_BT = make_batches(chunk, batch_tokens=spec.batch_tokens)
-            self._observe(batches_BT, None if num_run else self._shown_to(on_weights))
+            batches_BT = list(self._ranks.share(batches_BT))
+            self._observe(batches_BT, None if num_run else self._show)
+            self._observer.put_together(self._ranks)
             num_run += len(chunk)
             thin = thin_experts(self._observer.counts(), spec.coverage)
             if thin is None or not thin.too_many:
@@ -112,13 +130,10 @@ class _Measurement:
                 _log.info("calibrate: %s; more samples are run", thin)
         return samples[:num_run]
 
-    def _shown_to(self, on_weights: OnWeights | None) -> OnLayer:
-        def see(weights: Mapping[str, Tensor]) -> None:
-            found = self._ranges.see(weights)
-            if on_weights is not None:
-                on_weights(weights, found)
-
-        return see
+    def _show(self, weights: Mapping[str, Tensor]) -> None:
+        found = self._weights.see(weights)
+        if self._on_weights is not None:
+            self._on_weights(weights, found)
 
     def _observe(self, batches_BT: list[Tensor], on_layer: OnLayer | None) -> None:
         """Load the model and run it; its memory is free afterwards."""
@@ -126,7 +141,7 @@ class _Measurement:
         observer, experts, dtype = self._observer, self._spec.experts, stored_dtype(source)
         if self._spec.layerwise:
             streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
-            way = Way(device=device, experts=experts)
+            way = Way(device=device, experts=experts, ranks=self._ranks)
             run_layerwise(streamed, batches_BT, observer, way, on_layer=on_layer)
         else:
             model = load_model(source, inventory, device=device, dtype=dtype)

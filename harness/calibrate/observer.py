@@ -10,6 +10,7 @@ Shapes: N rows (tokens), I input features, E experts.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from harness.artifacts import ExpertCoverage, Inventory, QuantPlan
 from harness.errors import ReasonCode, RejectedError
+from harness.ranks import Ranks
 
 _MAX_NAMES = 3
 
@@ -37,6 +39,8 @@ class Observer:
         self._tokens: dict[str, list[int]] = {}
         self._grouped: dict[str, Tensor] = {}
         """Calls and tokens [2, E] of grouped products, where they were counted."""
+        self._before: dict[str, tuple[list[int], list[int]]] = {}
+        """Calls and tokens of all ranks, up to the last time that they were put together."""
         for linear in inventory.linears:
             if linear.experts is not None and linear.expert is not None:
                 parameter = linear.parameter.tensor
@@ -109,11 +113,9 @@ class Observer:
         """Return what was counted so far, whatever it is."""
         found = []
         for parameter, experts in self._experts.items():
-            calls, tokens = self._calls[parameter], self._tokens[parameter]
-            if (grouped := self._grouped.get(parameter)) is not None:
-                more_calls, more_tokens = grouped.tolist()
-                calls = [a + b for a, b in zip(calls, more_calls, strict=True)]
-                tokens = [a + b for a, b in zip(tokens, more_tokens, strict=True)]
+            calls, tokens = self._counted(parameter)
+            if parameter in self._before:
+                calls, tokens = _sums(self._before[parameter], (calls, tokens))
             found.append(
                 ExpertCoverage(
                     experts=experts,
@@ -123,6 +125,38 @@ class Observer:
                 )
             )
         return tuple(found)
+
+    def put_together(self, ranks: Ranks) -> None:
+        """Let each rank have seen what all of them saw; every one calls it at the same time."""
+        if ranks.count == 1:
+            return
+        names = sorted(self._wanted())
+        # Of a range with NaN nothing can be made, as little as of an infinite one.
+        seen = {
+            name: float(value.nan_to_num(nan=math.inf, posinf=math.inf))
+            for name, value in self._amax.items()
+        }
+        own = [seen.get(name, -1.0) for name in names]
+        device = next((value.device for value in self._amax.values()), None)
+        self._amax = {
+            name: torch.tensor(value, dtype=torch.float64, device=device)
+            for name, value in zip(names, ranks.largest(own), strict=True)
+            if value >= 0
+        }
+        for parameter in self._experts:
+            calls, tokens = self._counted(parameter)
+            added = ranks.added([*calls, *tokens])
+            both = added[: len(calls)], added[len(calls) :]
+            before = self._before.get(parameter)
+            self._before[parameter] = both if before is None else _sums(before, both)
+            self._calls[parameter], self._tokens[parameter] = [0] * len(calls), [0] * len(calls)
+        self._grouped.clear()
+
+    def _counted(self, parameter: str) -> tuple[list[int], list[int]]:
+        """Return the calls and tokens of each expert that this process counted."""
+        own = self._calls[parameter], self._tokens[parameter]
+        grouped = self._grouped.get(parameter)
+        return own if grouped is None else _sums(own, grouped.tolist())
 
     def input_amax(self) -> dict[str, float]:
         """Return the largest absolute value that each quantizer of the plan saw.
@@ -153,11 +187,24 @@ class Observer:
         seen = self._amax.get(quantizer)
         self._amax[quantizer] = largest if seen is None else torch.maximum(seen, largest)
 
-    def _unseen(self) -> list[str]:
+    def _wanted(self) -> set[str]:
         wanted = set(self._quantizers.values())
         for attention in self._attentions.values():
             wanted |= {attention.k_quantizer, attention.v_quantizer}
-        return sorted(wanted - self._amax.keys())
+        return wanted
+
+    def _unseen(self) -> list[str]:
+        return sorted(self._wanted() - self._amax.keys())
+
+
+def _sums(
+    some: Sequence[Sequence[int]], more: Sequence[Sequence[int]]
+) -> tuple[list[int], list[int]]:
+    """Add calls to calls and tokens to tokens, expert by expert."""
+    calls, tokens = (
+        [a + b for a, b in zip(x, y, strict=True)] for x, y in zip(some, more, strict=True)
+    )
+    return calls, tokens
 
 
 def _some(names: list[str]) -> str:

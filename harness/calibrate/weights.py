@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.artifacts import PlannedLinear, QuantPlan
 from harness.errors import CorruptWeightError
 from harness.models import Source, TensorReader, by_parameter, stacks, stored_dtype_name
+from harness.ranks import Ranks
 
 _log = logging.getLogger("harness.calibrate")
 
@@ -56,6 +57,11 @@ class WeightRanges:
         }
         self._amax |= amax
         return amax
+
+    def put_together(self, ranks: Ranks) -> None:
+        """Let each rank have what all of them have seen."""
+        for one in ranks.gathered(self._amax):
+            self._amax |= one
 
     def complete(self) -> Mapping[str, float]:
         """Read what was not seen, and return the range of every planned weight by Linear.name.

@@ -30,6 +30,7 @@ class CalibrationOptions:
     calib_seq: opt.CalibSeq = None
     layerwise: opt.Layerwise = None
     experts: opt.Experts = None
+    ranks: opt.RanksOption = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

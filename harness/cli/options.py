@@ -65,6 +65,12 @@ Experts = Annotated[
     str | None,
     typer.Option("--experts", help="Routed experts in calibration: eager (one by one) or grouped."),
 ]
+RanksOption = Annotated[
+    int,
+    typer.Option(
+        "--ranks", min=1, help="Processes that calibrate and quantize together, a GPU each."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Of a Hub model.")]
 RunDir = Annotated[

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
-from harness import pipeline
+from harness import making, pipeline
 from harness.artifacts import (
     CalibrationStats,
     Checkpoint,
@@ -165,7 +165,7 @@ def _spoiling(fault: FileFault, correct: Path) -> Iterator[None]:
         made = load(Checkpoint, correct / EXPORT.file)
         return dataclasses.replace(made, directory=str(draft.into), digest=digest_of(fault.name))
 
-    with exchanged(pipeline, "calibrate", calibrate), exchanged(Draft, "complete", complete):
+    with exchanged(making, "calibrate", calibrate), exchanged(Draft, "complete", complete):
         yield
 
 

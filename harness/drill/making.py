@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from harness import pipeline, shipped
+from harness import making, shipped
 from harness.artifacts import CalibrationStats, Linear, QuantizedTensor, QuantPlan
 from harness.calibrate import forward, measure
 from harness.calibrate.observer import Observer
@@ -66,7 +66,7 @@ def _with_experts_skipped() -> AbstractContextManager[None]:
         kept = tuple(planned for planned in plan.quantized if not planned.linear.is_routed)
         return quantize(source, dataclasses.replace(plan, quantized=kept), stats, **options)
 
-    return exchanged(pipeline, "quantize", skip)
+    return exchanged(making, "quantize", skip)
 
 
 def _with_no_layers_found() -> AbstractContextManager[None]:
@@ -116,7 +116,7 @@ def _with_ranges(
             weight_amax=scaled(stats.weight_amax, weights),
         )
 
-    return lambda: exchanged(pipeline, "calibrate", calibrate)
+    return lambda: exchanged(making, "calibrate", calibrate)
 
 
 def _with_a_bad_disk() -> AbstractContextManager[None]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
-from harness.export.layout import Layout, Place
+from harness.export.layout import Layout
 
 _DTYPES = {
     torch.bool: "BOOL",
@@ -81,9 +81,12 @@ class ShardWriter:
     What it takes must not be changed afterwards, for it is written later.
     """
 
-    def __init__(self, layout: Layout, folder: Path) -> None:
-        """Take the place of every tensor; nothing is written yet."""
-        self._layout, self._folder = layout, folder
+    def __init__(self, layout: Layout, folder: Path, *, joins: bool = False) -> None:
+        """Take the place of every tensor; nothing is written yet.
+
+        One that `joins` writes into the files that another process has created.
+        """
+        self._layout, self._folder, self._joins = layout, folder, joins
         self._lock = threading.Lock()
         self._waiting = _Allowance(_MAX_WAITING_BYTES)
         self._put: set[str] = set()
@@ -101,12 +104,13 @@ class ShardWriter:
         """
         with self._exits as exits:
             for shard in self._layout.shards:
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                flags = os.O_RDWR if self._joins else os.O_RDWR | os.O_CREAT | os.O_EXCL
                 file = os.open(self._folder / shard.name, flags, 0o666)
                 exits.callback(os.close, file)
                 self._files.append(file)
-                os.truncate(file, len(shard.header) + shard.data_bytes)
-                _write_at(file, memoryview(shard.header), 0)
+                if not self._joins:
+                    os.truncate(file, len(shard.header) + shard.data_bytes)
+                    _write_at(file, memoryview(shard.header), 0)
             threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "export")
             exits.callback(threads.shutdown, cancel_futures=True)
             self._threads = threads
@@ -135,6 +139,35 @@ class ShardWriter:
         self._waiting.take(num_bytes)
         self._submit(tensors, num_bytes)
         self._raise_failed()
+
+    def hand_over(self) -> Mapping[str, str]:
+        """Wait until all that was put is written; return the sha256 of each tensor.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        while self._work:
+            self._work.popleft().result()
+        return {name: meant.sha256.hex() for one in self._meant for name, meant in one.items()}
+
+    def adopt(self, written: Mapping[str, str]) -> None:
+        """Take for written what another process has written, by the sha256 of each tensor.
+
+        Raises:
+            StageError: a tensor has no place, or comes twice.
+        """
+        meant = {}
+        for name, sha256 in written.items():
+            place = self._layout.places.get(name)
+            if place is None or name in self._put:
+                raise _not_as_planned([name], "not expected" if place is None else "there twice")
+            self._put.add(name)
+            meant[name] = Meant(place.type, bytes.fromhex(sha256))
+        self._work.append(self._threads.submit(self._take, meant))
+
+    def has(self, name: str) -> bool:
+        """Tell whether a tensor was put or adopted."""
+        return name in self._put
 
     def finish(self) -> list[Shard]:
         """Wait until every file was written and read back; return them in order.
@@ -170,21 +203,26 @@ class ShardWriter:
             self._work.popleft().result()
 
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors and remember what was meant; close the files that are full now."""
-        written: list[tuple[str, Place, Meant]] = []
+        """Write tensors to their places."""
+        meant: dict[str, Meant] = {}
         for name, tensor in tensors.items():
             place, content = self._layout.places[name], _bytes_of(tensor)
             _write_at(self._files[place.shard], content, place.offset)
-            sha256 = hashlib.sha256(content).digest()
-            written.append((name, place, Meant(place.type, sha256)))
+            meant[name] = Meant(place.type, hashlib.sha256(content).digest())
+        self._take(meant)
+
+    def _take(self, meant: Mapping[str, Meant]) -> None:
+        """Remember what was meant of tensors that are written; close the files that are full."""
         full = set()
         with self._lock:
-            for name, place, meant in written:
-                self._meant[place.shard][name] = meant
-                if len(self._meant[place.shard]) == len(self._layout.shards[place.shard].tensors):
-                    full.add(place.shard)
-        for index in full:
-            self._close(index)
+            for name, one in meant.items():
+                shard = self._layout.places[name].shard
+                self._meant[shard][name] = one
+                if len(self._meant[shard]) == len(self._layout.shards[shard].tensors):
+                    full.add(shard)
+        if not self._joins:
+            for index in sorted(full):
+                self._close(index)
 
     def _close(self, index: int) -> None:
         """Force a full file to the disk and read it back."""

@@ -47,15 +47,16 @@ class Draft:
         *,
         into: Path,
         max_shard_bytes: int = MAX_SHARD_BYTES,
+        joins: bool = False,
     ) -> None:
-        """Take what is to be written, and where.
+        """Take what is to be written, and where; one that `joins` was begun by another process.
 
         Raises:
             RunDirectoryError: `into` holds something that is no checkpoint of harness.
         """
         check_target(source, into)
         self._source, self._plan, self.into = source, plan, into
-        self._max_shard_bytes = max_shard_bytes
+        self._max_shard_bytes, self._joins = max_shard_bytes, joins
         self._partial: Path | None = None
         self._writer: ShardWriter | None = None
         self._exits = ExitStack()
@@ -81,6 +82,36 @@ class Draft:
         with self._disk_full():
             self._open().put(quantized.tensors)
 
+    def begin(self) -> None:
+        """Create the files, for others to join.
+
+        Raises:
+            DiskFullError: no space is left.
+        """
+        with self._disk_full():
+            self._open()
+
+    def hand_over(self) -> Mapping[str, str]:
+        """Wait until all that was put is written; return it for the draft that was joined.
+
+        Raises:
+            DiskFullError: no space is left.
+        """
+        with self._disk_full():
+            return self._open().hand_over()
+
+    def adopt(self, written: Mapping[str, str]) -> None:
+        """Take what a draft that joined has handed over.
+
+        Raises:
+            StageError: a tensor is not as the plan has it, or comes twice.
+        """
+        self._open().adopt(written)
+
+    def has(self, name: str) -> bool:
+        """Tell whether a tensor has come."""
+        return self._writer is not None and self._writer.has(name)
+
     def complete(self, rest: Iterable[QuantizedTensor]) -> Checkpoint:
         """Write the tensors that are left and what belongs to them; give the folder its name.
 
@@ -105,6 +136,8 @@ class Draft:
         return checkpoint
 
     def _folder(self) -> Path:
+        if self._joins:
+            return partial_of(self.into)
         if self._partial is None:
             self.into.parent.mkdir(parents=True, exist_ok=True)
             self._partial = self._exits.enter_context(_partial_folder(self.into))
@@ -114,7 +147,8 @@ class Draft:
         if self._writer is None:
             tensors = stored_tensors(self._source, self._plan)
             layout = lay_out(tensors, max_bytes=self._max_shard_bytes)
-            self._writer = self._exits.enter_context(ShardWriter(layout, self._folder()))
+            writer = ShardWriter(layout, self._folder(), joins=self._joins)
+            self._writer = self._exits.enter_context(writer)
         return self._writer
 
     @contextmanager
@@ -225,10 +259,15 @@ def check_target(source: Source, into: Path) -> None:
         raise RunDirectoryError(message)
 
 
+def partial_of(into: Path) -> Path:
+    """Return the folder that becomes `into`."""
+    return into.with_name(f"{into.name}.partial")
+
+
 @contextmanager
 def _partial_folder(into: Path) -> Iterator[Path]:
     """Give a fresh folder beside `into`; whatever is left of it at the end is removed."""
-    partial = into.with_name(f"{into.name}.partial")
+    partial = partial_of(into)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:

@@ -118,7 +118,8 @@ class StreamedModel:
         finally:
             self._empty(index)
             if self._device.type == "cuda":
-                self._free[index % _NUM_BLOCKS] = torch.cuda.current_stream().record_event()
+                used_by = torch.cuda.current_stream(self._device)
+                self._free[index % _NUM_BLOCKS] = used_by.record_event()
 
     def _read_ahead(self, index: int) -> "Future[None]":
         return self._ahead.submit(self._read, index)

@@ -18,8 +18,10 @@ _DTYPES = {"reference": "float32"}
 """Of the arithmetic between quantized layers; servers compute in bfloat16."""
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, *, ranks: int = 1) -> str:
     """Return the torch device that `device` means; `auto` is a GPU where there is one.
+
+    Several ranks take a GPU each.
 
     Raises:
         UsageError: there is no such device.
@@ -32,6 +34,14 @@ def resolve_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         message = f"--device {device}: torch {torch.__version__} finds no GPU. Type --device cpu."
         raise PrerequisiteError(message)
+    if device.startswith("cuda") and ranks > 1:
+        found = torch.cuda.device_count()
+        if device != "cuda" or found < ranks:
+            message = (
+                f"--ranks {ranks} --device {device}: each takes a GPU of its own, and there are "
+                f"{found}. Type --device cuda and at most --ranks {found}."
+            )
+            raise PrerequisiteError(message)
     return device
 
 

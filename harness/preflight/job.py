@@ -117,7 +117,7 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
 
 
 def _with_device(recipe: Recipe) -> Recipe:
-    device = resolve_device(recipe.device)
+    device = resolve_device(recipe.device, ranks=recipe.ranks)
     engine = dataclasses.replace(recipe.engine, device=device)
     return dataclasses.replace(recipe, device=device, engine=engine)
 

@@ -24,8 +24,6 @@ class ResidentQuantizer:
         self._groups: dict[str, set[str]] = defaultdict(set)
         for planned in plan.quantized:
             self._groups[planned.linear.group].add(planned.linear.name)
-        self.done: set[str] = set()
-        """Linear.name of those whose weights were yielded."""
 
     def quantize(
         self, weights: Mapping[str, Tensor], amax: Mapping[str, float]
@@ -43,7 +41,6 @@ class ResidentQuantizer:
         for stack in found:
             if all(self._groups[one.linear.group] <= amax.keys() for one in stack.members):
                 yield from _quantized(stack, groups)
-                self.done |= {one.linear.name for one in stack.members}
 
 
 def _on_cpu(stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -56,8 +53,9 @@ def _on_cpu(stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         else tensor_E
         for suffix, tensor_E in stored.items()
     }
-    if any(tensor_E.is_cuda for tensor_E in stored.values()):
-        torch.cuda.current_stream().synchronize()
+    device = next(iter(stored.values())).device
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
     return copies
 
 

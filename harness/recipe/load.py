@@ -55,6 +55,8 @@ class Request:
     vllm: Path | None = None
     image: str | None = None
     device: str = "auto"
+    ranks: int = 1
+    """Processes that calibrate and quantize together."""
     skip_verify: bool = False
     baseline: str | None = None
     """What the candidate is compared with, where it is not `model`."""
@@ -88,6 +90,7 @@ def load_recipe(request: Request) -> Recipe:
         engine=_engine(request, suite, default=file.engine, arguments=file.engine_args),
         suite=suite,
         device=request.device,
+        ranks=_ranks(request, file),
         skip_verify=request.skip_verify,
         baseline=request.baseline,
         waivers=load_waivers(request.waivers),
@@ -195,6 +198,17 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     return dataclasses.replace(
         spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
     )
+
+
+def _ranks(request: Request, file: RecipeFile) -> int:
+    layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
+    if request.ranks > 1 and not layerwise:
+        message = (
+            f"--ranks {request.ranks}: several processes share a model that is run layer by layer. "
+            "Type --layerwise too."
+        )
+        raise UsageError(message)
+    return request.ranks
 
 
 def _kv_format(text: str) -> KvFormat:

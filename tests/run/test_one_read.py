@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import pipeline
+from harness import making, pipeline
 from harness.artifacts import Checkpoint, QuantizedTensor
 from harness.calibrate import forward
 from harness.preflight import preflight
@@ -46,7 +46,7 @@ def read_again(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         found.append({p.linear.name for p in plan.quantized} - options["done"])
         return quantize(source, plan, stats, **options)
 
-    monkeypatch.setattr(pipeline, "quantize", seen)
+    monkeypatch.setattr(making, "quantize", seen)
     return found
 
 

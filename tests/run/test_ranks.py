@@ -1,0 +1,117 @@
+"""Several processes make the checkpoint that one makes."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import pipeline
+from harness.artifacts import RunRecord
+from harness.errors import CorruptWeightError, ReasonCode, StageError, UsageError
+from harness.preflight import preflight
+from harness.ranks import ALONE, Ranks, together
+from harness.recipe import Request
+from harness.runs import run_job
+
+BOOM = KeyError("boom")
+Make = Callable[..., RunRecord]
+
+
+@pytest.fixture
+def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
+    """Return a function that quantizes a model layer by layer with some ranks."""
+
+    def made(model: Path, ranks: int, **options: Any) -> RunRecord:  # noqa: ANN401 - of a request
+        asked: dict[str, Any] = {"calib_data": str(calibration_jsonl), "calib_size": 12}
+        asked |= {"calib_seq": 64, "device": "cpu", "qformat": "nvfp4", "layerwise": True}
+        request = Request(model=str(model), ranks=ranks, **asked | options)
+        into = tmp_path / str(ranks)
+        job = preflight(request, into=into, scored=False)
+        return run_job(job, into=into, work=pipeline.make_checkpoint)[1]
+
+    return made
+
+
+def reduce(ranks: Ranks) -> None:
+    talk(ranks)
+
+
+def talk(ranks: Ranks) -> tuple[list[float], list[int], list[Any]]:
+    number = ranks.number
+    return (
+        ranks.largest([float(number), -float(number)]),
+        ranks.added([number, 1]),
+        ranks.gathered({"number": number, "text": "x" * number * 1000}),
+    )
+
+
+def die(ranks: Ranks) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    talk(ranks)
+
+
+def find_a_fault(ranks: Ranks) -> None:
+    del ranks
+    message = "'w' holds NaN"
+    raise CorruptWeightError(message)
+
+
+def test_ranks_tell_each_other_what_they_have() -> None:
+    with together(3, reduce) as ranks:
+        largest, added, gathered = talk(ranks)
+    assert largest == [2.0, 0.0]
+    assert added == [3, 3]
+    assert [(one["number"], len(one["text"])) for one in gathered] == [(0, 0), (1, 1000), (2, 2000)]
+
+
+def test_each_item_is_somebodys() -> None:
+    items = list(range(7))
+    shares = [Ranks(number, 3).share(items) for number in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert [[Ranks(n, 3).owns(i) for i in items] for n in range(3)] == [
+        [i in share for i in items] for share in shares
+    ]
+    assert ALONE.share(items) == items
+    assert ALONE.largest([1.5]) == [1.5]
+
+
+def test_what_another_rank_raises_is_raised_here() -> None:
+    with pytest.raises(CorruptWeightError, match="'w' holds NaN"), together(2, find_a_fault) as me:
+        talk(me)
+
+
+def test_a_rank_that_is_killed_ends_the_others_with_one_line() -> None:
+    with (
+        pytest.raises(StageError, match="rank 1 of 2 ended with -9") as caught,
+        together(2, die) as me,
+    ):
+        talk(me)
+    assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
+
+
+def test_an_error_of_this_rank_ends_the_others() -> None:
+    with pytest.raises(KeyError, match="boom"), together(2, reduce):
+        raise BOOM
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_moe", "mixtral"])
+def test_two_ranks_write_what_one_writes(
+    tiny_models: dict[str, Path], make: Make, tmp_path: Path, family: str
+) -> None:
+    alone = make(tiny_models[family], 1, kv_cache="fp8")
+    both = make(tiny_models[family], 2, kv_cache="fp8")
+    assert both.failure is None
+    assert both.checkpoint is not None
+    assert alone.checkpoint is not None
+    assert both.checkpoint.sha256 == alone.checkpoint.sha256
+    for name in ("calibration.safetensors",):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert both.stats == alone.stats
+
+
+def test_ranks_need_layers(tiny_qwen3: Path, make: Make) -> None:
+    with pytest.raises(UsageError, match=r"--ranks 2: .* Type --layerwise too"):
+        make(tiny_qwen3, 2, layerwise=False)
