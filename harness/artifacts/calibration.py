@@ -39,6 +39,9 @@ class CalibrationStats:
     num_samples: int
     num_tokens: int
     """Tokens that were run; no position is padding."""
+    batch_tokens: int = 0
+    """Tokens of a batch at most, as it was run: half of what was asked for where memory ran out, or
+    a quarter, and so on. 0 where no text was run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

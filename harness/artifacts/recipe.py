@@ -79,6 +79,16 @@ class CalibrationSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MemorySpec:
+    """Bounds of what calibration and quantization may take; None for all there is."""
+
+    gpu_bytes: int | None = None
+    """Of each GPU, as torch allocates it."""
+    host_bytes: int | None = None
+    """Anonymous memory of each process."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
     """One lm-eval task of a suite."""
 
@@ -217,3 +227,4 @@ class Recipe(Trial):
     """Torch device that calibrates and quantizes, such as `cpu` or `cuda`."""
     ranks: int = 1
     """Processes that calibrate and quantize together, a GPU each; they change no byte."""
+    memory: MemorySpec = MemorySpec()

@@ -10,7 +10,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from harness.calibrate.memory import Activations, Budget
 from harness.calibrate.observer import Observer
 from harness.models import StreamedModel, experts_run, tap_attention, tap_linears
 from harness.ranks import ALONE, Ranks
@@ -35,6 +36,7 @@ class Way(NamedTuple):
     device: str
     experts: str
     """`eager` or `grouped`."""
+    budget: Budget
     ranks: Ranks = ALONE
     """Each shows its own layers to whoever looks at weights."""
 
@@ -74,7 +76,7 @@ def run_layerwise(
         _replace(layers, stubs)
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(device), keep_logits=1)
-        hidden_BTH = stubs[0].inputs_BTH
+        activations = Activations(stubs[0].inputs_BTH, way.budget, device)
         stubs[0].inputs_BTH = []
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
@@ -82,12 +84,14 @@ def run_layerwise(
                     on_layer(layer.state_dict(keep_vars=True, prefix=streamed.prefix(index)))
                 layers[index] = layer
                 with _seen(model, observer, experts):
-                    for batch, call in enumerate(stub.calls):  # in place: one set is held
-                        hidden_BTH[batch] = _run_layer(layer, hidden_BTH[batch], call)
+                    for batch, call in enumerate(stub.calls):
+                        hidden_BTH = _run_layer(layer, activations.take(batch), call)
+                        activations.put(batch, hidden_BTH)
                 layers[index] = stub
+            way.budget.check_host()
             _log.info("calibrate: %d of %d layers", index + 1, len(stubs))
         if not observer.is_complete:
-            layers[-1] = _Replay(hidden_BTH)
+            layers[-1] = _Replay(activations)
             with _seen(model, observer, experts):
                 for batch_BT in batches_BT:
                     _forward(model, batch_BT.to(device), keep_logits=0)
@@ -120,7 +124,7 @@ class _Recorder(nn.Module):
 class _Replay(nn.Module):
     """Stands in for the last decoder layer: returns what it returned for each batch."""
 
-    def __init__(self, outputs_BTH: Sequence[Tensor]) -> None:
+    def __init__(self, outputs_BTH: Iterable[Tensor]) -> None:
         super().__init__()
         self._outputs_BTH = iter(outputs_BTH)
 

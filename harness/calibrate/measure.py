@@ -5,14 +5,15 @@ whole set; the formats turn them into scales.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
-from harness.calibrate.forward import OnLayer, Way, run_layerwise, run_whole
+from harness.calibrate.forward import Way, run_layerwise, run_whole
+from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import OnWeights, WeightRanges
@@ -51,17 +52,7 @@ def calibrate(
             what they saw.
         StageError: the memory is not enough.
     """
-    try:
-        return _Measurement(recipe, source, inventory, plan, sharing).run()
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        advice = "" if recipe.calibration.layerwise else ", or set calibration.layerwise to true"
-        message = (
-            f"calibration ran out of memory on '{recipe.device}'. Lower calibration.batch_tokens "
-            f"(now {recipe.calibration.batch_tokens}){advice}."
-        )
-        raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY) from error
+    return _Measurement(recipe, source, inventory, plan, sharing).run()
 
 
 class _Measurement:
@@ -80,6 +71,8 @@ class _Measurement:
         self._source, self._inventory, self._plan = source, inventory, plan
         self._weights = WeightRanges(source, plan, device=recipe.device)
         self._observer = Observer(inventory, plan)
+        self._shown: set[str] = set()
+        self._budget = Budget(recipe.memory, recipe.device)
 
     def run(self) -> CalibrationStats:
         """Return all that was measured."""
@@ -94,33 +87,40 @@ class _Measurement:
             )
         if not self._spec.layerwise:
             self._weights.complete()  # a damaged weight is found before the model runs
-        samples = self._observe_until_covered()
+        self._budget.begin()
+        samples = read_samples(self._spec, self._source)
+        batch_tokens, num_run = self._spec.batch_tokens, None
+        while (num_run := self._observe_until_covered(samples, batch_tokens)) is None:
+            batch_tokens = self._fewer_than(batch_tokens, samples)
         self._weights.put_together(self._ranks)
         coverage = self._observer.coverage()
         if thin := thin_experts(coverage, self._spec.coverage):
             _log.info("calibrate: %s", thin)
+        _log.info("calibrate: took %s", self._budget.report())
         return CalibrationStats(
             weight_amax=self._weights.complete(),
             input_amax=self._observer.input_amax(),
             coverage=coverage,
-            num_samples=len(samples),
-            num_tokens=sum(len(sample) for sample in samples),
+            num_samples=num_run,
+            num_tokens=sum(len(sample) for sample in samples[:num_run]),
+            batch_tokens=batch_tokens,
         )
 
-    def _observe_until_covered(self) -> list[Sample]:
+    def _observe_until_covered(self, samples: Sequence[Sample], batch_tokens: int) -> int | None:
         """Run `size` samples, then as many again while too many experts are thin.
 
         Returns:
-            The samples that were run.
+            How many samples were run; None where the memory was not enough for one of the ranks.
         """
         spec = self._spec
-        samples = read_samples(spec, self._source)
+        self._observer = Observer(self._inventory, self._plan)
         num_run = 0
         while num_run < len(samples):
             chunk = samples[num_run : num_run + spec.size]
-            batches_BT = make_batches(chunk, batch_tokens=spec.batch_tokens)
-            batches_BT = list(self._ranks.share(batches_BT))
-            self._observe(batches_BT, None if num_run else self._show)
+            batches_BT = make_batches(chunk, batch_tokens=batch_tokens)
+            is_enough = self._observe(list(self._ranks.share(batches_BT)))
+            if any(self._ranks.added([not is_enough])):
+                return None
             self._observer.put_together(self._ranks)
             num_run += len(chunk)
             thin = thin_experts(self._observer.counts(), spec.coverage)
@@ -128,24 +128,57 @@ class _Measurement:
                 break
             if num_run < len(samples):
                 _log.info("calibrate: %s; more samples are run", thin)
-        return samples[:num_run]
+        return min(num_run, len(samples))
+
+    def _fewer_than(self, batch_tokens: int, samples: Sequence[Sample]) -> int:
+        """Return half of `batch_tokens`, where a batch can be made smaller.
+
+        Raises:
+            StageError: a batch holds one sample already.
+        """
+        longest = max(len(sample) for sample in samples)
+        if batch_tokens <= longest:
+            advice = "" if self._spec.layerwise else ", or set calibration.layerwise to true"
+            message = (
+                f"calibration ran out of memory on '{self._device}' with one sample of {longest} "
+                f"tokens a batch. Lower --calib-seq{advice}."
+            )
+            raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
+        fewer = max(longest, batch_tokens // 2)
+        _log.info("calibrate: out of memory at %d tokens a batch; %d are run", batch_tokens, fewer)
+        return fewer
 
     def _show(self, weights: Mapping[str, Tensor]) -> None:
-        found = self._weights.see(weights)
-        if self._on_weights is not None:
-            self._on_weights(weights, found)
+        """Measure the weights of a layer and show them; each is shown once."""
+        if self._shown.isdisjoint(weights):
+            self._shown |= weights.keys()
+            found = self._weights.see(weights)
+            if self._on_weights is not None:
+                self._on_weights(weights, found)
 
-    def _observe(self, batches_BT: list[Tensor], on_layer: OnLayer | None) -> None:
-        """Load the model and run it; its memory is free afterwards."""
+    def _observe(self, batches_BT: list[Tensor]) -> bool:
+        """Load the model and run it; tell whether the memory was enough. It is free afterwards."""
+        try:
+            self._run(batches_BT)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        else:
+            return True
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return False
+
+    def _run(self, batches_BT: list[Tensor]) -> None:
         source, inventory, device = self._source, self._inventory, self._device
-        observer, experts, dtype = self._observer, self._spec.experts, stored_dtype(source)
+        observer, dtype = self._observer, stored_dtype(source)
+        way = Way(device, self._spec.experts, self._budget, self._ranks)
         if self._spec.layerwise:
             streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
-            way = Way(device=device, experts=experts, ranks=self._ranks)
-            run_layerwise(streamed, batches_BT, observer, way, on_layer=on_layer)
+            run_layerwise(streamed, batches_BT, observer, way, on_layer=self._show)
         else:
             model = load_model(source, inventory, device=device, dtype=dtype)
-            run_whole(model, batches_BT, observer, Way(device=device, experts=experts))
+            run_whole(model, batches_BT, observer, way)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

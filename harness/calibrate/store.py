@@ -26,6 +26,7 @@ class _Coverage:
 
     num_samples: int
     num_tokens: int
+    batch_tokens: int
     coverage: tuple[ExpertCoverage, ...]
 
 
@@ -38,7 +39,10 @@ def write_stats(stats: CalibrationStats, path: Path, made_from: str) -> None:
     save_file({n: torch.tensor(v, dtype=torch.float64) for n, v in tensors.items()}, partial)
     partial.replace(ranges)
     rest = _Coverage(
-        num_samples=stats.num_samples, num_tokens=stats.num_tokens, coverage=stats.coverage
+        num_samples=stats.num_samples,
+        num_tokens=stats.num_tokens,
+        batch_tokens=stats.batch_tokens,
+        coverage=stats.coverage,
     )
     save(rest, path, made_from=made_from)
 
@@ -62,4 +66,5 @@ def read_stats(path: Path) -> CalibrationStats:
         coverage=rest.coverage,
         num_samples=rest.num_samples,
         num_tokens=rest.num_tokens,
+        batch_tokens=rest.batch_tokens,
     )

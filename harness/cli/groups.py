@@ -31,6 +31,8 @@ class CalibrationOptions:
     layerwise: opt.Layerwise = None
     experts: opt.Experts = None
     ranks: opt.RanksOption = 1
+    gpu_memory: opt.GpuMemory = None
+    host_memory: opt.HostMemory = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

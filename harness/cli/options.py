@@ -65,6 +65,13 @@ Experts = Annotated[
     str | None,
     typer.Option("--experts", help="Routed experts in calibration: eager (one by one) or grouped."),
 ]
+GpuMemory = Annotated[
+    str | None,
+    typer.Option("--gpu-memory", help="Most that quantizing may take of each GPU, such as 24GiB."),
+]
+HostMemory = Annotated[
+    str | None, typer.Option("--host-memory", help="The same of the host, for each process.")
+]
 RanksOption = Annotated[
     int,
     typer.Option(

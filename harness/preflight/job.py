@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.artifacts import Inventory, QuantPlan, Recipe, Suite
 from harness.calibrate import Extent, check_data, measure_extent
-from harness.errors import PrerequisiteError
+from harness.errors import PrerequisiteError, UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
@@ -118,6 +118,9 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
 
 def _with_device(recipe: Recipe) -> Recipe:
     device = resolve_device(recipe.device, ranks=recipe.ranks)
+    if recipe.memory.gpu_bytes is not None and not device.startswith("cuda"):
+        message = f"--gpu-memory bounds a GPU, and the run is on '{device}'. Leave it out."
+        raise UsageError(message)
     engine = dataclasses.replace(recipe.engine, device=device)
     return dataclasses.replace(recipe, device=device, engine=engine)
 

@@ -1,6 +1,7 @@
 """Fill in a recipe: the YAML file, then what was typed, then what follows from the model."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from harness.artifacts import (
     CoverageSpec,
     EngineSpec,
     KvFormat,
+    MemorySpec,
     Recipe,
     Rule,
     Suite,
@@ -57,11 +59,23 @@ class Request:
     device: str = "auto"
     ranks: int = 1
     """Processes that calibrate and quantize together."""
+    gpu_memory: str | None = None
+    """Bound of each GPU, such as `24GiB`."""
+    host_memory: str | None = None
+    """The same of the host."""
     skip_verify: bool = False
     baseline: str | None = None
     """What the candidate is compared with, where it is not `model`."""
     waivers: Path | None = None
     """A file of waivers; none is looked for."""
+
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]i?B)", re.IGNORECASE)
+_UNITS = {
+    f"{letter}{kind}b": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for kind, base in (("", 1000), ("i", 1024))
+}
 
 
 def recipe_names() -> list[str]:
@@ -91,6 +105,10 @@ def load_recipe(request: Request) -> Recipe:
         suite=suite,
         device=request.device,
         ranks=_ranks(request, file),
+        memory=MemorySpec(
+            gpu_bytes=_bytes("--gpu-memory", request.gpu_memory),
+            host_bytes=_bytes("--host-memory", request.host_memory),
+        ),
         skip_verify=request.skip_verify,
         baseline=request.baseline,
         waivers=load_waivers(request.waivers),
@@ -198,6 +216,17 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     return dataclasses.replace(
         spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
     )
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    """Return a size such as `24GiB`, `500MB` or `1.5 TiB` in bytes."""
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or not (size := float(found["number"]) * _UNITS[found["unit"].lower()]):
+        message = f"{option} '{text}' is no size. Type a number and a unit, such as 24GiB or 500MB."
+        raise UsageError(message)
+    return int(size)
 
 
 def _ranks(request: Request, file: RecipeFile) -> int:

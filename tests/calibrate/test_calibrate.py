@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -306,10 +307,37 @@ def test_running_out_of_memory_says_what_to_change(
 
     name = "run_layerwise" if layerwise else "run_whole"
     monkeypatch.setattr(f"harness.calibrate.measure.{name}", too_much)
-    with pytest.raises(StageError, match=r"calibration\.batch_tokens \(now 256\)") as caught:
+    with pytest.raises(StageError, match=r"with one sample of \d+ tokens a batch") as caught:
         make_case(tiny_models["qwen3"], layerwise=layerwise).run()
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
     assert ("layerwise to true" in str(caught.value)) is not layerwise
+
+
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_a_batch_that_is_too_big_is_halved(
+    tiny_models: dict[str, Path],
+    make_case: MakeCase,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    layerwise: bool,
+) -> None:
+    """What was seen before the memory ran out does not count twice."""
+    name = "_run_layer" if layerwise else "_forward"
+    run, sizes = getattr(forward, name), []
+
+    def limited(*arguments: Any) -> object:  # noqa: ANN401  # passed on
+        tokens = arguments[1].shape[0] * arguments[1].shape[1]
+        sizes.append(tokens)
+        if tokens > 130 and len(sizes) > 2:  # in the middle of the first attempt
+            torch.empty(1 << 50)
+        return run(*arguments)
+
+    monkeypatch.setattr(forward, name, limited)
+    model = tiny_models["qwen3_moe"]
+    stats = make_case(model, layerwise=layerwise, batch_tokens=512).run()
+    assert stats.batch_tokens == 128
+    monkeypatch.setattr(forward, name, run)
+    assert stats == make_case(model, layerwise=layerwise, batch_tokens=128).run()
 
 
 def test_other_runtime_errors_are_bugs(

@@ -106,12 +106,25 @@ def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> Non
         ({"calib_size": 0}, "--calib-size 0"),
         ({"calib_seq": 1}, "--calib-seq 1"),
         ({"experts": "batched"}, "--experts 'batched'"),
+        ({"ranks": 2}, "--ranks 2: .* Type --layerwise"),
+        ({"gpu_memory": "24"}, "--gpu-memory '24' is no size"),
+        ({"host_memory": "0GiB"}, "--host-memory '0GiB' is no size"),
+        ({"host_memory": "GiB"}, "is no size. Type a number and a unit, such as 24GiB"),
         ({"margin": 2.0}, "margin 2.0 is no fraction"),
     ],
 )
 def test_an_impossible_option_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         recipe(**options)
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("24GiB", 24 << 30), ("1.5 GiB", 3 << 29), ("500MB", 500_000_000), ("2tib", 2 << 40)],
+)
+def test_sizes_are_read_with_their_unit(text: str, num_bytes: int) -> None:
+    memory = recipe(gpu_memory=text, host_memory=text).memory
+    assert (memory.gpu_bytes, memory.host_bytes) == (num_bytes, num_bytes)
 
 
 def test_experts_run_one_by_one_unless_asked_otherwise() -> None:

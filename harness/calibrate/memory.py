@@ -1,0 +1,111 @@
+"""Keep to the memory that calibration may take, on a GPU and on the host.
+
+A GPU's share is a limit of torch's allocator: what would go beyond it is out of memory, and the
+batches are made smaller. Half of it is for what stays between layers; hidden states that do not fit
+wait in pinned memory of the host. The host's own share is looked at after each layer.
+
+Shapes: B samples of a batch, T tokens of a sample, H hidden size.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.artifacts import MemorySpec
+from harness.errors import ReasonCode, StageError
+
+_KEPT_SHARE = 0.5
+"""Of a GPU's memory, for what stays between layers; the rest is for computing."""
+_GIB = 1 << 30
+
+
+class Budget:
+    """What may be taken of one device and of the host."""
+
+    def __init__(self, spec: MemorySpec, device: str) -> None:
+        """Take the bounds; nothing is limited yet."""
+        self._spec, self._device = spec, torch.device(device)
+
+    def begin(self) -> None:
+        """Limit what torch may allocate on the GPU from now on."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            torch.cuda.set_per_process_memory_fraction(
+                min(1.0, self._gpu_bytes() / self._total()), self._device
+            )
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Tell whether the device may keep so many bytes more between two layers."""
+        if self._device.type != "cuda":
+            return True
+        held = torch.cuda.memory_allocated(self._device)
+        return held + num_bytes <= _KEPT_SHARE * self._gpu_bytes()
+
+    def check_host(self) -> None:
+        """Stop where the host's share is exceeded.
+
+        Raises:
+            StageError: more is taken than was allowed.
+        """
+        bound = self._spec.host_bytes
+        if bound is not None and (taken := host_bytes()) > bound:
+            message = (
+                f"calibration takes {taken / _GIB:.2f} GiB of the host's memory, and --host-memory "
+                f"allows {bound / _GIB:.2f} GiB. Lower --calib-size, or allow more."
+            )
+            raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
+
+    def report(self) -> str:
+        """Say how much was taken."""
+        host = f"{host_bytes() / _GIB:.2f} GiB of the host's memory"
+        if self._device.type != "cuda":
+            return host
+        peak = torch.cuda.max_memory_reserved(self._device) / _GIB
+        return f"{peak:.2f} GiB of {self._device} at most, {host}"
+
+    def _gpu_bytes(self) -> int:
+        return self._spec.gpu_bytes or self._total()
+
+    def _total(self) -> int:
+        return torch.cuda.get_device_properties(self._device).total_memory
+
+
+class Activations:
+    """The hidden states of all batches between two layers."""
+
+    def __init__(self, hidden_BTH: Sequence[Tensor], budget: Budget, device: str) -> None:
+        """Take the inputs of the first layer, in the order of the batches."""
+        self._budget, self._device = budget, torch.device(device)
+        self._held_BTH = list(hidden_BTH)
+        for batch, hidden in enumerate(self._held_BTH):
+            if not budget.has_room(0):
+                self.put(batch, hidden)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield all of them on the device, in order."""
+        return (hidden_BTH.to(self._device) for hidden_BTH in self._held_BTH)
+
+    def take(self, batch: int) -> Tensor:
+        """Return a batch's hidden states on the device; they are not held any longer."""
+        hidden_BTH, self._held_BTH[batch] = self._held_BTH[batch], torch.empty(0)
+        return hidden_BTH.to(self._device, non_blocking=True)
+
+    def put(self, batch: int, hidden_BTH: Tensor) -> None:
+        """Keep a batch's hidden states, on the host where the device has no room for them."""
+        if not self._budget.has_room(0):
+            pinned = self._device.type == "cuda"
+            on_host = torch.empty(hidden_BTH.shape, dtype=hidden_BTH.dtype, pin_memory=pinned)
+            hidden_BTH = on_host.copy_(hidden_BTH, non_blocking=True)
+        self._held_BTH[batch] = hidden_BTH
+
+
+def host_bytes() -> int:
+    """Return the anonymous memory of this process; pages of mapped files do not count."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:  # not Linux: nothing is known
+        return 0
+    lines = (line.split() for line in status.splitlines())
+    return next((int(words[1]) * 1024 for words in lines if words[:1] == ["RssAnon:"]), 0)
