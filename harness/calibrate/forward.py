@@ -10,6 +10,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ def run_layerwise(
     It is shown to `on_layer` before it runs.
     """
     model, layers = streamed.model, streamed.layers
-    device, experts = way.device, way.experts
+    device, experts, clock = way.device, way.experts, _Clock(way.device)
     with streamed, _calibrating(model, observer, experts):
         stubs = [_Recorder(is_first=index == 0) for index in range(len(layers))]
         _replace(layers, stubs)
@@ -78,23 +79,48 @@ def run_layerwise(
             _forward(model, batch_BT.to(device), keep_logits=1)
         activations = Activations(stubs[0].inputs_BTH, way.budget, device)
         stubs[0].inputs_BTH = []
+        clock.lap("began")
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
+                clock.lap("waited for weights")
                 if on_layer is not None and way.ranks.owns(index):
                     on_layer(layer.state_dict(keep_vars=True, prefix=streamed.prefix(index)))
+                clock.lap("quantized")
                 layers[index] = layer
                 with _seen(model, observer, experts):
                     for batch, call in enumerate(stub.calls):
                         hidden_BTH = _run_layer(layer, activations.take(batch), call)
                         activations.put(batch, hidden_BTH)
                 layers[index] = stub
+                clock.lap("ran")
             way.budget.check_host()
             _log.info("calibrate: %d of %d layers", index + 1, len(stubs))
+        _log.info("calibrate: %s", clock)
         if not observer.is_complete:
             layers[-1] = _Replay(activations)
             with _seen(model, observer, experts):
                 for batch_BT in batches_BT:
                     _forward(model, batch_BT.to(device), keep_logits=0)
+
+
+class _Clock:
+    """Adds up the seconds of each part; what was queued on a GPU counts for the part that did."""
+
+    def __init__(self, device: str) -> None:
+        self._device, self._last = torch.device(device), time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    def lap(self, part: str) -> None:
+        """Count the time since the last lap for `part`."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        now = time.perf_counter()
+        self._seconds[part] = self._seconds.get(part, 0.0) + now - self._last
+        self._last = now
+
+    def __str__(self) -> str:
+        """Return all parts, such as `ran 3.21 s, quantized 0.52 s`."""
+        return ", ".join(f"{part} {seconds:.2f} s" for part, seconds in self._seconds.items())
 
 
 class _Call(NamedTuple):

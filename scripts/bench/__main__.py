@@ -2,9 +2,11 @@
 
     python -m scripts.bench --shape qwen3.6-35b-a3b --layers 8 --device cuda --into /dev/shm --peer
     python -m scripts.bench --shape 3b --samples 64 --seq 128 --peer --record
+    python -m scripts.bench --shape qwen3.6-35b-a3b --also "--gpu-memory 24GiB" --also "--ranks 2"
 
 Writes the model and its token ids, runs both from these files to a checkpoint, and prints ratios:
 the peer's time counts from its loaded model, ours from the files. Both see the same batches.
+`--also` runs harness once more with further options.
 Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
 memory.
 """
@@ -12,6 +14,8 @@ memory.
 import argparse
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -23,6 +27,12 @@ from scripts import ledger
 from scripts.bench.random_model import write_ids, write_model
 from scripts.bench.shapes import SHAPES
 from scripts.bench.watch import Watched, run_watched
+
+_PARTS = {
+    "parts of calibrate": re.compile(r"calibrate: (began .*)"),
+    "memory of calibrate": re.compile(r"calibrate: took (.*)"),
+}
+"""What harness says of itself."""
 
 
 def main() -> None:
@@ -37,6 +47,7 @@ def main() -> None:
     parser.add_argument("--experts", default="grouped", choices=["eager", "grouped"])
     parser.add_argument("--whole", action="store_true", help="All layers in memory at once.")
     parser.add_argument("--into", type=Path, help="Where to write; default: /tmp.")
+    parser.add_argument("--also", action="append", default=[], help="Options of one more run.")
     parser.add_argument("--peer", action="store_true", help="Run nvidia-modelopt too.")
     parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     arguments = parser.parse_args()
@@ -65,8 +76,16 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
     ours = run_ours(arguments, model, ids, root / "run")
     _say(found := {f"harness: {name}": value for name, value in ours.items()})
     values |= found
-    if arguments.peer:
+    shutil.rmtree(root / "run")
+    for options in arguments.also:
+        other = run_ours(arguments, model, ids, root / "run", *shlex.split(options))
         shutil.rmtree(root / "run")
+        found = {f"harness {options}: {name}": value for name, value in other.items()}
+        times = _seconds(other["total"]) / _seconds(ours["total"])
+        found[f"time with {options} over without"] = f"{times:.2f}"
+        _say(found)
+        values |= found
+    if arguments.peer:
         theirs = run_peer(arguments, model, ids, root / "peer")
         _say(found := {f"modelopt: {name}": value for name, value in theirs.items()})
         values |= found
@@ -76,8 +95,10 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
     return values
 
 
-def run_ours(arguments: argparse.Namespace, model: Path, ids: Path, out: Path) -> dict[str, str]:
-    """Quantize with harness; return seconds by stage and the peak memory."""
+def run_ours(
+    arguments: argparse.Namespace, model: Path, ids: Path, out: Path, *more: str
+) -> dict[str, str]:
+    """Quantize with harness; return seconds by stage, the parts of calibration, peak memory."""
     recipe = out.with_suffix(".yaml")
     shipped = Path(__file__).resolve().parents[2] / "recipes" / "nvfp4.yaml"
     tokens = arguments.batch * arguments.seq
@@ -97,10 +118,12 @@ def run_ours(arguments: argparse.Namespace, model: Path, ids: Path, out: Path) -
     }
     words = [str(word) for pair in options.items() for word in pair]
     way = "--whole" if arguments.whole else "--layerwise"
-    done = _watched("harness", "quantize", *words, way)
+    done = _watched("harness", "quantize", *words, way, *more)
     seconds = json.loads((out / "stage_seconds.json").read_text(encoding="utf-8"))
     parts = {stage: f"{value:.2f} s" for stage, value in seconds.items()}
     total = sum(value for stage, value in seconds.items() if stage != "verify")
+    told = {name: line.search(done.output) for name, line in _PARTS.items()}
+    parts |= {name: found[1] for name, found in told.items() if found}
     return parts | {"total": f"{total:.2f} s", "peak memory": f"{done.peak_host_gib:.2f} GiB"}
 
 

@@ -85,5 +85,19 @@ SHAPES = {
         },
         vision={},
     ),
+    "small": Shape(
+        layers=4,
+        text={
+            "hidden_size": 512,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "num_experts": 32,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512,
+            "vocab_size": 8000,
+        },
+        vision={},
+    ),
     "tiny": Shape(layers=4, text={}, vision={}),
 }

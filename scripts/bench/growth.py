@@ -1,0 +1,93 @@
+"""How the time and the memory of PTQ grow with layers, experts and tokens: a table and a plot.
+
+    python -m scripts.bench.growth --record
+    python -m scripts.bench.growth --shape qwen3.6-35b-a3b --layers 2 --device cuda --into /dev/shm
+
+Each quantity is doubled twice while the others stay; the time of the smallest is 1. What grows in
+proportion ends at 4 at most. Writes evals/plots/growth.svg.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from scripts import ledger
+from scripts.bench.__main__ import run_ours
+from scripts.bench.random_model import write_ids, write_model
+from scripts.bench.shapes import SHAPES, Shape
+
+_FACTORS = (1, 2, 4)
+PLOT = ledger.ROOT / "evals" / "plots" / "growth.svg"
+
+
+def main() -> None:
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--seq", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--experts", default="grouped", choices=["eager", "grouped"])
+    parser.add_argument("--into", type=Path)
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    arguments.whole = False
+    base = SHAPES[arguments.shape]
+    seconds: dict[str, list[float]] = {}
+    values: dict[str, object] = {"experts run": arguments.experts}
+    for what in ("layers", "experts", "tokens"):
+        for factor in _FACTORS:
+            found = _measure(arguments, base, {what: factor})
+            seconds.setdefault(what, []).append(found[0])
+            first = seconds[what][0]
+            line = f"{found[0]:.2f} s, {found[0] / first:.2f} of the first; peak {found[1]}"
+            values[f"{what} x {factor}"] = line
+            print(f"{what} x {factor}: {line}", flush=True)
+    _draw(seconds)
+    if arguments.record:
+        command = f"python -m scripts.bench.growth {' '.join(sys.argv[1:])}".strip()
+        ledger.append("PTQ grows with layers, experts and tokens", command=command, values=values)
+
+
+def _measure(
+    arguments: argparse.Namespace, base: Shape, factors: dict[str, int]
+) -> tuple[float, str]:
+    """Return the seconds from the files to the checkpoint, and the peak memory."""
+    experts = int(str(base.text["num_experts"])) * factors.get("experts", 1)
+    shape = dataclasses.replace(base, text={**base.text, "num_experts": experts})
+    config = shape.config(arguments.layers * factors.get("layers", 1))
+    samples = arguments.samples * factors.get("tokens", 1)
+    with tempfile.TemporaryDirectory(dir=arguments.into) as folder:
+        root = Path(folder)
+        write_model(root / "model", config, device=arguments.device)
+        vocabulary = config["text_config"]["vocab_size"]
+        ids = root / "ids.jsonl"
+        write_ids(ids, vocabulary=vocabulary, samples=samples, length=arguments.seq)
+        asked = argparse.Namespace(**vars(arguments) | {"samples": samples})
+        found = run_ours(asked, root / "model", ids, root / "run")
+    return float(found["total"].split()[0]), found["peak memory"]
+
+
+def _draw(seconds: dict[str, list[float]]) -> None:
+    figure = Figure(figsize=(5, 4))
+    axes = figure.subplots()
+    axes.plot(_FACTORS, _FACTORS, color="0.7", linestyle="--", label="in proportion")
+    for what, found in seconds.items():
+        axes.plot(_FACTORS, [one / found[0] for one in found], marker="o", label=what)
+    axes.set_xlabel("times as many")
+    axes.set_ylabel("times as long")
+    axes.set_xticks(_FACTORS)
+    axes.legend()
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

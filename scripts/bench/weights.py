@@ -1,0 +1,74 @@
+"""NVFP4 weight quantization beside a plain copy on the same device: bytes a second of both.
+
+    python -m scripts.bench.weights --device cuda --record
+
+One layer's experts of the Qwen3.6-35B-A3B shape, bfloat16, resident. Quantizing counts the bytes
+that it reads and writes; finding the largest value of each expert is a pass of its own.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from harness.formats import get_format
+from scripts import ledger
+
+_REPEATS = 20
+_GB = 1e9
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--experts", type=int, default=256)
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    weight_EOI = torch.randn(arguments.experts, 1024, 2048, device=device).mul_(0.02).bfloat16()
+    amax = weight_EOI.float().abs().amax(dim=(1, 2)).tolist()
+    nvfp4 = get_format("nvfp4")
+    written = sum(t.nbytes for t in nvfp4.quantize_weights(weight_EOI, amax=amax).values())
+    other = torch.empty_like(weight_EOI)
+    copied = _rate(lambda: other.copy_(weight_EOI), 2 * weight_EOI.nbytes)
+    quantized = _rate(
+        lambda: nvfp4.quantize_weights(weight_EOI, amax=amax), weight_EOI.nbytes + written
+    )
+    measured = _rate(lambda: torch.aminmax(weight_EOI.flatten(1), dim=1), weight_EOI.nbytes)
+    values = {
+        "weights": f"{arguments.experts} x 1024 x 2048, {weight_EOI.nbytes / _GB:.2f} GB",
+        "plain copy": f"{copied:.1f} GB/s",
+        "quantize": f"{quantized:.1f} GB/s, {quantized / copied:.0%} of the copy",
+        "largest values": f"{measured:.1f} GB/s, {measured / copied:.0%} of the copy",
+    }
+    for name, value in values.items():
+        print(f"{name}: {value}", flush=True)
+    if arguments.record:
+        command = f"python -m scripts.bench.weights {' '.join(sys.argv[1:])}".strip()
+        claim = "NVFP4 weight quantization against a plain copy"
+        ledger.append(claim, command=command, values=values)
+
+
+def _rate(work: Callable[[], object], num_bytes: int) -> float:
+    """Return GB a second of the fastest of some runs."""
+    best = float("inf")
+    for _ in range(_REPEATS):
+        _wait()
+        started = time.perf_counter()
+        held: object = work()
+        _wait()
+        best = min(best, time.perf_counter() - started)
+        del held
+    return num_bytes / best / _GB
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
