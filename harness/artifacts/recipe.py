@@ -69,8 +69,9 @@ class CalibrationSpec:
     """Tokens of a sample at most."""
     seed: int
     """Of the order in which samples are drawn."""
-    batch_tokens: int
-    """Tokens of a batch at most; a batch holds samples of one length, so none is padded."""
+    batch_tokens: int | None
+    """Tokens of a batch at most; None for what the machine runs best, which is measured. A batch
+    holds samples of one length, so none is padded."""
     layerwise: bool
     """Run one decoder layer over all batches before the next (same bytes, one layer resident)."""
     experts: str = "eager"

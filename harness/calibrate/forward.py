@@ -103,6 +103,37 @@ def run_layerwise(
                     _forward(model, batch_BT.to(device), keep_logits=0)
 
 
+@contextmanager
+def first_layer_alone(streamed: StreamedModel, way: Way) -> Iterator[Callable[[Tensor], None]]:
+    """Give a function that runs ids [B, T] through the first decoder layer and waits for it."""
+    model, layers = streamed.model, streamed.layers
+
+    def run(ids_BT: Tensor) -> None:
+        _forward(model, ids_BT.to(way.device), keep_logits=1)
+        _wait_for(torch.device(way.device))
+
+    with streamed, torch.inference_mode(), experts_run(model, way.experts):
+        for index in range(len(layers)):
+            layers[index] = _Pass()
+        with streamed.resident(0) as layer:
+            layers[0] = layer
+            yield run
+
+
+class _Pass(nn.Module):
+    """Stands in for a decoder layer that is left out."""
+
+    def forward(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
+        del arguments, options
+        return hidden_states
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until what was queued on a GPU is done."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 class _Clock:
     """Adds up the seconds of each part; what was queued on a GPU counts for the part that did."""
 
@@ -112,8 +143,7 @@ class _Clock:
 
     def lap(self, part: str) -> None:
         """Count the time since the last lap for `part`."""
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()
+        _wait_for(self._device)
         now = time.perf_counter()
         self._seconds[part] = self._seconds.get(part, 0.0) + now - self._last
         self._last = now

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
-from harness.calibrate.forward import Way, run_layerwise, run_whole
-from harness.calibrate.memory import Budget
+from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
+from harness.calibrate.forward import Way, first_layer_alone, run_layerwise, run_whole
+from harness.calibrate.memory import Budget, is_out_of_memory
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import OnWeights, WeightRanges
 from harness.errors import ReasonCode, StageError
-from harness.models import Source, StreamedModel, load_model, stored_dtype
+from harness.models import Source, StreamedModel, load_model, stored_dtype, vocabulary_size
 from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
@@ -89,7 +90,7 @@ class _Measurement:
             self._weights.complete()  # a damaged weight is found before the model runs
         self._budget.begin()
         samples = read_samples(self._spec, self._source)
-        batch_tokens, num_run = self._spec.batch_tokens, None
+        batch_tokens, num_run = self._batch_tokens(samples), None
         while (num_run := self._observe_until_covered(samples, batch_tokens)) is None:
             batch_tokens = self._fewer_than(batch_tokens, samples)
         self._weights.put_together(self._ranks)
@@ -105,6 +106,25 @@ class _Measurement:
             num_tokens=sum(len(sample) for sample in samples[:num_run]),
             batch_tokens=batch_tokens,
         )
+
+    def _batch_tokens(self, samples: Sequence[Sample]) -> int:
+        """Return the tokens of a batch at most: those asked for, or what this machine runs best."""
+        if self._spec.batch_tokens is not None:
+            return self._spec.batch_tokens
+        if not self._device.startswith("cuda"):
+            return CPU_TOKENS
+        source = self._source
+        streamed = StreamedModel(
+            source, self._inventory, device=self._device, dtype=stored_dtype(source)
+        )
+        length = max(len(sample) for sample in samples)
+        with first_layer_alone(streamed, self._way()) as run:
+            found = measure_batch_tokens(run, length=length, vocabulary=vocabulary_size(source))
+        ranks_found: list[int] = self._ranks.gathered(found)
+        return ranks_found[0]
+
+    def _way(self) -> Way:
+        return Way(self._device, self._spec.experts, self._budget, self._ranks)
 
     def _observe_until_covered(self, samples: Sequence[Sample], batch_tokens: int) -> int | None:
         """Run `size` samples, then as many again while too many experts are thin.
@@ -161,7 +181,7 @@ class _Measurement:
         try:
             self._run(batches_BT)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         else:
             return True
@@ -172,17 +192,10 @@ class _Measurement:
     def _run(self, batches_BT: list[Tensor]) -> None:
         source, inventory, device = self._source, self._inventory, self._device
         observer, dtype = self._observer, stored_dtype(source)
-        way = Way(device, self._spec.experts, self._budget, self._ranks)
+        way = self._way()
         if self._spec.layerwise:
             streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
             run_layerwise(streamed, batches_BT, observer, way, on_layer=self._show)
         else:
             model = load_model(source, inventory, device=device, dtype=dtype)
             run_whole(model, batches_BT, observer, way)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell running out of memory from other failures; on the CPU torch has no class for it."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)

@@ -101,6 +101,13 @@ class Activations:
         self._held_BTH[batch] = hidden_BTH
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell running out of memory from other failures; on the CPU torch has no class for it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
 def host_bytes() -> int:
     """Return the anonymous memory of this process; pages of mapped files do not count."""
     try:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from harness.artifacts import CalibrationSpec
+from harness.calibrate.batches import CPU_TOKENS
 from harness.calibrate.data import Text, iter_texts
 from harness.errors import DataError, ModelError
 from harness.models import Source, vocabulary_size
@@ -88,7 +89,7 @@ def measure_extent(spec: CalibrationSpec, source: Source) -> Extent:
     return Extent(
         num_samples=len(samples),
         num_tokens=sum(len(sample) for sample in samples),
-        num_batches=len(make_batches(samples, batch_tokens=spec.batch_tokens)),
+        num_batches=len(make_batches(samples, batch_tokens=spec.batch_tokens or CPU_TOKENS)),
     )
 
 

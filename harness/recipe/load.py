@@ -194,7 +194,8 @@ def _read(request: Request) -> RecipeFile:
 def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     wanted = file.calibration.coverage
     spec = CalibrationSpec(
-        **file.calibration.model_dump(exclude={"coverage"}),
+        **file.calibration.model_dump(exclude={"coverage", "batch_tokens"}),
+        batch_tokens=None if (tokens := file.calibration.batch_tokens) == "auto" else tokens,
         coverage=CoverageSpec(**wanted.model_dump()) if wanted else CoverageSpec(),
     )
     data = request.calib_data or spec.data

@@ -47,7 +47,7 @@ class CalibrationFile(Strict):
     size: Count
     seq: Annotated[int, Field(ge=2)]
     seed: int
-    batch_tokens: Count
+    batch_tokens: Count | Literal["auto"]
     layerwise: bool
     experts: Literal["eager", "grouped"] = "eager"
     coverage: CoverageFile | None = None

@@ -37,7 +37,7 @@ ROUTED = FAMILIES[:3]
 
 def _batches(case: Case) -> list[Tensor]:
     spec = case.recipe.calibration
-    return make_batches(read_samples(spec, case.source), batch_tokens=spec.batch_tokens)
+    return make_batches(read_samples(spec, case.source), batch_tokens=spec.batch_tokens or 0)
 
 
 class _Hooks:

@@ -27,7 +27,7 @@ def test_quantizers_and_ranges_are_those_of_model_optimizer(
         planned=lambda linear: not any(part in linear.name for part in _UNPLANNED),
     )
     spec = case.recipe.calibration
-    batches = make_batches(read_samples(spec, case.source), batch_tokens=spec.batch_tokens)
+    batches = make_batches(read_samples(spec, case.source), batch_tokens=spec.batch_tokens or 0)
     model = load_model(case.source, case.inventory, device="cpu", dtype=torch.bfloat16)
 
     def run(peer: nn.Module) -> None:

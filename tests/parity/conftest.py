@@ -94,7 +94,7 @@ def by_harness(model: Path, case: Case, text: Path, root: Path) -> tuple[Pair, d
     pair = Pair(model=model, ours=folder / "ours", theirs=folder / "theirs", plan=chosen)
     export(source, chosen, quantize(source, chosen, stats), into=pair.ours)
     batches = make_batches(
-        read_samples(recipe.calibration, source), batch_tokens=recipe.calibration.batch_tokens
+        read_samples(recipe.calibration, source), batch_tokens=recipe.calibration.batch_tokens or 0
     )
     save_file({f"{i:03d}": batch for i, batch in enumerate(batches)}, folder / "batches")
     job = {
