@@ -73,12 +73,11 @@ def run_layerwise(
     model, layers = streamed.model, streamed.layers
     device, experts, clock = way.device, way.experts, _Clock(way.device)
     with streamed, _calibrating(model, observer, experts):
-        stubs = [_Recorder(is_first=index == 0) for index in range(len(layers))]
+        activations = Activations(way.budget, device)
+        stubs = [_Recorder(None if index else activations.append) for index in range(len(layers))]
         _replace(layers, stubs)
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(device), keep_logits=1)
-        activations = Activations(stubs[0].inputs_BTH, way.budget, device)
-        stubs[0].inputs_BTH = []
         clock.lap("began")
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
@@ -163,17 +162,16 @@ class _Call(NamedTuple):
 class _Recorder(nn.Module):
     """Stands in for a decoder layer: keeps its calls and returns the hidden states unchanged."""
 
-    def __init__(self, *, is_first: bool) -> None:
+    def __init__(self, keep: Callable[[Tensor], None] | None) -> None:
+        """Hand the hidden states to `keep`; the first layer's alone: others' are made by layers."""
         super().__init__()
         self.calls: list[_Call] = []
-        self.inputs_BTH: list[Tensor] = []
-        """Of the first layer only: the others' inputs are made by the layers before them."""
-        self._is_first = is_first
+        self._keep = keep
 
     def forward(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
         self.calls.append(_Call(arguments=arguments, options=options))
-        if self._is_first:
-            self.inputs_BTH.append(hidden_states)
+        if self._keep is not None:
+            self._keep(hidden_states)
         return hidden_states
 
 

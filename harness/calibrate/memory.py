@@ -7,7 +7,7 @@ wait in pinned memory of the host. The host's own share is looked at after each 
 Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -36,12 +36,12 @@ class Budget:
                 min(1.0, self._gpu_bytes() / self._total()), self._device
             )
 
-    def has_room(self, num_bytes: int) -> bool:
-        """Tell whether the device may keep so many bytes more between two layers."""
+    def has_room(self) -> bool:
+        """Tell whether the device may keep what is on it until the next layer."""
         if self._device.type != "cuda":
             return True
         held = torch.cuda.memory_allocated(self._device)
-        return held + num_bytes <= _KEPT_SHARE * self._gpu_bytes()
+        return held <= _KEPT_SHARE * self._gpu_bytes()
 
     def check_host(self) -> None:
         """Stop where the host's share is exceeded.
@@ -75,17 +75,18 @@ class Budget:
 class Activations:
     """The hidden states of all batches between two layers."""
 
-    def __init__(self, hidden_BTH: Sequence[Tensor], budget: Budget, device: str) -> None:
-        """Take the inputs of the first layer, in the order of the batches."""
+    def __init__(self, budget: Budget, device: str) -> None:
+        """Hold nothing yet."""
         self._budget, self._device = budget, torch.device(device)
-        self._held_BTH = list(hidden_BTH)
-        for batch, hidden in enumerate(self._held_BTH):
-            if not budget.has_room(0):
-                self.put(batch, hidden)
+        self._held_BTH: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield all of them on the device, in order."""
         return (hidden_BTH.to(self._device) for hidden_BTH in self._held_BTH)
+
+    def append(self, hidden_BTH: Tensor) -> None:
+        """Keep the hidden states of one more batch."""
+        self._held_BTH.append(self._placed(hidden_BTH))
 
     def take(self, batch: int) -> Tensor:
         """Return a batch's hidden states on the device; they are not held any longer."""
@@ -93,12 +94,16 @@ class Activations:
         return hidden_BTH.to(self._device, non_blocking=True)
 
     def put(self, batch: int, hidden_BTH: Tensor) -> None:
-        """Keep a batch's hidden states, on the host where the device has no room for them."""
-        if not self._budget.has_room(0):
-            pinned = self._device.type == "cuda"
-            on_host = torch.empty(hidden_BTH.shape, dtype=hidden_BTH.dtype, pin_memory=pinned)
-            hidden_BTH = on_host.copy_(hidden_BTH, non_blocking=True)
-        self._held_BTH[batch] = hidden_BTH
+        """Keep the hidden states of a batch that was taken."""
+        self._held_BTH[batch] = self._placed(hidden_BTH)
+
+    def _placed(self, hidden_BTH: Tensor) -> Tensor:
+        """Return them as they are, or on the host where the device has no room for them."""
+        if self._budget.has_room():
+            return hidden_BTH
+        pinned = self._device.type == "cuda"
+        on_host = torch.empty(hidden_BTH.shape, dtype=hidden_BTH.dtype, pin_memory=pinned)
+        return on_host.copy_(hidden_BTH, non_blocking=True)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -19,8 +19,7 @@ class Full(Budget):
     def __init__(self) -> None:
         super().__init__(MemorySpec(), "cpu")
 
-    def has_room(self, num_bytes: int) -> bool:
-        del num_bytes
+    def has_room(self) -> bool:
         return False
 
 
@@ -32,7 +31,9 @@ def bounded(case: Case, host_bytes: int) -> Case:
 @pytest.mark.parametrize("budget", [Full(), Budget(MemorySpec(), "cpu")], ids=["full", "room"])
 def test_hidden_states_come_back_as_they_were_put(budget: Budget) -> None:
     inputs = [torch.full((2, 3), float(i)) for i in range(3)]
-    activations = Activations(inputs, budget, "cpu")
+    activations = Activations(budget, "cpu")
+    for hidden in inputs:
+        activations.append(hidden)
     for batch in range(3):
         hidden = activations.take(batch)
         assert torch.equal(hidden, inputs[batch])
