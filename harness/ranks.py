@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +24,11 @@ from harness.errors import HarnessError, ReasonCode, StageError
 from harness.processes import end_as_parent_says
 
 T = TypeVar("T")
+_READY = "ready"
 _FOREVER = timedelta(days=30)
 """A rank that dies closes its connections, which ends the others; slow ones are waited for."""
 _GONE = (
-    "rank {rank} of {count} ended with {code} and said nothing, most likely for want of memory. "
+    "rank {rank} of {count} was killed by signal {signal}, most likely for want of memory. "
     "Give fewer --ranks, or a smaller calibration.batch_tokens."
 )
 
@@ -111,6 +113,7 @@ def together(count: int, work: Callable[[Ranks], None]) -> Iterator[Ranks]:
             theirs.close()
             others.append((process, ours))
         try:
+            _wait_until_ready(others)
             with _joined(Ranks(0, count), meeting) as mine:
                 yield mine
         except BaseException as error:
@@ -125,21 +128,45 @@ def together(count: int, work: Callable[[Ranks], None]) -> Iterator[Ranks]:
         _raise_first(others, count)
 
 
+def _wait_until_ready(others: Sequence[tuple[Any, Connection]]) -> None:
+    """Wait until each is about to join: one that has died before would be waited for in vain.
+
+    Raises:
+        RuntimeError: one has ended.
+    """
+    for process, connection in others:
+        if connection not in wait([connection, process.sentinel]) or not _is_ready(connection):
+            process.join()
+            message = f"a rank ended with {process.exitcode} before it had begun"
+            raise RuntimeError(message)
+
+
+def _is_ready(connection: Connection) -> bool:
+    try:
+        return bool(connection.recv() == _READY)
+    except EOFError:
+        return False
+
+
 def _raise_first(others: Sequence[tuple[Any, Connection]], count: int) -> None:
     for rank, (process, connection) in enumerate(others, start=1):
-        if (error := _said(connection)) is not None:
-            raise error
-        if process.exitcode not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
-            message = _GONE.format(rank=rank, count=count, code=process.exitcode)
+        said = _said(connection)
+        if isinstance(said, HarnessError):
+            raise said
+        if said is not None:
+            message = f"a bug in rank {rank} of {count}:\n{said}"
+            raise RuntimeError(message)
+        if process.exitcode < 0 and process.exitcode != -signal.SIGTERM:
+            message = _GONE.format(rank=rank, count=count, signal=-process.exitcode)
             raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
 
-def _said(connection: Connection) -> HarnessError | None:
+def _said(connection: Connection) -> HarnessError | str | None:
     try:
-        error: HarnessError | None = connection.recv() if connection.poll() else None
+        said: HarnessError | str | None = connection.recv() if connection.poll() else None
     except EOFError:  # it has ended and said nothing
         return None
-    return error
+    return said
 
 
 def _run(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Connection) -> None:
@@ -149,11 +176,14 @@ def _run(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Conne
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.count))
+    tell.send(_READY)
     with _joined(ranks, meeting):
         try:
             work(ranks)
         except HarnessError as error:
             tell.send(error)  # before the others find the connection closed
+        except Exception:  # noqa: BLE001 - the top of a process of ours: rank 0 tells
+            tell.send(traceback.format_exc())
 
 
 @contextmanager

@@ -53,6 +53,15 @@ def die(ranks: Ranks) -> None:
     talk(ranks)
 
 
+def stumble(ranks: Ranks) -> None:
+    del ranks
+    raise BOOM
+
+
+def vanish(*_: object) -> None:
+    os._exit(3)
+
+
 def find_a_fault(ranks: Ranks) -> None:
     del ranks
     message = "'w' holds NaN"
@@ -85,11 +94,25 @@ def test_what_another_rank_raises_is_raised_here() -> None:
 
 def test_a_rank_that_is_killed_ends_the_others_with_one_line() -> None:
     with (
-        pytest.raises(StageError, match="rank 1 of 2 ended with -9") as caught,
+        pytest.raises(StageError, match="rank 1 of 2 was killed by signal 9") as caught,
         together(2, die) as me,
     ):
         talk(me)
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
+
+
+def test_a_bug_in_another_rank_is_a_bug() -> None:
+    bug = pytest.raises(RuntimeError, match=r"a bug in rank 1 of 2:[\s\S]*KeyError: 'boom'")
+    with bug, together(2, stumble) as me:
+        talk(me)
+
+
+def test_a_rank_that_dies_before_it_joins_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.ranks._run", vanish)
+    with pytest.raises(RuntimeError, match="a rank ended with 3"), together(2, reduce):
+        pass
 
 
 def test_an_error_of_this_rank_ends_the_others() -> None:
