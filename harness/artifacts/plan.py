@@ -31,7 +31,7 @@ DTYPE_BITS: Mapping[str, int] = {
     "I64": 64,
     "F64": 64,
 }
-"""Element types of safetensors, as headers spell them. Source: safetensors 0.6, `Dtype`."""
+"""Element types of safetensors, as headers spell them."""
 
 
 class TensorType(NamedTuple):

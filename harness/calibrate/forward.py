@@ -78,7 +78,7 @@ def run_layerwise(
         _replace(layers, stubs)
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(device), keep_logits=1)
-        clock.lap("began")
+        clock.lap("prepared")
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
                 clock.lap("waited for weights")

@@ -77,6 +77,7 @@ class _Measurement:
 
     def run(self) -> CalibrationStats:
         """Return all that was measured."""
+        self._budget.begin()
         needs_text = self._plan.kv_cache == "fp8" or any(
             planned.input_format is not None for planned in self._plan.quantized
         )
@@ -88,7 +89,6 @@ class _Measurement:
             )
         if not self._spec.layerwise:
             self._weights.complete()  # a damaged weight is found before the model runs
-        self._budget.begin()
         samples = read_samples(self._spec, self._source)
         batch_tokens, num_run = self._batch_tokens(samples), None
         while (num_run := self._observe_until_covered(samples, batch_tokens)) is None:

@@ -113,11 +113,11 @@ def is_out_of_memory(error: Exception) -> bool:
     return "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
-def host_bytes() -> int:
-    """Return the anonymous memory of this process; pages of mapped files do not count."""
+def host_bytes(process: int | str = "self") -> int:
+    """Return the anonymous memory of a process; pages of mapped files do not count."""
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:  # not Linux: nothing is known
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:  # not Linux, or it has ended: nothing is known
         return 0
     lines = (line.split() for line in status.splitlines())
     return next((int(words[1]) * 1024 for words in lines if words[:1] == ["RssAnon:"]), 0)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.artifacts import TensorType
+from harness.artifacts import DTYPE_BITS, TensorType
 from harness.errors import ReasonCode, StageError
 
 
@@ -86,7 +86,7 @@ def _groups(
 
 def _shard(name: str, group: Mapping[str, TensorType]) -> ShardLayout:
     # Big elements first, so that every tensor begins at a multiple of its element's size.
-    order = sorted(group, key=lambda name: -_element_bytes(group[name]))
+    order = sorted(group, key=lambda name: -DTYPE_BITS[group[name].dtype])
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for key in order:
@@ -111,10 +111,6 @@ def _places(index: int, shard: ShardLayout) -> Iterator[tuple[str, Place]]:
     for name, tensor in shard.tensors.items():
         yield name, Place(index, offset, tensor)
         offset += tensor.num_bytes
-
-
-def _element_bytes(tensor: TensorType) -> int:
-    return TensorType(tensor.dtype, (8,)).num_bytes // 8
 
 
 def _shard_name(number: int, num_shards: int) -> str:

@@ -14,10 +14,8 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,25 +24,9 @@ from torch import Tensor
 from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
 from harness.export.layout import Layout
+from harness.holding import Holding
+from harness.models import header_dtype
 
-_DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.uint32: "U32",
-    torch.int32: "I32",
-    torch.uint64: "U64",
-    torch.int64: "I64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.float8_e8m0fnu: "F8_E8M0",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-}
 _MAX_THREADS = 16
 _MAX_WAITING_BYTES = 512 << 20
 """Of tensors that are handed over and not yet written."""
@@ -75,7 +57,7 @@ def meant_by(tensor: Tensor) -> Meant:
     return Meant(_type_of(tensor), hashlib.sha256(_bytes_of(tensor)).digest())
 
 
-class ShardWriter:
+class ShardWriter(Holding):
     """Context manager over the files of a layout: takes tensors in any order.
 
     What it takes must not be changed afterwards, for it is written later.
@@ -86,6 +68,7 @@ class ShardWriter:
 
         One that `joins` writes into the files that another process has created.
         """
+        super().__init__()
         self._layout, self._folder, self._joins = layout, folder, joins
         self._lock = threading.Lock()
         self._waiting = _Allowance(_MAX_WAITING_BYTES)
@@ -94,36 +77,23 @@ class ShardWriter:
         self._files: list[int] = []
         self._work: deque[Future[None]] = deque()
         self._done: dict[int, Shard] = {}
-        self._exits = ExitStack()
 
-    def __enter__(self) -> Self:
+    def _take_hold(self) -> None:
         """Create every file with its header.
 
         Raises:
             OSError: the disk refuses.
         """
-        with self._exits as exits:
-            for shard in self._layout.shards:
-                flags = os.O_RDWR if self._joins else os.O_RDWR | os.O_CREAT | os.O_EXCL
-                file = os.open(self._folder / shard.name, flags, 0o666)
-                exits.callback(os.close, file)
-                self._files.append(file)
-                if not self._joins:
-                    os.truncate(file, len(shard.header) + shard.data_bytes)
-                    _write_at(file, memoryview(shard.header), 0)
-            threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "export")
-            exits.callback(threads.shutdown, cancel_futures=True)
-            self._threads = threads
-            self._exits = exits.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exits.__exit__(kind, error, trace)
+        for shard in self._layout.shards:
+            flags = os.O_RDWR if self._joins else os.O_RDWR | os.O_CREAT | os.O_EXCL
+            file = os.open(self._folder / shard.name, flags, 0o666)
+            self._exits.callback(os.close, file)
+            self._files.append(file)
+            if not self._joins:
+                os.truncate(file, len(shard.header) + shard.data_bytes)
+                _write_at(file, memoryview(shard.header), 0)
+        self._threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "export")
+        self._exits.callback(self._threads.shutdown, cancel_futures=True)
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Write CPU tensors to their places; returns before they are written.
@@ -291,7 +261,7 @@ def _write_at(file: int, content: memoryview, offset: int) -> None:
 
 
 def _type_of(tensor: Tensor) -> TensorType:
-    return TensorType(_DTYPES[tensor.dtype], tuple(tensor.shape))
+    return TensorType(header_dtype(tensor.dtype), tuple(tensor.shape))
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

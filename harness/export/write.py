@@ -13,10 +13,8 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, digest_of
 from harness.errors import DiskFullError, RunDirectoryError
@@ -25,6 +23,7 @@ from harness.export.layout import lay_out
 from harness.export.shards import Shard, ShardWriter
 from harness.export.sidecars import copy_sidecars
 from harness.export.size import bits_per_weight, required_bytes, stored_tensors
+from harness.holding import Holding
 from harness.models import Source
 
 _log = logging.getLogger("harness.export")
@@ -33,7 +32,7 @@ MANIFEST = "harness.json"
 MAX_SHARD_BYTES = 4 * 2**30
 
 
-class Draft:
+class Draft(Holding):
     """Context manager over a checkpoint in the making: its tensors may come in any order.
 
     Nothing is written before the first tensor comes, and nothing is left of it unless it was
@@ -54,23 +53,12 @@ class Draft:
         Raises:
             RunDirectoryError: `into` holds something that is no checkpoint of harness.
         """
+        super().__init__()
         check_target(source, into)
         self._source, self._plan, self.into = source, plan, into
         self._max_shard_bytes, self._joins = max_shard_bytes, joins
         self._partial: Path | None = None
         self._writer: ShardWriter | None = None
-        self._exits = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exits.__exit__(kind, error, trace)
 
     def put(self, quantized: QuantizedTensor) -> None:
         """Write tensors; they must not be changed afterwards.

@@ -1,6 +1,7 @@
 """Models: their files, their structure, the running model and what flows through it."""
 
 from harness.models.digests import digest_folder
+from harness.models.dtypes import header_dtype
 from harness.models.inventory import read_inventory
 from harness.models.load import load_model, part_of
 from harness.models.observe import (
@@ -26,6 +27,7 @@ __all__ = [
     "digest_folder",
     "eager_experts",
     "experts_run",
+    "header_dtype",
     "known_model_types",
     "load_model",
     "locate_model",

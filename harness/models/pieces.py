@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.artifacts import Inventory, Slice
 from harness.errors import ModelError
-from harness.models.reader import header_dtype
+from harness.models.dtypes import header_dtype
 from harness.models.source import Source
 
 _ALIGNMENT = 256

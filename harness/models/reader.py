@@ -4,9 +4,7 @@ The files are mapped into memory, so reading one expert of a 3-D tensor touches 
 pages and no others.
 """
 
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Protocol, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,9 +12,11 @@ from torch import Tensor
 
 from harness.artifacts import Slice
 from harness.errors import ModelError
+from harness.holding import Holding
+from harness.models.dtypes import TORCH_DTYPES
 from harness.models.source import Source
 
-_UNQUANTIZED = frozenset({"BF16", "F16", "F32", "F64"})
+_UNQUANTIZED = ("BF16", "F16", "F32", "F64")
 
 
 class _LazyTensor(Protocol):
@@ -33,25 +33,16 @@ class _OpenFile(Protocol):
     def get_slice(self, name: str) -> _LazyTensor: ...
 
 
-class TensorReader:
+class TensorReader(Holding):
     """Context manager over a source's weight files; each file is opened once, when needed."""
 
     def __init__(self, source: Source) -> None:
+        super().__init__()
         self._source = source
         self._open_files: dict[str, _OpenFile] = {}
-        self._exits = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open_files.clear()
-        self._exits.__exit__(kind, error, trace)
+    def _take_hold(self) -> None:
+        self._exits.callback(self._open_files.clear)
 
     def tensor(self, name: str) -> Tensor:
         """Return the whole tensor `name` as it is stored, on the CPU; do not write to it.
@@ -100,26 +91,13 @@ def stored_dtype(source: Source) -> torch.dtype:
 
     config.json may lack it, or state one that the files do not have.
     """
-    return _TORCH_DTYPES[stored_dtype_name(source)]
-
-
-def header_dtype(dtype: torch.dtype) -> str | None:
-    """Return a type as headers spell it; None for those that no unquantized source has."""
-    return next((name for name, one in _TORCH_DTYPES.items() if one == dtype), None)
+    return TORCH_DTYPES[stored_dtype_name(source)]
 
 
 def stored_dtype_name(source: Source) -> str:
     """Return the same as headers spell it."""
-    bytes_by_dtype = dict.fromkeys(_TORCH_DTYPES, 0)
+    bytes_by_dtype = dict.fromkeys(_UNQUANTIZED, 0)
     for header in source.tensors.values():
         if header.dtype in bytes_by_dtype:
             bytes_by_dtype[header.dtype] += header.num_bytes
     return max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
-
-
-_TORCH_DTYPES = {
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}

@@ -8,15 +8,14 @@ of the host.
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Self
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.artifacts import Inventory
+from harness.holding import Holding
 from harness.models.load import fill, ready
 from harness.models.observe import decoder_layers
 from harness.models.pieces import Origins, part
@@ -29,7 +28,7 @@ _CPU = torch.device("cpu")
 _NUM_BLOCKS = 2
 
 
-class StreamedModel:
+class StreamedModel(Holding):
     """Context manager over a model whose decoder layers hold their weights one after another."""
 
     def __init__(
@@ -41,6 +40,7 @@ class StreamedModel:
             ModelError: the model cannot be built, has no list of decoder layers, or a tensor does
                 not fit its place in one.
         """
+        super().__init__()
         self._source, self._inventory, self._device = source, inventory, torch.device(device)
         # What is allocated here and never written takes no memory of the host.
         self.model: PreTrainedModel = ready(build_model(source, device=_CPU, dtype=dtype), source)
@@ -55,41 +55,30 @@ class StreamedModel:
         ]
         for index in range(len(self)):
             self._empty(index)
-        self._exits = ExitStack()
 
-    def __enter__(self) -> Self:
+    def _take_hold(self) -> None:
         """Fill what is there all the time, and begin to read the first layer.
 
         Raises:
             ModelError: a tensor cannot be read, or does not fit its place.
         """
-        with self._exits as exits:
-            self._reader = exits.enter_context(TensorReader(self._source))
-            self._transfer = exits.enter_context(Transfer(self._source.path, self._device))
-            self._ahead = exits.enter_context(ThreadPoolExecutor(1, "read-ahead"))
-            with _taken_out(self.layers):
-                fill(self.model, self._inventory, reader=self._reader)
-                nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
-            for layer in self._real:
-                _move_buffers(layer, self._device)
-            num_bytes = max(layer.num_bytes for layer in self._maps)
-            self._blocks = [
-                torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
-                for _ in range(min(_NUM_BLOCKS, len(self)))
-            ]
-            self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
-            self._next = self._read_ahead(0)
-            self._exits = exits.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exits.__exit__(kind, error, trace)
-        self._blocks = []
+        self._blocks: list[Tensor] = []
+        self._exits.callback(self._blocks.clear)  # when no thread writes into them any more
+        self._reader = self._exits.enter_context(TensorReader(self._source))
+        self._transfer = self._exits.enter_context(Transfer(self._source.path, self._device))
+        self._ahead = self._exits.enter_context(ThreadPoolExecutor(1, "read-ahead"))
+        with _taken_out(self.layers):
+            fill(self.model, self._inventory, reader=self._reader)
+            nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
+        for layer in self._real:
+            _move_buffers(layer, self._device)
+        num_bytes = max(layer.num_bytes for layer in self._maps)
+        self._blocks += [
+            torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
+            for _ in range(min(_NUM_BLOCKS, len(self)))
+        ]
+        self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
+        self._next = self._read_ahead(0)
 
     def __len__(self) -> int:
         """Return the number of decoder layers."""

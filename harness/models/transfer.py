@@ -8,50 +8,38 @@ pinned memory, from which it is copied while others are read; no layer is held b
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
 
 from harness.errors import ModelError
+from harness.holding import Holding
 from harness.models.pieces import Span
 
 _PIECE_BYTES = 16 << 20
 _MAX_THREADS = 16
 
 
-class Transfer:
+class Transfer(Holding):
     """Context manager over the files of a folder and the threads that read them."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         """Open nothing yet."""
+        super().__init__()
         self._folder, self._device = folder, device
         self._files: dict[str, int] = {}
-        self._exits = ExitStack()
         self._num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
 
-    def __enter__(self) -> Self:
-        threads = ThreadPoolExecutor(self._num_threads, "read")
-        self._exits.callback(threads.shutdown, cancel_futures=True)
-        self._threads = threads
+    def _take_hold(self) -> None:
+        self._threads = ThreadPoolExecutor(self._num_threads, "read")
+        self._exits.callback(self._threads.shutdown, cancel_futures=True)
         if self._device.type == "cuda":
             self.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
             self._buffers: SimpleQueue[_Pinned] = SimpleQueue()
             for _ in range(self._num_threads):
                 self._buffers.put(_Pinned())
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exits.__exit__(kind, error, trace)
 
     def read(self, spans: Sequence[Span], block: Tensor) -> None:
         """Fill a uint8 block; on a GPU the copies are queued on `stream` when this returns.

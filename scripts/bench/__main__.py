@@ -29,7 +29,7 @@ from scripts.bench.shapes import SHAPES
 from scripts.bench.watch import Watched, run_watched
 
 _PARTS = {
-    "parts of calibrate": re.compile(r"calibrate: (began .*)"),
+    "parts of calibrate": re.compile(r"calibrate: (prepared .*)"),
     "memory of calibrate": re.compile(r"calibrate: took (.*)"),
 }
 """What harness says of itself."""

@@ -3,8 +3,9 @@
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
+
+from harness.calibrate.memory import host_bytes
 
 _EVERY_S = 0.05
 
@@ -27,25 +28,17 @@ def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Wa
         text=True,
         env=dict(environment),
     )
-    peak_kib = 0
+    peak = 0
     ended = threading.Event()
 
     def look() -> None:
-        nonlocal peak_kib
+        nonlocal peak
         while not ended.wait(_EVERY_S):
-            peak_kib = max(peak_kib, _anonymous_kib(process.pid))
+            peak = max(peak, host_bytes(process.pid))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     output, _ = process.communicate()
     ended.set()
     thread.join()
-    return Watched(process.returncode, output, peak_kib / (1 << 20))
-
-
-def _anonymous_kib(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return next((int(x.split()[1]) for x in status.splitlines() if x.startswith("RssAnon:")), 0)
+    return Watched(process.returncode, output, peak / (1 << 30))
