@@ -1,6 +1,8 @@
-"""The command that makes vLLM's environment, and the versions that it pins."""
+"""The commands that make the environments, and the versions that vLLM's has."""
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -34,3 +36,27 @@ def test_a_wrong_platform_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "scripts/setup-vllm cpu|cuda" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("setup", "dev"), ("setup-vllm", "cpu")])
+def test_a_disk_that_is_too_small_is_named_before_anything_is_made(
+    tmp_path: Path, words: tuple[str, str]
+) -> None:
+    scripts = shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    small = tmp_path / "bin" / "df"
+    small.parent.mkdir()
+    small.write_text("#!/bin/sh\necho head\necho disk 9 8 1048576 89% /\n", encoding="utf-8")
+    small.chmod(0o755)
+    path = os.pathsep.join([str(small.parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [str(scripts / words[0]), *words[1:]],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"scripts/{words[0]}: needs" in done.stderr
+    assert "has 1 GiB free" in done.stderr
+    assert {one.name for one in tmp_path.iterdir()} == {"bin", "pyproject.toml", "scripts"}
