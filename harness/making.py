@@ -1,12 +1,15 @@
 """Make a checkpoint: calibrate, quantize and write, in one process or in several.
 
 Of a model that is run layer by layer each layer's weights are quantized and written while they are
-in memory. What is left, tensors that no decoder layer holds and the scales of inputs, follows at
-the end. The bytes do not depend on the way.
+in memory, and what is not quantized is written beside. What is left, such as the scales of inputs,
+follows at the end. The bytes do not depend on the way.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ from harness.artifacts import CalibrationStats, Checkpoint
 from harness.calibrate import Sharing, calibrate
 from harness.export import Draft
 from harness.preflight import Job
-from harness.quantize import ResidentQuantizer, quantize
+from harness.quantize import ResidentQuantizer, quantize, untouched
 from harness.ranks import ALONE, Ranks, together
 
 if TYPE_CHECKING:
@@ -28,11 +31,15 @@ def calibrate_and_write(job: Job, draft: Draft) -> CalibrationStats:
     With several ranks, each calibrates with its share of the batches, and quantizes and writes its
     share of the layers.
     """
-    if job.recipe.ranks == 1:
+    if not job.recipe.calibration.layerwise:
         return _calibrate(job, draft, ALONE)
+    if job.recipe.ranks == 1:
+        with _writing_untouched(job, draft):
+            return _calibrate(job, draft, ALONE)
     draft.begin()
     with together(job.recipe.ranks, partial(_be_a_rank, job, draft.into)) as ranks:
-        stats = _calibrate(_on_own_device(job, ranks), draft, ranks)
+        with _writing_untouched(job, draft):
+            stats = _calibrate(_on_own_device(job, ranks), draft, ranks)
         for written in ranks.gathered({}):
             draft.adopt(written)
     return stats
@@ -42,8 +49,31 @@ def complete(job: Job, draft: Draft, stats: CalibrationStats) -> Checkpoint:
     """Quantize and write what is left."""
     source, plan, device = job.source, job.plan, job.recipe.device
     names = (planned.linear.name for planned in plan.quantized)
-    done = frozenset(name for name in names if draft.has(f"{name}.weight"))
+    quantized = (name for name in names if draft.has(f"{name}.weight"))
+    done = frozenset([*quantized, *filter(draft.has, source.tensors)])
     return draft.complete(quantize(source, plan, stats, device=device, done=done))
+
+
+@contextmanager
+def _writing_untouched(job: Job, draft: Draft) -> Iterator[None]:
+    """Write what is not quantized, in a thread, while the context lasts and until it is done."""
+    is_over = threading.Event()
+
+    def write() -> None:
+        draft.begin()
+        for tensor in untouched(job.source, job.plan):
+            if is_over.is_set():
+                return
+            draft.write(tensor)
+
+    with ThreadPoolExecutor(1, "untouched") as threads:
+        writing = threads.submit(write)
+        try:
+            yield
+        except BaseException:
+            is_over.set()
+            raise
+        writing.result()
 
 
 def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:

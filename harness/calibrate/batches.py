@@ -17,7 +17,7 @@ from harness.calibrate.memory import is_out_of_memory
 
 _log = logging.getLogger("harness.calibrate")
 CPU_TOKENS = 8192
-_FEWEST, _MOST = 4096, 131072
+_FEWEST, _MOST = 4096, 65536
 _WORTH = 1.05
 """How much faster twice as many tokens must run one to be worth their memory."""
 _REPEATS = 2

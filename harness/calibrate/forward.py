@@ -70,23 +70,18 @@ def run_layerwise(
 
     It is shown to `on_layer` before it runs.
     """
-    model, layers = streamed.model, streamed.layers
-    device, experts, clock = way.device, way.experts, _Clock(way.device)
-    with streamed, _calibrating(model, observer, experts):
-        activations = Activations(way.budget, device)
-        stubs = [_Recorder(None if index else activations.append) for index in range(len(layers))]
-        _replace(layers, stubs)
-        for batch_BT in batches_BT:
-            _forward(model, batch_BT.to(device), keep_logits=1)
+    model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
+    with streamed, _calibrating(model, observer, way.experts):
+        stubs, activations = _recorded(streamed, batches_BT, way)
         clock.lap("prepared")
         for index, stub in enumerate(stubs):
             with streamed.resident(index) as layer:
                 clock.lap("waited for weights")
                 if on_layer is not None and way.ranks.owns(index):
-                    on_layer(layer.state_dict(keep_vars=True, prefix=streamed.prefix(index)))
+                    on_layer(_weights(streamed, index, layer))
                 clock.lap("quantized")
                 layers[index] = layer
-                with _seen(model, observer, experts):
+                with _seen(model, observer, way.experts):
                     for batch, call in enumerate(stub.calls):
                         hidden_BTH = _run_layer(layer, activations.take(batch), call)
                         activations.put(batch, hidden_BTH)
@@ -95,11 +90,96 @@ def run_layerwise(
             way.budget.check_host()
             _log.info("calibrate: %d of %d layers", index + 1, len(stubs))
         _log.info("calibrate: %s", clock)
+        _log_reading(streamed)
         if not observer.is_complete:
             layers[-1] = _Replay(activations)
-            with _seen(model, observer, experts):
+            with _seen(model, observer, way.experts):
                 for batch_BT in batches_BT:
-                    _forward(model, batch_BT.to(device), keep_logits=0)
+                    _forward(model, batch_BT.to(way.device), keep_logits=0)
+
+
+def show_layers(streamed: StreamedModel, way: Way, on_layer: OnLayer) -> None:
+    """Show each decoder layer to `on_layer` and run none."""
+    with streamed, torch.inference_mode():
+        for index in streamed.order:
+            with streamed.resident(index) as layer:
+                if way.ranks.owns(index):
+                    on_layer(_weights(streamed, index, layer))
+            way.budget.check_host()
+        _log_reading(streamed)
+
+
+_SHOWN = 2
+
+
+class LayerTrial(NamedTuple):
+    """What one decoder layer took, in seconds."""
+
+    shown_s: tuple[float, ...]
+    """Each time; the first one compiles what is compiled."""
+    ran_s: tuple[float, ...]
+    """For each batch, in their order."""
+
+
+def try_layers(
+    streamed: StreamedModel,
+    batches_BT: Sequence[Tensor],
+    observer: Observer,
+    way: Way,
+    on_layer: OnLayer,
+) -> tuple[float, Mapping[int, LayerTrial]]:
+    """Time the layers that may be asked for, as `run_layerwise` would run them.
+
+    Returns:
+        When the first layer's turn came, by time.perf_counter; and the times by layer.
+    """
+    model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
+    trials: dict[int, LayerTrial] = {}
+    with streamed, _calibrating(model, observer, way.experts):
+        stubs, activations = _recorded(streamed, batches_BT, way)
+        clock.lap()
+        prepared = time.perf_counter()
+        for index in streamed.order:
+            with streamed.resident(index) as layer:
+                clock.lap()
+                shown_s, ran_s = [], []
+                for _ in range(_SHOWN):
+                    on_layer(_weights(streamed, index, layer))
+                    shown_s.append(clock.lap())
+                layers[index] = layer
+                with _seen(model, observer, way.experts):
+                    for batch, call in enumerate(stubs[index].calls):
+                        hidden_BTH = _run_layer(layer, activations.take(batch), call)
+                        activations.put(batch, hidden_BTH)
+                        ran_s.append(clock.lap())
+                layers[index] = stubs[index]
+            trials[index] = LayerTrial(tuple(shown_s), tuple(ran_s))
+    return prepared, trials
+
+
+def _recorded(
+    streamed: StreamedModel, batches_BT: Sequence[Tensor], way: Way
+) -> "tuple[list[_Recorder], Activations]":
+    """Run the model without its layers; return how each is called, and the first's inputs."""
+    activations = Activations(way.budget, way.device)
+    keepers = [activations.append, *[None] * (len(streamed) - 1)]
+    stubs = [_Recorder(keep) for keep in keepers]
+    for index, stub in enumerate(stubs):
+        streamed.layers[index] = stub
+    for batch_BT in batches_BT:
+        _forward(streamed.model, batch_BT.to(way.device), keep_logits=1)
+    return stubs, activations
+
+
+def _weights(streamed: StreamedModel, index: int, layer: nn.Module) -> Mapping[str, Tensor]:
+    """Return a layer's weights by the model's names."""
+    weights: Mapping[str, Tensor] = layer.state_dict(keep_vars=True, prefix=streamed.prefix(index))
+    return weights
+
+
+def _log_reading(streamed: StreamedModel) -> None:
+    gigabytes, seconds = streamed.bytes_read / 1e9, streamed.read_s
+    _log.info("calibrate: read %.2f GB of decoder layers in %.2f s", gigabytes, seconds)
 
 
 @contextmanager
@@ -140,12 +220,13 @@ class _Clock:
         self._device, self._last = torch.device(device), time.perf_counter()
         self._seconds: dict[str, float] = {}
 
-    def lap(self, part: str) -> None:
-        """Count the time since the last lap for `part`."""
+    def lap(self, part: str = "") -> float:
+        """Count the time since the last lap for `part`, and return it."""
         _wait_for(self._device)
         now = time.perf_counter()
-        self._seconds[part] = self._seconds.get(part, 0.0) + now - self._last
-        self._last = now
+        seconds, self._last = now - self._last, now
+        self._seconds[part] = self._seconds.get(part, 0.0) + seconds
+        return seconds
 
     def __str__(self) -> str:
         """Return all parts, such as `ran 3.21 s, quantized 0.52 s`."""
@@ -217,8 +298,3 @@ def _run_layer(layer: nn.Module, hidden_BTH: Tensor, call: _Call) -> Tensor:
     output = layer(hidden_BTH, *call.arguments, **call.options)
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
-
-
-def _replace(layers: nn.ModuleList, stubs: Sequence[nn.Module]) -> None:
-    for index, stub in enumerate(stubs):
-        layers[index] = stub

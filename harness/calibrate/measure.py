@@ -13,7 +13,13 @@ from torch import Tensor
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
-from harness.calibrate.forward import Way, first_layer_alone, run_layerwise, run_whole
+from harness.calibrate.forward import (
+    Way,
+    first_layer_alone,
+    run_layerwise,
+    run_whole,
+    show_layers,
+)
 from harness.calibrate.memory import Budget, is_out_of_memory
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
@@ -23,6 +29,13 @@ from harness.models import Source, StreamedModel, load_model, stored_dtype, voca
 from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
+
+
+def needs_text(plan: QuantPlan) -> bool:
+    """Tell whether a plan quantizes anything but weights."""
+    return plan.kv_cache == "fp8" or any(
+        planned.input_format is not None for planned in plan.quantized
+    )
 
 
 class Sharing(NamedTuple):
@@ -78,15 +91,8 @@ class _Measurement:
     def run(self) -> CalibrationStats:
         """Return all that was measured."""
         self._budget.begin()
-        needs_text = self._plan.kv_cache == "fp8" or any(
-            planned.input_format is not None for planned in self._plan.quantized
-        )
-        if not needs_text:
-            _log.info("calibrate: only weights are quantized, so no text is run")
-            weight_amax = self._weights.complete()
-            return CalibrationStats(
-                weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
-            )
+        if not needs_text(self._plan):
+            return self._without_text()
         if not self._spec.layerwise:
             self._weights.complete()  # a damaged weight is found before the model runs
         samples = read_samples(self._spec, self._source)
@@ -107,19 +113,31 @@ class _Measurement:
             batch_tokens=batch_tokens,
         )
 
+    def _without_text(self) -> CalibrationStats:
+        """Measure the weights alone."""
+        _log.info("calibrate: only weights are quantized, so no text is run")
+        if self._spec.layerwise:
+            show_layers(self._streamed(), self._way(), self._show)
+            self._weights.put_together(self._ranks)
+        weight_amax = self._weights.complete()
+        return CalibrationStats(
+            weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
+        )
+
+    def _streamed(self) -> StreamedModel:
+        source, dtype = self._source, stored_dtype(self._source)
+        return StreamedModel(source, self._inventory, device=self._device, dtype=dtype)
+
     def _batch_tokens(self, samples: Sequence[Sample]) -> int:
         """Return the tokens of a batch at most: those asked for, or what this machine runs best."""
         if self._spec.batch_tokens is not None:
             return self._spec.batch_tokens
         if not self._device.startswith("cuda"):
             return CPU_TOKENS
-        source = self._source
-        streamed = StreamedModel(
-            source, self._inventory, device=self._device, dtype=stored_dtype(source)
-        )
+        vocabulary = vocabulary_size(self._source)
         length = max(len(sample) for sample in samples)
-        with first_layer_alone(streamed, self._way()) as run:
-            found = measure_batch_tokens(run, length=length, vocabulary=vocabulary_size(source))
+        with first_layer_alone(self._streamed(), self._way()) as run:
+            found = measure_batch_tokens(run, length=length, vocabulary=vocabulary)
         ranks_found: list[int] = self._ranks.gathered(found)
         return ranks_found[0]
 
@@ -190,12 +208,10 @@ class _Measurement:
         return False
 
     def _run(self, batches_BT: list[Tensor]) -> None:
-        source, inventory, device = self._source, self._inventory, self._device
-        observer, dtype = self._observer, stored_dtype(source)
-        way = self._way()
+        source, observer, way = self._source, self._observer, self._way()
         if self._spec.layerwise:
-            streamed = StreamedModel(source, inventory, device=device, dtype=dtype)
-            run_layerwise(streamed, batches_BT, observer, way, on_layer=self._show)
+            run_layerwise(self._streamed(), batches_BT, observer, way, on_layer=self._show)
         else:
-            model = load_model(source, inventory, device=device, dtype=dtype)
+            dtype = stored_dtype(source)
+            model = load_model(source, self._inventory, device=self._device, dtype=dtype)
             run_whole(model, batches_BT, observer, way)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.artifacts import MemorySpec
 from harness.errors import ReasonCode, StageError
+from harness.models import gpu_index
 
 _KEPT_SHARE = 0.5
 """Of a GPU's memory, for what stays between layers; the rest is for computing."""
@@ -31,10 +32,11 @@ class Budget:
     def begin(self) -> None:
         """Limit what torch may allocate on the GPU from now on."""
         if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-            torch.cuda.set_per_process_memory_fraction(
-                min(1.0, self._gpu_bytes() / self._total()), self._device
-            )
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # torch; the others need it done
+            index = gpu_index(self._device)
+            torch.cuda.reset_peak_memory_stats(index)
+            share = min(1.0, self._gpu_bytes() / self._total())
+            torch.cuda.set_per_process_memory_fraction(share, index)
 
     def has_room(self) -> bool:
         """Tell whether the device may keep what is on it until the next layer."""

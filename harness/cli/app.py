@@ -108,6 +108,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
     calibration: CalibrationOptions,
     device: opt.Device = "auto",
     revision: opt.Revision = None,
+    plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -124,7 +125,10 @@ def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists the
             kv_cache=kv_cache_qformat,
             device=device,
         )
-        emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)
+        if plan:
+            emit(commands.plan(request, out, scored=False), as_json=as_json)
+        else:
+            emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)
 
 
 @app.command(

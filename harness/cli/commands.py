@@ -15,9 +15,9 @@ from harness.report import terminal_table, write_report
 from harness.score import read_arm
 
 
-def plan(request: Request, run_dir: Path | None) -> Result:
+def plan(request: Request, run_dir: Path | None, *, scored: bool = True) -> Result:
     """Resolve, check and estimate."""
-    summary = summarize(preflight(request, into=run_dir))
+    summary = summarize(preflight(request, into=run_dir, scored=scored), scored=scored)
     return Result(text=text.of_plan(summary), values=to_json(summary))
 
 

@@ -20,7 +20,7 @@ def of_plan(summary: PlanSummary) -> str:
         f"{summary.model} ({summary.model_type}) to {summary.scheme}, KV cache {summary.kv_cache}",
         sizes,
         f"  calibration: {summary.calibration}",
-        f"  engine: {summary.engine}",
+        *([f"  engine: {summary.engine}"] if summary.engine else []),
         "",
         "quantized",
         *(f"  {g.count:>6} x {g.pattern}  {g.format}  (rule {g.rule})" for g in summary.quantized),
@@ -30,8 +30,7 @@ def of_plan(summary: PlanSummary) -> str:
         "time, estimated",
         *(f"  {stage:<16} {seconds:>8.1f} s" for stage, seconds in summary.stage_seconds.items()),
         f"  {'total':<16} {sum(summary.stage_seconds.values()):>8.1f} s",
-        "",
-        *_decidable(summary),
+        *(["", *_decidable(summary)] if summary.tasks else []),
     ]
     return "\n".join(lines)
 

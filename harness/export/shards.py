@@ -110,6 +110,18 @@ class ShardWriter(Holding):
         self._submit(tensors, num_bytes)
         self._raise_failed()
 
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write CPU tensors to their places, in this thread: big ones do not hold up what is put.
+
+        Raises:
+            StageError: a tensor has no place, comes twice or is of another type or shape.
+            OSError: the disk refused.
+        """
+        for name, tensor in tensors.items():
+            self._check(name, tensor)
+            self._put.add(name)
+        self._write(tensors)
+
     def hand_over(self) -> Mapping[str, str]:
         """Wait until all that was put is written; return the sha256 of each tensor.
 
@@ -150,7 +162,7 @@ class ShardWriter(Holding):
             raise _not_as_planned(missing, "missing")
         for index, shard in enumerate(self._layout.shards):
             if not shard.tensors:
-                self._close(index)
+                self._begin_to_close(index)
         while self._work:
             self._work.popleft().result()
         return [self._done[index] for index in sorted(self._done)]
@@ -169,8 +181,12 @@ class ShardWriter(Holding):
         self._work.append(future)
 
     def _raise_failed(self) -> None:
-        while self._work and self._work[0].done():
-            self._work.popleft().result()
+        with self._lock:
+            done = []
+            while self._work and self._work[0].done():
+                done.append(self._work.popleft())
+        for future in done:
+            future.result()
 
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors to their places."""
@@ -192,16 +208,20 @@ class ShardWriter(Holding):
                     full.add(shard)
         if not self._joins:
             for index in sorted(full):
-                self._close(index)
+                self._begin_to_close(index)
 
-    def _close(self, index: int) -> None:
-        """Force a full file to the disk and read it back."""
-        file, shard = self._files[index], self._layout.shards[index]
-        path = self._folder / shard.name
+    def _begin_to_close(self, index: int) -> None:
+        """Force a full file to the disk; read it back as tensors, and as a file."""
+        file = self._files[index]
+        path = self._folder / self._layout.shards[index].name
         os.fsync(file)
         if sys.platform == "linux":  # else the read-back may be answered from memory
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        check_read_back(path, self._meant[index])
+        check = self._threads.submit(check_read_back, path, self._meant[index])
+        self._work += [check, self._threads.submit(self._describe, index, path)]
+
+    def _describe(self, index: int, path: Path) -> None:
+        shard = self._layout.shards[index]
         with path.open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         leaves = hashlib.sha256(shard.header).digest()

@@ -1,11 +1,12 @@
 """What a checkpoint will hold and how big it will be, from the plan and the headers alone."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
 from harness.export.sidecars import sidecars
-from harness.formats import get_format
+from harness.formats import INPUT_TENSORS, get_format
 from harness.models import Source
 
 _HEADER_BYTES = 160
@@ -15,23 +16,30 @@ _CONFIG_BYTES = 100_000
 
 
 def stored_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
-    """Yield every tensor of the checkpoint, in the order of the source's files."""
+    """Yield every tensor of the checkpoint.
+
+    Quantized weights come first, as in the source's files; then what is known only when calibration
+    has ended or belongs to no layer. So files of weights are full, and read back, before that.
+    """
     members: dict[str, list[PlannedLinear]] = defaultdict(list)
     for planned in plan.quantized:
         members[planned.linear.source.tensor].append(planned)
+    for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
+        stored = get_format(planned.weight_format).weight_tensors(planned.linear.shape)
+        yield from _named(planned.linear.name, stored)
     for name, header in source.tensors.items():
         if name not in members:
             yield name, TensorType(header.dtype, header.shape)
         for planned in members.get(name, ()):
-            number_format = get_format(planned.weight_format)
-            with_input = planned.input_format is not None
-            stored = number_format.stored_tensors(planned.linear.shape, with_input=with_input)
-            for suffix, tensor in stored.items():
-                yield f"{planned.linear.name}.{suffix}", tensor
+            yield from _named(planned.linear.name, INPUT_TENSORS if planned.input_format else {})
     if plan.kv_cache == KvFormat.FP8:
         for attention in plan.attentions:
             yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
             yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())
+
+
+def _named(linear: str, tensors: Mapping[str, TensorType]) -> Iterator[tuple[str, TensorType]]:
+    return ((f"{linear}.{suffix}", tensor) for suffix, tensor in tensors.items())
 
 
 def required_bytes(source: Source, plan: QuantPlan) -> int:

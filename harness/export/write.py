@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ from harness.models import Source
 _log = logging.getLogger("harness.export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = "harness.json"
-MAX_SHARD_BYTES = 4 * 2**30
+MAX_SHARD_BYTES = 2**30
+"""Files are hashed by one thread each: small ones take all of a machine's."""
 
 
 class Draft(Holding):
@@ -59,6 +61,7 @@ class Draft(Holding):
         self._max_shard_bytes, self._joins = max_shard_bytes, joins
         self._partial: Path | None = None
         self._writer: ShardWriter | None = None
+        self._opening = threading.Lock()
 
     def put(self, quantized: QuantizedTensor) -> None:
         """Write tensors; they must not be changed afterwards.
@@ -69,6 +72,16 @@ class Draft(Holding):
         """
         with self._disk_full():
             self._open().put(quantized.tensors)
+
+    def write(self, quantized: QuantizedTensor) -> None:
+        """Write tensors and return when they are written, while others may put theirs.
+
+        Raises:
+            DiskFullError: no space is left.
+            StageError: one is not as the plan has it, or comes twice.
+        """
+        with self._disk_full():
+            self._open().write(quantized.tensors)
 
     def begin(self) -> None:
         """Create the files, for others to join.
@@ -132,12 +145,13 @@ class Draft(Holding):
         return self._partial
 
     def _open(self) -> ShardWriter:
-        if self._writer is None:
-            tensors = stored_tensors(self._source, self._plan)
-            layout = lay_out(tensors, max_bytes=self._max_shard_bytes)
-            writer = ShardWriter(layout, self._folder(), joins=self._joins)
-            self._writer = self._exits.enter_context(writer)
-        return self._writer
+        with self._opening:
+            if self._writer is None:
+                tensors = stored_tensors(self._source, self._plan)
+                layout = lay_out(tensors, max_bytes=self._max_shard_bytes)
+                writer = ShardWriter(layout, self._folder(), joins=self._joins)
+                self._writer = self._exits.enter_context(writer)
+            return self._writer
 
     @contextmanager
     def _disk_full(self) -> Iterator[None]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype
 
 
+INPUT_TENSORS: Mapping[str, TensorType] = {"input_scale": TensorType("F32", ())}
+"""What a layer has whose inputs are rounded, besides its weight, by suffix."""
+
+
 class Format(ABC):
     """How a weight matrix is stored and how the input of its layer is rounded."""
 
@@ -63,8 +67,7 @@ class Format(ABC):
         self, shape: tuple[int, int], *, with_input: bool
     ) -> Mapping[str, TensorType]:
         """Return all tensors of a layer [O, I], `input_scale` among them if inputs are rounded."""
-        input_scale = {"input_scale": TensorType("F32", ())} if with_input else {}
-        return {**self.weight_tensors(shape), **input_scale}
+        return {**self.weight_tensors(shape), **(INPUT_TENSORS if with_input else {})}
 
     def required_suffixes(self, with_input: bool) -> tuple[str, ...]:  # noqa: FBT001 -- the one thing that varies
         """Return the names of all tensors that a layer must have."""

@@ -13,7 +13,6 @@ Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/nvfp4_tensor.py (weig
 vLLM 0.25.0 to 0.33.0, model_executor/layers/quantization/utils/nvfp4_emulation_utils.py (inputs).
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -52,9 +51,9 @@ class Nvfp4(Format):
         num_weights, num_rows, width = weight_EOI.shape
         check_width(width)
         largest = E2M1_MAX * E4M3_MAX
-        scale_2_E = scale_of([check_amax(one) or largest for one in amax], largest)
-        scale_2_E = scale_2_E.to(weight_EOI.device)
-        fused = _fused_kernel() if weight_EOI.is_cuda else None
+        ranges = [check_amax(one) or largest for one in amax]
+        scale_2_E = scale_of(ranges, largest).to(weight_EOI.device)
+        fused = _fused_kernel(min(ranges, default=largest)) if weight_EOI.is_cuda else None
         if fused is not None:
             packed, scale_EOB = fused(weight_EOI, scale_2_E)
             return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
@@ -110,14 +109,16 @@ class Nvfp4(Format):
         }
 
 
-@functools.cache
-def _fused_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """Return what does the same in one pass on a GPU; None where there is no Triton."""
+def _fused_kernel(smallest: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return what does the same in one pass on a GPU; None where there is no Triton.
+
+    None, too, where the largest value of a weight is as small as no trained model has it.
+    """
     try:
-        from harness.formats.nvfp4_triton import quantize  # noqa: PLC0415 - comes with CUDA's torch
+        from harness.formats import nvfp4_triton  # noqa: PLC0415 - comes with CUDA's torch
     except ImportError:
         return None
-    return quantize
+    return nvfp4_triton.quantize if smallest >= nvfp4_triton.SMALLEST else None
 
 
 def check_width(width: int) -> None:

@@ -11,8 +11,10 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-_BLOCKS = 128
-"""Of 16 weights, in one program: a row of 2,048."""
+_BLOCKS = 256
+"""Of 16 weights, in one program."""
+SMALLEST = 2.0**-80
+"""Largest value of a weight, below which steps come near the subnormal numbers: not for here."""
 
 
 def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,7 +22,7 @@ def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         weight_EOI: on a GPU; rows are contiguous, and follow each other within a weight.
-        scale_2_E: global scales, float32 and positive.
+        scale_2_E: global scales, float32, of weights whose largest value is at least SMALLEST.
     """
     num_weights, num_rows, width = weight_EOI.shape
     if weight_EOI.stride(2) != 1 or weight_EOI.stride(1) != width:
@@ -30,9 +32,10 @@ def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
     scale_EOB = weight_EOI.new_empty(num_weights, num_rows, width // 16, dtype=torch.float8_e4m3fn)
     grid = (triton.cdiv(blocks, _BLOCKS), num_weights)
     codes = scale_EOB.view(torch.uint8)
-    _kernel[grid](
-        weight_EOI, scale_2_E, packed, codes, weight_EOI.stride(0), blocks, BLOCKS=_BLOCKS
-    )
+    with torch.cuda.device_of(weight_EOI):  # Triton starts kernels on the current GPU
+        _kernel[grid](
+            weight_EOI, scale_2_E, packed, codes, weight_EOI.stride(0), blocks, BLOCKS=_BLOCKS
+        )
     return packed, scale_EOB
 
 
@@ -53,6 +56,26 @@ def _to_e4m3(x):
 
 
 @triton.jit
+def _to_e2m1(x, step_B, BLOCKS: tl.constexpr):
+    """Divide values [B, 16] by the step of their block and round to nearest even; return codes.
+
+    One division a block instead of sixteen: the quotient by the reciprocal is put right with its
+    exact remainder, which gives the correctly rounded one (Markstein 1990).
+    """
+    step = tl.broadcast_to(step_B[:, None], (BLOCKS, 16))
+    inverse = tl.broadcast_to(tl.math.div_rn(1.0, step_B)[:, None], (BLOCKS, 16))
+    quotient = x * inverse
+    quotient = tl.math.fma(tl.math.fma(-quotient, step, x), inverse, quotient)
+    size = tl.minimum(tl.abs(quotient), 6.0)
+    bits = size.to(tl.int32, bitcast=True)
+    # From 1 on a code is the exponent and one bit of the mantissa.
+    large = ((bits + 0x1FFFFF + ((bits >> 22) & 1)) >> 22) - 252
+    # Below 1 steps are 0.5: adding 1.5 * 2^23 rounds twice the size to an integer, ties to even.
+    small = (size * 2.0 + 12582912.0).to(tl.int32, bitcast=True) & 7
+    return tl.where(size < 1.0, small, large) + tl.where(quotient < 0.0, 8, 0)
+
+
+@triton.jit
 def _kernel(weight, scale_2, packed, scales, stride, num_blocks, BLOCKS: tl.constexpr):
     which = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
@@ -67,15 +90,7 @@ def _kernel(weight, scale_2, packed, scales, stride, num_blocks, BLOCKS: tl.cons
     scale = tl.minimum(tl.maximum(scale, 0.001953125), 448.0)
     code_8, rounded = _to_e4m3(scale)
     tl.store(scales + which * num_blocks + block, code_8, mask=is_there)
-    step = tl.broadcast_to((rounded * global_scale)[:, None], (BLOCKS, 16))
-    scaled = tl.where(step > 0.0, tl.math.div_rn(x, step), 0.0)
-    size = tl.abs(scaled)
-    # The bounds of `nvfp4`: halfway values go to the even code.
-    code = (size > 0.25).to(tl.int32) + (size > 0.75 - 5.9604644775390625e-08).to(tl.int32)
-    code += (size > 1.25).to(tl.int32) + (size > 1.75 - 1.1920928955078125e-07).to(tl.int32)
-    code += (size > 2.5).to(tl.int32) + (size > 3.5 - 2.384185791015625e-07).to(tl.int32)
-    code += (size > 5.0).to(tl.int32)
-    code += (scaled < 0.0).to(tl.int32) * 8
+    code = _to_e2m1(x, rounded * global_scale, BLOCKS)
     low, high = tl.split(tl.reshape(code, (BLOCKS, 8, 2)))
     byte = (low + high * 16).to(tl.uint8)
     pair = tl.arange(0, 8)

@@ -16,6 +16,7 @@ from harness.models.source import Source, locate_model, open_source
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel
 from harness.models.structure import known_model_types, vocabulary_size
+from harness.models.transfer import gpu_index
 
 __all__ = [
     "Source",
@@ -27,6 +28,7 @@ __all__ = [
     "digest_folder",
     "eager_experts",
     "experts_run",
+    "gpu_index",
     "header_dtype",
     "known_model_types",
     "load_model",

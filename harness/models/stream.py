@@ -6,8 +6,10 @@ blocks of memory that are used in turns; so a model may be larger than the memor
 of the host.
 """
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +24,7 @@ from harness.models.pieces import Origins, part
 from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
-from harness.models.transfer import Transfer
+from harness.models.transfer import Transfer, threads_for
 
 _CPU = torch.device("cpu")
 _NUM_BLOCKS = 2
@@ -32,9 +34,22 @@ class StreamedModel(Holding):
     """Context manager over a model whose decoder layers hold their weights one after another."""
 
     def __init__(
-        self, source: Source, inventory: Inventory, *, device: str, dtype: torch.dtype
+        self,
+        source: Source,
+        inventory: Inventory,
+        *,
+        device: str,
+        dtype: torch.dtype,
+        one_of_each: bool = False,
     ) -> None:
         """Build the modules and read no weight.
+
+        Args:
+            source: the model's files.
+            inventory: what they hold.
+            device: torch device of the layers.
+            dtype: of the running model.
+            one_of_each: only one decoder layer of each kind will be asked for.
 
         Raises:
             ModelError: the model cannot be built, has no list of decoder layers, or a tensor does
@@ -48,13 +63,22 @@ class StreamedModel(Holding):
         """Those of the model; on the meta device, so that they can be looked at and not run."""
         (self._path,) = (name for name, m in self.model.named_modules() if m is self.layers)
         self._real = list(self.layers)
+        self.kinds: Sequence[Sequence[int]] = _alike(self._real)
+        """The decoder layers, those of equal structure together."""
+        firsts = [same[0] for same in self.kinds]
+        self.order: Sequence[int] = sorted(firsts) if one_of_each else range(len(self._real))
+        """The decoder layers that may be asked for."""
         origins = Origins(source, inventory)
-        self._maps = [
-            origins.map_layer(_parameters(layer, self.prefix(index)))
-            for index, layer in enumerate(self._real)
-        ]
-        for index in range(len(self)):
+        self._maps = {
+            index: origins.map_layer(_parameters(self._real[index], self.prefix(index)))
+            for index in self.order
+        }
+        for index in self.order:
             self._empty(index)
+        self.bytes_read = 0
+        """Of decoder layers."""
+        self.read_s = 0.0
+        """In which they were read; other work went on meanwhile."""
 
     def _take_hold(self) -> None:
         """Fill what is there all the time, and begin to read the first layer.
@@ -63,26 +87,38 @@ class StreamedModel(Holding):
             ModelError: a tensor cannot be read, or does not fit its place.
         """
         self._blocks: list[Tensor] = []
-        self._exits.callback(self._blocks.clear)  # when no thread writes into them any more
+        self._exits.callback(self._let_go)  # when no thread writes into them any more
         self._reader = self._exits.enter_context(TensorReader(self._source))
         self._transfer = self._exits.enter_context(Transfer(self._source.path, self._device))
-        self._ahead = self._exits.enter_context(ThreadPoolExecutor(1, "read-ahead"))
+        self._ahead = self._exits.enter_context(threads_for(self._device, 1, "read-ahead"))
         with _taken_out(self.layers):
             fill(self.model, self._inventory, reader=self._reader)
             nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
         for layer in self._real:
             _move_buffers(layer, self._device)
-        num_bytes = max(layer.num_bytes for layer in self._maps)
+        num_bytes = max(layer.num_bytes for layer in self._maps.values())
         self._blocks += [
             torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
-            for _ in range(min(_NUM_BLOCKS, len(self)))
+            for _ in range(min(_NUM_BLOCKS, len(self.order)))
         ]
+        if self._device.type == "cuda":  # what used this memory before must have ended
+            self._transfer.stream.wait_stream(torch.cuda.current_stream(self._device))
         self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
-        self._next = self._read_ahead(0)
+        self._waiting = deque(enumerate(self.order))
+        self._next = self._read_ahead()
+
+    def _let_go(self) -> None:
+        if self._device.type == "cuda":  # nothing is copied into them any more
+            torch.cuda.synchronize(self._device)
+        self._blocks.clear()
 
     def __len__(self) -> int:
         """Return the number of decoder layers."""
         return len(self._real)
+
+    def num_bytes(self, index: int) -> int:
+        """Return the size of decoder layer `index`."""
+        return self._maps[index].num_bytes
 
     def prefix(self, index: int) -> str:
         """Return the beginning of the names of decoder layer `index`."""
@@ -92,7 +128,7 @@ class StreamedModel(Holding):
     def resident(self, index: int) -> Iterator[nn.Module]:
         """Give decoder layer `index` with its weights, on the device, while the context lasts.
 
-        The layers are asked for once each and in order, for the next one is read meanwhile.
+        They are asked for once each and as in `order`, for the next one is read meanwhile.
 
         Raises:
             ModelError: a tensor cannot be read.
@@ -100,26 +136,33 @@ class StreamedModel(Holding):
         self._next.result()
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).wait_stream(self._transfer.stream)
-        if index + 1 < len(self):
-            self._next = self._read_ahead(index + 1)
+        block = self.order.index(index) % _NUM_BLOCKS
+        self._next = self._read_ahead()
         try:
             yield self._real[index]
         finally:
             self._empty(index)
             if self._device.type == "cuda":
                 used_by = torch.cuda.current_stream(self._device)
-                self._free[index % _NUM_BLOCKS] = used_by.record_event()
+                self._free[block] = used_by.record_event()
 
-    def _read_ahead(self, index: int) -> "Future[None]":
-        return self._ahead.submit(self._read, index)
+    def _read_ahead(self) -> "Future[None]":
+        """Begin to read the layer whose turn comes next, if one is left."""
+        if not self._waiting:
+            return self._next
+        turn, index = self._waiting.popleft()
+        return self._ahead.submit(self._read, index, turn % _NUM_BLOCKS)
 
     @torch.inference_mode()
-    def _read(self, index: int) -> None:
-        """Bring a layer's weights into its block of memory."""
-        layer_map, block = self._maps[index], self._blocks[index % _NUM_BLOCKS]
-        if (free := self._free[index % _NUM_BLOCKS]) is not None:
+    def _read(self, index: int, number: int) -> None:
+        """Bring a layer's weights into a block of memory."""
+        layer_map, block = self._maps[index], self._blocks[number]
+        if (free := self._free[number]) is not None:
             self._transfer.stream.wait_event(free)
+        started = time.perf_counter()
         self._transfer.read(layer_map.spans, block)
+        self.read_s += time.perf_counter() - started
+        self.bytes_read += layer_map.num_bytes
         values = {name: view.of(block) for name, view in layer_map.views.items()}
         for origin, place in layer_map.converted:
             value = part(self._reader.tensor(origin.tensor), origin)
@@ -158,6 +201,16 @@ def _taken_out(layers: nn.ModuleList) -> Iterator[None]:
     finally:
         for index, layer in enumerate(real):
             layers[index] = layer
+
+
+def _alike(layers: Sequence[nn.Module]) -> Sequence[Sequence[int]]:
+    """Return the numbers of the layers, those of equal modules and parameters together."""
+    kinds: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index, layer in enumerate(layers):
+        modules = tuple((name, type(module)) for name, module in layer.named_modules())
+        shapes = tuple((name, value.shape) for name, value in layer.named_parameters())
+        kinds[modules, shapes].append(index)
+    return list(kinds.values())
 
 
 def _parameters(layer: nn.Module, prefix: str) -> Mapping[str, Tensor]:

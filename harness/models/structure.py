@@ -59,9 +59,21 @@ def find_family(source: Source) -> Family:
 def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """Return the source's model, its parameters allocated on `device` and not yet filled.
 
+    Buffers are computed on the CPU, whatever the device: functions of a GPU round differently.
+
     Raises:
         ModelError: config.json does not describe a model that transformers can build.
     """
+    model = _built(source, device=device, dtype=dtype)
+    if device.type not in {"cpu", "meta"}:
+        # Parameters that are never written take no memory of the host.
+        on_cpu = _built(source, device=torch.device("cpu"), dtype=dtype)
+        for name, buffer in on_cpu.named_buffers():
+            model.get_buffer(name).copy_(buffer)
+    return model
+
+
+def _built(source: Source, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     model_class = _model_class(source)
     config = _config(source)
     try:

@@ -33,7 +33,7 @@ class Transfer(Holding):
         self._num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
 
     def _take_hold(self) -> None:
-        self._threads = ThreadPoolExecutor(self._num_threads, "read")
+        self._threads = threads_for(self._device, self._num_threads, "read")
         self._exits.callback(self._threads.shutdown, cancel_futures=True)
         if self._device.type == "cuda":
             self.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch
@@ -90,6 +90,18 @@ class Transfer(Holding):
             if not count:
                 raise _unreadable(self._folder / piece.shard, f"it ends at byte {offset}")
             view, offset = view[count:], offset + count
+
+
+def threads_for(device: torch.device, number: int, name: str) -> ThreadPoolExecutor:
+    """Return threads whose current GPU is `device`; a new thread's is the first one."""
+    if device.type != "cuda":
+        return ThreadPoolExecutor(number, name)
+    return ThreadPoolExecutor(number, name, torch.cuda.set_device, (gpu_index(device),))
+
+
+def gpu_index(device: torch.device) -> int:
+    """Return the number of a GPU, which is the current one where its name has none."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 class _Pinned:

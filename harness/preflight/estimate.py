@@ -1,8 +1,8 @@
-"""Estimate how long each stage will take, from sizes and measured rates.
+"""Estimate how long each stage will take.
 
-The rates are fitted to the canary's run on 2 CPU cores and on an H200 (evals/LEDGER.md); the
-arithmetic rate of a CPU is measured on the spot, since machines differ most in it. An estimate
-is good to about a factor of two.
+Making the checkpoint is tried on the spot (`making_time.py`). For serving and scoring the rates are
+fitted to the canary's run on 2 CPU cores and on an H200 (evals/LEDGER.md); the arithmetic rate of
+a CPU is measured, since machines differ most in it. They are good to about a factor of two.
 """
 
 import time
@@ -13,15 +13,12 @@ import torch
 
 from harness.baselines import RERUN_SHARE
 from harness.preflight.job import Job
+from harness.preflight.making_time import making_time
 
 
 class _Rates(NamedTuple):
     flops: float
     """Multiply-adds a second, times two, of the model's forward."""
-    linear_s: float
-    """Of one linear call, besides its arithmetic."""
-    weights: float
-    """Weights quantized, packed and written a second."""
     bytes: float
     """Bytes read and checked a second."""
     start_s: float
@@ -30,8 +27,8 @@ class _Rates(NamedTuple):
     """Of one linear layer for one batch in the emulating engine."""
 
 
-_CPU = _Rates(flops=5e10, linear_s=1.5e-4, weights=3e7, bytes=5e8, start_s=2.0, step_s=4e-4)
-_CUDA = _Rates(flops=2e14, linear_s=5e-4, weights=1e9, bytes=8e8, start_s=5.0, step_s=5e-4)
+_CPU = _Rates(flops=5e10, bytes=5e8, start_s=2.0, step_s=4e-4)
+_CUDA = _Rates(flops=2e14, bytes=8e8, start_s=5.0, step_s=5e-4)
 
 
 class _ServerRates(NamedTuple):
@@ -55,32 +52,31 @@ _STEPS_PER_BATCH = 12
 """Forward passes that one batch of items needs."""
 
 
-def estimate_seconds(job: Job) -> Mapping[str, float]:
+def estimate_seconds(job: Job, *, scored: bool) -> Mapping[str, float]:
     """Return the estimated wall-clock seconds of each stage."""
     rates = _rates(job.recipe.device)
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
-    quantized = sum(q.linear.shape[0] * q.linear.shape[1] for q in job.plan.quantized)
-    flops_per_token = 2 * _active_weights(job)
-    num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
-    extent = job.extent
-    candidate, baseline = _arms(job, rates, flops_per_token, num_calls)
+    making = making_time(job)
     seconds = {
-        "calibrate": source_bytes / rates.bytes
-        + rates.start_s
-        + extent.num_tokens * flops_per_token / rates.flops
-        + extent.num_batches * num_calls * rates.linear_s,
-        "export": source_bytes / rates.bytes + quantized / rates.weights,
+        "calibrate": making.calibrate_s,
+        "export": making.export_s,
         "verify": source_bytes / 3 / rates.bytes + 1.0,
-        "smoke": _smoke(job, rates),
-        "score candidate": candidate,
-        "score baseline": baseline,
-        "judge": 1.0,
     }
+    if scored:
+        candidate, baseline = _arms(job, rates)
+        seconds |= {
+            "smoke": _smoke(job, rates),
+            "score candidate": candidate,
+            "score baseline": baseline,
+            "judge": 1.0,
+        }
     return {stage: round(value, 1) for stage, value in seconds.items()}
 
 
-def _arms(job: Job, rates: _Rates, flops_per_token: float, num_calls: int) -> tuple[float, float]:
+def _arms(job: Job, rates: _Rates) -> tuple[float, float]:
     """Return the seconds of the candidate's arm and of the baseline's."""
+    flops_per_token = 2 * _active_weights(job)
+    num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
     suite, engine = job.recipe.suite, job.recipe.engine
     items = sum(task.items for task in suite.tasks)
     if engine.name != "reference":

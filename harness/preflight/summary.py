@@ -78,20 +78,21 @@ class PlanSummary:
     source_bytes: int
     checkpoint_bytes: int
     calibration: str
-    engine: str
+    engine: str | None
+    """What serves and scores it; None where that is not asked for."""
     stage_seconds: Mapping[str, float]
     """Estimated wall-clock time of each stage."""
-    suite: str
+    suite: str | None
     tasks: tuple[TaskPlan, ...]
-    joint_probability_of_go: float
+    joint_probability_of_go: float | None
     """Of a candidate without loss, over all critical tasks together, and pooled."""
     pooled_margin: float | None = None
     """Of all items of all tasks."""
 
 
-def summarize(job: Job) -> PlanSummary:
-    """Describe a job that has passed its checks."""
-    recipe, plan = job.recipe, job.plan
+def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
+    """Describe a job that has passed its checks; one that is not `scored` ends with verify."""
+    recipe, plan, suite = job.recipe, job.plan, job.recipe.suite
     quantized = Counter(
         (_general(q.linear.name), _treatment(q.weight_format, q.input_format), q.rule)
         for q in plan.quantized
@@ -111,12 +112,12 @@ def summarize(job: Job) -> PlanSummary:
             f"{recipe.calibration.data}: {job.extent.num_samples} samples, "
             f"{job.extent.num_tokens} tokens in {job.extent.num_batches} batches"
         ),
-        engine=_engine(recipe.engine),
-        stage_seconds=estimate_seconds(job),
-        suite=recipe.suite.name,
-        tasks=tuple(_task_plans(recipe.suite)),
-        joint_probability_of_go=joint_probability_of_go(recipe.suite),
-        pooled_margin=recipe.suite.pooled_margin,
+        engine=_engine(recipe.engine) if scored else None,
+        stage_seconds=estimate_seconds(job, scored=scored),
+        suite=suite.name if scored else None,
+        tasks=tuple(_task_plans(suite)) if scored else (),
+        joint_probability_of_go=joint_probability_of_go(suite) if scored else None,
+        pooled_margin=suite.pooled_margin if scored else None,
     )
 
 

@@ -25,6 +25,8 @@ from harness.models import Source, TensorReader
 from harness.quantize.amax import WeightGroups, input_groups, usable_range
 
 _log = logging.getLogger("harness.quantize")
+_SERIAL_NUMEL = 1 << 15
+"""The most elements on which torch's reductions use one thread (at::internal::GRAIN_SIZE)."""
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -43,8 +45,8 @@ def quantize(
         plan: what becomes of each weight.
         stats: largest absolute values.
         device: torch device that computes; what is yielded lies on the CPU.
-        done: Linear.name of layers whose weights were quantized before; only the scales of their
-            inputs are yielded.
+        done: Linear.name of layers whose weights were quantized before, of which only the scales
+            of their inputs are yielded; and source tensors that were handed on before.
 
     Raises:
         CorruptWeightError: a weight is NaN or infinite.
@@ -59,14 +61,30 @@ def quantize(
             for planned in members.get(name, ()):
                 if planned.linear.name not in done:
                     yield _weight(reader, planned, weights.for_weight(planned), device)
-                if planned.input_format is not None:
-                    yield _input_scale(planned, inputs[planned.linear.group])
-            if name not in members:
-                tensor = reader.tensor(name)
-                _refuse_non_finite(name, tensor)
-                yield QuantizedTensor(source=name, tensors={name: tensor}, format="none")
+            yield from _input_scales(name, members.get(name, ()), inputs)
+            if name not in members and name not in done:
+                yield _as_it_is(reader, name)
             _report(index + 1, len(source.tensors))
     yield from _kv_scales(plan, stats)
+
+
+def untouched(source: Source, plan: QuantPlan) -> Iterator[QuantizedTensor]:
+    """Yield every tensor of the source that no layer of the plan comes from, as it is.
+
+    Raises:
+        CorruptWeightError: a weight is NaN or infinite.
+    """
+    members = {planned.linear.source.tensor for planned in plan.quantized}
+    with TensorReader(source) as reader:
+        for name in source.tensors:
+            if name not in members:
+                yield _as_it_is(reader, name)
+
+
+def _as_it_is(reader: TensorReader, name: str) -> QuantizedTensor:
+    tensor = reader.tensor(name)
+    _refuse_non_finite(name, tensor)
+    return QuantizedTensor(source=name, tensors={name: tensor}, format="none")
 
 
 def _members(source: Source, plan: QuantPlan) -> Mapping[str, Sequence[PlannedLinear]]:
@@ -97,10 +115,17 @@ def _weight(
     return QuantizedTensor(linear.source.tensor, tensors, planned.weight_format)
 
 
-def _input_scale(planned: PlannedLinear, amax: float) -> QuantizedTensor:
-    linear, name = planned.linear, planned.input_format or ""
-    tensors = {f"{linear.name}.input_scale": get_format(name).input_scale(amax)}
-    return QuantizedTensor(linear.source.tensor, tensors, name)
+def _input_scales(
+    source: str, layers: Sequence[PlannedLinear], amax: Mapping[str, float]
+) -> Iterator[QuantizedTensor]:
+    """Yield the scales of the inputs of all layers that come from one tensor, together."""
+    scales: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for planned in layers:
+        if (name := planned.input_format) is not None:
+            scale = get_format(name).input_scale(amax[planned.linear.group])
+            scales[name][f"{planned.linear.name}.input_scale"] = scale
+    for name, tensors in scales.items():
+        yield QuantizedTensor(source=source, tensors=tensors, format=name)
 
 
 def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTensor]:
@@ -118,12 +143,20 @@ def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTe
 
 
 def _refuse_non_finite(name: str, tensor: Tensor) -> None:
+    """Look at all values, in pieces that torch does not share among threads.
+
+    A thread calls this while the model runs, and a second pool of OpenMP threads halves the speed
+    of the first for as long as it exists.
+    """
     if tensor.dtype not in _FLOATS or not tensor.numel():
         return
-    low, high = torch.aminmax(tensor)  # NaN wins; a tenth of the time of isfinite
-    if not (math.isfinite(low) and math.isfinite(high)):
-        message = f"'{name}' holds NaN or infinity. The source model is damaged: download it again."
-        raise CorruptWeightError(message)
+    for piece in torch.split(tensor.reshape(-1), _SERIAL_NUMEL):
+        low, high = torch.aminmax(piece)  # NaN wins; a tenth of the time of isfinite
+        if not (math.isfinite(low) and math.isfinite(high)):
+            message = (
+                f"'{name}' holds NaN or infinity. The source model is damaged: download it again."
+            )
+            raise CorruptWeightError(message)
 
 
 def _report(num_done: int, num_tensors: int) -> None:

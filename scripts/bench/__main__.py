@@ -117,14 +117,24 @@ def run_ours(
         "--out": out,
     }
     words = [str(word) for pair in options.items() for word in pair]
-    way = "--whole" if arguments.whole else "--layerwise"
-    done = _watched("harness", "quantize", *words, way, *more)
+    words += ["--whole" if arguments.whole else "--layerwise", *more]
+    planned = _planned_seconds(words)
+    done = _watched("harness", "quantize", *words)
     seconds = json.loads((out / "stage_seconds.json").read_text(encoding="utf-8"))
     parts = {stage: f"{value:.2f} s" for stage, value in seconds.items()}
     total = sum(value for stage, value in seconds.items() if stage != "verify")
     told = {name: line.search(done.output) for name, line in _PARTS.items()}
     parts |= {name: found[1] for name, found in told.items() if found}
-    return parts | {"total": f"{total:.2f} s", "peak memory": f"{done.peak_host_gib:.2f} GiB"}
+    foretold = f"{planned:.2f} s, {planned / total:.2f} of what it took"
+    parts |= {"total": f"{total:.2f} s", "total that --plan foretold": foretold}
+    return parts | {"peak memory": f"{done.peak_host_gib:.2f} GiB"}
+
+
+def _planned_seconds(words: list[str]) -> float:
+    """Return the seconds of calibrate and export together that `--plan` foretells."""
+    out = _watched("harness", "quantize", *words, "--plan", "--json").output
+    seconds = json.loads(out[out.index("{") :])["stage_seconds"]
+    return float(seconds["calibrate"] + seconds["export"])
 
 
 def run_peer(arguments: argparse.Namespace, model: Path, ids: Path, out: Path) -> dict[str, str]:

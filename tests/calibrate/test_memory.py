@@ -75,10 +75,12 @@ def test_a_gpu_gives_no_more_than_allowed(
     case = make_case(tiny_models["qwen3_5_moe"], layerwise=True)
     whole = case._replace(recipe=dataclasses.replace(case.recipe, device="cuda"))
     expected = whole.run()
-    spec = MemorySpec(gpu_bytes=64 << 20)
+    most = 512 << 20
+    spec = MemorySpec(gpu_bytes=most)
     few = whole._replace(recipe=dataclasses.replace(whole.recipe, memory=spec))
+    torch.cuda.empty_cache()
     try:
         assert few.run() == expected
-        assert torch.cuda.max_memory_reserved() <= 64 << 20
+        assert torch.cuda.max_memory_reserved() <= most
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

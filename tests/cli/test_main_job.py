@@ -165,6 +165,17 @@ def test_the_plan_prints_everything_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_of_a_checkpoint_alone_says_nothing_of_scoring(cli: Cli, tmp_path: Path) -> None:
+    words = ("quantize", "--model", "canary", "--qformat", "nvfp4", "--calib-size", "8")
+    done = cli(*words, "--out", tmp_path / "out", "--plan", "--json")
+    assert done.code == 0, done.err
+    assert list(done.json["stage_seconds"]) == ["calibrate", "export", "verify"]
+    assert all(seconds > 0 for seconds in done.json["stage_seconds"].values())
+    assert (done.json["engine"], done.json["suite"], done.json["tasks"]) == (None, None, [])
+    assert not (tmp_path / "out").exists()
+    assert "margin" not in cli(*words, "--out", tmp_path / "out", "--plan").out
+
+
 @pytest.mark.parametrize("qformat", ["fp8", "nvfp4_experts_only"])
 @pytest.mark.parametrize("kv", ["none", "fp8"])
 def test_quantize_writes_a_verified_checkpoint(

@@ -104,6 +104,25 @@ def test_the_index_says_which_shard_holds_each_tensor(
     assert index["metadata"]["total_size"] == sum(t.nbytes for t in read(out).values())
 
 
+def test_files_of_quantized_weights_hold_nothing_that_comes_late(
+    planned: Make, tiny_qwen3_5_moe: Path, tmp_path: Path
+) -> None:
+    made, out = planned(tiny_qwen3_5_moe), tmp_path / "out"
+    quantized = {planned.linear.name for planned in made.plan.quantized}
+
+    def is_early(name: str) -> bool:
+        linear, _, suffix = name.rpartition(".")
+        return linear in quantized and suffix != "input_scale"
+
+    write(made, out, max_shard_bytes=20_000)
+    index = json.loads((out / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    early = {file for name, file in index["weight_map"].items() if is_early(name)}
+    late = {file for name, file in index["weight_map"].items() if not is_early(name)}
+    assert len(early & late) <= 1
+    assert len(early) > 1
+    assert max(early) <= min(late)
+
+
 def test_sidecars_are_copied_byte_for_byte_and_weights_are_not(
     planned: Make, tiny_qwen3: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ def awkward_weights() -> Tensor:
     halfway = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0])
     weight_EOI[0, 1, :16] = torch.cat([halfway, -halfway]).bfloat16()
     weight_EOI[0, 2] *= 2.0**-30
+    weight_EOI[0, 4, 1::2] *= 2.0**-100
+    weight_EOI[2] *= 2.0**-60
     return weight_EOI
 
 
@@ -43,12 +47,67 @@ def check_fused_kernel(device: str) -> None:
         assert torch.equal(scale.cpu().view(torch.uint8), scale_2)
 
 
+def quotients_at_the_bounds(away: int) -> tuple[Tensor, Tensor]:
+    """Return weights [E, 1, 16] and global scales [E] whose quotients lie about each bound.
+
+    Every mantissa of a bfloat16 weight is divided by weight / bound, and by the steps that are up
+    to `away` roundings from that.
+    """
+    bounds = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], dtype=np.float32)
+    mantissas = (1 + np.arange(128) / 128).astype(np.float32)
+    nearest = mantissas[:, None] / bounds
+    ulps = np.arange(-away, away + 1, dtype=np.int32)
+    steps = (nearest.view(np.int32)[..., None] + ulps).view(np.float32)
+    weights = np.broadcast_to(mantissas[:, None, None], steps.shape).reshape(-1)
+    scale_2_E = torch.from_numpy(steps.reshape(-1).copy()) / 256
+    # Another weight of the block makes its scale 256: 6 * 256 * the global scale, or a bit less.
+    weight_EOI = torch.zeros(len(weights), 1, 16)
+    weight_EOI[:, 0, 0] = torch.from_numpy(weights.copy())
+    weight_EOI[:, 0, 1] = -weight_EOI[:, 0, 0]
+    weight_EOI[:, 0, 2] = 6 * 256 * scale_2_E
+    return weight_EOI.bfloat16(), scale_2_E
+
+
+def check_quotients(device: str, away: int) -> None:
+    """Compare the kernel with a division, where a wrong last bit would change the code."""
+    from harness.formats.nvfp4 import _quantize  # noqa: PLC0415 - the plain function
+    from harness.formats.nvfp4_triton import quantize  # noqa: PLC0415 - only where Triton is
+
+    weight_EOI, scale_2_E = quotients_at_the_bounds(away)
+    packed, scale = _quantize(weight_EOI, scale_2_E)
+    assert (scale.float() == 256).all()
+    found, found_scale = quantize(weight_EOI.to(device), scale_2_E.to(device))
+    assert torch.equal(found_scale.cpu().view(torch.uint8), scale.view(torch.uint8))
+    assert torch.equal(found.cpu(), packed)
+
+
+def interpreted() -> None:
+    """Check the kernel in Triton's interpreter, with a multiply-add that rounds once, as GPUs' do.
+
+    The sum of the exact product is rounded to odd in float64, so that the second rounding is right.
+    """
+    from triton.runtime import interpreter  # noqa: PLC0415 - not everywhere
+
+    def fused(_: object, x: Any, y: Any, z: Any) -> object:  # noqa: ANN401 - Triton's own type
+        product, other = x.data.astype(np.float64) * y.data.astype(np.float64), z.data
+        total = np.asarray(product + other.astype(np.float64))
+        back = total - product
+        error = (product - (total - back)) + (other - back)
+        bits = total.view(np.int64)
+        is_even = (error != 0) & (bits & 1 == 0)
+        bits = np.where(is_even, bits + np.where((error > 0) == (total > 0), 1, -1), bits)
+        data = bits.view(np.float64).astype(np.float32)
+        return interpreter.TensorHandle(data, z.dtype.scalar)
+
+    interpreter.InterpreterBuilder.create_fma = fused
+    check_fused_kernel("cpu")
+    check_quotients("cpu", 1)
+
+
 def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> None:
     """Triton's interpreter is chosen when it is imported, so it runs in a process of its own."""
     pytest.importorskip("triton", reason="needs Triton, which CUDA builds of torch bring along")
-    code = (
-        "from tests.formats.test_nvfp4_kernel import check_fused_kernel; check_fused_kernel('cpu')"
-    )
+    code = "from tests.formats.test_nvfp4_kernel import interpreted; interpreted()"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
@@ -58,3 +117,4 @@ def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> Non
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_kernel_for_gpus_gives_the_same_bits() -> None:
     check_fused_kernel("cuda")
+    check_quotients("cuda", 8)

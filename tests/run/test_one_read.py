@@ -1,10 +1,14 @@
 """A model that is run layer by layer is quantized while it is in memory: same files."""
 
+import re
+import shutil
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from harness import making, pipeline
 from harness.artifacts import Checkpoint, QuantizedTensor
@@ -39,33 +43,43 @@ def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
 
 @pytest.fixture
 def read_again(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
-    """Return, for each run to come, the layers whose weights are read from the files once more."""
+    """Return, for each run to come, what is read from the files when calibration has ended.
+
+    These are layers that are quantized, and tensors that are not.
+    """
     found: list[set[str]] = []
 
     def seen(source: Any, plan: Any, stats: Any, **options: Any) -> Iterator[QuantizedTensor]:  # noqa: ANN401 - passed on
-        found.append({p.linear.name for p in plan.quantized} - options["done"])
+        quantized = {p.linear.source.tensor for p in plan.quantized}
+        wanted = {p.linear.name for p in plan.quantized} | (source.tensors.keys() - quantized)
+        found.append(wanted - options["done"])
         return quantize(source, plan, stats, **options)
 
     monkeypatch.setattr(making, "quantize", seen)
     return found
 
 
-@pytest.mark.parametrize("qformat", ["nvfp4", "fp8"])
-@pytest.mark.parametrize("family", ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"])
+_FAMILIES = ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"]
+_FORMATS = [("nvfp4", "fp8"), ("fp8", "fp8")]
+_CASES = [*product(_FAMILIES, _FORMATS), ("qwen3_moe", ("w4a16_nvfp4", "none"))]
+
+
+@pytest.mark.parametrize(("family", "formats"), _CASES)
 def test_files_are_those_of_a_model_that_is_read_twice(
     request: pytest.FixtureRequest,
     make: Make,
     read_again: list[set[str]],
     family: str,
-    qformat: str,
+    formats: tuple[str, str],
 ) -> None:
+    qformat, kv = formats
     model, tmp_path = request.getfixturevalue(f"tiny_{family}"), request.getfixturevalue("tmp_path")
-    whole = make(model, "a", layerwise=False, qformat=qformat, kv_cache="fp8")
-    layers = make(model, "b", layerwise=True, qformat=qformat, kv_cache="fp8")
+    whole = make(model, "a", layerwise=False, qformat=qformat, kv_cache=kv)
+    layers = make(model, "b", layerwise=True, qformat=qformat, kv_cache=kv)
     assert layers.sha256 == whole.sha256
     ranges = [(tmp_path / run / "calibration.safetensors").read_bytes() for run in "ab"]
     assert ranges[0] == ranges[1]
-    assert len(read_again[0]) == whole.num_quantized
+    assert len(read_again[0]) > whole.num_quantized
     assert read_again[1] == set()
 
 
@@ -90,6 +104,19 @@ def test_a_calibration_that_is_stopped_leaves_no_files(
     assert not list((tmp_path / "a").glob("checkpoint*"))
 
 
+def test_damage_in_what_is_written_beside_ends_the_run(
+    make: Make, tiny_qwen3_5_moe: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_qwen3_5_moe, tmp_path / "damaged")
+    weights = load_file(model / "model.safetensors")
+    (name, *_) = (key for key in weights if "visual" in key)
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AssertionError, match=re.escape(f"'{name}' holds NaN")):
+        make(model, "a", layerwise=True, qformat="nvfp4")
+    assert not list((tmp_path / "a").glob("checkpoint*"))
+
+
 def test_a_calibration_of_before_is_used_and_the_weights_are_read(
     make: Make, tiny_qwen3_moe: Path, tmp_path: Path, read_again: list[set[str]]
 ) -> None:
@@ -97,4 +124,4 @@ def test_a_calibration_of_before_is_used_and_the_weights_are_read(
     (tmp_path / "a" / "checkpoint.json").unlink()
     assert make(tiny_qwen3_moe, "a", layerwise=True, qformat="nvfp4").sha256 == first.sha256
     assert read_again[0] == set()
-    assert len(read_again[1]) == first.num_quantized
+    assert len(read_again[1]) > first.num_quantized
