@@ -46,12 +46,12 @@ def run_whole(
     model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, way: Way
 ) -> None:
     """Run the model, all of which is on the device, over all batches."""
-    keep_logits = 0 if observer.needs_logits(model) else 1
+    with_logits = observer.needs_logits(model)
     num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
     num_done = 0
     with _calibrating(model, observer, way.experts), _seen(model, observer, way.experts):
         for batch_BT in batches_BT:
-            _forward(model, batch_BT.to(way.device), keep_logits)
+            _forward(model, batch_BT.to(way.device), with_logits=with_logits)
             tenth = num_done * 10 // num_samples
             num_done += len(batch_BT)
             if num_done * 10 // num_samples > tenth:
@@ -95,7 +95,7 @@ def run_layerwise(
             layers[-1] = _Replay(activations)
             with _seen(model, observer, way.experts):
                 for batch_BT in batches_BT:
-                    _forward(model, batch_BT.to(way.device), keep_logits=0)
+                    _forward(model, batch_BT.to(way.device), with_logits=True)
 
 
 def show_layers(streamed: StreamedModel, way: Way, on_layer: OnLayer) -> None:
@@ -167,7 +167,7 @@ def _recorded(
     for index, stub in enumerate(stubs):
         streamed.layers[index] = stub
     for batch_BT in batches_BT:
-        _forward(streamed.model, batch_BT.to(way.device), keep_logits=1)
+        _forward(streamed.model, batch_BT.to(way.device), with_logits=False)
     return stubs, activations
 
 
@@ -188,7 +188,7 @@ def first_layer_alone(streamed: StreamedModel, way: Way) -> Iterator[Callable[[T
     model, layers = streamed.model, streamed.layers
 
     def run(ids_BT: Tensor) -> None:
-        _forward(model, ids_BT.to(way.device), keep_logits=1)
+        _forward(model, ids_BT.to(way.device), with_logits=False)
         _wait_for(torch.device(way.device))
 
     with streamed, torch.inference_mode(), experts_run(model, way.experts):
@@ -285,12 +285,14 @@ def _seen(model: PreTrainedModel, observer: Observer, experts: str) -> AbstractC
     return tap_linears(model, observer.see_input, on_grouped)
 
 
-def _forward(model: PreTrainedModel, batch_BT: Tensor, keep_logits: int) -> None:
-    """Run the model; `keep_logits` is the number of last positions with logits, 0 for all.
+def _forward(model: PreTrainedModel, batch_BT: Tensor, *, with_logits: bool) -> None:
+    """Run the model, and its output layer only where that is needed.
 
-    Logits of all positions of a large vocabulary outweigh all other activations.
+    Logits of all positions of a large vocabulary outweigh all other activations; those of the last
+    position alone took a CPU longer than a decoder layer did.
     """
-    model(input_ids=batch_BT, use_cache=False, logits_to_keep=keep_logits)
+    whole: nn.Module = model if with_logits else model.base_model
+    whole(input_ids=batch_BT, use_cache=False)
 
 
 def _run_layer(layer: nn.Module, hidden_BTH: Tensor, call: _Call) -> Tensor:

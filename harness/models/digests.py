@@ -17,13 +17,14 @@ from pathlib import Path
 from harness.artifacts import digest_of, write_atomically
 
 MANIFEST_FILE = "harness.json"
+_NUM_THREADS = min(16, os.cpu_count() or 1)
 _log = logging.getLogger("harness.models")
 
 
 def digest_files(config: Path, weights: Iterable[Path]) -> str:
     """Return the sha256 over the contents of `config` and of all weight files, as hexadecimal."""
     files = [config, *weights]
-    with ThreadPoolExecutor(max_workers=min(8, len(files))) as pool:
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
         hashes = list(pool.map(_sha256, files))
     return digest_of({file.name: sha256 for file, sha256 in zip(files, hashes, strict=True)})
 
@@ -35,7 +36,7 @@ def digest_folder(folder: Path) -> str:
     left out is the manifest of whoever exported it, which holds this very digest.
     """
     files = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_FILE]
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
         hashes = list(pool.map(_sha256, files))
     named = zip(files, hashes, strict=True)
     return digest_of({str(file.relative_to(folder)): sha256 for file, sha256 in named})

@@ -20,7 +20,7 @@ from harness.artifacts import Inventory
 from harness.holding import Holding
 from harness.models.load import fill, ready
 from harness.models.observe import decoder_layers
-from harness.models.pieces import Origins, part
+from harness.models.pieces import LayerMap, Origins, part
 from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
@@ -68,9 +68,9 @@ class StreamedModel(Holding):
         firsts = [same[0] for same in self.kinds]
         self.order: Sequence[int] = sorted(firsts) if one_of_each else range(len(self._real))
         """The decoder layers that may be asked for."""
-        origins = Origins(source, inventory)
+        self._origins = Origins(source, inventory)
         self._maps = {
-            index: origins.map_layer(_parameters(self._real[index], self.prefix(index)))
+            index: self._origins.map_layer(_parameters(self._real[index], self.prefix(index)))
             for index in self.order
         }
         for index in self.order:
@@ -92,10 +92,9 @@ class StreamedModel(Holding):
         self._transfer = self._exits.enter_context(Transfer(self._source.path, self._device))
         self._ahead = self._exits.enter_context(threads_for(self._device, 1, "read-ahead"))
         with _taken_out(self.layers):
-            fill(self.model, self._inventory, reader=self._reader)
-            nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
-        for layer in self._real:
-            _move_buffers(layer, self._device)
+            self._fill_rest()
+        for module in (self.model, *self._real):
+            _move_buffers(module, self._device)
         num_bytes = max(layer.num_bytes for layer in self._maps.values())
         self._blocks += [
             torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
@@ -106,6 +105,22 @@ class StreamedModel(Holding):
         self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
         self._waiting = deque(enumerate(self.order))
         self._next = self._read_ahead()
+
+    def _fill_rest(self) -> None:
+        """Read what is there all the time, as a layer is read."""
+        parameters = dict(self.model.named_parameters())
+        if len(parameters) < len(list(self.model.named_parameters(remove_duplicate=False))):
+            # Tied parameters must be compared in the files.
+            fill(self.model, self._inventory, reader=self._reader)
+            nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
+            return
+        layer_map = self._origins.map_layer(parameters)
+        block = torch.empty(layer_map.num_bytes, dtype=torch.uint8, device=self._device)
+        with torch.inference_mode():
+            values = self._bring(layer_map, block)
+        _set(self.model, "", values)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).wait_stream(self._transfer.stream)
 
     def _let_go(self) -> None:
         if self._device.type == "cuda":  # nothing is copied into them any more
@@ -160,14 +175,19 @@ class StreamedModel(Holding):
         if (free := self._free[number]) is not None:
             self._transfer.stream.wait_event(free)
         started = time.perf_counter()
-        self._transfer.read(layer_map.spans, block)
+        values = self._bring(layer_map, block)
         self.read_s += time.perf_counter() - started
         self.bytes_read += layer_map.num_bytes
+        _set(self._real[index], self.prefix(index), values)
+
+    def _bring(self, layer_map: LayerMap, block: Tensor) -> Mapping[str, Tensor]:
+        """Fill a block of memory; return what lies in it by the model's names."""
+        self._transfer.read(layer_map.spans, block)
         values = {name: view.of(block) for name, view in layer_map.views.items()}
         for origin, place in layer_map.converted:
             value = part(self._reader.tensor(origin.tensor), origin)
             self._convert(value, part(values[place.tensor], place))
-        self._set(index, values)
+        return values
 
     def _convert(self, value: Tensor, place: Tensor) -> None:
         if self._device.type == "cuda":
@@ -180,14 +200,15 @@ class StreamedModel(Holding):
         views = self._maps[index].views
         meta = torch.device("meta")
         values = {n: torch.empty(v.shape, dtype=v.dtype, device=meta) for n, v in views.items()}
-        self._set(index, values)
+        _set(self._real[index], self.prefix(index), values)
 
-    def _set(self, index: int, values: Mapping[str, Tensor]) -> None:
-        layer, prefix = self._real[index], self.prefix(index)
-        for name, value in values.items():
-            path, _, leaf = name.removeprefix(prefix).rpartition(".")
-            parameter = nn.Parameter(value, requires_grad=False)
-            layer.get_submodule(path).register_parameter(leaf, parameter)
+
+def _set(module: nn.Module, prefix: str, values: Mapping[str, Tensor]) -> None:
+    """Give a module its parameters, named by where it is in the model."""
+    for name, value in values.items():
+        path, _, leaf = name.removeprefix(prefix).rpartition(".")
+        parameter = nn.Parameter(value, requires_grad=False)
+        module.get_submodule(path).register_parameter(leaf, parameter)
 
 
 @contextmanager

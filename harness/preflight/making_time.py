@@ -22,7 +22,7 @@ from harness.quantize import ResidentQuantizer
 _HASHED = 3
 """How often each byte is hashed: when written, when read back, and as a part of its file."""
 _MOST_THREADS = 16
-_CPU_RUN = 1.5
+_CPU_RUN = 1.25
 """How much longer a layer takes in a run on a CPU than in a trial, which uses the same memory again
 and again: 1.3 to 1.7 times were measured on two cores."""
 _ONE_BY_ONE = 1.5

@@ -8,7 +8,7 @@ Writes the model and its token ids, runs both from these files to a checkpoint, 
 the peer's time counts from its loaded model, ours from the files. Both see the same batches.
 `--also` runs harness once more with further options.
 Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
-memory.
+memory. What `--keep` left can be served: `python -m scripts.bench.serve DIR/run/checkpoint`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from scripts.bench.watch import Watched, run_watched
 
 _PARTS = {
     "parts of calibrate": re.compile(r"calibrate: (prepared .*)"),
+    "reading, meanwhile": re.compile(r"calibrate: read (.*)"),
     "memory of calibrate": re.compile(r"calibrate: took (.*)"),
 }
 """What harness says of itself."""
@@ -47,12 +49,17 @@ def main() -> None:
     parser.add_argument("--experts", default="grouped", choices=["eager", "grouped"])
     parser.add_argument("--whole", action="store_true", help="All layers in memory at once.")
     parser.add_argument("--into", type=Path, help="Where to write; default: /tmp.")
+    parser.add_argument("--keep", type=Path, help="A new folder that model and run are left in.")
     parser.add_argument("--also", action="append", default=[], help="Options of one more run.")
     parser.add_argument("--peer", action="store_true", help="Run nvidia-modelopt too.")
     parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.into) as root:
-        values = measure(arguments, Path(root))
+    with ExitStack() as stack:
+        root = arguments.keep
+        if root is None:
+            folder = tempfile.TemporaryDirectory(dir=arguments.into)
+            root = Path(stack.enter_context(folder))
+        values = measure(arguments, root)
     if arguments.record:
         ledger.append(
             f"NVFP4 PTQ of a random model, shape {arguments.shape}, beside nvidia-modelopt",
@@ -76,10 +83,11 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
     ours = run_ours(arguments, model, ids, root / "run")
     _say(found := {f"harness: {name}": value for name, value in ours.items()})
     values |= found
-    shutil.rmtree(root / "run")
-    for options in arguments.also:
-        other = run_ours(arguments, model, ids, root / "run", *shlex.split(options))
+    if arguments.keep is None:
         shutil.rmtree(root / "run")
+    for options in arguments.also:
+        other = run_ours(arguments, model, ids, root / "also", *shlex.split(options))
+        shutil.rmtree(root / "also")
         found = {f"harness {options}: {name}": value for name, value in other.items()}
         times = _seconds(other["total"]) / _seconds(ours["total"])
         found[f"time with {options} over without"] = f"{times:.2f}"
@@ -127,6 +135,7 @@ def run_ours(
     parts |= {name: found[1] for name, found in told.items() if found}
     foretold = f"{planned:.2f} s, {planned / total:.2f} of what it took"
     parts |= {"total": f"{total:.2f} s", "total that --plan foretold": foretold}
+    parts["from start to end, verify included"] = f"{done.seconds:.2f} s"
     return parts | {"peak memory": f"{done.peak_host_gib:.2f} GiB"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,22 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.initialization import no_init_weights
 
+from scripts.bench.shapes import CANARY
+
 _STD = 0.02
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 _SHARD_BYTES = 4 << 30
 
 
 def write_model(folder: Path, config: dict[str, Any], *, device: str) -> int:
     """Write configuration and weights in bfloat16; return the number of parameters.
 
-    Tensors of one shape share their values, drawn once: what is timed does not depend on them.
+    Tensors of one shape share their values, drawn once: what is timed does not depend on them. The
+    tokenizer is the canary's, so that an engine loads the folder.
     """
     folder.mkdir(parents=True)
+    for name in _TOKENIZER:
+        shutil.copy(CANARY / name, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     weight_map: dict[str, str] = {}
     num_parameters = 0

@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,10 +18,12 @@ class Watched(NamedTuple):
     output: str
     peak_host_gib: float
     """Anonymous memory of the process alone; pages of mapped files do not count."""
+    seconds: float
 
 
 def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Watched:
     """Run a command to its end."""
+    started = time.perf_counter()
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -41,4 +44,5 @@ def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Wa
     output, _ = process.communicate()
     ended.set()
     thread.join()
-    return Watched(process.returncode, output, peak / (1 << 30))
+    seconds = time.perf_counter() - started
+    return Watched(process.returncode, output, peak / (1 << 30), seconds)

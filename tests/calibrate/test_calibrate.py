@@ -325,12 +325,12 @@ def test_a_batch_that_is_too_big_is_halved(
     name = "_run_layer" if layerwise else "_forward"
     run, sizes = getattr(forward, name), []
 
-    def limited(*arguments: Any) -> object:  # noqa: ANN401  # passed on
+    def limited(*arguments: Any, **options: Any) -> object:  # noqa: ANN401  # passed on
         tokens = arguments[1].shape[0] * arguments[1].shape[1]
         sizes.append(tokens)
         if tokens > 130 and len(sizes) > 2:  # in the middle of the first attempt
             torch.empty(1 << 50)
-        return run(*arguments)
+        return run(*arguments, **options)
 
     monkeypatch.setattr(forward, name, limited)
     model = tiny_models["qwen3_moe"]
