@@ -7,7 +7,7 @@ follows at the end. The bytes do not depend on the way.
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -34,12 +34,12 @@ def calibrate_and_write(job: Job, draft: Draft) -> CalibrationStats:
     if not job.recipe.calibration.layerwise:
         return _calibrate(job, draft, ALONE)
     if job.recipe.ranks == 1:
-        with _writing_untouched(job, draft):
-            return _calibrate(job, draft, ALONE)
-    draft.begin()
+        with _writing_untouched(job, draft) as check:
+            return _calibrate(job, draft, ALONE, check)
+    draft.begin()  # for the others to join
     with together(job.recipe.ranks, partial(_be_a_rank, job, draft.into)) as ranks:
-        with _writing_untouched(job, draft):
-            stats = _calibrate(_on_own_device(job, ranks), draft, ranks)
+        with _writing_untouched(job, draft) as check:
+            stats = _calibrate(_on_own_device(job, ranks), draft, ranks, check)
         for written in ranks.gathered({}):
             draft.adopt(written)
     return stats
@@ -55,12 +55,15 @@ def complete(job: Job, draft: Draft, stats: CalibrationStats) -> Checkpoint:
 
 
 @contextmanager
-def _writing_untouched(job: Job, draft: Draft) -> Iterator[None]:
-    """Write what is not quantized, in a thread, while the context lasts and until it is done."""
+def _writing_untouched(job: Job, draft: Draft) -> Iterator[Callable[[], None]]:
+    """Write what is not quantized, in a thread, while the context lasts and until it is done.
+
+    Gives a function that raises what went wrong so far.
+    """
+    draft.begin()
     is_over = threading.Event()
 
     def write() -> None:
-        draft.begin()
         for tensor in untouched(job.source, job.plan):
             if is_over.is_set():
                 return
@@ -68,12 +71,21 @@ def _writing_untouched(job: Job, draft: Draft) -> Iterator[None]:
 
     with ThreadPoolExecutor(1, "untouched") as threads:
         writing = threads.submit(write)
+
+        def check() -> None:
+            if writing.done():
+                writing.result()
+
         try:
-            yield
+            yield check
+            writing.result()
+        except Exception:
+            is_over.set()
+            check()  # damage that was found in the files explains what came of it
+            raise
         except BaseException:
             is_over.set()
             raise
-        writing.result()
 
 
 def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:
@@ -87,10 +99,14 @@ def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:
         ranks.gathered(draft.hand_over())
 
 
-def _calibrate(job: Job, draft: Draft, ranks: Ranks) -> CalibrationStats:
+def _calibrate(
+    job: Job, draft: Draft, ranks: Ranks, check: Callable[[], None] = lambda: None
+) -> CalibrationStats:
+    """Calibrate; `check` raises what has gone wrong elsewhere meanwhile."""
     resident = ResidentQuantizer(job.plan)
 
     def write(weights: "Mapping[str, Tensor]", amax: Mapping[str, float]) -> None:
+        check()
         for quantized in resident.quantize(weights, amax):
             draft.put(quantized)
 

@@ -4,18 +4,18 @@ from harness.calibrate.data import check_data, data_digest
 from harness.calibrate.measure import Sharing, calibrate
 from harness.calibrate.samples import Extent, measure_extent
 from harness.calibrate.store import read_stats, write_stats
-from harness.calibrate.trial import Asked, Trial, try_calibration
+from harness.calibrate.timing import CalibrationTimes, Workload, time_calibration
 
 __all__ = [
-    "Asked",
+    "CalibrationTimes",
     "Extent",
     "Sharing",
-    "Trial",
+    "Workload",
     "calibrate",
     "check_data",
     "data_digest",
     "measure_extent",
     "read_stats",
-    "try_calibration",
+    "time_calibration",
     "write_stats",
 ]

@@ -112,7 +112,7 @@ def show_layers(streamed: StreamedModel, way: Way, on_layer: OnLayer) -> None:
 _SHOWN = 2
 
 
-class LayerTrial(NamedTuple):
+class LayerTimes(NamedTuple):
     """What one decoder layer took, in seconds."""
 
     shown_s: tuple[float, ...]
@@ -121,20 +121,20 @@ class LayerTrial(NamedTuple):
     """For each batch, in their order."""
 
 
-def try_layers(
+def time_layers(
     streamed: StreamedModel,
     batches_BT: Sequence[Tensor],
     observer: Observer,
     way: Way,
     on_layer: OnLayer,
-) -> tuple[float, Mapping[int, LayerTrial]]:
+) -> tuple[float, Mapping[int, LayerTimes]]:
     """Time the layers that may be asked for, as `run_layerwise` would run them.
 
     Returns:
         When the first layer's turn came, by time.perf_counter; and the times by layer.
     """
     model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
-    trials: dict[int, LayerTrial] = {}
+    times: dict[int, LayerTimes] = {}
     with streamed, _calibrating(model, observer, way.experts):
         stubs, activations = _recorded(streamed, batches_BT, way)
         clock.lap()
@@ -153,8 +153,8 @@ def try_layers(
                         activations.put(batch, hidden_BTH)
                         ran_s.append(clock.lap())
                 layers[index] = stubs[index]
-            trials[index] = LayerTrial(tuple(shown_s), tuple(ran_s))
-    return prepared, trials
+            times[index] = LayerTimes(tuple(shown_s), tuple(ran_s))
+    return prepared, times
 
 
 def _recorded(

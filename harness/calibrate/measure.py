@@ -117,7 +117,16 @@ class _Measurement:
         """Measure the weights alone."""
         _log.info("calibrate: only weights are quantized, so no text is run")
         if self._spec.layerwise:
-            show_layers(self._streamed(), self._way(), self._show)
+            try:
+                show_layers(self._streamed(), self._way(), self._show)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = (
+                    f"two decoder layers do not fit into the memory of '{self._device}'. "
+                    "Allow more, or set calibration.layerwise to false."
+                )
+                raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY) from error
             self._weights.put_together(self._ranks)
         weight_amax = self._weights.complete()
         return CalibrationStats(

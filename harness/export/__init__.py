@@ -2,14 +2,14 @@
 
 from harness.export.ignore import ignored_modules
 from harness.export.size import bits_per_weight, required_bytes
-from harness.export.write import MAX_SHARD_BYTES, Draft, check_target, export
+from harness.export.write import Draft, check_target, export, shard_bytes
 
 __all__ = [
-    "MAX_SHARD_BYTES",
     "Draft",
     "bits_per_weight",
     "check_target",
     "export",
     "ignored_modules",
     "required_bytes",
+    "shard_bytes",
 ]

@@ -181,12 +181,8 @@ class ShardWriter(Holding):
         self._work.append(future)
 
     def _raise_failed(self) -> None:
-        with self._lock:
-            done = []
-            while self._work and self._work[0].done():
-                done.append(self._work.popleft())
-        for future in done:
-            future.result()
+        while self._work and self._work[0].done():
+            self._work.popleft().result()
 
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors to their places."""

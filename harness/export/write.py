@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,15 +29,15 @@ from harness.models import Source
 _log = logging.getLogger("harness.export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = "harness.json"
-MAX_SHARD_BYTES = 2**30
-"""Files are hashed by one thread each: small ones take all of a machine's."""
+_MIN_SHARD_BYTES = 2**30
+_MAX_SHARDS = 256
 
 
 class Draft(Holding):
     """Context manager over a checkpoint in the making: its tensors may come in any order.
 
-    Nothing is written before the first tensor comes, and nothing is left of it unless it was
-    finished.
+    Nothing is written before the first tensor comes or `begin`, and nothing is left of it unless it
+    was finished.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Draft(Holding):
         plan: QuantPlan,
         *,
         into: Path,
-        max_shard_bytes: int = MAX_SHARD_BYTES,
+        max_shard_bytes: int | None = None,
         joins: bool = False,
     ) -> None:
         """Take what is to be written, and where; one that `joins` was begun by another process.
@@ -61,7 +60,6 @@ class Draft(Holding):
         self._max_shard_bytes, self._joins = max_shard_bytes, joins
         self._partial: Path | None = None
         self._writer: ShardWriter | None = None
-        self._opening = threading.Lock()
 
     def put(self, quantized: QuantizedTensor) -> None:
         """Write tensors; they must not be changed afterwards.
@@ -84,7 +82,7 @@ class Draft(Holding):
             self._open().write(quantized.tensors)
 
     def begin(self) -> None:
-        """Create the files, for others to join.
+        """Create the files, so that several threads may write, and other processes join.
 
         Raises:
             DiskFullError: no space is left.
@@ -145,13 +143,13 @@ class Draft(Holding):
         return self._partial
 
     def _open(self) -> ShardWriter:
-        with self._opening:
-            if self._writer is None:
-                tensors = stored_tensors(self._source, self._plan)
-                layout = lay_out(tensors, max_bytes=self._max_shard_bytes)
-                writer = ShardWriter(layout, self._folder(), joins=self._joins)
-                self._writer = self._exits.enter_context(writer)
-            return self._writer
+        if self._writer is None:
+            tensors = list(stored_tensors(self._source, self._plan))
+            num_bytes = sum(tensor.num_bytes for _, tensor in tensors)
+            layout = lay_out(tensors, max_bytes=self._max_shard_bytes or shard_bytes(num_bytes))
+            writer = ShardWriter(layout, self._folder(), joins=self._joins)
+            self._writer = self._exits.enter_context(writer)
+        return self._writer
 
     @contextmanager
     def _disk_full(self) -> Iterator[None]:
@@ -169,13 +167,21 @@ class Draft(Holding):
             raise DiskFullError(message) from error
 
 
+def shard_bytes(num_bytes: int) -> int:
+    """Return the largest size of a file of weights, of a checkpoint of `num_bytes`.
+
+    A file is hashed by one thread, so small ones take all of a machine's; all are open at a time.
+    """
+    return max(_MIN_SHARD_BYTES, num_bytes // _MAX_SHARDS)
+
+
 def export(
     source: Source,
     plan: QuantPlan,
     tensors: Iterable[QuantizedTensor],
     *,
     into: Path,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    max_shard_bytes: int | None = None,
 ) -> Checkpoint:
     """Write `tensors` and all that belongs to them to the folder `into`.
 

@@ -40,7 +40,7 @@ class StreamedModel(Holding):
         *,
         device: str,
         dtype: torch.dtype,
-        one_of_each: bool = False,
+        one_of_each: Mapping[str, object] | None = None,
     ) -> None:
         """Build the modules and read no weight.
 
@@ -49,7 +49,8 @@ class StreamedModel(Holding):
             inventory: what they hold.
             device: torch device of the layers.
             dtype: of the running model.
-            one_of_each: only one decoder layer of each kind will be asked for.
+            one_of_each: given if only one decoder layer of each kind will be asked for: what tells
+                layers of the same structure apart, by the names of the model's parameters.
 
         Raises:
             ModelError: the model cannot be built, has no list of decoder layers, or a tensor does
@@ -63,10 +64,11 @@ class StreamedModel(Holding):
         """Those of the model; on the meta device, so that they can be looked at and not run."""
         (self._path,) = (name for name, m in self.model.named_modules() if m is self.layers)
         self._real = list(self.layers)
-        self.kinds: Sequence[Sequence[int]] = _alike(self._real)
-        """The decoder layers, those of equal structure together."""
+        self.kinds: Sequence[Sequence[int]] = self._alike(one_of_each or {})
+        """The decoder layers, those of one kind together."""
         firsts = [same[0] for same in self.kinds]
-        self.order: Sequence[int] = sorted(firsts) if one_of_each else range(len(self._real))
+        every = range(len(self._real))
+        self.order: Sequence[int] = every if one_of_each is None else sorted(firsts)
         """The decoder layers that may be asked for."""
         self._origins = Origins(source, inventory)
         self._maps = {
@@ -93,18 +95,21 @@ class StreamedModel(Holding):
         self._ahead = self._exits.enter_context(threads_for(self._device, 1, "read-ahead"))
         with _taken_out(self.layers):
             self._fill_rest()
-        for module in (self.model, *self._real):
-            _move_buffers(module, self._device)
+        _move_buffers(self.model, self._device)
         num_bytes = max(layer.num_bytes for layer in self._maps.values())
         self._blocks += [
             torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
             for _ in range(min(_NUM_BLOCKS, len(self.order)))
         ]
-        if self._device.type == "cuda":  # what used this memory before must have ended
-            self._transfer.stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._wait_for_memory()
         self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
         self._waiting = deque(enumerate(self.order))
         self._next = self._read_ahead()
+
+    def _wait_for_memory(self) -> None:
+        """Let copies to a GPU wait for what was queued before: it may use the memory they go to."""
+        if self._device.type == "cuda":
+            self._transfer.stream.wait_stream(torch.cuda.current_stream(self._device))
 
     def _fill_rest(self) -> None:
         """Read what is there all the time, as a layer is read."""
@@ -116,11 +121,24 @@ class StreamedModel(Holding):
             return
         layer_map = self._origins.map_layer(parameters)
         block = torch.empty(layer_map.num_bytes, dtype=torch.uint8, device=self._device)
+        self._wait_for_memory()
         with torch.inference_mode():
             values = self._bring(layer_map, block)
         _set(self.model, "", values)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).wait_stream(self._transfer.stream)
+
+    def _alike(self, marks: Mapping[str, object]) -> Sequence[Sequence[int]]:
+        """Return the numbers of the layers: together where modules, parameters and marks agree."""
+        kinds: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for index, layer in enumerate(self._real):
+            modules = tuple((name, type(module)) for name, module in layer.named_modules())
+            parameters = tuple(
+                (name, value.shape, marks.get(f"{self.prefix(index)}{name}"))
+                for name, value in layer.named_parameters()
+            )
+            kinds[modules, parameters].append(index)
+        return list(kinds.values())
 
     def _let_go(self) -> None:
         if self._device.type == "cuda":  # nothing is copied into them any more
@@ -224,22 +242,12 @@ def _taken_out(layers: nn.ModuleList) -> Iterator[None]:
             layers[index] = layer
 
 
-def _alike(layers: Sequence[nn.Module]) -> Sequence[Sequence[int]]:
-    """Return the numbers of the layers, those of equal modules and parameters together."""
-    kinds: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for index, layer in enumerate(layers):
-        modules = tuple((name, type(module)) for name, module in layer.named_modules())
-        shapes = tuple((name, value.shape) for name, value in layer.named_parameters())
-        kinds[modules, shapes].append(index)
-    return list(kinds.values())
-
-
 def _parameters(layer: nn.Module, prefix: str) -> Mapping[str, Tensor]:
     return {f"{prefix}{name}": parameter for name, parameter in layer.named_parameters()}
 
 
-def _move_buffers(layer: nn.Module, device: torch.device) -> None:
-    """Move what a layer computes when it is built; the files do not have it."""
-    for module in layer.modules():
+def _move_buffers(model: nn.Module, device: torch.device) -> None:
+    """Move what modules compute when they are built; the files do not have it."""
+    for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from harness.artifacts import QuantizedTensor
-from harness.calibrate import Asked, Trial, try_calibration
-from harness.export import MAX_SHARD_BYTES, required_bytes
+from harness.calibrate import CalibrationTimes, Workload, time_calibration
+from harness.export import required_bytes, shard_bytes
 from harness.preflight.job import Job
 from harness.quantize import ResidentQuantizer
 
@@ -23,8 +23,8 @@ _HASHED = 3
 """How often each byte is hashed: when written, when read back, and as a part of its file."""
 _MOST_THREADS = 16
 _CPU_RUN = 1.25
-"""How much longer a layer takes in a run on a CPU than in a trial, which uses the same memory again
-and again: 1.3 to 1.7 times were measured on two cores."""
+"""How much longer a layer takes in a run on a CPU than when it is timed, in the same memory again
+and again: from 1.0 times (3 B parameters) to 1.6 (the smallest) were measured on two cores."""
 _ONE_BY_ONE = 1.5
 """How much longer it takes to quantize matrix by matrix than a layer's together."""
 
@@ -43,30 +43,30 @@ def making_time(job: Job) -> MakingTime:
         ModelError: the model cannot be built or read.
         StageError: the memory is not enough for one sample.
     """
-    trial, hash_rate = _try(job), _hash_rate()
+    times, hash_rate = _time(job), _hash_rate()
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
-    layer_bytes = sum(one.num_layers * one.num_bytes for one in trial.layers)
-    reading, rest = (n / trial.read_rate for n in (layer_bytes, source_bytes - layer_bytes))
+    layer_bytes = sum(one.num_layers * one.num_bytes for one in times.layers)
+    reading, rest = (n / times.read_rate for n in (layer_bytes, source_bytes - layer_bytes))
     written = required_bytes(job.source, job.plan)
     hashing = _HASHED * written / (hash_rate * min(_MOST_THREADS, os.cpu_count() or 1))
-    running, quantizing = _computing(job, trial)
+    running, quantizing = _computing(job, times)
     if not job.recipe.calibration.layerwise:
-        calibrate_s = trial.start_s + 2 * reading + running
+        calibrate_s = times.start_s + 2 * reading + running
         return MakingTime(calibrate_s, reading + rest + _ONE_BY_ONE * quantizing + hashing)
     share = layer_bytes / source_bytes
     parts = (running + quantizing, reading, share * hashing)
     # A GPU computes while the CPU reads and writes; a CPU does one after the other.
-    calibrate_s = trial.start_s + (max(parts) if _on_gpu(job) else sum(parts))
-    last_file = 2 * min(MAX_SHARD_BYTES, written) / hash_rate
+    calibrate_s = times.start_s + (max(parts) if _on_gpu(job) else sum(parts))
+    last_file = 2 * min(shard_bytes(written), written) / hash_rate
     return MakingTime(calibrate_s, rest + max(last_file, (1 - share) * hashing))
 
 
-def _computing(job: Job, trial: Trial) -> tuple[float, float]:
+def _computing(job: Job, times: CalibrationTimes) -> tuple[float, float]:
     """Return the seconds of running all layers, and of quantizing their weights."""
     extent, ranks = job.extent, job.recipe.ranks
     batches, tokens = math.ceil(extent.num_batches / ranks), extent.num_tokens // ranks
-    running = sum(one.num_layers * one.run_s(batches, tokens) for one in trial.layers)
-    quantizing = sum(one.num_layers * one.shown_s for one in trial.layers) / ranks
+    running = sum(one.num_layers * one.run_s(batches, tokens) for one in times.layers)
+    quantizing = sum(one.num_layers * one.shown_s for one in times.layers) / ranks
     slower = 1.0 if _on_gpu(job) else _CPU_RUN
     return slower * running, slower * quantizing
 
@@ -75,7 +75,7 @@ def _on_gpu(job: Job) -> bool:
     return job.recipe.device.startswith("cuda")
 
 
-def _try(job: Job) -> Trial:
+def _time(job: Job) -> CalibrationTimes:
     resident = ResidentQuantizer(job.plan)
     waiting: list[QuantizedTensor] = []
 
@@ -84,8 +84,8 @@ def _try(job: Job) -> Trial:
             waiting.clear()
         waiting.extend(resident.quantize(weights, amax))
 
-    asked = Asked(job.extent, quantize)
-    return try_calibration(job.recipe, job.source, job.inventory, job.plan, asked)
+    workload = Workload(job.extent, quantize)
+    return time_calibration(job.recipe, job.source, job.inventory, job.plan, workload)
 
 
 def _hash_rate() -> float:

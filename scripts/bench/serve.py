@@ -30,6 +30,7 @@ from scripts import ledger
 
 _LOADED = re.compile(r"Model loading took ([\d.]+) GiB.*?([\d.]+) seconds")
 _TOP = 5
+_WARM_UP = 4
 
 
 class Load(NamedTuple):
@@ -38,6 +39,8 @@ class Load(NamedTuple):
     name: str
     prompts: Sequence[Sequence[int]]
     max_tokens: int
+    warm_up: Sequence[Sequence[int]] = ()
+    """Asked before; none of the prompts, for servers remember what they have read."""
 
 
 def main() -> int:
@@ -77,11 +80,16 @@ def loads(arguments: argparse.Namespace) -> Iterator[Load]:
 
     def prompts(length: int) -> list[list[int]]:
         return [
-            [draw.randrange(vocabulary) for _ in range(length)] for _ in range(arguments.prompts)
+            [draw.randrange(vocabulary) for _ in range(length)]
+            for _ in range(arguments.prompts + _WARM_UP)
         ]
 
-    yield Load("prompts", prompts(arguments.length), 1)
-    yield Load("answers", prompts(16), arguments.answer)
+    for name, length, max_tokens in (
+        ("prompts", arguments.length, 1),
+        ("answers", 16, arguments.answer),
+    ):
+        drawn = prompts(length)
+        yield Load(name, drawn[_WARM_UP:], max_tokens, drawn[:_WARM_UP])
 
 
 def measure(arguments: argparse.Namespace, numerics: str) -> tuple[Mapping[str, str], list[float]]:
@@ -111,7 +119,7 @@ def measure(arguments: argparse.Namespace, numerics: str) -> tuple[Mapping[str, 
                 values["weights loaded"] = f"{found[2]} s, {found[1]} GiB"
             rates = []
             for load in loads(arguments):
-                asyncio.run(_ask(endpoint, load._replace(prompts=load.prompts[:4])))
+                asyncio.run(_ask(endpoint, load._replace(prompts=load.warm_up)))
                 seconds, num_tokens, finite = asyncio.run(_ask(endpoint, load))
                 rates.append(num_tokens / seconds)
                 words = "" if finite else "; a log probability is not finite"
@@ -145,9 +153,9 @@ async def _complete(
         "ignore_eos": True,
     }
     async with session.post(f"{endpoint.base_url}/v1/completions", json=payload) as response:
-        answer: Mapping[str, Any] = await response.json()
         if not response.ok:
-            sys.exit(f"the server refused a prompt: {answer}")
+            sys.exit(f"the server refused a prompt ({response.status}): {await response.text()}")
+        answer: Mapping[str, Any] = await response.json()
         return answer
 
 

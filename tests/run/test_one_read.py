@@ -1,10 +1,15 @@
 """A model that is run layer by layer is quantized while it is in memory: same files."""
 
 import re
+import resource
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +120,61 @@ def test_damage_in_what_is_written_beside_ends_the_run(
     with pytest.raises(AssertionError, match=re.escape(f"'{name}' holds NaN")):
         make(model, "a", layerwise=True, qformat="nvfp4")
     assert not list((tmp_path / "a").glob("checkpoint*"))
+
+
+def test_damage_that_spoils_the_ranges_is_told_instead_of_them(
+    make: Make, tiny_qwen3_moe: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_qwen3_moe, tmp_path / "damaged")
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"].view(-1)[:] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AssertionError, match=r"'model.embed_tokens.weight' holds NaN"):
+        make(model, "a", layerwise=True, qformat="nvfp4")
+
+
+def test_a_full_disk_is_told_whoever_meets_it(
+    make: Make, tiny_qwen3_moe: Path, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(AssertionError, match=r"no space left.*disk-full"):
+            make(tiny_qwen3_moe, "a", layerwise=True, qformat="nvfp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "a").glob("checkpoint*"))
+
+
+class _Slow:
+    """A draft that interrupts the main thread when it writes its second tensor."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def begin(self) -> None:
+        pass
+
+    def write(self, _: object) -> None:
+        self.written += 1
+        if self.written == 2:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.05)
+
+
+def test_what_is_written_beside_stops_when_the_run_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draft: Any = _Slow()
+    job: Any = SimpleNamespace(source=None, plan=None)
+    monkeypatch.setattr(making, "untouched", lambda *_: iter(range(200)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), making._writing_untouched(job, draft):  # noqa: SLF001  # what is tested
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert draft.written < 200
 
 
 def test_a_calibration_of_before_is_used_and_the_weights_are_read(

@@ -44,19 +44,20 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_made(
 ) -> None:
     scripts = shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    small = tmp_path / "bin" / "df"
+    small = tmp_path / "small" / "sitecustomize.py"
     small.parent.mkdir()
-    small.write_text("#!/bin/sh\necho head\necho disk 9 8 1048576 89% /\n", encoding="utf-8")
-    small.chmod(0o755)
-    path = os.pathsep.join([str(small.parent), os.environ["PATH"]])
+    small.write_text(
+        "import shutil\nshutil.disk_usage = lambda _: shutil._ntuple_diskusage(9, 8, 1 << 30)\n",
+        encoding="utf-8",
+    )
     done = subprocess.run(
         [str(scripts / words[0]), *words[1:]],
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PYTHONPATH": str(small.parent)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert f"scripts/{words[0]}: needs" in done.stderr
-    assert "has 1 GiB free" in done.stderr
-    assert {one.name for one in tmp_path.iterdir()} == {"bin", "pyproject.toml", "scripts"}
+    assert f"scripts/{words[0]}: '{tmp_path}" in done.stderr
+    assert "its disk has 1.0 GiB free" in done.stderr
+    assert {one.name for one in tmp_path.iterdir()} == {"small", "pyproject.toml", "scripts"}

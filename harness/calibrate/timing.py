@@ -1,4 +1,4 @@
-"""Try a calibration on one decoder layer of each kind, to say how long all of it will take.
+"""Time a calibration on one decoder layer of each kind, to say how long all of it will take.
 
 Nothing that is measured here is kept but the time. The ids are random: the time of a layer hardly
 depends on what the text says.
@@ -15,20 +15,28 @@ import torch
 from torch import Tensor
 
 from harness.artifacts import Inventory, QuantPlan, Recipe
-from harness.calibrate.forward import LayerTrial, Way, try_layers
+from harness.calibrate.forward import LayerTimes, Way, time_layers
 from harness.calibrate.measure import needs_text
 from harness.calibrate.memory import Budget, is_out_of_memory
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Extent
 from harness.calibrate.weights import OnWeights, WeightRanges
 from harness.errors import ReasonCode, StageError
-from harness.models import Source, StreamedModel, stored_dtype, vocabulary_size
+from harness.models import Source, StreamedModel, by_parameter, stored_dtype, vocabulary_size
 
 _CUDA_TOKENS = 32768
 """Of a batch, where the run will find the best number by itself."""
 _REPEATS = 4
 _CPU_MOST = 1024
 """Tokens of a batch that a CPU tries; more of them take longer in proportion."""
+
+
+class Workload(NamedTuple):
+    """What a calibration has to do, besides knowing the model."""
+
+    extent: Extent
+    on_weights: OnWeights
+    """Is shown the weights as in the run."""
 
 
 class LayerCost(NamedTuple):
@@ -47,16 +55,8 @@ class LayerCost(NamedTuple):
         return num_batches * self.call_s + num_tokens * self.token_s
 
 
-class Asked(NamedTuple):
-    """What a trial is about, besides the model."""
-
-    extent: Extent
-    on_weights: OnWeights
-    """Is shown the weights as in the run."""
-
-
-class Trial(NamedTuple):
-    """What this machine did."""
+class CalibrationTimes(NamedTuple):
+    """What this machine took."""
 
     start_s: float
     """Of building the model, of reading what is in memory all the time, and of warming up."""
@@ -65,36 +65,34 @@ class Trial(NamedTuple):
     layers: tuple[LayerCost, ...]
 
 
-def try_calibration(
+def time_calibration(
     recipe: Recipe,
     source: Source,
     inventory: Inventory,
     plan: QuantPlan,
-    asked: Asked,
-) -> Trial:
+    workload: Workload,
+) -> CalibrationTimes:
     """Run one decoder layer of each kind on some batches, and show its weights.
 
     Raises:
         ModelError: the model cannot be built or read.
-        StageError: one sample does not fit into the memory.
+        StageError: a layer, or one sample, does not fit into the memory.
     """
-    extent = asked.extent
+    extent = workload.extent
     length = max(2, extent.num_tokens // max(1, extent.num_samples))
-    samples = max(1, _batch_tokens(recipe, extent) // length)
-    job = _Trial(recipe, source, inventory, plan, asked.on_weights)
-    while samples:
-        sizes = [max(1, samples // 2), samples] if needs_text(plan) else []
+    samples = max(1, _batch_tokens(recipe, extent) // length) if needs_text(plan) else 0
+    timed = _Timed(recipe, source, inventory, plan, workload.on_weights)
+    while True:
         try:
-            return job.run(sizes, length)
+            return timed.run([max(1, samples // 2), samples] if samples else [], length)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+        if recipe.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if samples <= 1:
+            raise _too_big(recipe, length if samples else 0)
         samples //= 2
-    message = (
-        f"one sample of {length} tokens does not fit into the memory of '{recipe.device}'. "
-        "Lower --calib-seq, or allow more memory."
-    )
-    raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
 
 def _batch_tokens(recipe: Recipe, extent: Extent) -> int:
@@ -105,7 +103,16 @@ def _batch_tokens(recipe: Recipe, extent: Extent) -> int:
     return mean if recipe.device.startswith("cuda") else min(mean, _CPU_MOST)
 
 
-class _Trial:
+def _too_big(recipe: Recipe, length: int) -> StageError:
+    what = f"one sample of {length} tokens does not fit" if length else "two layers do not fit"
+    advice = "Lower --calib-seq, or allow more memory." if length else "Allow more memory."
+    message = f"{what} into the memory of '{recipe.device}'. {advice}"
+    return StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
+
+
+class _Timed:
+    """A calibration of which one layer of each kind is run."""
+
     def __init__(
         self,
         recipe: Recipe,
@@ -117,9 +124,9 @@ class _Trial:
         self._recipe, self._source, self._inventory = recipe, source, inventory
         self._plan, self._on_weights = plan, on_weights
 
-    def run(self, sizes: list[int], length: int) -> Trial:
+    def run(self, sizes: list[int], length: int) -> CalibrationTimes:
         """Run batches of `sizes` samples, by turns."""
-        recipe, source = self._recipe, self._source
+        recipe, source, inventory = self._recipe, self._source, self._inventory
         vocabulary, device = vocabulary_size(source), recipe.device
         batches_BT = [_random_ids(size, length, vocabulary) for size in sizes * _REPEATS]
         ranges = WeightRanges(source, self._plan, device=device)
@@ -129,24 +136,26 @@ class _Trial:
         def show(weights: Mapping[str, Tensor]) -> None:
             self._on_weights(weights, ranges.see(weights))
 
-        started = time.perf_counter()
+        started, dtype = time.perf_counter(), stored_dtype(source)
         streamed = StreamedModel(
-            source,
-            self._inventory,
-            device=device,
-            dtype=stored_dtype(source),
-            one_of_each=True,
+            source, inventory, device=device, dtype=dtype, one_of_each=_formats(self._plan)
         )
-        observer = Observer(self._inventory, self._plan)
+        observer = Observer(inventory, self._plan)
         way = Way(device, recipe.calibration.experts, budget)
-        prepared, trials = try_layers(streamed, batches_BT, observer, way, show)
-        kinds = {same[0]: len(same) for same in streamed.kinds}
-        return Trial(
-            start_s=prepared - started + sum(map(_warm_up_s, trials.values())),
+        prepared, times = time_layers(streamed, batches_BT, observer, way, show)
+        counts = {same[0]: len(same) for same in streamed.kinds}
+        tokens = [size * length for size in sizes]
+        return CalibrationTimes(
+            start_s=prepared - started + sum(map(_warm_up_s, times.values())),
             read_rate=streamed.bytes_read / max(streamed.read_s, 1e-9),
             layers=tuple(
-                _cost(trial, kinds[index], streamed.num_bytes(index), [n * length for n in sizes])
-                for index, trial in trials.items()
+                LayerCost(
+                    num_layers=counts[index],
+                    num_bytes=streamed.num_bytes(index),
+                    shown_s=min(found.shown_s),
+                    **_line(found, tokens, flat=device.startswith("cuda")),
+                )
+                for index, found in times.items()
             ),
         )
 
@@ -156,19 +165,30 @@ def _random_ids(size: int, length: int, vocabulary: int) -> Tensor:
     return torch.randint(vocabulary, (size, length), generator=generator)
 
 
-def _warm_up_s(trial: LayerTrial) -> float:
+def _formats(plan: QuantPlan) -> Mapping[str, object]:
+    """Return what becomes of each parameter: layers that differ in it take other times."""
+    return {
+        name: tuple((one.weight_format, one.input_format) for one in members)
+        for name, members in by_parameter(plan.quantized).items()
+    }
+
+
+def _warm_up_s(found: LayerTimes) -> float:
     """Return how much longer the first times took."""
-    runs = (trial.shown_s, trial.ran_s[0::2], trial.ran_s[1::2])
+    runs = (found.shown_s, found.ran_s[0::2], found.ran_s[1::2])
     return sum(times[0] - min(times) for times in runs if times)
 
 
-def _cost(trial: LayerTrial, num_layers: int, num_bytes: int, tokens: Sequence[int]) -> LayerCost:
-    """Draw a line through the times of a smaller and a larger batch; the first warm up."""
-    call_s = token_s = 0.0
-    if tokens:
-        few, many = tokens
-        few_s, many_s = median(trial.ran_s[2::2]), median(trial.ran_s[3::2])
-        if many > few:
-            token_s = max(0.0, many_s - few_s) / (many - few)
-        call_s = max(0.0, many_s - many * token_s)
-    return LayerCost(num_layers, num_bytes, min(trial.shown_s), call_s, token_s)
+def _line(found: LayerTimes, tokens: Sequence[int], *, flat: bool) -> dict[str, float]:
+    """Draw a line through the times of a smaller and a larger batch; the first ones warm up.
+
+    Without two sizes, and where batches are those of the run (`flat`), all is put down to tokens.
+    """
+    if not tokens:
+        return {"call_s": 0.0, "token_s": 0.0}
+    few, many = tokens
+    few_s, many_s = median(found.ran_s[2::2]), median(found.ran_s[3::2])
+    if flat or few == many or many_s <= few_s:
+        return {"call_s": 0.0, "token_s": many_s / many}
+    token_s = (many_s - few_s) / (many - few)
+    return {"call_s": max(0.0, many_s - many * token_s), "token_s": token_s}

@@ -1,0 +1,112 @@
+"""One decoder layer of each kind is run as the run would, and counts for the others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from harness.artifacts import KvFormat, Linear
+from harness.calibrate import CalibrationTimes, Extent, Workload, time_calibration, timing
+from harness.calibrate.weights import WeightRanges
+from harness.errors import ReasonCode, StageError
+from tests.calibrate.conftest import Case, MakeCase, is_planned
+
+EXTENT = Extent(num_samples=6, num_tokens=96, num_batches=2)
+
+
+def timed(case: Case, shown: list[set[str]], extent: Extent = EXTENT) -> CalibrationTimes:
+    def show(weights: Mapping[str, Tensor], amax: Mapping[str, float]) -> None:
+        assert all(value > 0 for value in amax.values())
+        shown.append({name.split(".layers.")[1].split(".")[0] for name in weights})
+
+    workload = Workload(extent, show)
+    return time_calibration(case.recipe, case.source, case.inventory, case.plan, workload)
+
+
+def test_one_layer_of_each_kind_stands_for_the_others(
+    tiny_models: dict[str, Path], make_case: MakeCase
+) -> None:
+    shown: list[set[str]] = []
+    case = make_case(tiny_models["qwen3_5_moe"])
+    found = timed(case, shown)
+    text: Any = case.source.config["text_config"]
+    types = text["layer_types"]
+    firsts = sorted({types.index(kind) for kind in types})
+    # Shown twice: the first time compiles what is compiled.
+    assert shown == [{str(index)} for index in firsts for _ in range(2)]
+    counts = [types.count(types[index]) for index in firsts]
+    assert [layer.num_layers for layer in found.layers] == counts
+    for layer in found.layers:
+        assert layer.shown_s > 0
+        assert layer.num_bytes > 0
+        assert layer.run_s(2, 96) > 0
+    assert found.read_rate > 0
+
+
+def test_layers_that_the_plan_treats_differently_are_timed_each(
+    tiny_models: dict[str, Path], make_case: MakeCase
+) -> None:
+    def is_not_in_the_first(linear: Linear) -> bool:
+        return is_planned(linear) and ".layers.0." not in linear.name
+
+    found = timed(make_case(tiny_models["qwen3_moe"], planned=is_not_in_the_first), [])
+    first, *others = found.layers
+    assert first.num_layers == 1
+    assert [other.num_layers for other in others] != []
+    assert first.num_bytes == others[0].num_bytes
+
+
+def test_long_samples_count_by_their_tokens(
+    tiny_models: dict[str, Path], make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of the run holds more samples than the one that is tried."""
+    monkeypatch.setattr(timing, "_CPU_MOST", 16)
+    found = timed(make_case(tiny_models["qwen3"]), [], Extent(64, 64 * 16, 4))
+    assert all(layer.call_s == 0 for layer in found.layers)
+    assert all(layer.token_s > 0 for layer in found.layers)
+
+
+def test_weights_alone_run_nothing(tiny_models: dict[str, Path], make_case: MakeCase) -> None:
+    case = make_case(tiny_models["qwen3_moe"], inputs=None, kv_cache=KvFormat.NONE)
+    found = timed(case, [])
+    assert [layer.run_s(2, 96) for layer in found.layers] == [0.0]
+    assert found.layers[0].shown_s > 0
+
+
+def test_what_does_not_fit_is_tried_with_fewer_samples(
+    tiny_models: dict[str, Path], make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    ids = timing._random_ids  # noqa: SLF001  # shows the size of a batch
+
+    def small(size: int, length: int, vocabulary: int) -> Tensor:
+        sizes.append(size)
+        if size > most:
+            raise MemoryError
+        return ids(size, length, vocabulary)
+
+    monkeypatch.setattr(timing, "_random_ids", small)
+    case, most = make_case(tiny_models["qwen3"]), 2
+    assert timed(case, []).layers[0].run_s(2, 96) > 0
+    assert max(sizes) == 3
+    assert sizes[-1] == 1
+    most = 0
+    with pytest.raises(StageError, match="one sample of 16 tokens does not fit"):
+        timed(case, [])
+
+
+def test_weights_alone_that_do_not_fit_are_told_in_one_line(
+    tiny_models: dict[str, Path], make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    spec = {"inputs": None, "kv_cache": KvFormat.NONE, "layerwise": True}
+    case = make_case(tiny_models["qwen3"], **spec)
+    monkeypatch.setattr(WeightRanges, "see", fail)
+    for run in (case.run, lambda: timed(case, [])):
+        with pytest.raises(StageError, match=r"two (decoder )?layers do not fit") as caught:
+            run()
+        assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
