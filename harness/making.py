@@ -80,12 +80,10 @@ def _writing_untouched(job: Job, draft: Draft) -> Iterator[Callable[[], None]]:
             yield check
             writing.result()
         except Exception:
-            is_over.set()
             check()  # damage that was found in the files explains what came of it
             raise
-        except BaseException:
+        finally:
             is_over.set()
-            raise
 
 
 def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:

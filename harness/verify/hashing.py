@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import Path
 from queue import Queue
 from threading import Thread
-from types import TracebackType
-from typing import Self
+
+from harness.holding import Holding
 
 
 class Hashed(Enum):
@@ -31,10 +31,11 @@ _BLOCK_BYTES = 1 << 23
 _MAX_WAITING = 3
 
 
-class Hasher:
+class Hasher(Holding):
     """Context manager; the digest is there when it is left. Off, it does nothing."""
 
     def __init__(self, of: Hashed) -> None:
+        super().__init__()
         self._is_on, self._is_cut = of is not Hashed.NOTHING, of is Hashed.TENSORS
         self._digest = hashlib.sha256()
         self._whole = hashlib.sha256()
@@ -42,21 +43,15 @@ class Hasher:
         self._waiting: Queue[tuple[bytearray, list[int]] | None] = Queue(_MAX_WAITING)
         self._thread = Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> Self:
+    def _take_hold(self) -> None:
         if self._is_on:
             self._thread.start()
-        return self
+            self._exits.callback(self._end)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._is_on:
-            self._hand_over()
-            self._waiting.put(None)
-            self._thread.join()
+    def _end(self) -> None:
+        self._hand_over()
+        self._waiting.put(None)
+        self._thread.join()
 
     def update(self, piece: bytes | bytearray | memoryview) -> None:
         """Take the next bytes; they may be overwritten after the call."""
