@@ -5,10 +5,12 @@ from harness.calibrate.measure import Sharing, calibrate
 from harness.calibrate.samples import Extent, measure_extent
 from harness.calibrate.store import read_stats, write_stats
 from harness.calibrate.timing import CalibrationTimes, Workload, time_calibration
+from harness.calibrate.weights import OnWeights
 
 __all__ = [
     "CalibrationTimes",
     "Extent",
+    "OnWeights",
     "Sharing",
     "Workload",
     "calibrate",

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from harness.calibrate.memory import Activations, Budget
@@ -25,7 +26,8 @@ from harness.models import StreamedModel, experts_run, tap_attention, tap_linear
 from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
-
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""cuDNN's, which torch would choose on a GPU, compiles for 1.7 s and is then no faster (H200)."""
 
 OnLayer = Callable[[Mapping[str, Tensor]], None]
 """Takes the weights of a decoder layer, by the model's names, while they are in memory."""
@@ -49,7 +51,7 @@ def run_whole(
     with_logits = observer.needs_logits(model)
     num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
     num_done = 0
-    with _calibrating(model, observer, way.experts), _seen(model, observer, way.experts):
+    with _calibrating(model, observer, way), _seen(model, observer, way.experts):
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(way.device), with_logits=with_logits)
             tenth = num_done * 10 // num_samples
@@ -71,7 +73,7 @@ def run_layerwise(
     It is shown to `on_layer` before it runs.
     """
     model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
-    with streamed, _calibrating(model, observer, way.experts):
+    with streamed, _calibrating(model, observer, way):
         stubs, activations = _recorded(streamed, batches_BT, way)
         clock.lap("prepared")
         for index, stub in enumerate(stubs):
@@ -135,7 +137,7 @@ def time_layers(
     """
     model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
     times: dict[int, LayerTimes] = {}
-    with streamed, _calibrating(model, observer, way.experts):
+    with streamed, _calibrating(model, observer, way):
         stubs, activations = _recorded(streamed, batches_BT, way)
         clock.lap()
         prepared = time.perf_counter()
@@ -269,11 +271,13 @@ class _Replay(nn.Module):
 
 
 @contextmanager
-def _calibrating(model: PreTrainedModel, observer: Observer, experts: str) -> Iterator[None]:
+def _calibrating(model: PreTrainedModel, observer: Observer, way: Way) -> Iterator[None]:
     """Run experts as asked and, where the plan needs it, show keys and values."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(experts_run(model, experts))
+        stack.enter_context(experts_run(model, way.experts))
+        if way.device.startswith("cuda"):
+            stack.enter_context(sdpa_kernel(_ATTENTION))
         if observer.needs_kv:
             stack.enter_context(tap_attention(model, observer.see_kv))
         yield

@@ -52,7 +52,7 @@ class Budget:
             StageError: more is taken than was allowed.
         """
         bound = self._spec.host_bytes
-        if bound is not None and (taken := host_bytes()) > bound:
+        if bound is not None and (taken := host_bytes() + self._pinned("current")) > bound:
             message = (
                 f"calibration takes {taken / _GIB:.2f} GiB of the host's memory, and --host-memory "
                 f"allows {bound / _GIB:.2f} GiB. Lower --calib-size, or allow more."
@@ -65,7 +65,14 @@ class Budget:
         if self._device.type != "cuda":
             return host
         peak = torch.cuda.max_memory_reserved(self._device) / _GIB
-        return f"{peak:.2f} GiB of {self._device} at most, {host}"
+        pinned = self._pinned("peak") / _GIB
+        return f"{peak:.2f} GiB of {self._device} at most, {host}, {pinned:.2f} GiB pinned at most"
+
+    def _pinned(self, when: str) -> int:
+        """Return the memory of the host that GPUs copy to, which systems do not call anonymous."""
+        if self._device.type != "cuda":
+            return 0
+        return int(torch.cuda.host_memory_stats().get(f"allocated_bytes.{when}", 0))
 
     def _gpu_bytes(self) -> int:
         return self._spec.gpu_bytes or self._total()

@@ -21,7 +21,7 @@ from harness.artifacts import CalibrationStats, Linear, QuantizedTensor, QuantPl
 from harness.calibrate import forward, measure
 from harness.calibrate.observer import Observer
 from harness.drill.fault import Kind, RunFault
-from harness.export import shards
+from harness.export import read_back, shards
 from harness.models import Source
 from harness.quantize import quantize
 from harness.recipe import rules
@@ -121,9 +121,9 @@ def _with_ranges(
 
 def _with_a_bad_disk() -> AbstractContextManager[None]:
     """Change one bit of each file of weights between writing it and reading it back."""
-    check = shards.check_read_back
+    check = read_back.check_read_back
 
-    def spoil_and_check(path: Path, meant: Mapping[str, shards.Meant]) -> None:
+    def spoil_and_check(path: Path, meant: Mapping[str, read_back.Meant]) -> None:
         content = bytearray(path.read_bytes())
         content[-1] ^= _FLIPPED_BIT
         path.write_bytes(content)

@@ -26,7 +26,7 @@ from harness.calibrate import Extent
 from harness.calibrate.observer import Observer
 from harness.drill.making import exchanged
 from harness.errors import ReasonCode
-from harness.export import shards, write
+from harness.export import read_back, shards, write
 from harness.preflight import Job, job
 from harness.recipe import rules
 
@@ -107,7 +107,7 @@ def _with_whatever_comes(draft: write.Draft, rest: Iterable[QuantizedTensor]) ->
     """Complete a checkpoint that holds what came, in place of what the plan has."""
     came = list(rest)
     types = [
-        (name, shards.meant_by(tensor).type) for one in came for name, tensor in one.tensors.items()
+        (name, read_back.type_of(tensor)) for one in came for name, tensor in one.tensors.items()
     ]
     with exchanged(write, "stored_tensors", lambda *_: types):
         return _complete(draft, came)

@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/safetensors, README, section "Format".
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,13 +50,27 @@ class Layout:
     places: Mapping[str, Place]
 
 
-def lay_out(tensors: Iterable[tuple[str, TensorType]], *, max_bytes: int) -> Layout:
+def lay_out(
+    tensors: Iterable[tuple[str, TensorType]],
+    *,
+    max_bytes: int,
+    late: AbstractSet[str] = frozenset(),
+) -> Layout:
     """Give each tensor its place; a shard holds at most `max_bytes`, or one bigger tensor alone.
+
+    Args:
+        tensors: names and types.
+        max_bytes: of the data of a shard.
+        late: the last of them, which come when others have long been written. Where there is more
+            than one shard they get their own, so that no big one has to wait for them.
 
     Raises:
         StageError: a name comes twice.
     """
-    groups = list(_groups(tensors, max_bytes))
+    every = list(tensors)
+    if sum(tensor.num_bytes for _, tensor in every) <= max_bytes:
+        late = frozenset()
+    groups = list(_groups(every, max_bytes, late))
     shards = tuple(
         _shard(_shard_name(number, len(groups)), group)
         for number, group in enumerate(groups, start=1)
@@ -67,16 +82,17 @@ def lay_out(tensors: Iterable[tuple[str, TensorType]], *, max_bytes: int) -> Lay
 
 
 def _groups(
-    tensors: Iterable[tuple[str, TensorType]], max_bytes: int
+    tensors: Iterable[tuple[str, TensorType]], max_bytes: int, late: AbstractSet[str]
 ) -> Iterator[dict[str, TensorType]]:
     group: dict[str, TensorType] = {}
-    group_bytes, seen = 0, set[str]()
+    group_bytes, seen, is_late = 0, set[str](), False
     for name, tensor in tensors:
         if name in seen:
             message = f"the tensor '{name}' comes twice. The source's names are ambiguous."
             raise StageError(message, reason=ReasonCode.READ_BACK_MISMATCH)
         seen.add(name)
-        if group and group_bytes + tensor.num_bytes > max_bytes:
+        was_late, is_late = is_late, name in late
+        if group and (group_bytes + tensor.num_bytes > max_bytes or is_late != was_late):
             yield group
             group, group_bytes = {}, 0
         group[name] = tensor

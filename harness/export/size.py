@@ -1,7 +1,7 @@
 """What a checkpoint will hold and how big it will be, from the plan and the headers alone."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
@@ -16,26 +16,38 @@ _CONFIG_BYTES = 100_000
 
 
 def stored_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
-    """Yield every tensor of the checkpoint.
+    """Yield every tensor of the checkpoint: quantized weights, then what stays, then what is late.
 
-    Quantized weights come first, as in the source's files; then what is known only when calibration
-    has ended or belongs to no layer. So files of weights are full, and read back, before that.
+    Each as in the source's files. So files of weights are full, and read back, while others are not
+    yet known.
     """
-    members: dict[str, list[PlannedLinear]] = defaultdict(list)
-    for planned in plan.quantized:
-        members[planned.linear.source.tensor].append(planned)
+    members = _members(plan)
     for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
         stored = get_format(planned.weight_format).weight_tensors(planned.linear.shape)
         yield from _named(planned.linear.name, stored)
     for name, header in source.tensors.items():
         if name not in members:
             yield name, TensorType(header.dtype, header.shape)
-        for planned in members.get(name, ()):
-            yield from _named(planned.linear.name, INPUT_TENSORS if planned.input_format else {})
+    yield from late_tensors(source, plan)
+
+
+def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
+    """Yield the tensors that are known only when calibration has ended: scales of a few bytes."""
+    members = _members(plan)
+    for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
+        yield from _named(planned.linear.name, INPUT_TENSORS if planned.input_format else {})
     if plan.kv_cache == KvFormat.FP8:
         for attention in plan.attentions:
             yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
             yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())
+
+
+def _members(plan: QuantPlan) -> Mapping[str, Sequence[PlannedLinear]]:
+    """Return the planned layers by source tensor."""
+    members: dict[str, list[PlannedLinear]] = defaultdict(list)
+    for planned in plan.quantized:
+        members[planned.linear.source.tensor].append(planned)
+    return members
 
 
 def _named(linear: str, tensors: Mapping[str, TensorType]) -> Iterator[tuple[str, TensorType]]:

@@ -22,14 +22,19 @@ from harness.export.config import PRODUCER, config_with_quantization, hf_quant_c
 from harness.export.layout import lay_out
 from harness.export.shards import Shard, ShardWriter
 from harness.export.sidecars import copy_sidecars
-from harness.export.size import bits_per_weight, required_bytes, stored_tensors
+from harness.export.size import (
+    bits_per_weight,
+    late_tensors,
+    required_bytes,
+    stored_tensors,
+)
 from harness.holding import Holding
 from harness.models import Source
 
 _log = logging.getLogger("harness.export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MANIFEST = "harness.json"
-_MIN_SHARD_BYTES = 2**30
+_MIN_SHARD_BYTES = 2**29
 _MAX_SHARDS = 256
 
 
@@ -146,7 +151,9 @@ class Draft(Holding):
         if self._writer is None:
             tensors = list(stored_tensors(self._source, self._plan))
             num_bytes = sum(tensor.num_bytes for _, tensor in tensors)
-            layout = lay_out(tensors, max_bytes=self._max_shard_bytes or shard_bytes(num_bytes))
+            most = self._max_shard_bytes or shard_bytes(num_bytes)
+            late = {name for name, _ in late_tensors(self._source, self._plan)}
+            layout = lay_out(tensors, max_bytes=most, late=late)
             writer = ShardWriter(layout, self._folder(), joins=self._joins)
             self._writer = self._exits.enter_context(writer)
         return self._writer

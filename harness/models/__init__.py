@@ -16,7 +16,7 @@ from harness.models.source import Source, locate_model, open_source
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel
 from harness.models.structure import known_model_types, vocabulary_size
-from harness.models.transfer import gpu_index
+from harness.models.transfer import gpu_index, threads_for
 
 __all__ = [
     "Source",
@@ -41,5 +41,6 @@ __all__ = [
     "stored_dtype_name",
     "tap_attention",
     "tap_linears",
+    "threads_for",
     "vocabulary_size",
 ]

@@ -22,6 +22,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.errors import ModelError
+from harness.models.experts import GROUPED
 
 OnInput = Callable[[str, int | None, Tensor], Tensor | None]
 """Takes the name of the weight's parameter, the expert (None for 2-D parameters) and the input;
@@ -66,7 +67,7 @@ def experts_run(model: nn.Module, way: str) -> Iterator[None]:
 
     Families whose experts know no grouped way run theirs one by one in both.
     """
-    implementation = {"eager": "eager", "grouped": "grouped_mm"}[way]
+    implementation = {"eager": "eager", "grouped": GROUPED}[way]
     configs = _configs(model)
     before = [config._experts_implementation for config in configs]  # noqa: SLF001  # no public one
     try:

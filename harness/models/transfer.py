@@ -19,7 +19,8 @@ from harness.holding import Holding
 from harness.models.pieces import Span
 
 _PIECE_BYTES = 16 << 20
-_MAX_THREADS = 16
+_MAX_THREADS = 8
+"""Each needs a pinned buffer of this size; they read 20 GB a second where one reads 3.7."""
 
 
 class Transfer(Holding):
@@ -65,23 +66,22 @@ class Transfer(Holding):
 
     def _to_host(self, piece: Span, block: Tensor) -> None:
         target = block[piece.into : piece.into + piece.num_bytes]
-        self._read_into(piece, target)
+        self._read_into(piece, target.numpy().data)
 
     def _to_gpu(self, piece: Span, block: Tensor) -> None:
         buffer = self._buffers.get()
         try:
             buffer.copied.synchronize()  # what it held before has left it
-            host = buffer.memory[: piece.num_bytes]
-            self._read_into(piece, host)
+            self._read_into(piece, buffer.bytes[: piece.num_bytes])
             with torch.cuda.stream(self.stream):
                 target = block[piece.into : piece.into + piece.num_bytes]
-                target.copy_(host, non_blocking=True)
+                target.copy_(buffer.memory[: piece.num_bytes], non_blocking=True)
                 buffer.copied.record(self.stream)
         finally:
             self._buffers.put(buffer)
 
-    def _read_into(self, piece: Span, target: Tensor) -> None:
-        view, offset = target.numpy().data, piece.offset
+    def _read_into(self, piece: Span, view: memoryview) -> None:
+        offset = piece.offset
         while view:
             try:
                 count = os.preadv(self._files[piece.shard], [view], offset)
@@ -109,6 +109,7 @@ class _Pinned:
 
     def __init__(self) -> None:
         self.memory = torch.empty(_PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
+        self.bytes: memoryview = self.memory.numpy().data
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
 
 

@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from harness.artifacts import QuantizedTensor
 from harness.calibrate import CalibrationTimes, Workload, time_calibration
 from harness.export import required_bytes, shard_bytes
 from harness.preflight.job import Job
-from harness.quantize import ResidentQuantizer
+from harness.quantize import QuantizedStack, ResidentQuantizer
 
 _HASHED = 3
 """How often each byte is hashed: when written, when read back, and as a part of its file."""
@@ -77,10 +76,10 @@ def _on_gpu(job: Job) -> bool:
 
 def _time(job: Job) -> CalibrationTimes:
     resident = ResidentQuantizer(job.plan)
-    waiting: list[QuantizedTensor] = []
+    waiting: list[QuantizedStack] = []
 
     def quantize(weights: Mapping[str, Tensor], amax: Mapping[str, float]) -> None:
-        if _on_gpu(job):  # whose results use the same host memory again and again
+        if _on_gpu(job):  # which lets go of what was fetched
             waiting.clear()
         waiting.extend(resident.quantize(weights, amax))
 

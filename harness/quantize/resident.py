@@ -4,15 +4,62 @@ Shapes: E weights of one shape, O output features, I input features.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.artifacts import QuantizedTensor, QuantPlan
+from harness.artifacts import PlannedLinear, QuantizedTensor, QuantPlan
 from harness.formats import get_format
 from harness.models import Stack, by_parameter, stacks
 from harness.quantize.amax import WeightGroups
+
+_TOGETHER = 32
+"""Layers that are handed on at a time: what Python does for a part is done for all of them."""
+
+
+class QuantizedStack(NamedTuple):
+    """Quantized weights of one shape, on the device that computes them."""
+
+    members: tuple[PlannedLinear, ...]
+    stored_E: Mapping[str, Tensor]
+    """What is stored of each, stacked, by the suffix of its name."""
+    computed: torch.cuda.Event | None
+    """When a GPU has computed it; None where it is there."""
+
+    def fetch(self) -> Iterator[QuantizedTensor]:
+        """Bring it to the CPU and yield it in parts; a thread of its own may do so.
+
+        A GPU writes to pinned memory by itself, beside whatever else it computes.
+        """
+        on_cpu = self.stored_E if self.computed is None else self._copied(self.computed)
+        each = {suffix: tensor_E.unbind() for suffix, tensor_E in on_cpu.items()}
+        numbered = enumerate(self.members)
+        for source, group in groupby(numbered, lambda one: one[1].linear.source.tensor):
+            same = list(group)
+            for begin in range(0, len(same), _TOGETHER):
+                tensors = {
+                    f"{planned.linear.name}.{suffix}": tensors_E[index]
+                    for index, planned in same[begin : begin + _TOGETHER]
+                    for suffix, tensors_E in each.items()
+                }
+                yield QuantizedTensor(source, tensors, self.members[0].weight_format)
+
+    def _copied(self, computed: torch.cuda.Event) -> Mapping[str, Tensor]:
+        device = next(iter(self.stored_E.values())).device
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
+        stream.wait_event(computed)
+        with torch.cuda.stream(stream):
+            copies = {
+                suffix: torch.empty(tensor_E.shape, dtype=tensor_E.dtype, pin_memory=True).copy_(
+                    tensor_E, non_blocking=True
+                )
+                for suffix, tensor_E in self.stored_E.items()
+            }
+        stream.synchronize()
+        return copies
 
 
 class ResidentQuantizer:
@@ -21,53 +68,47 @@ class ResidentQuantizer:
     def __init__(self, plan: QuantPlan) -> None:
         """Take the plan."""
         self._plan = by_parameter(plan.quantized)
+        self._formats = {planned.weight_format for planned in plan.quantized}
         self._groups: dict[str, set[str]] = defaultdict(set)
         for planned in plan.quantized:
             self._groups[planned.linear.group].add(planned.linear.name)
 
+    def prepare(self, device: torch.device) -> None:
+        """Compile what would else be compiled for the first weight; a thread may do so.
+
+        Kernels are compiled for sizes that are a multiple of 16, as those of real weights are.
+        """
+        weight_1OI = torch.ones(1, 64, 64, dtype=torch.bfloat16, device=device)
+        for name in sorted(self._formats):
+            get_format(name).quantize_weights(weight_1OI, amax=[1.0])
+
     def quantize(
         self, weights: Mapping[str, Tensor], amax: Mapping[str, float]
-    ) -> Iterator[QuantizedTensor]:
-        """Yield the planned ones among `weights`, without the scales of their inputs.
+    ) -> Sequence[QuantizedStack]:
+        """Return the planned ones among `weights`, without the scales of their inputs.
 
         Those are left out whose group has members without a value in `amax`.
 
         Args:
-            weights: by the running model's names, on any device; what is yielded is on the CPU.
+            weights: by the running model's names, on any device; a GPU need not be done with what
+                is returned, but they may be changed by what is queued on it afterwards.
             amax: largest values by Linear.name.
         """
         found = list(stacks(self._plan, weights))
         groups = WeightGroups.of((one for stack in found for one in stack.members), amax)
-        for stack in found:
-            if all(self._groups[one.linear.group] <= amax.keys() for one in stack.members):
-                yield from _quantized(stack, groups)
+        return [
+            _quantized(stack, groups)
+            for stack in found
+            if all(self._groups[one.linear.group] <= amax.keys() for one in stack.members)
+        ]
 
 
-def _on_cpu(stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return what a GPU computed, through pinned memory, which it writes to by itself."""
-    copies = {
-        suffix: torch.empty(
-            tensor_E.shape, dtype=tensor_E.dtype, pin_memory=tensor_E.is_cuda
-        ).copy_(tensor_E, non_blocking=True)
-        if tensor_E.is_cuda
-        else tensor_E
-        for suffix, tensor_E in stored.items()
-    }
-    device = next(iter(stored.values())).device
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
-    return copies
-
-
-def _quantized(stack: Stack, groups: WeightGroups) -> Iterator[QuantizedTensor]:
+def _quantized(stack: Stack, groups: WeightGroups) -> QuantizedStack:
     members, weight_EOI = stack
     number_format = get_format(members[0].weight_format)
     amax = [groups.for_weight(planned) for planned in members]
-    stored = number_format.quantize_weights(weight_EOI, amax=amax)
-    on_cpu = _on_cpu(stored)
-    for index, planned in enumerate(members):
-        yield QuantizedTensor(
-            source=planned.linear.source.tensor,
-            tensors={f"{planned.linear.name}.{s}": t_E[index] for s, t_E in on_cpu.items()},
-            format=planned.weight_format,
-        )
+    stored_E = number_format.quantize_weights(weight_EOI, amax=amax)
+    computed = None
+    if weight_EOI.is_cuda:
+        computed = torch.cuda.current_stream(weight_EOI.device).record_event()
+    return QuantizedStack(members, stored_E, computed)

@@ -11,7 +11,7 @@ Shapes: O output features, I input features.
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import torch
@@ -25,9 +25,15 @@ from harness.models import Source, TensorReader
 from harness.quantize.amax import WeightGroups, input_groups, usable_range
 
 _log = logging.getLogger("harness.quantize")
-_SERIAL_NUMEL = 1 << 15
-"""The most elements on which torch's reductions use one thread (at::internal::GRAIN_SIZE)."""
-_FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+_PIECE_NUMEL = 1 << 21
+"""Bigger than a cache: each piece asks for the interpreter, which the model needs."""
+_BITS = {
+    torch.bfloat16: (torch.int16, 0x7F80),
+    torch.float16: (torch.int16, 0x7C00),
+    torch.float32: (torch.int32, 0x7F800000),
+    torch.float64: (torch.int64, 0x7FF0000000000000),
+}
+"""The integer of the same size, and what infinity is as one."""
 
 
 def quantize(
@@ -68,17 +74,22 @@ def quantize(
     yield from _kv_scales(plan, stats)
 
 
-def untouched(source: Source, plan: QuantPlan) -> Iterator[QuantizedTensor]:
-    """Yield every tensor of the source that no layer of the plan comes from, as it is.
+def untouched(source: Source, plan: QuantPlan) -> Sequence[str]:
+    """Return the tensors of the source that no layer of the plan comes from, biggest first."""
+    members = {planned.linear.source.tensor for planned in plan.quantized}
+    names = (name for name in source.tensors if name not in members)
+    return sorted(names, key=lambda name: -source.tensors[name].num_bytes)
+
+
+def as_they_are(source: Source, names: Iterable[str]) -> Iterator[QuantizedTensor]:
+    """Yield tensors of the source unchanged; a thread may do so beside others.
 
     Raises:
         CorruptWeightError: a weight is NaN or infinite.
     """
-    members = {planned.linear.source.tensor for planned in plan.quantized}
     with TensorReader(source) as reader:
-        for name in source.tensors:
-            if name not in members:
-                yield _as_it_is(reader, name)
+        for name in names:
+            yield _as_it_is(reader, name)
 
 
 def _as_it_is(reader: TensorReader, name: str) -> QuantizedTensor:
@@ -120,10 +131,13 @@ def _input_scales(
 ) -> Iterator[QuantizedTensor]:
     """Yield the scales of the inputs of all layers that come from one tensor, together."""
     scales: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    made: dict[tuple[str, float], Tensor] = {}
     for planned in layers:
         if (name := planned.input_format) is not None:
-            scale = get_format(name).input_scale(amax[planned.linear.group])
-            scales[name][f"{planned.linear.name}.input_scale"] = scale
+            one = name, amax[planned.linear.group]
+            if one not in made:  # all experts of a projection have the same
+                made[one] = get_format(name).input_scale(one[1])
+            scales[name][f"{planned.linear.name}.input_scale"] = made[one]
     for name, tensors in scales.items():
         yield QuantizedTensor(source=source, tensors=tensors, format=name)
 
@@ -143,20 +157,28 @@ def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTe
 
 
 def _refuse_non_finite(name: str, tensor: Tensor) -> None:
-    """Look at all values, in pieces that torch does not share among threads.
+    if tensor.dtype in _BITS and tensor.numel() and not _is_finite(tensor.reshape(-1)):
+        message = f"'{name}' holds NaN or infinity. The source model is damaged: download it again."
+        raise CorruptWeightError(message)
 
-    A thread calls this while the model runs, and a second pool of OpenMP threads halves the speed
-    of the first for as long as it exists.
+
+def _is_finite(flat: Tensor) -> bool:
+    """Look at all values of one dimension.
+
+    On the CPU with numpy, which uses one thread and lets others run: a thread calls this while the
+    model runs, and a second pool of torch's threads halves the speed of the first for as long as it
+    exists.
     """
-    if tensor.dtype not in _FLOATS or not tensor.numel():
-        return
-    for piece in torch.split(tensor.reshape(-1), _SERIAL_NUMEL):
-        low, high = torch.aminmax(piece)  # NaN wins; a tenth of the time of isfinite
-        if not (math.isfinite(low) and math.isfinite(high)):
-            message = (
-                f"'{name}' holds NaN or infinity. The source model is damaged: download it again."
-            )
-            raise CorruptWeightError(message)
+    if flat.device.type != "cpu":
+        low, high = torch.aminmax(flat)  # NaN wins
+        return math.isfinite(low) and math.isfinite(high)
+    integer, infinity = _BITS[flat.dtype]
+    sign = torch.iinfo(integer).min
+    for piece in torch.split(flat.view(integer), _PIECE_NUMEL):
+        # Without the sign, NaN and infinity are the largest numbers.
+        if int((piece.numpy() & ~sign).max()) >= infinity:
+            return False
+    return True
 
 
 def _report(num_done: int, num_tensors: int) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
 from harness.export import shards
 from harness.export.layout import lay_out
-from harness.export.shards import Shard, ShardWriter, check_read_back, meant_by
+from harness.export.read_back import check_read_back, meant_by
+from harness.export.shards import Shard, ShardWriter
 
 DTYPES = (
     torch.uint8,
@@ -96,6 +97,38 @@ def test_tensors_that_are_views_are_written_as_they_look(tmp_path: Path) -> None
     assert read(shard.path)["s"].equal(whole[1:, ::2])
 
 
+def test_views_of_one_block_and_others_are_written_together(tmp_path: Path) -> None:
+    block = torch.arange(48, dtype=torch.uint8).reshape(4, 12)
+    many = dict(zip("abcd", block.unbind(), strict=True))
+    many |= {"whole": block, "turned": block.t(), "half": block.view(torch.float32)[2:, 1:]}
+    many |= {"none": torch.empty(0, 3), "one": torch.tensor(2.5, dtype=torch.float64)}
+    with torch.inference_mode():  # as those are that a calibration makes
+        many["made"] = (block * 2)[1]
+    layout = lay_out(((name, meant_by(t).type) for name, t in many.items()), max_bytes=60)
+    with ShardWriter(layout, tmp_path) as writer:
+        writer.put(many)
+        files = writer.finish()
+    got = {name: tensor for shard in files for name, tensor in read(shard.path).items()}
+    assert {name: as_bytes(tensor) for name, tensor in got.items()} == {
+        name: as_bytes(tensor) for name, tensor in many.items()
+    }
+
+
+def test_late_tensors_get_files_of_their_own_where_one_is_not_enough(tmp_path: Path) -> None:
+    tensors = [("big", torch.zeros(10)), ("more", torch.ones(5)), ("scale", torch.ones(()))]
+    types = [(name, meant_by(tensor).type) for name, tensor in tensors]
+    late = {"scale"}
+    together = lay_out(types, max_bytes=64, late=late)
+    apart = lay_out(types, max_bytes=63, late=late)
+    assert [list(shard.tensors) for shard in together.shards] == [["big", "more", "scale"]]
+    assert [list(shard.tensors) for shard in apart.shards] == [["big", "more"], ["scale"]]
+    with ShardWriter(apart, tmp_path) as writer:
+        writer.put(dict(tensors[:2]))
+        assert writer.hand_over().keys() == {"big", "more"}
+        writer.put(dict(tensors[2:]))
+        assert [shard.names for shard in writer.finish()] == [("big", "more"), ("scale",)]
+
+
 def test_a_shard_holds_no_more_than_its_limit(tmp_path: Path) -> None:
     tensors = [(f"t{i}", torch.zeros(10)) for i in range(7)]
     shards = list(write_shards(tensors, tmp_path, max_bytes=80))
@@ -129,15 +162,15 @@ def test_what_waits_to_be_written_is_bounded(
     monkeypatch.setattr(shards, "_MAX_WAITING_BYTES", 100)
     held = [(f"t{i}", torch.zeros(10)) for i in range(40)]
     at_once, most, lock = 0, 0, threading.Lock()
-    write_at = os.pwrite
+    write_at = os.pwritev
 
-    def slow(file: int, content: memoryview, offset: int) -> int:
+    def slow(file: int, contents: Sequence[memoryview], offset: int) -> int:
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
         time.sleep(0.002)
-        written = write_at(file, content, offset)
+        written = write_at(file, contents, offset)
         with lock:
             at_once -= 1
         return written
@@ -145,7 +178,7 @@ def test_what_waits_to_be_written_is_bounded(
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     layout = lay_out(((name, meant_by(t).type) for name, t in held), max_bytes=EVERYTHING)
     with ShardWriter(layout, tmp_path) as writer:
-        monkeypatch.setattr(os, "pwrite", slow)
+        monkeypatch.setattr(os, "pwritev", slow)
         for name, tensor in held:
             writer.put({name: tensor})
         writer.finish()
@@ -174,7 +207,7 @@ def test_what_a_thread_could_not_write_is_an_error_of_the_caller(
 
     layout = lay_out([("a", TensorType("F32", (2,)))], max_bytes=EVERYTHING)
     with ShardWriter(layout, tmp_path) as writer:
-        monkeypatch.setattr(os, "pwrite", full)
+        monkeypatch.setattr(os, "pwritev", full)
         with pytest.raises(OSError, match="No space left"):  # noqa: PT012 - either may tell
             writer.put({"a": torch.zeros(2)})
             writer.finish()
@@ -199,8 +232,8 @@ def test_a_file_with_one_wrong_byte_does_not_pass_the_read_back(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"a": torch.ones(2, 2)}, "'a' is torch.float32"),
-        ({"a": torch.ones(4, dtype=torch.int32)}, "'a' is torch.float32"),
+        ({"a": torch.ones(2, 2)}, r"'a' is F32 \[4\]"),
+        ({"a": torch.ones(4, dtype=torch.int32)}, r"'a' is F32 \[4\]"),
         ({"a": torch.ones(4), "b": torch.ones(1)}, "1 tensors instead of 2"),
     ],
 )

@@ -166,8 +166,9 @@ def test_what_is_written_beside_stops_when_the_run_is_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     draft: Any = _Slow()
-    job: Any = SimpleNamespace(source=None, plan=None)
-    monkeypatch.setattr(making, "untouched", lambda *_: iter(range(200)))
+    job: Any = SimpleNamespace(source=None, plan=None, recipe=SimpleNamespace(device="cpu"))
+    monkeypatch.setattr(making, "untouched", lambda *_: range(200))
+    monkeypatch.setattr(making, "as_they_are", lambda _, names: iter(names))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), making._writing_untouched(job, draft):  # noqa: SLF001  # what is tested

@@ -1,0 +1,74 @@
+"""Run all experts of a layer in two grouped products: one more way in transformers' own registry.
+
+transformers' way passes over the outputs of all experts, the biggest tensors of the whole model,
+some four times more: it weights them, masks them, sorts them back and adds them up. Here one step
+does that, without rounding what it adds up.
+
+Shapes: N tokens, K experts of a token, S = N * K rows, E experts, H hidden size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+GROUPED = "harness_grouped"
+"""Its name in the registry."""
+_THEIRS = "grouped_mm"
+_MOST_ON_A_GPU = 1023
+"""Experts; torch's kernel refuses more groups."""
+
+Experts = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+
+
+def run_grouped(
+    experts: nn.Module, hidden_NH: Tensor, experts_NK: Tensor, weights_NK: Tensor
+) -> Tensor:
+    """Return the weighted sum of the chosen experts' outputs [N, H].
+
+    Experts that are not understood run as transformers has it; more than a GPU's product takes run
+    one by one.
+    """
+    module: Any = experts
+    if _are_too_many(module.num_experts, hidden_NH):
+        one_by_one: Experts = type(module).forward.__wrapped__
+        return one_by_one(module, hidden_NH, experts_NK, weights_NK)
+    if not _is_understood(module, hidden_NH, weights_NK):
+        theirs: Experts = ALL_EXPERTS_FUNCTIONS[_THEIRS]
+        return theirs(module, hidden_NH, experts_NK, weights_NK)
+    num_experts_each = experts_NK.shape[1]
+    expert_S, order_S = torch.sort(experts_NK.reshape(-1))
+    numbers_E = torch.arange(module.num_experts, device=expert_S.device)
+    ends_E = torch.searchsorted(expert_S, numbers_E, right=True, out_int32=True)
+    rows_SH = hidden_NH[order_S // num_experts_each]
+    gated_SI = module._apply_gate(_product(rows_SH, module.gate_up_proj, ends_E))  # noqa: SLF001  # transformers' name
+    output_SH = _product(gated_SI, module.down_proj, ends_E)
+    place_S = torch.empty_like(order_S)
+    place_S[order_S] = torch.arange(len(order_S), device=order_S.device)
+    return nn.functional.embedding_bag(
+        place_S.view(experts_NK.shape), output_SH, per_sample_weights=weights_NK, mode="sum"
+    )
+
+
+def _are_too_many(num_experts: int, hidden_NH: Tensor) -> bool:
+    return hidden_NH.is_cuda and num_experts > _MOST_ON_A_GPU
+
+
+def _is_understood(module: Any, hidden_NH: Tensor, weights_NK: Tensor) -> bool:  # noqa: ANN401  # of any family
+    if not hasattr(nn.functional, "grouped_mm") or getattr(module, "_is_expert_parallel", False):
+        return False
+    if hidden_NH.is_cuda and torch.cuda.get_device_capability(hidden_NH.device) < (8, 0):
+        return False
+    is_plain = module.has_gate and not module.has_bias and not module.is_transposed
+    # Else weights would be rounded, or the product has no such type.
+    return is_plain and hidden_NH.dtype == weights_NK.dtype == module.down_proj.dtype
+
+
+def _product(rows_SI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+    product: Tensor = nn.functional.grouped_mm(rows_SI, weight_EOI.transpose(1, 2), offs=ends_E)
+    return product
+
+
+ALL_EXPERTS_FUNCTIONS.register(GROUPED, run_grouped)
