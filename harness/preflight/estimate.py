@@ -5,6 +5,7 @@ fitted to the canary's run on 2 CPU cores and on an H200 (evals/LEDGER.md); the 
 a CPU is measured, since machines differ most in it. They are good to about a factor of two.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,16 +20,14 @@ from harness.preflight.making_time import making_time
 class _Rates(NamedTuple):
     flops: float
     """Multiply-adds a second, times two, of the model's forward."""
-    bytes: float
-    """Bytes read and checked a second."""
     start_s: float
     """Of loading a model, besides reading it."""
     step_s: float
     """Of one linear layer for one batch in the emulating engine."""
 
 
-_CPU = _Rates(flops=5e10, bytes=5e8, start_s=2.0, step_s=4e-4)
-_CUDA = _Rates(flops=2e14, bytes=8e8, start_s=5.0, step_s=5e-4)
+_CPU = _Rates(flops=5e10, start_s=2.0, step_s=4e-4)
+_CUDA = _Rates(flops=2e14, start_s=5.0, step_s=5e-4)
 
 
 class _ServerRates(NamedTuple):
@@ -42,6 +41,9 @@ class _ServerRates(NamedTuple):
 
 _SERVER_CPU = _ServerRates(start_s=75.0, items=12.0, tokens=20.0)
 _SERVER_CUDA = _ServerRates(start_s=70.0, items=150.0, tokens=80.0)
+_VERIFIED_BYTES = 1e9
+"""Of the source that one thread compares a second; they share the work."""
+_MOST_THREADS = 16
 _UNQUANTIZED = 0.7
 """Share of the emulating arm's time that the unquantized arm takes."""
 _RUNS = 1 + RERUN_SHARE
@@ -60,7 +62,7 @@ def estimate_seconds(job: Job, *, scored: bool) -> Mapping[str, float]:
     seconds = {
         "calibrate": making.calibrate_s,
         "export": making.export_s,
-        "verify": source_bytes / 3 / rates.bytes + 1.0,
+        "verify": source_bytes / (_VERIFIED_BYTES * min(_MOST_THREADS, os.cpu_count() or 1)) + 1.0,
     }
     if scored:
         candidate, baseline = _arms(job, rates)

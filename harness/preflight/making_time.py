@@ -20,7 +20,7 @@ from harness.quantize import QuantizedStack, ResidentQuantizer
 
 _HASHED = 3
 """How often each byte is hashed: when written, when read back, and as a part of its file."""
-_MOST_THREADS = 16
+_MOST_THREADS = 8
 _CPU_RUN = 1.25
 """How much longer a layer takes in a run on a CPU than when it is timed, in the same memory again
 and again: from 1.0 times (3 B parameters) to 1.6 (the smallest) were measured on two cores."""
@@ -56,7 +56,7 @@ def making_time(job: Job) -> MakingTime:
     parts = (running + quantizing, reading, share * hashing)
     # A GPU computes while the CPU reads and writes; a CPU does one after the other.
     calibrate_s = times.start_s + (max(parts) if _on_gpu(job) else sum(parts))
-    last_file = 2 * min(shard_bytes(written), written) / hash_rate
+    last_file = min(shard_bytes(written), written) / hash_rate
     return MakingTime(calibrate_s, rest + max(last_file, (1 - share) * hashing))
 
 

@@ -157,7 +157,7 @@ def patterns_used(contents: Contents) -> Check:
     patterns = declared.ignore if declared else ()
     tied = ("lm_head",) if contents.config.get("tie_word_embeddings") else ()
     names = [*contents.modules, *tied]
-    idle = [p for p in patterns if declared and not any(declared.is_hit(n, p) for n in names)]
+    idle = declared.idle_entries(names) if declared else []
     return finding(
         "ignore-patterns-used",
         idle,

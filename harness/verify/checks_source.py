@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from harness.artifacts import Check, Severity
-from harness.verify.compare import INVERTED, NIBBLES, SWIZZLED, TRANSPOSED, Misfit
+from harness.verify.causes import INVERTED, NIBBLES, SWIZZLED, TRANSPOSED
+from harness.verify.compare import Misfit
 from harness.verify.contents import Contents, Origin
 from harness.verify.finding import finding
 from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, is_draft, is_quantized

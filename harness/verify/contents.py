@@ -2,30 +2,31 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
-from harness.verify.compare import Comparison
+from harness.verify.compare import Comparison, Looker
 from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
 from harness.verify.engines import Engine
 from harness.verify.hashing import Hashed, hash_file
 from harness.verify.layouts import LAYOUTS, MODELOPT, Layout
 from harness.verify.modules import Module, group_modules, is_quantized, weight_of
-from harness.verify.origin import copied_from
-from harness.verify.scan import Facts, Pass, ShardScan, Whole, scan_shard
-from harness.verify.shards import Shard, read_shard
+from harness.verify.reading import Task, read_shards
+from harness.verify.scan import Facts
+from harness.verify.shards import Entry, Shard, read_shard
 from harness.verify.stored import StoredTensors
 
 INDEX_FILE = "model.safetensors.index.json"
 MANIFEST_FILE = "harness.json"
-_MAX_WORKERS = 8
+_LOOKS = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}
+"""Algorithm by the type of the weight."""
 
 _log = logging.getLogger("harness.verify")
 
@@ -85,9 +86,10 @@ class Contents:
 
     def algo_of(self, module: str) -> str | None:
         """Return the algorithm that engines expect of a module, or that its tensors look like."""
+        if expected := self.expected[module]:
+            return expected
         weight = weight_of(self.modules[module])
-        looks = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}.get(weight.dtype if weight else "")
-        return self.expected[module] or looks
+        return _LOOKS.get(weight.dtype) if weight else None
 
     def layout_of(self, module: str) -> Layout | None:
         """Return what a quantized module has to consist of; None for unknown algorithms."""
@@ -119,6 +121,7 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
         )
         raise ModelError(message)
     shards = tuple(read_shard(path) for path in files)
+    stored = StoredTensors(directory, shards)
     modules = group_modules({n: e.header for shard in shards for n, e in shard.entries.items()})
     sidecar = read_json(directory / "hf_quant_config.json") or {}
     declarations = read_declarations(config, sidecar)
@@ -141,9 +144,9 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
         exported_kv=str(export["kv_cache"]) if "kv_cache" in export else None,
         sha256={},
         engine=against.engine,
-        origin=_open_origin(against.source, StoredTensors(directory, shards)),
+        origin=_open_origin(against.source, stored),
     )
-    return _scanned(headers)
+    return _scanned(headers, stored)
 
 
 def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | None:
@@ -165,23 +168,24 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
     return Origin(source, config, Comparison(checkpoint, StoredTensors(source, shards)))
 
 
-def _scanned(headers: Contents) -> Contents:
-    """Return the contents with what the one pass over the data found.
-
-    Files are read side by side, because each has one hash, which takes longer than reading; with a
-    source they are read one after another, so that one tensor at most is held.
-    """
+def _scanned(headers: Contents, stored: StoredTensors) -> Contents:
+    """Return the contents with what the one pass over the data found."""
     facts: dict[str, Facts] = {}
     sha256: dict[str, str] = {}
-    whole = [shard for shard in headers.shards if shard.problem is None]
-    num_workers = 1 if headers.origin else min(_MAX_WORKERS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(num_workers) as pool:
-        scans = pool.map(lambda shard: _scan(headers, shard), whole)
-        for number, (shard, scanned) in enumerate(zip(whole, scans, strict=True), start=1):
-            _log.info("verify: file %d of %d, %s", number, len(whole), shard.name)
-            facts |= scanned.facts
-            if scanned.sha256 is not None:
-                sha256[shard.name] = scanned.sha256
+    comparison = headers.origin.comparison if headers.origin else None
+    tasks = [_task(headers, shard) for shard in headers.shards if shard.problem is None]
+    with ExitStack() as exits:
+        exits.enter_context(stored)
+        if comparison:
+            exits.enter_context(comparison.source)
+        found = read_shards(stored, tasks, partial(_look, headers))
+        for number, (task, scan) in enumerate(zip(tasks, found, strict=True), start=1):
+            _log.info("verify: file %d of %d, %s", number, len(tasks), task.shard.name)
+            facts |= scan.facts
+            if scan.sha256 is not None:
+                sha256[task.shard.name] = scan.sha256
+            if comparison:
+                comparison.collect(scan.outcomes)
     for name in headers.manifest or {}:
         path = headers.directory / name
         if name not in sha256 and path.is_file() and path.suffix != ".safetensors":
@@ -189,29 +193,25 @@ def _scanned(headers: Contents) -> Contents:
     return replace(headers, facts=facts, sha256=sha256)
 
 
-def _scan(headers: Contents, shard: Shard) -> ShardScan:
+def _task(headers: Contents, shard: Shard) -> Task:
     hashed = Hashed.FILE if shard.name in (headers.manifest or {}) else Hashed.NOTHING
     if shard.name in headers.meant:
         hashed = Hashed.TENSORS
-    task = Pass(hashed=hashed, wanted=_wanted(headers, shard))
-    return scan_shard(headers.directory / shard.name, shard, task)
+    return Task(shard, hashed)
 
 
-def _wanted(contents: Contents, shard: Shard) -> Mapping[str, Whole]:
-    """Return the tensors that are compared with the source while they are read."""
+def _look(contents: Contents, name: str, entry: Entry) -> Looker | None:
+    """Return what compares a tensor with the source while it is read."""
     if contents.origin is None:
-        return {}
+        return None
     comparison = contents.origin.comparison
-    wanted: dict[str, Whole] = {}
-    for name, entry in shard.entries.items():
-        module, _, leaf = name.rpartition(".")
-        layout, algo = contents.layout_of(module), contents.algo_of(module)
-        if not is_quantized(contents.modules[module]):
-            if copied_from(name, entry.header, comparison.source):
-                wanted[name] = comparison.copied
-        elif layout and algo and can_dequantize(algo) and leaf == layout.tensors["weight"].leaf:
-            wanted[name] = comparison.quantized(module, algo, layout)
-    return wanted
+    module, _, leaf = name.rpartition(".")
+    if not is_quantized(contents.modules[module]):
+        return comparison.copied(name, entry)
+    layout, algo = contents.layout_of(module), contents.algo_of(module)
+    if layout and algo and can_dequantize(algo) and leaf == layout.tensors["weight"].leaf:
+        return comparison.quantized(module, algo, layout)
+    return None
 
 
 def read_json(path: Path) -> Mapping[str, object] | None:

@@ -77,9 +77,19 @@ class Declaration:
 
     def is_hit(self, module: str, entry: str) -> bool:
         """Return whether an entry of the ignore list is about `module`, by the engine's rule."""
+        rule = hits if self.layout == COMPRESSED else matches
+        return any(rule(name, entry) for name in self._names_of(module))
+
+    def idle_entries(self, modules: Iterable[str]) -> list[str]:
+        """Return the entries of the ignore list that are about none of the modules."""
+        rule = hits if self.layout == COMPRESSED else matches
+        names = dict.fromkeys(name for module in modules for name in self._names_of(module))
+        return [entry for entry in self.ignore if not any(rule(name, entry) for name in names)]
+
+    def _names_of(self, module: str) -> tuple[str, ...]:
         if self.layout == COMPRESSED:
-            return any(hits(name, entry) for name in (*first_expert_names(module), module))
-        return any(matches(name, entry) for name in engine_names(module))
+            return (*first_expert_names(module), module)
+        return engine_names(module)
 
     def _algo_of(self, names: tuple[str, ...]) -> str | None:
         if self.layout == MODELOPT:

@@ -21,7 +21,7 @@ SCALE_LEAVES = (
     "weight_global_scale",
     "input_global_scale",
 )
-_WEIGHT_LEAVES = ("weight", "weight_packed")
+_SCALES = frozenset(SCALE_LEAVES)
 KV_LEAVES = ("k_scale", "v_scale")
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -76,15 +76,15 @@ def expert_of(module: str) -> Expert | None:
 
 def weight_of(module: Module) -> TensorHeader | None:
     """Return a linear layer's weight, packed or not."""
-    found = (module[leaf] for leaf in _WEIGHT_LEAVES if leaf in module)
-    return next(found, None)
+    weight = module.get("weight")
+    return module.get("weight_packed") if weight is None else weight
 
 
 def is_quantized(module: Module) -> bool:
     """Return whether a module's tensors are those of a quantized layer."""
     weight = weight_of(module)
     packed = weight is not None and weight.dtype in _QUANTIZED_TYPES
-    return packed or any(leaf in module for leaf in SCALE_LEAVES)
+    return packed or not _SCALES.isdisjoint(module)
 
 
 def is_plain_linear(name: str, module: Module) -> bool:

@@ -1,10 +1,8 @@
-"""One pass over the data: numbers about each tensor, and the hash of each file.
+"""What is seen in the bytes of one tensor, piece by piece.
 
-Every byte is read once, in the order of the file, in pieces that fit a core's cache. Scales are
-looked at closely; of all other tensors whether they are finite, how large the largest FP8 code is
-and whether there is anything but zeros. All of that is integer arithmetic on the bits, at about
-the speed of the read itself. Files are hashed only where a manifest says what the hash must be,
-and then in a second thread, because sha256 is slower than reading.
+Scales are looked at closely; of all other tensors whether they are finite, how large the largest
+FP8 code is and whether there is anything but zeros. All of that is integer arithmetic on the bits,
+at about the speed of a read.
 
 Source: IEEE 754; for E4M3 and E8M0 the OCP Microscaling formats, version 1.0.
 """
@@ -12,27 +10,25 @@ Source: IEEE 754; for E4M3 and E8M0 the OCP Microscaling formats, version 1.0.
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.verify.hashing import Hashed, Hasher
 from harness.verify.modules import KV_LEAVES, SCALE_LEAVES
-from harness.verify.shards import Entry, Shard
 
-_PIECE_BYTES = 1 << 18
-_BUFFER_BYTES = 1 << 16
-"""Smaller than a piece, so that pieces are read past the buffer and copied once."""
 _MARK_BYTES = 1 << 12
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _FLOAT32_BYTES = 4
 _SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 _E4M3_NAN = 0x7F
 _E8M0_NAN = 0xFF
+_INFINITE = {"BF16": (np.int16, 0x7F80), "F16": (np.int16, 0x7C00), "F32": (np.int32, 0x7F800000)}
+"""The bits of infinity, as an integer: those of NaN are above it, and a sign comes on top."""
+_SCALES = frozenset({*SCALE_LEAVES, *KV_LEAVES})
+_NUMBERS = frozenset({*_FLOATS, "F8_E4M3"})
+"""Types of which each value is looked at."""
 _Bytes = NDArray[np.uint8]
 
 
@@ -67,88 +63,22 @@ class Facts(NamedTuple):
         )
 
 
-class ShardScan(NamedTuple):
-    """What one pass over a shard found."""
-
-    facts: dict[str, Facts]
-    sha256: str | None
-    """None where no manifest asked for it."""
+def facts_of(name: str, dtype: str, piece: _Bytes) -> Facts:
+    """Return what is seen in a piece of a tensor; the first piece makes the mark."""
+    return (_scale_facts if _is_scale(name) else _weight_facts)(piece, dtype)
 
 
-Whole = Callable[[str, Entry, "memoryview"], None]
-"""Takes the bytes of a whole tensor; they are gone after the call."""
+def is_settled(facts: Facts, name: str, dtype: str) -> bool:
+    """Return whether no more of a tensor can change what was seen: codes that share bytes."""
+    return not facts.is_zero and dtype not in _NUMBERS and not _is_scale(name)
 
 
-class Pass(NamedTuple):
-    """What one pass is to do besides looking at values."""
-
-    hashed: Hashed = Hashed.NOTHING
-    wanted: Mapping[str, Whole] = {}
-    """Tensors that somebody has to see as a whole."""
+def _is_scale(name: str) -> bool:
+    return name.rpartition(".")[2] in _SCALES
 
 
-def scan_shard(path: Path, shard: Shard, task: Pass = Pass()) -> ShardScan:  # noqa: B008 -- an immutable default
-    """Read a whole shard once; no more than one piece, or one wanted tensor, is held."""
-    facts: dict[str, Facts] = {}
-    with path.open("rb", buffering=_BUFFER_BYTES) as file, Hasher(task.hashed) as hasher:
-        hasher.update(file.read(shard.data_start))
-        hasher.cut()
-        position = 0
-        for name, entry in sorted(shard.entries.items(), key=lambda item: item[1].start):
-            hasher.update(file.read(max(entry.start - position, 0)))
-            facts[name] = _scan_entry(file, name, entry, _Sinks(hasher, task.wanted.get(name)))
-            hasher.cut()
-            position = max(position, entry.end)
-        while piece := file.read(_PIECE_BYTES):
-            hasher.update(piece)
-            hasher.cut()  # no tensor, so the hash is another one
-    return ShardScan(facts, hasher.hexdigest())
-
-
-class _Sinks(NamedTuple):
-    """Who else wants a tensor's bytes."""
-
-    hasher: Hasher
-    whole: Whole | None
-
-
-def _scan_entry(file: BinaryIO, name: str, entry: Entry, sinks: _Sinks) -> Facts:
-    leaf = name.rpartition(".")[2]
-    look = _scale_facts if leaf in SCALE_LEAVES or leaf in KV_LEAVES else _weight_facts
-    num_bytes = entry.end - entry.start
-    facts: Facts | None = None
-    if sinks.whole is not None:
-        content = file.read(num_bytes)
-        sinks.hasher.update(content)
-        sinks.whole(name, entry, memoryview(content))
-        pieces: Iterator[_Bytes] = _slices(np.frombuffer(content, np.uint8))
-    else:
-        pieces = _pieces(file, num_bytes, sinks.hasher)
-    for piece in pieces:
-        found = look(piece, entry.header.dtype)
-        facts = _marked(found, piece) if facts is None else facts.merged(found)
-    return facts or Facts()
-
-
-def _slices(content: _Bytes) -> Iterator[_Bytes]:
-    for start in range(0, content.size, _PIECE_BYTES):
-        yield content[start : start + _PIECE_BYTES]
-
-
-def _pieces(file: BinaryIO, num_bytes: int, hasher: Hasher) -> Iterator[_Bytes]:
-    """Yield a tensor's bytes in one buffer that is used again."""
-    buffer = bytearray(min(num_bytes, _PIECE_BYTES))
-    view = memoryview(buffer)
-    while num_bytes > 0:
-        part = view[: min(num_bytes, len(buffer))]
-        if file.readinto(part) != len(part):  # type: ignore[attr-defined]  # a buffered file
-            return
-        hasher.update(part)
-        yield np.frombuffer(part, np.uint8)
-        num_bytes -= len(part)
-
-
-def _marked(facts: Facts, piece: _Bytes) -> Facts:
+def marked(facts: Facts, piece: _Bytes) -> Facts:
+    """Return the facts of a tensor's first piece with its mark."""
     if piece.size <= _FLOAT32_BYTES:
         return facts
     mark = zlib.crc32(piece[:_MARK_BYTES].tobytes()) or 1
@@ -162,7 +92,10 @@ def _weight_facts(piece: _Bytes, dtype: str) -> Facts:
         largest = int(magnitudes.max())
         if largest < _E4M3_NAN:
             return Facts(largest_code=largest, is_zero=is_zero)
-        return Facts(num_non_finite=int((magnitudes == _E4M3_NAN).sum()))
+        is_number = magnitudes < _E4M3_NAN
+        num_non_finite = piece.size - int(is_number.sum())
+        largest = int(magnitudes.max(where=is_number, initial=0))
+        return Facts(num_non_finite=num_non_finite, largest_code=largest)
     if dtype not in _FLOATS or _is_finite(piece, dtype):
         return Facts(is_zero=is_zero)
     values = torch.frombuffer(bytearray(piece), dtype=_FLOATS[dtype])
@@ -170,16 +103,14 @@ def _weight_facts(piece: _Bytes, dtype: str) -> Facts:
 
 
 def _is_finite(piece: _Bytes, dtype: str) -> bool:
-    """Return whether no exponent is all ones; the sign bit is shifted out."""
-    match dtype:
-        case "BF16":
-            return int(np.left_shift(piece.view(np.uint16), 1).max()) < 0xFF00  # noqa: PLR2004  exponent of 8 bits
-        case "F16":
-            return int(np.left_shift(piece.view(np.uint16), 1).max()) < 0xF800  # noqa: PLR2004  exponent of 5 bits
-        case "F32":
-            return int(np.left_shift(piece.view(np.uint32), 1).max()) < 0xFF000000  # noqa: PLR2004  exponent of 8 bits
-        case _:
-            return bool(np.isfinite(piece.view(np.float64)).all())
+    """Return whether no exponent is all ones."""
+    if dtype not in _INFINITE:
+        return bool(np.isfinite(piece.view(np.float64)).all())
+    signed, infinity = _INFINITE[dtype]
+    bits = piece.view(signed)
+    negative = infinity + (1 << (8 * bits.itemsize - 1))
+    unsigned = piece.view(f"u{bits.itemsize}")
+    return int(bits.max()) < infinity and int(unsigned.max()) < negative
 
 
 def _scale_facts(piece: _Bytes, dtype: str) -> Facts:

@@ -2,8 +2,12 @@
 
 For the model that a checkpoint was made from, and for the small scales that belong to a weight
 which is being read. Nothing is kept and nothing is mapped, so memory is bounded by what is asked.
+Files stay open while the folder is held, and a read says where it begins, so that threads share
+them.
 """
 
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import TensorHeader
+from harness.holding import Holding
 from harness.verify.shards import ITEM_BYTES, Shard
 
 Bytes = NDArray[np.uint8]
@@ -27,10 +32,25 @@ class Part(NamedTuple):
     """First byte, counted from the beginning of the tensor."""
 
 
-class StoredTensors:
-    """The tensors of a folder's files by name."""
+class Buffers:
+    """The memory of one thread, used again for each piece: fresh pages cost more than a look."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Bytes] = {}
+
+    def room(self, purpose: str, num_bytes: int) -> Bytes:
+        """Return memory for one purpose; what was there before is lost."""
+        held = self._held.get(purpose)
+        if held is None or held.size < num_bytes:
+            held = self._held[purpose] = np.empty(num_bytes, np.uint8)
+        return held[:num_bytes]
+
+
+class StoredTensors(Holding):
+    """The tensors of a folder's files by name; a context manager that holds the files open."""
 
     def __init__(self, directory: Path, shards: tuple[Shard, ...]) -> None:
+        super().__init__()
         self._directory = directory
         self._places = {
             name: (shard.name, shard.data_start + entry.start)
@@ -40,6 +60,14 @@ class StoredTensors:
         self.headers: Mapping[str, TensorHeader] = {
             name: entry.header for shard in shards for name, entry in shard.entries.items()
         }
+        self._shards = tuple(shard.name for shard in shards)
+        self._files: dict[str, int] = {}
+
+    def _take_hold(self) -> None:
+        for shard in self._shards:
+            descriptor = os.open(self._directory / shard, os.O_RDONLY)
+            self._exits.callback(os.close, descriptor)
+            self._files[shard] = descriptor
 
     def whole(self, name: str) -> Part:
         """Return the part that is all of a tensor."""
@@ -47,21 +75,30 @@ class StoredTensors:
 
     def row_bytes(self, part: Part) -> int:
         """Return the bytes of one row, which is everything behind the first dimension."""
-        items = int(np.prod(part.shape[1:], dtype=np.int64))
-        return items * ITEM_BYTES[self.headers[part.tensor].dtype]
+        return math.prod(part.shape[1:]) * ITEM_BYTES[self.headers[part.tensor].dtype]
 
     def read(self, part: Part, rows: tuple[int, int] | None = None) -> Bytes:
         """Return the bytes of a part, or of some of its rows."""
-        shard, position = self._places[part.tensor]
         first, last = rows or (0, part.shape[0] if part.shape else 1)
         row_bytes = self.row_bytes(part)
         content = np.empty((last - first) * row_bytes, np.uint8)
-        with (self._directory / shard).open("rb", buffering=0) as file:
-            file.seek(position + part.start + first * row_bytes)
-            view, done = content.data, 0
-            while done < content.size and (count := file.readinto(view[done:])):
-                done += count
+        self.fill(content, part, first * row_bytes)
         return content
+
+    def fill(self, content: Bytes, part: Part, start: int) -> None:
+        """Read the bytes of a part from its byte `start` on into memory that is there."""
+        shard, position = self._places[part.tensor]
+        self.fill_from(content, shard, position + part.start + start)
+
+    def fill_from(self, content: Bytes, shard: str, position: int) -> int:
+        """Read a file from `position` on; return the bytes, fewer where the file ends."""
+        view, done = content.data, 0
+        while done < content.size:
+            count = os.preadv(self._files[shard], (view[done:],), position + done)
+            if count == 0:
+                break
+            done += count
+        return done
 
     def floats(self, part: Part, rows: tuple[int, int] | None = None) -> Floats:
         """Return a part's values as float32 in its shape, or those of some rows."""
@@ -75,15 +112,25 @@ def to_floats(content: Bytes, dtype: str) -> Floats:
     Raises:
         KeyError: the type holds no plain numbers.
     """
+    values = np.empty(content.size // ITEM_BYTES[dtype], np.float32)
+    fill_floats(values, content, dtype)
+    return values
+
+
+def fill_floats(values: Floats, content: Bytes, dtype: str) -> None:
+    """Write stored bytes as float32 into memory that is there.
+
+    Raises:
+        KeyError: the type holds no plain numbers.
+    """
     if dtype == "BF16":
-        return (content.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if dtype == "F8_E4M3":
-        return E4M3_VALUES[content]
-    if dtype == "U8":  # E8M0: powers of two
-        return np.exp2(content.astype(np.float32) - 127)
-    return content.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[dtype]).astype(
-        np.float32
-    )
+        bits = values.view(np.uint32)
+        np.left_shift(content.view(np.uint16), 16, out=bits, dtype=np.uint32)
+    elif dtype in BYTE_VALUES:
+        # "raise", the default, would go through a copy of what is taken
+        BYTE_VALUES[dtype].take(content, out=values, mode="clip")
+    else:
+        np.copyto(values, content.view(_FLOATS[dtype]), casting="same_kind")
 
 
 def _e4m3_values() -> Floats:
@@ -95,5 +142,17 @@ def _e4m3_values() -> Floats:
     return np.where(codes < 128, magnitude, -magnitude).astype(np.float32)  # noqa: PLR2004  sign bit
 
 
+def _e8m0_values() -> Floats:
+    """Return powers of two; the last is no number, and infinity says so as well."""
+    powers = np.exp2(np.arange(255, dtype=np.float32) - 127)
+    return np.append(powers, np.float32(np.inf))
+
+
 E4M3_VALUES = _e4m3_values()
 """The value of each code."""
+BYTE_VALUES: Mapping[str, Floats] = {
+    "F8_E4M3": E4M3_VALUES,
+    "U8": _e8m0_values(),
+}
+"""The value of each byte, by type."""
+_FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
