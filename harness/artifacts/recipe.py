@@ -74,8 +74,8 @@ class CalibrationSpec:
     holds samples of one length, so none is padded."""
     layerwise: bool
     """Run one decoder layer over all batches before the next (same bytes, one layer resident)."""
-    experts: str = "eager"
-    """Routed experts one by one (`eager`), or all of a layer in one product (`grouped`)."""
+    experts: str = "grouped"
+    """All routed experts of a layer in one product (`grouped`), or one by one (`eager`)."""
     coverage: CoverageSpec = CoverageSpec()
 
 

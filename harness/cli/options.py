@@ -63,7 +63,9 @@ Layerwise = Annotated[
 ]
 Experts = Annotated[
     str | None,
-    typer.Option("--experts", help="Routed experts in calibration: eager (one by one) or grouped."),
+    typer.Option(
+        "--experts", help="Routed experts in calibration: grouped, or eager (one by one)."
+    ),
 ]
 GpuMemory = Annotated[
     str | None,

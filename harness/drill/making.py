@@ -21,7 +21,7 @@ from harness.artifacts import CalibrationStats, Linear, QuantizedTensor, QuantPl
 from harness.calibrate import forward, measure
 from harness.calibrate.observer import Observer
 from harness.drill.fault import Kind, RunFault
-from harness.export import read_back, shards
+from harness.export import read_back
 from harness.models import Source
 from harness.quantize import quantize
 from harness.recipe import rules
@@ -44,8 +44,11 @@ def exchanged(place: object, name: str, other: object) -> Iterator[None]:
         setattr(place, name, before)
 
 
-def _without_eager_experts() -> AbstractContextManager[None]:
-    return exchanged(forward, "experts_run", lambda *_: nullcontext())
+@contextmanager
+def _with_experts_unseen() -> Iterator[None]:
+    unseen = exchanged(Observer, "see_grouped", lambda *_: None)
+    with exchanged(forward, "experts_run", lambda *_: nullcontext()), unseen:
+        yield
 
 
 def _with_list_names_alone() -> AbstractContextManager[None]:
@@ -81,23 +84,23 @@ def _without_attention_taps() -> AbstractContextManager[None]:
 
 
 def _with_down_proj_unseen() -> AbstractContextManager[None]:
-    see = Observer.see_input
+    see = Observer.see_grouped
 
-    def see_others(self: Observer, parameter: str, expert: int | None, input_NI: Tensor) -> None:
+    def see_others(self: Observer, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
         if not parameter.endswith("experts.down_proj"):
-            see(self, parameter, expert, input_NI)
+            see(self, parameter, ends_E, input_NI)
 
-    return exchanged(Observer, "see_input", see_others)
+    return exchanged(Observer, "see_grouped", see_others)
 
 
 def _with_zeros_seen() -> AbstractContextManager[None]:
-    see = Observer.see_input
+    see = Observer.see_grouped
 
-    def see_zeros(self: Observer, parameter: str, expert: int | None, input_NI: Tensor) -> None:
+    def see_zeros(self: Observer, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
         is_hit = parameter.endswith("layers.1.mlp.experts.down_proj")
-        see(self, parameter, expert, torch.zeros_like(input_NI) if is_hit else input_NI)
+        see(self, parameter, ends_E, torch.zeros_like(input_NI) if is_hit else input_NI)
 
-    return exchanged(Observer, "see_input", see_zeros)
+    return exchanged(Observer, "see_grouped", see_zeros)
 
 
 def _with_ranges(
@@ -129,7 +132,7 @@ def _with_a_bad_disk() -> AbstractContextManager[None]:
         path.write_bytes(content)
         check(path, meant)
 
-    return exchanged(shards, "check_read_back", spoil_and_check)
+    return exchanged(read_back, "check_read_back", spoil_and_check)
 
 
 def _samples(*texts: object) -> Callable[[Path], Mapping[str, object]]:
@@ -167,7 +170,7 @@ SEED_FAULTS = (
         incident=_SEED,
         what="calibration runs the experts through the fused kernel, past its own eyes",
         kind=Kind.CALIBRATION,
-        during=_without_eager_experts,
+        during=_with_experts_unseen,
         format="nvfp4_experts_only",
     ),
     RunFault(

@@ -26,7 +26,7 @@ from harness.calibrate import Extent
 from harness.calibrate.observer import Observer
 from harness.drill.making import exchanged
 from harness.errors import ReasonCode
-from harness.export import read_back, shards, write
+from harness.export import read_back, write
 from harness.preflight import Job, job
 from harness.recipe import rules
 
@@ -99,7 +99,7 @@ def switched_off(net: Net | None) -> Iterator[None]:
             stack.enter_context(exchanged(Observer, "input_amax", _whatever_was_seen))
         elif net is Net.EXPORT:
             stack.enter_context(exchanged(write.Draft, "complete", _with_whatever_comes))
-            stack.enter_context(exchanged(shards, "check_read_back", _nothing))
+            stack.enter_context(exchanged(read_back, "check_read_back", _nothing))
         yield
 
 

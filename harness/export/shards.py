@@ -23,8 +23,9 @@ from torch import Tensor
 
 from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
+from harness.export import read_back
 from harness.export.layout import Layout, Place
-from harness.export.read_back import Meant, bytes_of_each, check_read_back, file_sha256, type_of
+from harness.export.read_back import Meant, bytes_of_each, file_sha256, type_of
 from harness.holding import Holding
 
 _MAX_THREADS = 8
@@ -207,7 +208,7 @@ class ShardWriter(Holding):
         os.fsync(file)
         if sys.platform == "linux":  # else the read-back may be answered from memory
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        check = self._threads.submit(check_read_back, path, self._meant[index])
+        check = self._threads.submit(read_back.check_read_back, path, self._meant[index])
         self._work += [check, self._threads.submit(self._describe, index, path)]
 
     def _describe(self, index: int, path: Path) -> None:

@@ -49,7 +49,7 @@ class CalibrationFile(Strict):
     seed: int
     batch_tokens: Count | Literal["auto"]
     layerwise: bool
-    experts: Literal["eager", "grouped"] = "eager"
+    experts: Literal["eager", "grouped"] = "grouped"
     coverage: CoverageFile | None = None
 
 

@@ -51,6 +51,7 @@ def make_spec(data: Path | str, **changes: object) -> CalibrationSpec:
         "seed": 0,
         "batch_tokens": 256,
         "layerwise": False,
+        "experts": "eager",
     }
     return CalibrationSpec(data=str(data), **options | changes)  # type: ignore[arg-type]  # of test
 

@@ -209,16 +209,31 @@ def test_grouped_experts_leave_the_same_weights_and_nearly_the_same_input_scales
             assert made["grouped"][name].equal(tensor), name
 
 
-def test_without_eager_experts_the_run_is_no_go_and_names_the_cause(
-    cli: Cli, quick: tuple[str, ...], tmp_path: Path
+UNSEEN = {
+    "eager": """
+from contextlib import nullcontext
+import harness.calibrate.forward as forward
+forward.experts_run = lambda model, way: nullcontext()
+""",
+    "grouped": """
+import harness.models.experts as experts
+product = experts.nn.functional.grouped_mm
+def unseen(*given, **more):
+    with experts.torch._C.DisableTorchFunction():
+        return product(*given, **more)
+experts.nn.functional.grouped_mm = unseen
+""",
+}
+"""Experts run past the eyes of calibration."""
+
+
+@pytest.mark.parametrize("way", sorted(UNSEEN))
+def test_where_experts_run_unseen_the_run_is_no_go_and_names_the_cause(
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path, way: str
 ) -> None:
-    fault = (
-        "from contextlib import nullcontext\n"
-        "import harness.calibrate.forward as forward\n"
-        "forward.experts_run = lambda model, way: nullcontext()\n"
-    )
     run_dir = tmp_path / "run"
-    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--json", fault=fault)
+    options = ("--qformat", "nvfp4", "--experts", way, "--run-dir", run_dir, "--json")
+    done = cli(*quick, *options, fault=UNSEEN[way])
     assert done.code == 4, done.err
     assert done.json["reason_codes"] == ["no-expert-observed"]
     assert "linear calls: 0" in done.json["verdict"]["summary"]

@@ -82,6 +82,7 @@ def by_harness(model: Path, case: Case, text: Path, root: Path) -> tuple[Pair, d
             calib_data=str(text),
             calib_size=12,
             calib_seq=64,
+            experts="eager",
             device="cpu",
         )
     )

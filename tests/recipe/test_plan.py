@@ -127,9 +127,9 @@ def test_sizes_are_read_with_their_unit(text: str, num_bytes: int) -> None:
     assert (memory.gpu_bytes, memory.host_bytes) == (num_bytes, num_bytes)
 
 
-def test_experts_run_one_by_one_unless_asked_otherwise() -> None:
-    assert recipe().calibration.experts == "eager"
-    assert recipe(experts="grouped").calibration.experts == "grouped"
+def test_experts_run_in_one_product_unless_asked_otherwise() -> None:
+    assert recipe().calibration.experts == "grouped"
+    assert recipe(experts="eager").calibration.experts == "eager"
 
 
 def test_both_or_neither_of_qformat_and_recipe_is_refused(tmp_path: Path) -> None:
