@@ -151,6 +151,12 @@ def _layerwise(folder: Path) -> Mapping[str, object]:
     return {"layerwise": True}
 
 
+def _whole(folder: Path) -> Mapping[str, object]:
+    """Let what calibration hands over be all that the export quantizes with."""
+    del folder
+    return {"layerwise": False}
+
+
 def _rules(weights: str, inputs: str) -> Callable[[Path], Mapping[str, object]]:
     """Return what quantizes with two rules of its own."""
 
@@ -187,6 +193,7 @@ SEED_FAULTS = (
         what="the export asks for a module's format before it asks whether it is fused experts",
         kind=Kind.EXPORT,
         during=_with_experts_skipped,
+        options=_whole,
     ),
     RunFault(
         name="nested-layers-not-found",
@@ -269,6 +276,7 @@ FAULTS = (
         what="the experts' weight ranges are 8 times too small: large weights are cut off",
         kind=Kind.CALIBRATION,
         during=_with_ranges(weights=0.125, of=".experts."),
+        options=_whole,
     ),
     RunFault(
         name="disk-changes-a-bit",

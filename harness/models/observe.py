@@ -48,7 +48,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     if not isinstance(layers, nn.ModuleList):
         message = (
             f"no decoder layers were found in {type(model).__name__}. "
-            "Calibrate without layerwise, or describe the model in harness/models."
+            "Type --whole, or describe the model in harness/models."
         )
         raise ModelError(message)
     return layers

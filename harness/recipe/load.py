@@ -235,7 +235,7 @@ def _ranks(request: Request, file: RecipeFile) -> int:
     if request.ranks > 1 and not layerwise:
         message = (
             f"--ranks {request.ranks}: several processes share a model that is run layer by layer. "
-            "Type --layerwise too."
+            "Type --layerwise."
         )
         raise UsageError(message)
     return request.ranks

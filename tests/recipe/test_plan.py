@@ -106,7 +106,7 @@ def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> Non
         ({"calib_size": 0}, "--calib-size 0"),
         ({"calib_seq": 1}, "--calib-seq 1"),
         ({"experts": "batched"}, "--experts 'batched'"),
-        ({"ranks": 2}, "--ranks 2: .* Type --layerwise"),
+        ({"ranks": 2, "layerwise": False}, "--ranks 2: .* Type --layerwise"),
         ({"gpu_memory": "24"}, "--gpu-memory '24' is no size"),
         ({"host_memory": "0GiB"}, "--host-memory '0GiB' is no size"),
         ({"host_memory": "GiB"}, "is no size. Type a number and a unit, such as 24GiB"),

@@ -136,5 +136,5 @@ def test_two_ranks_write_what_one_writes(
 
 
 def test_ranks_need_layers(tiny_qwen3: Path, make: Make) -> None:
-    with pytest.raises(UsageError, match=r"--ranks 2: .* Type --layerwise too"):
+    with pytest.raises(UsageError, match=r"--ranks 2: .* Type --layerwise"):
         make(tiny_qwen3, 2, layerwise=False)
