@@ -27,7 +27,7 @@ from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""cuDNN's, which torch would choose on a GPU, compiles for 1.7 s and is then no faster (H200)."""
+"""cuDNN's, which torch would choose on an H200, compiles for a second or two before its first use."""
 
 OnLayer = Callable[[Mapping[str, Tensor]], None]
 """Takes the weights of a decoder layer, by the model's names, while they are in memory."""

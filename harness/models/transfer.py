@@ -20,7 +20,7 @@ from harness.models.pieces import Span
 
 _PIECE_BYTES = 16 << 20
 _MAX_THREADS = 8
-"""Each needs a pinned buffer of this size; they read 20 GB a second where one reads 3.7."""
+"""Each needs a pinned buffer of this size, and asks for the interpreter between two pieces."""
 
 
 class Transfer(Holding):
