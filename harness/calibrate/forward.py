@@ -27,7 +27,7 @@ from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""cuDNN's, which torch would choose on an H200, compiles for a second or two before its first use."""
+"""cuDNN's, which torch would choose on an H200, compiles for a second or two beforehand."""
 
 OnLayer = Callable[[Mapping[str, Tensor]], None]
 """Takes the weights of a decoder layer, by the model's names, while they are in memory."""
