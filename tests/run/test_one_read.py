@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from harness import making, pipeline
@@ -35,8 +37,9 @@ def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
             "calib_data": str(calibration_jsonl),
             "calib_size": 12,
             "calib_seq": 64,
+            "device": "cpu",
         }
-        request = Request(model=str(model), device="cpu", **asked | options)
+        request = Request(model=str(model), **asked | options)
         job = preflight(request, into=tmp_path / name, scored=False)
         _, record = run_job(job, into=tmp_path / name, work=pipeline.make_checkpoint)
         assert record.failure is None, record.failure
@@ -86,6 +89,93 @@ def test_files_are_those_of_a_model_that_is_read_twice(
     assert ranges[0] == ranges[1]
     assert len(read_again[0]) > whole.num_quantized
     assert read_again[1] == set()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("family", _FAMILIES)
+def test_files_of_a_gpu_are_the_same_whole_and_layer_by_layer(
+    request: pytest.FixtureRequest, make: Make, family: str
+) -> None:
+    model = request.getfixturevalue(f"tiny_{family}")
+    asked = {"qformat": "nvfp4", "kv_cache": "fp8", "device": "cuda"}
+    whole = make(model, "a", layerwise=False, **asked)
+    assert make(model, "b", layerwise=True, **asked).sha256 == whole.sha256
+    bounded = make(model, "c", layerwise=True, gpu_memory="1GiB", **asked)
+    assert bounded.sha256 == whole.sha256
+
+
+class _Stack:
+    """Stands in for what a GPU has computed of a layer."""
+
+    def __init__(self, layer: object) -> None:
+        self.layer = layer
+
+    def fetch(self) -> Iterator[object]:
+        yield self.layer
+
+
+class _OnAGpu:
+    """Stands in for what quantizes on a GPU; and for the draft, which takes what is fetched."""
+
+    def __init__(self, fails_at: object = None) -> None:
+        self.fails_at = fails_at
+        self.seen: list[tuple[str, object, bool]] = []
+
+    def _see(self, what: str, layer: object) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        self.seen.append((what, layer, is_main))
+        if layer is not None and layer == self.fails_at:
+            raise OSError(28, "No space left on device")
+
+    def prepare(self, _: object) -> None:
+        self._see("prepare", "")
+
+    def quantize(self, layer: object, _: object) -> list[_Stack]:
+        self._see("quantize", None)
+        return [_Stack(layer)]
+
+    def put(self, layer: object) -> None:
+        time.sleep(0.02)
+        self._see("put", layer)
+
+
+def quantize_layers(
+    monkeypatch: pytest.MonkeyPatch, gpu: _OnAGpu, layers: list[str]
+) -> list[tuple[str, object, bool]]:
+    made: Any = making
+    monkeypatch.setattr(made, "ResidentQuantizer", lambda _: gpu)
+    monkeypatch.setattr(
+        made, "threads_for", lambda _, number, name: ThreadPoolExecutor(number, name)
+    )
+    job: Any = SimpleNamespace(plan=None, recipe=SimpleNamespace(device="cuda"))
+    with made._quantizing(job, gpu) as on_weights:  # noqa: SLF001  # what is tested
+        for layer in layers:
+            on_weights(layer, {})
+    return gpu.seen
+
+
+def test_a_thread_writes_what_a_gpu_computed_while_the_next_layer_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = quantize_layers(monkeypatch, _OnAGpu(), ["first", "second"])
+    assert seen == [
+        ("prepare", "", False),
+        ("quantize", None, True),
+        ("put", "first", False),
+        ("quantize", None, True),
+        ("put", "second", False),
+    ]
+
+
+@pytest.mark.parametrize("fails_at", ["", "first", "second"])
+def test_what_that_thread_could_not_do_ends_the_calibration(
+    monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    gpu = _OnAGpu(fails_at)
+    with pytest.raises(OSError, match="No space left"):
+        quantize_layers(monkeypatch, gpu, ["first", "second"])
+    assert gpu.seen[-1][1] == fails_at
 
 
 def test_a_calibration_that_is_stopped_leaves_no_files(
