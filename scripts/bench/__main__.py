@@ -6,6 +6,7 @@
 
 Writes the model and its token ids, runs both from these files to a checkpoint, and prints ratios:
 the peer's time counts from its loaded model, ours from the files. Both see the same batches.
+The floors are one read, one forward, one write, as `floors.py` finds them on this machine.
 `--also` runs harness once more with further options.
 Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
 memory. What `--keep` left can be served: `python -m scripts.bench.serve DIR/run/checkpoint`.
@@ -25,6 +26,7 @@ from pathlib import Path
 import torch
 
 from scripts import ledger
+from scripts.bench.floors import floors, weight_bytes
 from scripts.bench.random_model import write_ids, write_model
 from scripts.bench.shapes import SHAPES
 from scripts.bench.watch import Watched, run_watched
@@ -35,6 +37,7 @@ _PARTS = {
     "memory of calibrate": re.compile(r"calibrate: took (.*)"),
 }
 """What harness says of itself."""
+_PART = re.compile(r"([a-z][a-z ]*) ([0-9.]+) s")
 
 
 def main() -> None:
@@ -81,7 +84,10 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
     }
     _say(values)
     ours = run_ours(arguments, model, ids, root / "run")
-    _say(found := {f"harness: {name}": value for name, value in ours.items()})
+    found = {f"harness: {name}": value for name, value in ours.items()}
+    if not arguments.whole:  # which says nothing of its parts
+        found |= _distances(ours, _floors(arguments, model, root / "run" / "checkpoint"), model)
+    _say(found)
     values |= found
     if arguments.keep is None:
         shutil.rmtree(root / "run")
@@ -160,6 +166,35 @@ def _watched(module: str, *words: str) -> Watched:
     if done.code:
         sys.exit(f"{module} ended with {done.code}:\n{done.output[-4000:]}")
     return done
+
+
+def _floors(arguments: argparse.Namespace, model: Path, checkpoint: Path) -> dict[str, float]:
+    num_tokens = arguments.samples * arguments.seq
+    return floors(model, checkpoint, num_tokens=num_tokens, device=arguments.device)
+
+
+def _distances(ours: dict[str, str], least: dict[str, float], model: Path) -> dict[str, str]:
+    """Return each part's share of the total, and how many times its floor it takes."""
+    total = _seconds(ours["total"])
+    parts = dict(_PART.findall(ours["parts of calibrate"]))
+    seconds = {part: float(value) for part, value in parts.items()}
+    seconds["export"] = _seconds(ours["export"])
+    shares = (f"{part} {value / total:.0%}" for part, value in seconds.items())
+    gigabytes, _, reading = ours["reading, meanwhile"].partition(" GB of decoder layers in ")
+    layers = float(gigabytes) * 1e9 / weight_bytes(model)
+    took = {
+        "read": _seconds(reading) / layers,
+        "forward": seconds.get("ran", 0.0),
+        "quantize": seconds.get("quantized", 0.0),
+    }
+    times = (f"{part} {value / least[part]:.1f} times" for part, value in took.items())
+    floor = (f"{part} {value:.2f} s" for part, value in least.items())
+    return {
+        "harness: shares of the total": ", ".join(shares),
+        "floors": ", ".join(floor),
+        "harness, over its floor": ", ".join(times),
+        "harness's total over the sum of the floors": f"{total / sum(least.values()):.1f}",
+    }
 
 
 def _seconds(words: str) -> float:
