@@ -50,13 +50,13 @@ def bytes_of_each(tensors: Iterable[Tensor]) -> Iterator[memoryview]:
     Each of torch's functions gives the interpreter away and asks for it again, which keeps the
     thread waiting that runs the model; what is called here for each tensor does not.
     """
-    blocks: dict[int, memoryview] = {}
+    blocks: dict[tuple[int, int], memoryview] = {}
     for tensor in tensors:
         if not tensor.is_contiguous():
             yield bytes_of(tensor)
             continue
         storage = tensor.untyped_storage()
-        if (where := storage.data_ptr()) not in blocks:
+        if (where := (storage.data_ptr(), storage.nbytes())) not in blocks:
             blocks[where] = bytes_of(torch.empty(0, dtype=torch.uint8).set_(storage))
         begin = tensor.storage_offset() * tensor.element_size()
         yield blocks[where][begin : begin + tensor.nbytes]
