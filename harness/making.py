@@ -22,13 +22,7 @@ from harness.calibrate import OnWeights, Sharing, calibrate
 from harness.export import Draft
 from harness.models import threads_for
 from harness.preflight import Job
-from harness.quantize import (
-    QuantizedStack,
-    ResidentQuantizer,
-    as_they_are,
-    quantize,
-    untouched,
-)
+from harness.quantize import QuantizedStack, ResidentQuantizer, as_they_are, quantize, untouched
 from harness.ranks import ALONE, Ranks, together
 
 if TYPE_CHECKING:
@@ -95,14 +89,15 @@ def _writing_untouched(job: Job, draft: Draft) -> Iterator[Callable[[], None]]:
 
         try:
             yield check
+        except Exception:
+            check()  # damage that was found in the files explains what came of it
+            raise
+        else:
             started = time.perf_counter()
             wait(writing, return_when=FIRST_EXCEPTION)
             check()
             waited = time.perf_counter() - started
             _log.info("calibrate: waited %.2f s for what is not quantized", waited)
-        except Exception:
-            check()  # damage that was found in the files explains what came of it
-            raise
         finally:
             is_over.set()
 

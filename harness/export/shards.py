@@ -29,6 +29,7 @@ from harness.export.read_back import Meant, bytes_of_each, file_sha256, type_of
 from harness.holding import Holding
 
 _MAX_THREADS = 8
+"""Enough to hash what a GPU makes; more only keep the model waiting for the interpreter."""
 _MAX_WAITING_BYTES = 256 << 20
 """Of tensors that are handed over and not yet written."""
 _MAX_AT_ONCE = 512

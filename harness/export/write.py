@@ -7,7 +7,6 @@ every shard was read back, every sidecar copied and every file flushed is the fo
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -20,14 +19,10 @@ from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, digest_of
 from harness.errors import DiskFullError, RunDirectoryError
 from harness.export.config import PRODUCER, config_with_quantization, hf_quant_config
 from harness.export.layout import lay_out
+from harness.export.read_back import file_sha256
 from harness.export.shards import Shard, ShardWriter
 from harness.export.sidecars import copy_sidecars
-from harness.export.size import (
-    bits_per_weight,
-    late_tensors,
-    required_bytes,
-    stored_tensors,
-)
+from harness.export.size import bits_per_weight, late_tensors, required_bytes, stored_tensors
 from harness.holding import Holding
 from harness.models import Source
 
@@ -217,7 +212,7 @@ def _describe(
     """Write the manifest and return the noun."""
     known = {shard.path.name: shard.sha256 for shard in shards}
     sha256 = {
-        (name := str(path.relative_to(partial))): known.get(name) or _sha256(path)
+        (name := str(path.relative_to(partial))): known.get(name) or file_sha256(path)
         for path in sorted(partial.rglob("*"))
         if path.is_file()
     }
@@ -244,11 +239,6 @@ def _describe(
     }
     _write_json(partial / MANIFEST, manifest)
     return checkpoint
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ _THEIRS = "grouped_mm"
 _MOST_ON_A_GPU = 1023
 """Experts; torch's kernel refuses more groups."""
 
-Experts = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+_Experts = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 
 
 def run_grouped(
@@ -33,10 +33,10 @@ def run_grouped(
     """
     module: Any = experts
     if _are_too_many(module.num_experts, hidden_NH):
-        one_by_one: Experts = type(module).forward.__wrapped__
+        one_by_one: _Experts = type(module).forward.__wrapped__
         return one_by_one(module, hidden_NH, experts_NK, weights_NK)
     if not _is_understood(module, hidden_NH, weights_NK):
-        theirs: Experts = ALL_EXPERTS_FUNCTIONS[_THEIRS]
+        theirs: _Experts = ALL_EXPERTS_FUNCTIONS[_THEIRS]
         return theirs(module, hidden_NH, experts_NK, weights_NK)
     num_experts_each = experts_NK.shape[1]
     expert_S, order_S = torch.sort(experts_NK.reshape(-1))

@@ -82,7 +82,7 @@ def _time(job: Job) -> CalibrationTimes:
     waiting: list[QuantizedStack] = []
 
     def quantize(weights: Mapping[str, Tensor], amax: Mapping[str, float]) -> None:
-        if _on_gpu(job):  # which lets go of what was fetched
+        if _on_gpu(job):  # whose run hands a layer over before the next
             waiting.clear()
         waiting.extend(resident.quantize(weights, amax))
 

@@ -181,9 +181,9 @@ def _distances(ours: dict[str, str], least: dict[str, float], model: Path) -> di
     seconds["export"] = _seconds(ours["export"])
     shares = (f"{part} {value / total:.0%}" for part, value in seconds.items())
     gigabytes, _, reading = ours["reading, meanwhile"].partition(" GB of decoder layers in ")
-    layers = float(gigabytes) * 1e9 / weight_bytes(model)
+    share_read = float(gigabytes) * 1e9 / weight_bytes(model)
     took = {
-        "read": _seconds(reading) / layers,
+        "read": _seconds(reading) / share_read,
         "forward": seconds.get("ran", 0.0),
         "quantize": seconds.get("quantized", 0.0),
     }
