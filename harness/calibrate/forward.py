@@ -12,7 +12,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,13 @@ from transformers import PreTrainedModel
 
 from harness.calibrate.memory import Activations, Budget
 from harness.calibrate.observer import Observer
-from harness.models import StreamedModel, experts_run, tap_attention, tap_linears
+from harness.models import (
+    StreamedModel,
+    experts_run,
+    fused_convolutions,
+    tap_attention,
+    tap_linears,
+)
 from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
@@ -193,7 +199,7 @@ def first_layer_alone(streamed: StreamedModel, way: Way) -> Iterator[Callable[[T
         _forward(model, ids_BT.to(way.device), with_logits=False)
         _wait_for(torch.device(way.device))
 
-    with streamed, torch.inference_mode(), experts_run(model, way.experts):
+    with streamed, _running(model, way):
         for index in range(len(layers)):
             layers[index] = _Pass()
         with streamed.resident(0) as layer:
@@ -272,14 +278,21 @@ class _Replay(nn.Module):
 
 @contextmanager
 def _calibrating(model: PreTrainedModel, observer: Observer, way: Way) -> Iterator[None]:
-    """Run experts as asked and, where the plan needs it, show keys and values."""
+    """Run the model and, where the plan needs it, show keys and values."""
+    shown = tap_attention(model, observer.see_kv) if observer.needs_kv else nullcontext()
+    with _running(model, way), shown:
+        yield
+
+
+@contextmanager
+def _running(model: PreTrainedModel, way: Way) -> Iterator[None]:
+    """Run experts as asked, and the rest by the fastest kernels at hand."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(experts_run(model, way.experts))
         if way.device.startswith("cuda"):
             stack.enter_context(sdpa_kernel(_ATTENTION))
-        if observer.needs_kv:
-            stack.enter_context(tap_attention(model, observer.see_kv))
+            stack.enter_context(fused_convolutions(model))
         yield
 
 

@@ -124,15 +124,15 @@ def _with_ranges(
 
 def _with_a_bad_disk() -> AbstractContextManager[None]:
     """Change one bit of each file of weights between writing it and reading it back."""
-    check = read_back.check_read_back
+    read = read_back.read_file
 
-    def spoil_and_check(path: Path, meant: Mapping[str, read_back.Meant]) -> None:
+    def spoil_and_read(path: Path) -> read_back.FoundFile:
         content = bytearray(path.read_bytes())
         content[-1] ^= _FLIPPED_BIT
         path.write_bytes(content)
-        check(path, meant)
+        return read(path)
 
-    return exchanged(read_back, "check_read_back", spoil_and_check)
+    return exchanged(read_back, "read_file", spoil_and_read)
 
 
 def _samples(*texts: object) -> Callable[[Path], Mapping[str, object]]:

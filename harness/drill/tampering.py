@@ -151,7 +151,7 @@ class Files:
         }
         manifest = json.loads(path.read_bytes())
         manifest |= {"sha256": sha256, "digest": digest_of(sha256)}
-        manifest.pop("tensors_sha256", None)  # the files' own hashes do as well
+        manifest.pop("tensors_xxh3", None)  # the files' own hashes do as well
         write_atomically(path, json.dumps(manifest, indent=2) + "\n")
 
 

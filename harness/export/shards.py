@@ -9,7 +9,6 @@ A checkpoint of experts has ten thousands of tensors, and what Python does for e
 the thread waiting that runs the model. So neighbours are written with one call of the system.
 """
 
-import hashlib
 import os
 import sys
 import threading
@@ -19,13 +18,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import xxhash
 from torch import Tensor
 
 from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
 from harness.export import read_back
 from harness.export.layout import Layout, Place
-from harness.export.read_back import Meant, bytes_of_each, file_sha256, type_of
+from harness.export.read_back import Meant, bytes_of_each, type_of
 from harness.holding import Holding
 
 _MAX_THREADS = 8
@@ -42,8 +42,8 @@ class Shard(NamedTuple):
     path: Path
     sha256: str
     """Of the file, as it was read back."""
-    tensors_sha256: str
-    """Of what was meant: sha256 of the sha256 of the header and of those of its tensors."""
+    tensors_xxh3: str
+    """Of what was meant: XXH3 of the XXH3 of the header and of those of its tensors."""
     names: tuple[str, ...]
     data_bytes: int
     """Of its tensors, without the header."""
@@ -115,28 +115,28 @@ class ShardWriter(Holding):
         self._write(tensors)
 
     def hand_over(self) -> Mapping[str, str]:
-        """Wait until all that was put is written; return the sha256 of each tensor.
+        """Wait until all that was put is written; return the XXH3 of each tensor.
 
         Raises:
             OSError: the disk refused.
         """
         while self._work:
             self._work.popleft().result()
-        return {name: meant.sha256.hex() for one in self._meant for name, meant in one.items()}
+        return {name: meant.xxh3.hex() for one in self._meant for name, meant in one.items()}
 
     def adopt(self, written: Mapping[str, str]) -> None:
-        """Take for written what another process has written, by the sha256 of each tensor.
+        """Take for written what another process has written, by the XXH3 of each tensor.
 
         Raises:
             StageError: a tensor has no place, or comes twice.
         """
         meant = {}
-        for name, sha256 in written.items():
+        for name, xxh3 in written.items():
             place = self._layout.places.get(name)
             if place is None or name in self._put:
                 raise _not_as_planned([name], "not expected" if place is None else "there twice")
             self._put.add(name)
-            meant[name] = Meant(place.type, bytes.fromhex(sha256))
+            meant[name] = Meant(place.type, bytes.fromhex(xxh3))
         self._work.append(self._threads.submit(self._take, meant))
 
     def has(self, name: str) -> bool:
@@ -184,7 +184,7 @@ class ShardWriter(Holding):
             _write_at(self._files[first.shard], run, first.offset)
         self._take(
             {
-                name: Meant(places[name].type, hashlib.sha256(content).digest())
+                name: Meant(places[name].type, xxhash.xxh3_128_digest(content))
                 for name, content in contents.items()
             }
         )
@@ -203,22 +203,24 @@ class ShardWriter(Holding):
                 self._begin_to_close(index)
 
     def _begin_to_close(self, index: int) -> None:
-        """Force a full file to the disk; read it back as tensors, and as a file."""
+        """Force a full file to the disk, and have it read back."""
         file = self._files[index]
         path = self._folder / self._layout.shards[index].name
         os.fsync(file)
         if sys.platform == "linux":  # else the read-back may be answered from memory
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        check = self._threads.submit(read_back.check_read_back, path, self._meant[index])
-        self._work += [check, self._threads.submit(self._describe, index, path)]
+        self._work.append(self._threads.submit(self._read_back, index, path))
 
-    def _describe(self, index: int, path: Path) -> None:
-        shard = self._layout.shards[index]
-        sha256 = file_sha256(path)
-        leaves = hashlib.sha256(shard.header).digest()
-        leaves += b"".join(self._meant[index][name].sha256 for name in shard.tensors)
-        tensors_sha256 = hashlib.sha256(leaves).hexdigest()
-        done = Shard(path, sha256, tensors_sha256, tuple(shard.tensors), shard.data_bytes)
+    def _read_back(self, index: int, path: Path) -> None:
+        shard, meant = self._layout.shards[index], self._meant[index]
+        found = read_back.read_file(path)
+        read_back.check_read_back(path, found, meant)
+        leaves = [
+            xxhash.xxh3_128_digest(shard.header),
+            *(meant[name].xxh3 for name in shard.tensors),
+        ]
+        tensors_xxh3 = xxhash.xxh3_128_hexdigest(b"".join(leaves))
+        done = Shard(path, found.sha256, tensors_xxh3, tuple(shard.tensors), shard.data_bytes)
         with self._lock:
             self._done[index] = done
 

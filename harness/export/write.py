@@ -235,7 +235,7 @@ def _describe(
         "plan_digest": plan.digest,
         "digest": checkpoint.digest,
         "sha256": sha256,
-        "tensors_sha256": {shard.path.name: shard.tensors_sha256 for shard in shards},
+        "tensors_xxh3": {shard.path.name: shard.tensors_xxh3 for shard in shards},
     }
     _write_json(partial / MANIFEST, manifest)
     return checkpoint

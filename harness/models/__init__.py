@@ -1,5 +1,6 @@
 """Models: their files, their structure, the running model and what flows through it."""
 
+from harness.models.convolutions import fused_convolutions
 from harness.models.digests import digest_folder
 from harness.models.dtypes import header_dtype
 from harness.models.inventory import read_inventory
@@ -28,6 +29,7 @@ __all__ = [
     "digest_folder",
     "eager_experts",
     "experts_run",
+    "fused_convolutions",
     "gpu_index",
     "header_dtype",
     "known_model_types",

@@ -61,7 +61,7 @@ def manifest_matches_files(contents: Contents) -> Check:
     for name, expected in manifest.items():
         if not (contents.directory / name).is_file():
             faults.append(f"{name} is missing")
-        elif name in contents.sha256 and contents.sha256[name] != expected:
+        elif name in contents.hashes and contents.hashes[name] != expected:
             faults.append(f"{name} has changed")
     good = f"{len(manifest)} files are as they were exported"
     return finding(

@@ -57,12 +57,13 @@ class Contents:
     facts: Mapping[str, Facts]
     """By tensor; broken shards have none."""
     manifest: Mapping[str, str] | None
-    """sha256 by file, as written when the checkpoint was exported."""
+    """Hash by file, as written when the checkpoint was exported."""
     meant: frozenset[str]
-    """Files of weights whose sha256 is that of the tensors that were meant (`Hashed.TENSORS`)."""
+    """Files of weights whose hash is that of the tensors that were meant (`Hashed.TENSORS`); it is
+    sha256 for all others."""
     exported_kv: str | None
     """KV format that the export wrote down; engines' own files do not tell a cast from scales."""
-    sha256: Mapping[str, str]
+    hashes: Mapping[str, str]
     """The same, as the files are now; weight files without an expected hash have none."""
     engine: Engine | None = None
     """The engine version whose rules apply, where one was named."""
@@ -126,7 +127,7 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
     sidecar = read_json(directory / "hf_quant_config.json") or {}
     declarations = read_declarations(config, sidecar)
     export = read_json(directory / MANIFEST_FILE) or {}
-    manifest, meant = _hashes(export, "sha256"), _hashes(export, "tensors_sha256") or {}
+    manifest, meant = _hashes(export, "sha256"), _hashes(export, "tensors_xxh3") or {}
     if manifest is not None:
         manifest = {**manifest, **meant}
     headers = Contents(
@@ -142,7 +143,7 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
         manifest=manifest,
         meant=frozenset(meant),
         exported_kv=str(export["kv_cache"]) if "kv_cache" in export else None,
-        sha256={},
+        hashes={},
         engine=against.engine,
         origin=_open_origin(against.source, stored),
     )
@@ -171,7 +172,7 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
 def _scanned(headers: Contents, stored: StoredTensors) -> Contents:
     """Return the contents with what the one pass over the data found."""
     facts: dict[str, Facts] = {}
-    sha256: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     comparison = headers.origin.comparison if headers.origin else None
     tasks = [_task(headers, shard) for shard in headers.shards if shard.problem is None]
     with ExitStack() as exits:
@@ -182,15 +183,15 @@ def _scanned(headers: Contents, stored: StoredTensors) -> Contents:
         for number, (task, scan) in enumerate(zip(tasks, found, strict=True), start=1):
             _log.info("verify: file %d of %d, %s", number, len(tasks), task.shard.name)
             facts |= scan.facts
-            if scan.sha256 is not None:
-                sha256[task.shard.name] = scan.sha256
+            if scan.hash is not None:
+                hashes[task.shard.name] = scan.hash
             if comparison:
                 comparison.collect(scan.outcomes)
     for name in headers.manifest or {}:
         path = headers.directory / name
-        if name not in sha256 and path.is_file() and path.suffix != ".safetensors":
-            sha256[name] = hash_file(path)
-    return replace(headers, facts=facts, sha256=sha256)
+        if name not in hashes and path.is_file() and path.suffix != ".safetensors":
+            hashes[name] = hash_file(path)
+    return replace(headers, facts=facts, hashes=hashes)
 
 
 def _task(headers: Contents, shard: Shard) -> Task:

@@ -1,12 +1,11 @@
-"""sha256 of a file while it is read.
+"""Hash of a file while it is read.
 
-Either of the file as it is, or of its tensors as harness's export meant them: the sha256 of the
-sha256 of everything before the first tensor and of those of all tensors, in the order of the file.
-An export knows the latter before anything is written. And it can be made from parts of the file
-that are read side by side, while the other needs all bytes in their order.
-
-Hashing takes longer than anything else that is done with most bytes (1 to 2 GB/s a core); hashlib
-lets other threads run meanwhile.
+Either sha256 of the file as it is, or XXH3 of its tensors as harness's export meant them: that of
+the hashes of everything before the first tensor and of all tensors, in the order of the file. An
+export knows the latter before anything is written. It can be made from parts of the file that are
+read side by side, while the other needs all bytes in their order, and it is made at the speed of
+memory, while sha256 takes longer than anything else that is done with most bytes (1 to 2 GB/s a
+core). Both let other threads run meanwhile.
 """
 
 import hashlib
@@ -15,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 
@@ -31,7 +31,8 @@ class Hasher:
 
     def __init__(self, of: Hashed) -> None:
         self.is_on, self._is_cut = of is not Hashed.NOTHING, of is Hashed.TENSORS
-        self._digest = hashlib.sha256()
+        self._new = xxhash.xxh3_128 if self._is_cut else hashlib.sha256
+        self._digest = self._new()
         self._digests: list[bytes] = []
 
     def update(self, piece: NDArray[np.uint8]) -> None:
@@ -52,18 +53,18 @@ class Hasher:
 
     def _take(self) -> None:
         self._digests.append(self._digest.digest())
-        self._digest = hashlib.sha256()
+        self._digest = self._new()
 
 
 def join_digests(of: Hashed, parts: Iterable[bytes]) -> str | None:
-    """Return the sha256 of a file, from those of its parts; None where there was to be none."""
+    """Return the hash of a file, from those of its parts; None where there was to be none."""
     match of:
         case Hashed.NOTHING:
             return None
         case Hashed.FILE:
             return b"".join(parts).hex()
         case Hashed.TENSORS:
-            return hashlib.sha256(b"".join(parts)).hexdigest()
+            return xxhash.xxh3_128_hexdigest(b"".join(parts))
 
 
 def hash_file(path: Path) -> str:

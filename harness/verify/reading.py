@@ -46,7 +46,7 @@ class ShardScan(NamedTuple):
 
     facts: dict[str, Facts]
     outcomes: tuple[Outcome, ...]
-    sha256: str | None
+    hash: str | None
     """None where no manifest asked for it."""
 
 
@@ -122,8 +122,8 @@ def _joined(task: Task, parts: Iterable[Future[_Found]]) -> ShardScan:
     found = [part.result() for part in parts]
     facts = {name: seen for part in found for name, seen in part.facts.items()}
     outcomes = tuple(outcome for part in found for outcome in part.outcomes)
-    sha256 = join_digests(task.hashed, (part.digests for part in found))
-    return ShardScan(facts, outcomes, sha256)
+    joined = join_digests(task.hashed, (part.digests for part in found))
+    return ShardScan(facts, outcomes, joined)
 
 
 class _Window:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xxhash
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -136,11 +137,11 @@ def written(path: Path, tensors: dict[str, tuple[int, bytes]], size: int) -> byt
     return path.read_bytes()
 
 
-def sha256_of(path: Path, hashed: Hashed) -> str | None:
+def hash_of(path: Path, hashed: Hashed) -> str | None:
     shard = read_shard(path)
     with StoredTensors(path.parent, (shard,)) as stored:
         (found,) = read_shards(stored, [Task(shard, hashed)], lambda _name, _entry: None)
-    return found.sha256
+    return found.hash
 
 
 @pytest.mark.usefixtures("cut")
@@ -148,11 +149,11 @@ def test_both_hashes_are_those_of_their_definition(tmp_path: Path) -> None:
     a, b, c = (bytes(range(n, n + 50)) * 9 for n in (1, 2, 3))
     content = written(tmp_path / "x.safetensors", {"c": (900, c), "a": (0, a), "b": (450, b)}, 1350)
     head = content[: len(content) - 1350]
-    leaves = b"".join(hashlib.sha256(part).digest() for part in (head, a, b, c))
+    leaves = b"".join(xxhash.xxh3_128_digest(part) for part in (head, a, b, c))
     path = tmp_path / "x.safetensors"
-    assert sha256_of(path, Hashed.TENSORS) == hashlib.sha256(leaves).hexdigest()
-    assert sha256_of(path, Hashed.FILE) == hashlib.sha256(content).hexdigest()
-    assert sha256_of(path, Hashed.NOTHING) is None
+    assert hash_of(path, Hashed.TENSORS) == xxhash.xxh3_128_hexdigest(leaves)
+    assert hash_of(path, Hashed.FILE) == hashlib.sha256(content).hexdigest()
+    assert hash_of(path, Hashed.NOTHING) is None
 
 
 @pytest.mark.usefixtures("cut")
@@ -160,13 +161,13 @@ def test_gaps_overlaps_and_what_lies_behind_are_hashed_once(tmp_path: Path) -> N
     path = tmp_path / "x.safetensors"
     tensors = {"a": (10, b"a" * 300), "b": (200, b"b" * 300), "c": (700, b"c" * 9)}
     content = written(path, tensors, 1200)
-    assert sha256_of(path, Hashed.FILE) == hashlib.sha256(content).hexdigest()
-    meant = sha256_of(path, Hashed.TENSORS)
+    assert hash_of(path, Hashed.FILE) == hashlib.sha256(content).hexdigest()
+    meant = hash_of(path, Hashed.TENSORS)
     for place in (len(content) - 1195, len(content) - 600, len(content) - 1):
         changed = bytearray(content)
         changed[place] ^= 1
         path.write_bytes(changed)
-        assert sha256_of(path, Hashed.TENSORS) != meant
+        assert hash_of(path, Hashed.TENSORS) != meant
 
 
 def stacks(root: Path) -> tuple[Path, Path]:
