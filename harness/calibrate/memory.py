@@ -28,6 +28,8 @@ class Budget:
     def __init__(self, spec: MemorySpec, device: str) -> None:
         """Take the bounds; nothing is limited yet."""
         self._spec, self._device = spec, torch.device(device)
+        self._host_bytes = 0
+        """The most that was found."""
 
     def begin(self) -> None:
         """Limit what torch may allocate on the GPU from now on."""
@@ -51,8 +53,9 @@ class Budget:
         Raises:
             StageError: more is taken than was allowed.
         """
-        bound = self._spec.host_bytes
-        if bound is not None and (taken := host_bytes() + self._pinned("current")) > bound:
+        anonymous, bound = host_bytes(), self._spec.host_bytes
+        self._host_bytes = max(self._host_bytes, anonymous)
+        if bound is not None and (taken := anonymous + self._pinned("current")) > bound:
             message = (
                 f"calibration takes {taken / _GIB:.2f} GiB of the host's memory, and --host-memory "
                 f"allows {bound / _GIB:.2f} GiB. Lower --calib-size, or allow more."
@@ -60,8 +63,9 @@ class Budget:
             raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
     def report(self) -> str:
-        """Say how much was taken."""
-        host = f"{host_bytes() / _GIB:.2f} GiB of the host's memory"
+        """Say how much was taken, of the host as far as it was looked at."""
+        most = max(self._host_bytes, host_bytes())
+        host = f"{most / _GIB:.2f} GiB of the host's memory"
         if self._device.type != "cuda":
             return host
         peak = torch.cuda.max_memory_reserved(self._device) / _GIB
