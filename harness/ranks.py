@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import HarnessError, ReasonCode, StageError
+from harness.garbage import collect_rarely
 from harness.processes import end_as_parent_says
 
 T = TypeVar("T")
@@ -172,6 +173,7 @@ def _said(connection: Connection) -> HarnessError | str | None:
 def _run(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Connection) -> None:
     """Be one of the other ranks."""
     end_as_parent_says()
+    collect_rarely()
     logging.getLogger("harness").setLevel(logging.ERROR)
     import torch
 

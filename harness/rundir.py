@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from harness.artifacts import Recipe, Trial, load, made_from, save, to_json, write_atomically
 from harness.errors import DiskFullError, RunDirectoryError
+from harness.garbage import collect
 
 T = TypeVar("T")
 RECIPE_FILE = "recipe.yaml"
@@ -74,6 +75,7 @@ class RunDirectory:
             _log.info("%s: starting", stage.name)
             path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
+            collect()  # a stage needs the memory of what the one before is done with
             started = time.monotonic()
             with naming_a_full_disk(path):
                 noun = make()

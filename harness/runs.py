@@ -23,6 +23,7 @@ from harness.artifacts import (
 )
 from harness.baselines import versions
 from harness.errors import ExitCode, HarnessError, RejectedError
+from harness.garbage import settled
 from harness.gate import exit_code_of, explain_waivers, reject
 from harness.judging import overrides_of
 from harness.preflight import GateJob, Job
@@ -93,7 +94,7 @@ def run_job(
         RunDirectoryError: the directory is in use, or holds something else.
     """
     path = into or default_directory(job)
-    with open_run(path, job.recipe, fresh=fresh) as run:
+    with open_run(path, job.recipe, fresh=fresh) as run, settled():
         for stale in (JUDGE.file, FAILURE_FILE):
             (path / stale).unlink(missing_ok=True)
         if isinstance(job, Job):

@@ -7,6 +7,7 @@ inventory after the recipe's rules. Neither holds a weight.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 DTYPE_BITS: Mapping[str, int] = {
@@ -44,7 +45,13 @@ class TensorType(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Return its size in a file."""
-        return DTYPE_BITS[self.dtype] * math.prod(self.shape) // 8
+        return _num_bytes(self.dtype, self.shape)
+
+
+@lru_cache
+def _num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Asked several times for each of 100,000 tensors, which have few shapes."""
+    return DTYPE_BITS[dtype] * math.prod(shape) // 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

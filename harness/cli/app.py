@@ -11,6 +11,7 @@ from harness.cli.baseline import baseline_app
 from harness.cli.console import concluding, emit, show_progress
 from harness.cli.drill import drill
 from harness.cli.groups import CalibrationOptions, EngineOptions, grouped, requested
+from harness.garbage import collect_rarely
 
 app = typer.Typer(
     name="harness",
@@ -42,6 +43,7 @@ def main(
 ) -> None:
     """Quantize a model, serve it, score it, and decide whether it may be released."""
     del version
+    collect_rarely()
     show_progress(quiet=quiet)
 
 

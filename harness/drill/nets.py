@@ -109,7 +109,8 @@ def _with_whatever_comes(draft: write.Draft, rest: Iterable[QuantizedTensor]) ->
     types = [
         (name, read_back.type_of(tensor)) for one in came for name, tensor in one.tensors.items()
     ]
-    with exchanged(write, "stored_tensors", lambda *_: types):
+    late = exchanged(write, "late_tensors", lambda *_: ())
+    with exchanged(write, "early_tensors", lambda *_: types), late:
         return _complete(draft, came)
 
 

@@ -7,9 +7,9 @@ Source: https://github.com/huggingface/safetensors, README, section "Format".
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from harness.artifacts import DTYPE_BITS, TensorType
@@ -54,23 +54,23 @@ def lay_out(
     tensors: Iterable[tuple[str, TensorType]],
     *,
     max_bytes: int,
-    late: AbstractSet[str] = frozenset(),
+    late: Iterable[tuple[str, TensorType]] = (),
 ) -> Layout:
     """Give each tensor its place; a shard holds at most `max_bytes`, or one bigger tensor alone.
 
     Args:
         tensors: names and types.
         max_bytes: of the data of a shard.
-        late: the last of them, which come when others have long been written. Where there is more
-            than one shard they get their own, so that no big one has to wait for them.
+        late: more of them, which come when others have long been written. Where there is more than
+            one shard they get their own, so that no big one has to wait for them.
 
     Raises:
         StageError: a name comes twice.
     """
-    every = list(tensors)
-    if sum(tensor.num_bytes for _, tensor in every) <= max_bytes:
-        late = frozenset()
-    groups = list(_groups(every, max_bytes, late))
+    every, last = list(tensors), list(late)
+    if sum(tensor.num_bytes for _, tensor in chain(every, last)) <= max_bytes:
+        every, last = every + last, []
+    groups = list(_groups(every, last, max_bytes))
     shards = tuple(
         _shard(_shard_name(number, len(groups)), group)
         for number, group in enumerate(groups, start=1)
@@ -82,21 +82,23 @@ def lay_out(
 
 
 def _groups(
-    tensors: Iterable[tuple[str, TensorType]], max_bytes: int, late: AbstractSet[str]
+    tensors: Sequence[tuple[str, TensorType]],
+    late: Sequence[tuple[str, TensorType]],
+    max_bytes: int,
 ) -> Iterator[dict[str, TensorType]]:
     group: dict[str, TensorType] = {}
-    group_bytes, seen, is_late = 0, set[str](), False
-    for name, tensor in tensors:
+    group_bytes, seen = 0, set[str]()
+    for number, (name, tensor) in enumerate(chain(tensors, late)):
         if name in seen:
             message = f"the tensor '{name}' comes twice. The source's names are ambiguous."
             raise StageError(message, reason=ReasonCode.READ_BACK_MISMATCH)
         seen.add(name)
-        was_late, is_late = is_late, name in late
-        if group and (group_bytes + tensor.num_bytes > max_bytes or is_late != was_late):
+        num_bytes = tensor.num_bytes
+        if group and (group_bytes + num_bytes > max_bytes or number == len(tensors)):
             yield group
             group, group_bytes = {}, 0
         group[name] = tensor
-        group_bytes += tensor.num_bytes
+        group_bytes += num_bytes
     yield group
 
 

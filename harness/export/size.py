@@ -15,8 +15,8 @@ _CONFIG_BYTES = 100_000
 """Of both configurations and the manifest, about."""
 
 
-def stored_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
-    """Yield every tensor of the checkpoint: quantized weights, then what stays, then what is late.
+def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
+    """Yield what may be written before calibration has ended: quantized weights, then what stays.
 
     Each as in the source's files. So files of weights are full, and read back, while others are not
     yet known.
@@ -28,7 +28,6 @@ def stored_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, Tenso
     for name, header in source.tensors.items():
         if name not in members:
             yield name, TensorType(header.dtype, header.shape)
-    yield from late_tensors(source, plan)
 
 
 def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
@@ -56,7 +55,7 @@ def _named(linear: str, tensors: Mapping[str, TensorType]) -> Iterator[tuple[str
 
 def required_bytes(source: Source, plan: QuantPlan) -> int:
     """Return the size of the whole checkpoint; tensors and copied files exactly, headers about."""
-    stored = list(stored_tensors(source, plan))
+    stored = [*early_tensors(source, plan), *late_tensors(source, plan)]
     copied = sum(path.stat().st_size for path in sidecars(source.path).values())
     tensors = sum(tensor.num_bytes for _, tensor in stored)
     return tensors + copied + _HEADER_BYTES * len(stored) + _CONFIG_BYTES

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, digest_of
@@ -22,7 +23,7 @@ from harness.export.layout import lay_out
 from harness.export.read_back import file_sha256
 from harness.export.shards import Shard, ShardWriter
 from harness.export.sidecars import copy_sidecars
-from harness.export.size import bits_per_weight, late_tensors, required_bytes, stored_tensors
+from harness.export.size import bits_per_weight, early_tensors, late_tensors, required_bytes
 from harness.holding import Holding
 from harness.models import Source
 
@@ -144,10 +145,10 @@ class Draft(Holding):
 
     def _open(self) -> ShardWriter:
         if self._writer is None:
-            tensors = list(stored_tensors(self._source, self._plan))
-            num_bytes = sum(tensor.num_bytes for _, tensor in tensors)
+            tensors = list(early_tensors(self._source, self._plan))
+            late = list(late_tensors(self._source, self._plan))
+            num_bytes = sum(tensor.num_bytes for _, tensor in chain(tensors, late))
             most = self._max_shard_bytes or shard_bytes(num_bytes)
-            late = {name for name, _ in late_tensors(self._source, self._plan)}
             layout = lay_out(tensors, max_bytes=most, late=late)
             writer = ShardWriter(layout, self._folder(), joins=self._joins)
             self._writer = self._exits.enter_context(writer)

@@ -14,7 +14,7 @@ from harness.verify.dequantize import Coded, Rows, Weight
 from harness.verify.stored import Buffers, Bytes, Floats, Part, StoredTensors, fill_floats
 
 _MAX_GAIN_ERROR = 0.1
-_PIECE_ITEMS = 1 << 18
+_PIECE_ITEMS = 1 << 20
 """Weights in one step. Fewer fit a core's second cache better, but numpy is called as often as
 there are steps, and threads wait for each other's calls."""
 _DOT_ITEMS = 1 << 11

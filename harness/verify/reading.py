@@ -22,7 +22,7 @@ from harness.verify.scan import Facts, facts_of, is_settled, marked
 from harness.verify.shards import Entry, Shard
 from harness.verify.stored import Buffers, Bytes, StoredTensors
 
-_MAX_WORKERS = 16
+_MAX_WORKERS = 8
 _PIECE_BYTES = 1 << 18
 _STRETCH_BYTES = 1 << 23
 """Of a checkpoint's tensors; with a source, a thread takes some ten milliseconds for it."""

@@ -6,8 +6,10 @@
 
 Writes the model and its token ids, runs both from these files to a checkpoint, and prints ratios:
 the peer's time counts from its loaded model, ours from the files. Both see the same batches.
-The floors are one read, one forward, one write, as `floors.py` finds them on this machine.
-`--also` runs harness once more with further options.
+The floors are one read, one forward, one write, as `floors.py` finds them on this machine. A model
+on a disk is read from there, and not from what the system remembers of it.
+`--also` runs harness once more with further options. On a GPU `--plan` compiles beforehand what is
+compiled, which is not what is timed.
 Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
 memory. What `--keep` left can be served: `python -m scripts.bench.serve DIR/run/checkpoint`.
 """
@@ -29,7 +31,7 @@ from scripts import ledger
 from scripts.bench.floors import floors, weight_bytes
 from scripts.bench.random_model import write_ids, write_model
 from scripts.bench.shapes import SHAPES
-from scripts.bench.watch import Watched, run_watched
+from scripts.bench.watch import Watched, put_out_of_memory, run_watched
 
 _PARTS = {
     "parts of calibrate": re.compile(r"calibrate: (prepared .*)"),
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="Where to write; default: /tmp.")
     parser.add_argument("--keep", type=Path, help="A new folder that model and run are left in.")
     parser.add_argument("--also", action="append", default=[], help="Options of one more run.")
+    parser.add_argument("--no-plan", action="store_true", help="Do not ask --plan beforehand.")
     parser.add_argument("--peer", action="store_true", help="Run nvidia-modelopt too.")
     parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     arguments = parser.parse_args()
@@ -132,15 +135,18 @@ def run_ours(
     }
     words = [str(word) for pair in options.items() for word in pair]
     words += ["--whole" if arguments.whole else "--layerwise", *more]
-    planned = _planned_seconds(words)
+    planned = None if arguments.no_plan else _planned_seconds(words)
+    put_out_of_memory(model)
     done = _watched("harness", "quantize", *words)
     seconds = json.loads((out / "stage_seconds.json").read_text(encoding="utf-8"))
     parts = {stage: f"{value:.2f} s" for stage, value in seconds.items()}
     total = sum(value for stage, value in seconds.items() if stage != "verify")
     told = {name: line.search(done.output) for name, line in _PARTS.items()}
     parts |= {name: found[1] for name, found in told.items() if found}
-    foretold = f"{planned:.2f} s, {planned / total:.2f} of what it took"
-    parts |= {"total": f"{total:.2f} s", "total that --plan foretold": foretold}
+    parts["total"] = f"{total:.2f} s"
+    if planned is not None:
+        foretold = f"{planned:.2f} s, {planned / total:.2f} of what it took"
+        parts["total that --plan foretold"] = foretold
     parts["from start to end, verify included"] = f"{done.seconds:.2f} s"
     return parts | {"peak memory": f"{done.peak_host_gib:.2f} GiB"}
 

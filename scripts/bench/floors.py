@@ -18,6 +18,7 @@ import torch
 
 from harness.artifacts import Inventory
 from harness.models import open_source, read_inventory
+from scripts.bench.watch import put_out_of_memory
 
 _THREADS = 16
 _PIECE_BYTES = 16 << 20
@@ -69,6 +70,7 @@ def _read_rate(folder: Path) -> float:
         finally:
             os.close(file)
 
+    put_out_of_memory(folder)
     with ThreadPoolExecutor(_threads()) as threads:
         started = time.perf_counter()
         num_bytes = sum(threads.map(read, pieces))

@@ -39,16 +39,19 @@ def main() -> None:
     parser.add_argument("--into", type=Path)
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
-    arguments.whole = False
+    arguments.whole, arguments.no_plan = False, True
     base = SHAPES[arguments.shape]
     seconds: dict[str, list[float]] = {}
     values: dict[str, object] = {"experts run": arguments.experts}
+    first, peak = _measure(arguments, base, {})
+    values["the first"] = f"{first:.2f} s; peak {peak}"
+    print(f"the first: {values['the first']}", flush=True)
     for what in ("layers", "experts", "tokens"):
-        for factor in _FACTORS:
-            found = _measure(arguments, base, {what: factor})
-            seconds.setdefault(what, []).append(found[0])
-            first = seconds[what][0]
-            line = f"{found[0]:.2f} s, {found[0] / first:.2f} of the first; peak {found[1]}"
+        seconds[what] = [first]
+        for factor in _FACTORS[1:]:
+            found, peak = _measure(arguments, base, {what: factor})
+            seconds[what].append(found)
+            line = f"{found:.2f} s, {found / first:.2f} of the first; peak {peak}"
             values[f"{what} x {factor}"] = line
             print(f"{what} x {factor}: {line}", flush=True)
     _draw(seconds)

@@ -1,9 +1,12 @@
 """Run a command and watch its memory."""
 
+import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from harness.calibrate.memory import host_bytes
@@ -19,6 +22,19 @@ class Watched(NamedTuple):
     peak_host_gib: float
     """Anonymous memory of the process alone; pages of mapped files do not count."""
     seconds: float
+
+
+def put_out_of_memory(folder: Path) -> None:
+    """Let the system forget what it holds of a folder's files, so that the disk is read."""
+    if sys.platform != "linux":
+        return
+    for path in folder.iterdir():
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
 
 
 def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Watched:
