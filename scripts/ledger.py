@@ -18,7 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "evals" / "ledger.jsonl"
 PAGE = ROOT / "evals" / "LEDGER.md"
-_PACKAGES = ("torch", "transformers", "lm_eval", "nvidia-modelopt")
+_PACKAGES = ("torch", "transformers", "lm_eval", "nvidia-modelopt", "flash-linear-attention")
 _INTRO = """# Ledger
 
 What was measured, by which command, on what. Generated from `ledger.jsonl` by

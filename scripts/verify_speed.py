@@ -12,7 +12,6 @@ of three counts. Peak memory is shown beside what the imports alone took.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -24,8 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
+import xxhash
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from harness.export.read_back import meant_by
 from harness.formats import get_format
 from scripts import ledger
 
@@ -87,12 +89,19 @@ def random_layer(seed: torch.Generator) -> dict[str, torch.Tensor]:
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest that makes verify hash every file."""
-    hashes = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    (folder / "harness.json").write_text(json.dumps({"sha256": hashes}), encoding="utf-8")
+    """Write the manifest as harness's export does, which makes verify hash every tensor."""
+    meant = {}
+    for path in weight_files(folder):
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            names = file.offset_keys()
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        leaves = [xxhash.xxh3_128_digest(content[:start])]
+        leaves += [meant_by(tensors[name]).xxh3 for name in names]
+        meant[path.name] = xxhash.xxh3_128_hexdigest(b"".join(leaves))
+    manifest = {"sha256": dict.fromkeys(meant, ""), "tensors_xxh3": meant}
+    (folder / "harness.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def weight_files(*folders: Path | None) -> list[Path]:

@@ -20,6 +20,9 @@ from harness.errors import RunDirectoryError
 
 T = TypeVar("T")
 MADE_FROM = "made_from"
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_FIELDS: dict[type[object], tuple[str, ...] | None] = {}
+"""Of dataclasses, by class: they are asked for once a layer of a plan. None for other classes."""
 
 
 def to_json(noun: object) -> object:
@@ -28,20 +31,35 @@ def to_json(noun: object) -> object:
     Raises:
         TypeError: it holds something that JSON has no form for.
     """
-    if dataclasses.is_dataclass(noun) and not isinstance(noun, type):
-        return {f.name: to_json(getattr(noun, f.name)) for f in dataclasses.fields(noun)}
+    kind = type(noun)
+    if kind in _PLAIN:
+        return noun
+    if kind not in _FIELDS:
+        _FIELDS[kind] = _fields_of(kind)
+    if (names := _FIELDS[kind]) is not None:
+        return {name: to_json(getattr(noun, name)) for name in names}
     if isinstance(noun, Mapping):
         return {str(key): to_json(value) for key, value in noun.items()}
     if isinstance(noun, tuple | list):
         return [to_json(value) for value in noun]
+    return _scalar(noun)
+
+
+def _scalar(noun: object) -> object:
     if isinstance(noun, Enum):
         return noun.value
     if isinstance(noun, date):
         return noun.isoformat()
-    if noun is None or isinstance(noun, str | int | float | bool):
+    if isinstance(noun, str | int | float):  # of a class of its own
         return noun
     message = f"{type(noun).__name__} has no JSON form"
     raise TypeError(message)
+
+
+def _fields_of(kind: type[object]) -> tuple[str, ...] | None:
+    if not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def digest_of(*nouns: object) -> str:

@@ -6,7 +6,7 @@ Written apart from harness.formats, so that a mistake in the writer is not repea
 
 A weight is made in pieces of some rows (`Rows`), by looking codes up and, where a step is one byte,
 its steps too, each written out over its tile: look-ups and products are few calls of numpy on
-memory that is there already, because sixteen threads wait for each other's Python.
+memory that is there already, because threads wait for each other's Python.
 
 Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/*.py; compressed-tensors 0.17.0,
 compressors/nvfp4_quantized.py; OCP Microscaling formats, version 1.0.

@@ -23,6 +23,7 @@ from harness.verify.shards import Entry, Shard
 from harness.verify.stored import Buffers, Bytes, StoredTensors
 
 _MAX_WORKERS = 8
+"""Each calls numpy thousands of times a second; more of them mostly wait for the interpreter."""
 _PIECE_BYTES = 1 << 18
 _STRETCH_BYTES = 1 << 23
 """Of a checkpoint's tensors; with a source, a thread takes some ten milliseconds for it."""

@@ -11,7 +11,8 @@ on a disk is read from there, and not from what the system remembers of it.
 `--also` runs harness once more with further options. On a GPU `--plan` compiles beforehand what is
 compiled, which is not what is timed.
 Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
-memory. What `--keep` left can be served: `python -m scripts.bench.serve DIR/run/checkpoint`.
+memory; the tensors of both checkpoints are compared. What `--keep` left can be served:
+`python -m scripts.bench.serve DIR/run/checkpoint`.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from scripts import ledger
 from scripts.bench.floors import floors, weight_bytes
 from scripts.bench.random_model import write_ids, write_model
 from scripts.bench.shapes import SHAPES
+from scripts.bench.tensors import agreement
 from scripts.bench.watch import Watched, put_out_of_memory, run_watched
 
 _PARTS = {
@@ -68,10 +70,16 @@ def main() -> None:
         values = measure(arguments, root)
     if arguments.record:
         ledger.append(
-            f"NVFP4 PTQ of a random model, shape {arguments.shape}, beside nvidia-modelopt",
-            command=f"python -m scripts.bench {' '.join(sys.argv[1:])}",
+            _claim(arguments),
+            command=shlex.join(["python", "-m", "scripts.bench", *sys.argv[1:]]),
             values=values,
         )
+
+
+def _claim(arguments: argparse.Namespace) -> str:
+    layers = f", {arguments.layers} layers" if arguments.layers else ""
+    beside = ", beside nvidia-modelopt" if arguments.peer else ""
+    return f"NVFP4 PTQ of a random model, shape {arguments.shape}{layers}{beside}"
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
@@ -92,8 +100,6 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
         found |= _distances(ours, _floors(arguments, model, root / "run" / "checkpoint"), model)
     _say(found)
     values |= found
-    if arguments.keep is None:
-        shutil.rmtree(root / "run")
     for options in arguments.also:
         other = run_ours(arguments, model, ids, root / "also", *shlex.split(options))
         shutil.rmtree(root / "also")
@@ -107,7 +113,9 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
         _say(found := {f"modelopt: {name}": value for name, value in theirs.items()})
         values |= found
         times = _seconds(theirs["total"]) / _seconds(ours["total"])
-        _say(found := {"modelopt's time over harness's": f"{times:.1f}"})
+        found = {"modelopt's time over harness's": f"{times:.1f}"}
+        agreed = agreement(root / "run" / "checkpoint", root / "peer")
+        _say(found := found | {f"beside modelopt's: {name}": n for name, n in agreed.items()})
         values |= found
     return values
 

@@ -10,6 +10,7 @@ On a GPU more than 1,023 experts run one by one.
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -40,9 +41,21 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     arguments.whole, arguments.no_plan = False, True
-    base = SHAPES[arguments.shape]
+    seconds, values = _measured(arguments, SHAPES[arguments.shape])
+    _draw(seconds)
+    if arguments.record:
+        command = shlex.join(["python", "-m", "scripts.bench.growth", *sys.argv[1:]])
+        ledger.append("PTQ grows with layers, experts and tokens", command=command, values=values)
+
+
+def _measured(
+    arguments: argparse.Namespace, base: Shape
+) -> tuple[dict[str, list[float]], dict[str, object]]:
+    """Return the seconds by what grows, and what is to be told."""
     seconds: dict[str, list[float]] = {}
     values: dict[str, object] = {"experts run": arguments.experts}
+    if arguments.device.startswith("cuda"):
+        _measure(arguments, base, {})  # compiles what is compiled
     first, peak = _measure(arguments, base, {})
     values["the first"] = f"{first:.2f} s; peak {peak}"
     print(f"the first: {values['the first']}", flush=True)
@@ -54,10 +67,7 @@ def main() -> None:
             line = f"{found:.2f} s, {found / first:.2f} of the first; peak {peak}"
             values[f"{what} x {factor}"] = line
             print(f"{what} x {factor}: {line}", flush=True)
-    _draw(seconds)
-    if arguments.record:
-        command = f"python -m scripts.bench.growth {' '.join(sys.argv[1:])}".strip()
-        ledger.append("PTQ grows with layers, experts and tokens", command=command, values=values)
+    return seconds, values
 
 
 def _measure(
