@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,7 @@ def examine() -> tuple[Diagnosis, ...]:
         _python(),
         _libraries(),
         _gpus(),
+        *_fused_kernels(),
         *_vllm(),
         _docker(),
         _memory(),
@@ -76,6 +77,18 @@ def _gpus() -> Diagnosis:
         names.append(f"{torch.cuda.get_device_name(index)} (sm_{major}{minor}, {memory})")
     # A machine without a GPU is a complete one: the canary and the CPU build need none.
     return Diagnosis(name="GPUs", ok=True, found="; ".join(names) or "none", fix="")
+
+
+def _fused_kernels() -> Iterator[Diagnosis]:
+    """Name what calibration on a GPU is slower without; a CPU has no use for it."""
+    if not torch.cuda.device_count():
+        return
+    package = "flash-linear-attention"
+    try:
+        found, ok = version(package), True
+    except PackageNotFoundError:
+        found, ok = "not installed: models with linear attention calibrate more slowly", False
+    yield Diagnosis(name=package, ok=ok, found=found, fix=f"pip install {package}")
 
 
 def _vllm() -> Iterator[Diagnosis]:
