@@ -27,6 +27,9 @@ from harness.models import Source, StreamedModel, by_parameter, stored_dtype, vo
 _CUDA_TOKENS = 32768
 """Of a batch, where the run will find the best number by itself."""
 _REPEATS = 4
+_WARM_UP_S = 1.0
+"""The most that counts of a warm-up of a layer on a GPU: in what goes beyond it kernels are
+compiled and tried, and Triton keeps them for the run."""
 _CPU_MOST = 1024
 """Tokens of a batch that a CPU tries; more of them take longer in proportion."""
 
@@ -146,7 +149,7 @@ class _Timed:
         counts = {same[0]: len(same) for same in streamed.kinds}
         tokens = [size * length for size in sizes]
         return CalibrationTimes(
-            start_s=prepared - started + sum(map(_warm_up_s, times.values())),
+            start_s=prepared - started + sum(map(self._warm_up_s, times.values())),
             read_rate=streamed.bytes_read / max(streamed.read_s, 1e-9),
             layers=tuple(
                 LayerCost(
@@ -158,6 +161,12 @@ class _Timed:
                 for index, found in times.items()
             ),
         )
+
+    def _warm_up_s(self, found: LayerTimes) -> float:
+        """Return how much longer the first times take, as far as a run will see it again."""
+        runs = (found.shown_s, found.ran_s[0::2], found.ran_s[1::2])
+        seconds = sum(times[0] - min(times) for times in runs if times)
+        return min(seconds, _WARM_UP_S) if self._recipe.device.startswith("cuda") else seconds
 
 
 def _random_ids(size: int, length: int, vocabulary: int) -> Tensor:
@@ -171,12 +180,6 @@ def _formats(plan: QuantPlan) -> Mapping[str, object]:
         name: tuple((one.weight_format, one.input_format) for one in members)
         for name, members in by_parameter(plan.quantized).items()
     }
-
-
-def _warm_up_s(found: LayerTimes) -> float:
-    """Return how much longer the first times took."""
-    runs = (found.shown_s, found.ran_s[0::2], found.ran_s[1::2])
-    return sum(times[0] - min(times) for times in runs if times)
 
 
 def _line(found: LayerTimes, tokens: Sequence[int], *, flat: bool) -> dict[str, float]:

@@ -61,9 +61,11 @@ def making_time(job: Job) -> MakingTime:
         rest += reading + _ONE_BY_ONE * quantizing
         return MakingTime(calibrate_s, _FINISH_S + rest + hashing)
     share = layer_bytes / source_bytes
-    parts = (running + quantizing, reading, share * hashing)
-    # A GPU computes while the CPU reads and writes; a CPU does one after the other.
-    calibrate_s = start_s + (max(parts) if _on_gpu(job) else sum(parts))
+    if _on_gpu(job):  # which computes meanwhile; a disk writes no faster than it reads
+        moving = reading + share * written / times.read_rate
+        calibrate_s = start_s + max(running + quantizing, moving, share * hashing)
+    else:
+        calibrate_s = start_s + running + quantizing + reading + share * hashing
     last_file = min(shard_bytes(written), written) / hash_rate
     return MakingTime(calibrate_s, _FINISH_S + rest + max(last_file, (1 - share) * hashing))
 

@@ -33,7 +33,7 @@ from scripts.bench.floors import floors, weight_bytes
 from scripts.bench.random_model import write_ids, write_model
 from scripts.bench.shapes import SHAPES
 from scripts.bench.tensors import agreement
-from scripts.bench.watch import Watched, put_out_of_memory, run_watched
+from scripts.bench.watch import Watched, is_in_memory, put_out_of_memory, run_watched
 
 _PARTS = {
     "parts of calibrate": re.compile(r"calibrate: (prepared .*)"),
@@ -67,19 +67,21 @@ def main() -> None:
         if root is None:
             folder = tempfile.TemporaryDirectory(dir=arguments.into)
             root = Path(stack.enter_context(folder))
+        claim = _claim(arguments, root)
         values = measure(arguments, root)
     if arguments.record:
         ledger.append(
-            _claim(arguments),
+            claim,
             command=shlex.join(["python", "-m", "scripts.bench", *sys.argv[1:]]),
             values=values,
         )
 
 
-def _claim(arguments: argparse.Namespace) -> str:
+def _claim(arguments: argparse.Namespace, root: Path) -> str:
     layers = f", {arguments.layers} layers" if arguments.layers else ""
+    where = "" if is_in_memory(root) else ", from and to a disk"
     beside = ", beside nvidia-modelopt" if arguments.peer else ""
-    return f"NVFP4 PTQ of a random model, shape {arguments.shape}{layers}{beside}"
+    return f"NVFP4 PTQ of a random model, shape {arguments.shape}{layers}{where}{beside}"
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
@@ -143,6 +145,7 @@ def run_ours(
     }
     words = [str(word) for pair in options.items() for word in pair]
     words += ["--whole" if arguments.whole else "--layerwise", *more]
+    put_out_of_memory(model)
     planned = None if arguments.no_plan else _planned_seconds(words)
     put_out_of_memory(model)
     done = _watched("harness", "quantize", *words)

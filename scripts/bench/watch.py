@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from harness.calibrate.memory import host_bytes
 
 _EVERY_S = 0.05
@@ -28,13 +30,21 @@ def put_out_of_memory(folder: Path) -> None:
     """Let the system forget what it holds of a folder's files, so that the disk is read."""
     if sys.platform != "linux":
         return
+    os.sync()  # only what is on the disk is forgotten
     for path in folder.iterdir():
         file = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(file)
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(file)
+
+
+def is_in_memory(folder: Path) -> bool:
+    """Return whether a folder lies in a file system that is memory."""
+    above = {str(folder.resolve()), *map(str, folder.resolve().parents)}
+    mounts = (one for one in psutil.disk_partitions(all=True) if one.mountpoint in above)
+    nearest = max(mounts, key=lambda one: len(one.mountpoint), default=None)
+    return nearest is not None and nearest.fstype in ("tmpfs", "ramfs")
 
 
 def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Watched:
