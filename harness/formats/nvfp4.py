@@ -52,8 +52,8 @@ class Nvfp4(Format):
         check_width(width)
         largest = E2M1_MAX * E4M3_MAX
         ranges = [check_amax(one) or largest for one in amax]
-        scale_2_E = scale_of(ranges, largest).to(weight_EOI.device)
-        fused = _fused_kernel(min(ranges, default=largest)) if weight_EOI.is_cuda else None
+        scale_2_E = _brought(scale_of(ranges, largest), weight_EOI.device)
+        fused = _fused_kernel(ranges) if weight_EOI.is_cuda else None
         if fused is not None:
             packed, scale_EOB = fused(weight_EOI, scale_2_E)
             return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
@@ -109,16 +109,28 @@ class Nvfp4(Format):
         }
 
 
-def _fused_kernel(smallest: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+def _brought(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU's on `device`; a GPU gets it after all that it has yet to do.
+
+    From memory that is not pinned the copy would wait until the GPU is done.
+    """
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
+
+
+def _fused_kernel(
+    ranges: Sequence[float],
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
     """Return what does the same in one pass on a GPU; None where there is no Triton.
 
-    None, too, where the largest value of a weight is as small as no trained model has it.
+    None, too, where the largest value of a weight is as small or as large as no trained model has
+    it.
     """
     try:
         from harness.formats import nvfp4_triton  # noqa: PLC0415 - comes with CUDA's torch
     except ImportError:
         return None
-    return nvfp4_triton.quantize if smallest >= nvfp4_triton.SMALLEST else None
+    fits = all(nvfp4_triton.SMALLEST <= one <= nvfp4_triton.LARGEST for one in ranges)
+    return nvfp4_triton.quantize if fits else None
 
 
 def check_width(width: int) -> None:

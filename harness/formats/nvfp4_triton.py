@@ -11,10 +11,11 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-_BLOCKS = 256
-"""Of 16 weights, in one program."""
-SMALLEST = 2.0**-80
-"""Largest value of a weight, below which steps come near the subnormal numbers: not for here."""
+_BLOCKS, _WARPS = 256, 4
+"""Blocks of 16 weights in one program, and its warps."""
+SMALLEST, LARGEST = 2.0**-80, 2.0**14
+"""Largest values of a weight, below and above which steps or quotients come near the subnormal
+numbers: not for here."""
 
 
 def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,7 +23,8 @@ def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         weight_EOI: on a GPU; rows are contiguous, and follow each other within a weight.
-        scale_2_E: global scales, float32, of weights whose largest value is at least SMALLEST.
+        scale_2_E: global scales, float32, of weights whose largest value is at least SMALLEST and
+            at most LARGEST.
     """
     num_weights, num_rows, width = weight_EOI.shape
     if weight_EOI.stride(2) != 1 or weight_EOI.stride(1) != width:
@@ -33,10 +35,26 @@ def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
     grid = (triton.cdiv(blocks, _BLOCKS), num_weights)
     codes = scale_EOB.view(torch.uint8)
     with torch.cuda.device_of(weight_EOI):  # Triton starts kernels on the current GPU
-        _kernel[grid](
-            weight_EOI, scale_2_E, packed, codes, weight_EOI.stride(0), blocks, BLOCKS=_BLOCKS
-        )
+        arguments = weight_EOI, scale_2_E, packed, codes, weight_EOI.stride(0), blocks
+        _kernel[grid](*arguments, BLOCKS=_BLOCKS, num_warps=_WARPS)
     return packed, scale_EOB
+
+
+@triton.jit
+def _power(x, least: tl.constexpr):
+    """Return the power of two in the exponent of a positive number, or `least` if that is more."""
+    bits = x.to(tl.int32, bitcast=True) & 0x7F800000
+    return tl.maximum(bits.to(tl.float32, bitcast=True), least)
+
+
+@triton.jit
+def _divided(x, divisor, inverse):
+    """Return x / divisor, correctly rounded, from the correctly rounded inverse.
+
+    The product is put right with its exact remainder (Markstein 1990).
+    """
+    quotient = x * inverse
+    return tl.math.fma(tl.math.fma(-quotient, divisor, x), inverse, quotient)
 
 
 @triton.jit
@@ -44,35 +62,27 @@ def _to_e4m3(x):
     """Round values from 2^-9 to 448 to nearest even; return the code and its value.
 
     Written out, because a cast is not rounded the same by every version and by the interpreter.
+    Steps are an eighth of a number's power of two, 2^-6 at least: 2^20 powers are added, whose
+    float32 steps are the same, and 3 more to make the sum below end in the code.
     """
-    bits = x.to(tl.int32, bitcast=True)
-    normal = (bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20
-    value = (normal << 20).to(tl.float32, bitcast=True)
-    # Below 2^-6 steps are 2^-9: adding 1.5 * 2^23 rounds to an integer, ties to even.
-    steps = (x * 512.0 + 12582912.0) - 12582912.0
-    is_small = x < 0.015625
-    code = tl.where(is_small, steps.to(tl.int32), normal - (120 << 3))
-    return code.to(tl.uint8), tl.where(is_small, steps * 0.001953125, value)
+    power = _power(x, 0.015625)
+    sum = tl.math.fma(power, 1048579.0, x)  # noqa: A001
+    bits = sum.to(tl.int32, bitcast=True)
+    code = (bits + (bits >> 20)) & 0x7F
+    return code.to(tl.uint8), tl.math.fma(power, -1048579.0, sum)
 
 
 @triton.jit
-def _to_e2m1(x, step_B, BLOCKS: tl.constexpr):
-    """Divide values [B, 16] by the step of their block and round to nearest even; return codes.
+def _to_e2m1(quotient):
+    """Round to nearest even, at most 6; return codes in the lowest four bits.
 
-    One division a block instead of sixteen: the quotient by the reciprocal is put right with its
-    exact remainder, which gives the correctly rounded one (Markstein 1990).
+    As for E4M3, where steps are half a number's power of two, 1 at least.
     """
-    step = tl.broadcast_to(step_B[:, None], (BLOCKS, 16))
-    inverse = tl.broadcast_to(tl.math.div_rn(1.0, step_B)[:, None], (BLOCKS, 16))
-    quotient = x * inverse
-    quotient = tl.math.fma(tl.math.fma(-quotient, step, x), inverse, quotient)
     size = tl.minimum(tl.abs(quotient), 6.0)
-    bits = size.to(tl.int32, bitcast=True)
-    # From 1 on a code is the exponent and one bit of the mantissa.
-    large = ((bits + 0x1FFFFF + ((bits >> 22) & 1)) >> 22) - 252
-    # Below 1 steps are 0.5: adding 1.5 * 2^23 rounds twice the size to an integer, ties to even.
-    small = (size * 2.0 + 12582912.0).to(tl.int32, bitcast=True) & 7
-    return tl.where(size < 1.0, small, large) + tl.where(quotient < 0.0, 8, 0)
+    sum = tl.math.fma(_power(size, 1.0), 4194307.0, size)  # noqa: A001
+    bits = sum.to(tl.int32, bitcast=True)
+    sign = quotient.to(tl.int32, bitcast=True) >> 28
+    return ((bits + (bits >> 22)) & 7) | (sign & ~7)
 
 
 @triton.jit
@@ -85,14 +95,19 @@ def _kernel(weight, scale_2, packed, scales, stride, num_blocks, BLOCKS: tl.cons
     x = tl.load(weight + which * stride + where, mask=is_there[:, None], other=0.0)
     x = x.to(tl.float32)
     global_scale = tl.load(scale_2 + which)
-    scale = tl.math.div_rn(tl.max(tl.abs(x), axis=1), 6.0 * global_scale)
+    largest = 6.0 * global_scale
+    scale = _divided(tl.max(tl.abs(x), axis=1), largest, tl.math.div_rn(1.0, largest))
     scale = tl.where(scale == 0.0, 1.0, scale)
-    scale = tl.minimum(tl.maximum(scale, 0.001953125), 448.0)
-    code_8, rounded = _to_e4m3(scale)
+    code_8, rounded = _to_e4m3(tl.minimum(tl.maximum(scale, 0.001953125), 448.0))
     tl.store(scales + which * num_blocks + block, code_8, mask=is_there)
-    code = _to_e2m1(x, rounded * global_scale, BLOCKS)
+    step = rounded * global_scale
+    inverse = tl.math.div_rn(1.0, step)
+    quotient = _divided(x, step[:, None], inverse[:, None])
+    if weight.dtype.element_ty == tl.float32:
+        quotient += 0.0  # -0.0, to which a quotient of a subnormal number may round, becomes 0.0
+    code = _to_e2m1(quotient)
     low, high = tl.split(tl.reshape(code, (BLOCKS, 8, 2)))
-    byte = (low + high * 16).to(tl.uint8)
+    byte = ((low & 15) | (high << 4)).to(tl.uint8)
     pair = tl.arange(0, 8)
     into = (which * num_blocks + block)[:, None] * 8 + pair[None, :]
     tl.store(packed + into, byte, mask=is_there[:, None])

@@ -68,6 +68,36 @@ def quotients_at_the_bounds(away: int) -> tuple[Tensor, Tensor]:
     return weight_EOI.bfloat16(), scale_2_E
 
 
+def scales_at_the_bounds(away: int, step: int) -> tuple[Tensor, Tensor]:
+    """Return weights [E, 1, 16] and global scales [E] whose block scales lie halfway, or nearly.
+
+    Each `step`-th mantissa of a bfloat16 weight, over each halfway value of E4M3 from 8 to 16 and
+    among its subnormal numbers, by global scales that are up to `away` roundings from that.
+    """
+    halfway = np.concatenate([np.arange(8.5, 16), 2.0**-9 * np.arange(1.5, 8)]).astype(np.float32)
+    mantissas = (1 + np.arange(0, 128, step) / 128).astype(np.float32)
+    nearest = mantissas[:, None] / (np.float32(6) * halfway)
+    ulps = np.arange(-away, away + 1, dtype=np.int32)
+    scale_2 = (nearest.view(np.int32)[..., None] + ulps).view(np.float32)
+    weights = np.broadcast_to(mantissas[:, None, None], scale_2.shape).reshape(-1)
+    weight_EOI = torch.zeros(len(weights), 1, 16)
+    weight_EOI[:, 0, 3] = -torch.from_numpy(weights.copy())
+    return weight_EOI.bfloat16(), torch.from_numpy(scale_2.reshape(-1).copy())
+
+
+def check_scales(device: str, away: int, step: int) -> None:
+    """Compare the kernel with a division, where a wrong last bit would change a block's scale."""
+    from harness.formats.nvfp4 import _quantize  # noqa: PLC0415 - the plain function
+    from harness.formats.nvfp4_triton import quantize  # noqa: PLC0415 - only where Triton is
+
+    weight_EOI, scale_2_E = scales_at_the_bounds(away, step)
+    packed, scale = _quantize(weight_EOI, scale_2_E)
+    assert len(set(scale.view(torch.uint8).flatten().tolist())) > 12  # neighbours of each bound
+    found, found_scale = quantize(weight_EOI.to(device), scale_2_E.to(device))
+    assert torch.equal(found_scale.cpu().view(torch.uint8), scale.view(torch.uint8))
+    assert torch.equal(found.cpu(), packed)
+
+
 def check_quotients(device: str, away: int) -> None:
     """Compare the kernel with a division, where a wrong last bit would change the code."""
     from harness.formats.nvfp4 import _quantize  # noqa: PLC0415 - the plain function
@@ -102,6 +132,7 @@ def interpreted() -> None:
     interpreter.InterpreterBuilder.create_fma = fused
     check_fused_kernel("cpu")
     check_quotients("cpu", 1)
+    check_scales("cpu", 1, 11)
 
 
 def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> None:
@@ -118,3 +149,4 @@ def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> Non
 def test_the_kernel_for_gpus_gives_the_same_bits() -> None:
     check_fused_kernel("cuda")
     check_quotients("cuda", 8)
+    check_scales("cuda", 8, 1)
