@@ -14,6 +14,7 @@ from functools import cache, wraps
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._mode_utils import no_dispatch
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
@@ -98,14 +99,29 @@ def _wrap_get_all_weights(watches: list[Watch]) -> None:
         model: nn.Module,
     ) -> Iterator[tuple[str, Tensor]]:
         watch = _watch_of(watches, model_config)
-        for name, tensor in original(self, model_config, model):
-            if watch is not None:
-                watch.sees(name, tensor)
+        found = original(self, model_config, model)
+        if watch is None:
+            yield from found
+            return
+        for name, tensor in _untaped(found):
+            watch.sees(name, tensor)
             yield name, tensor
-        if watch is not None:
-            watch.saw_all()
+        watch.saw_all()
 
     DefaultModelLoader.get_all_weights = get_all_weights
+
+
+def _untaped(weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a loader reads; its way from the file to memory is nothing that a tape follows.
+
+    The tape would see half a dozen operations a tensor, most of all that it sees.
+    """
+    while True:
+        with no_dispatch():
+            found = next(weights, None)
+        if found is None:
+            return
+        yield found
 
 
 def _wrap_prepare_weights(watches: list[Watch]) -> None:
