@@ -1,4 +1,4 @@
-"""What it costs to follow a load: tensors copied into a parameter, with the plugin's tape and without.
+"""What it costs to follow a load: tensors copied into a parameter, with the tape and without.
 
     python -m scripts.bench.tape --record
 
