@@ -6,6 +6,7 @@ the plan of a large model as many again; all of these stay. Going through them o
 third of an import, two thirds of what is prepared for 30,000 layers, and holds up every thread.
 """
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ are; and how often these before all are."""
 
 
 def collect_rarely() -> None:
-    """Look for cycles rarely from now on, in this process."""
+    """Look for cycles rarely from now on, in this process, and not at its end."""
     gc.set_threshold(_NEW, _YOUNG, _OLD)
+    atexit.register(gc.freeze)  # the interpreter goes through all of them once more at its end
 
 
 @contextmanager
