@@ -8,6 +8,7 @@ third of an import, two thirds of what is prepared for 30,000 layers, and holds 
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,13 @@ are; and how often these before all are."""
 def collect_rarely() -> None:
     """Look for cycles rarely from now on, in this process, and not at its end."""
     gc.set_threshold(_NEW, _YOUNG, _OLD)
-    atexit.register(gc.freeze)  # the interpreter goes through all of them once more at its end
+    atexit.register(_end)
+
+
+def _end() -> None:
+    """Keep the interpreter from going through all objects once more at its end."""
+    if "triton" not in sys.modules:  # which reports what it finds not freed, line by line
+        gc.freeze()
 
 
 @contextmanager
