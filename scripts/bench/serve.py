@@ -4,13 +4,15 @@
     python -m scripts.bench.serve runs/canary-nvfp4-.../checkpoint --vllm .venv-vllm/bin/python
 
 The checkpoint is served twice: with the arithmetic that this device would deploy, and with the one
-that the checkpoint declares, which is emulated where the device has none of it. Prompts are random
-token ids, so models of random weights will do. Ends with 1 when a log probability is not finite.
+that the checkpoint declares, which is emulated where the device has none of it; `--numerics` asks
+for one of them alone. Prompts are random token ids, so models of random weights will do. Ends with
+1 when a log probability is not finite.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import math
 import random
 import re
@@ -29,6 +31,7 @@ from harness.serve import resolve_engine, serve
 from scripts import ledger
 
 _LOADED = re.compile(r"Model loading took ([\d.]+) GiB.*?([\d.]+) seconds")
+_NUMERICS = ("deployed", "declared")
 _TOP = 5
 _WARM_UP = 4
 
@@ -52,17 +55,19 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--length", type=int, default=512, help="Tokens of a prompt.")
     parser.add_argument("--answer", type=int, default=64, help="Tokens of an answer.")
+    parser.add_argument("--numerics", action="append", choices=_NUMERICS, help="Default: both.")
     parser.add_argument("--engine-arg", action="append", default=[], help="As harness takes it.")
     parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # a server takes minutes to start
     values: dict[str, object] = {}
     rates: dict[str, list[float]] = {}
-    for numerics in ("deployed", "declared"):
+    for numerics in arguments.numerics or _NUMERICS:
         found, rates[numerics] = measure(arguments, numerics)
         for name, value in found.items():
             print(f"{numerics}: {name}: {value}", flush=True)
             values[f"{numerics}: {name}"] = value
-    for index, load in enumerate(loads(arguments)):
+    for index, load in enumerate(loads(arguments) if len(rates) == len(_NUMERICS) else ()):
         times = rates["deployed"][index] / rates["declared"][index]
         values[line := f"{load.name}: declared takes, of deployed's time"] = f"{times:.2f} times"
         print(f"{line}: {values[line]}", flush=True)
