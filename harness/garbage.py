@@ -6,9 +6,7 @@ the plan of a large model as many again; all of these stay. Going through them o
 third of an import, two thirds of what is prepared for 30,000 layers, and holds up every thread.
 """
 
-import atexit
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,15 +16,8 @@ are; and how often these before all are."""
 
 
 def collect_rarely() -> None:
-    """Look for cycles rarely from now on, in this process, and not at its end."""
+    """Look for cycles rarely from now on, in this process."""
     gc.set_threshold(_NEW, _YOUNG, _OLD)
-    atexit.register(_end)
-
-
-def _end() -> None:
-    """Keep the interpreter from going through all objects once more at its end."""
-    if "triton" not in sys.modules:  # which reports what it finds not freed, line by line
-        gc.freeze()
 
 
 @contextmanager

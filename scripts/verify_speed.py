@@ -23,11 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import xxhash
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from harness.export.read_back import meant_by
+from harness.export.read_back import joined, read_file
 from harness.formats import get_format
 from scripts import ledger
 
@@ -92,14 +90,10 @@ def seal(folder: Path) -> None:
     """Write the manifest as harness's export does, which makes verify hash every tensor."""
     meant = {}
     for path in weight_files(folder):
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            names = file.offset_keys()
-        content = path.read_bytes()
-        start = 8 + int.from_bytes(content[:8], "little")
-        leaves = [xxhash.xxh3_128_digest(content[:start])]
-        leaves += [meant_by(tensors[name]).xxh3 for name in names]
-        meant[path.name] = xxhash.xxh3_128_hexdigest(b"".join(leaves))
+        with path.open("rb") as file:
+            header = file.read(8)
+            header += file.read(int.from_bytes(header, "little"))
+        meant[path.name] = joined(header, (one.xxh3 for one in read_file(path).tensors.values()))
     manifest = {"sha256": dict.fromkeys(meant, ""), "tensors_xxh3": meant}
     (folder / "harness.json").write_text(json.dumps(manifest), encoding="utf-8")
 

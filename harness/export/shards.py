@@ -215,11 +215,7 @@ class ShardWriter(Holding):
         shard, meant = self._layout.shards[index], self._meant[index]
         found = read_back.read_file(path)
         read_back.check_read_back(path, found, meant)
-        leaves = [
-            xxhash.xxh3_128_digest(shard.header),
-            *(meant[name].xxh3 for name in shard.tensors),
-        ]
-        tensors_xxh3 = xxhash.xxh3_128_hexdigest(b"".join(leaves))
+        tensors_xxh3 = read_back.joined(shard.header, (meant[name].xxh3 for name in shard.tensors))
         done = Shard(path, found.sha256, tensors_xxh3, tuple(shard.tensors), shard.data_bytes)
         with self._lock:
             self._done[index] = done

@@ -7,7 +7,6 @@ should be equal, input scales differ by what is rounded in the model and by the 
 another expert for it. In the first decoder layer only the former is seen.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.verify.shards import read_shard
 
 _ULP = 2.0**-23
 _FIRST = re.compile(r"\.layers\.0\.")
@@ -82,14 +83,10 @@ def _kind(name: str, mine: Mapping[str, Stored]) -> str:
 
 def _stored(folder: Path) -> Iterator[tuple[str, Stored]]:
     for path in sorted(folder.glob("*.safetensors")):
-        content = np.memmap(path, np.uint8, "r")
-        size = 8 + int.from_bytes(content[:8].tobytes(), "little")
-        header = json.loads(content[8:size].tobytes())
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            part = content[size + begin : size + end]
-            yield name, Stored(entry["dtype"], tuple(entry["shape"]), part)
+        shard = read_shard(path)
+        content = np.memmap(path, np.uint8, "r")[shard.data_start :]
+        for name, (header, start, end) in shard.entries.items():
+            yield name, Stored(header.dtype, tuple(header.shape), content[start:end])
 
 
 def _distance(one: Stored, other: Stored) -> float:
