@@ -22,7 +22,14 @@ from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Extent
 from harness.calibrate.weights import OnWeights, WeightRanges
 from harness.errors import ReasonCode, StageError
-from harness.models import Source, StreamedModel, by_parameter, stored_dtype, vocabulary_size
+from harness.models import (
+    Source,
+    StreamedModel,
+    by_parameter,
+    read_rate,
+    stored_dtype,
+    vocabulary_size,
+)
 
 _CUDA_TOKENS = 32768
 """Of a batch, where the run will find the best number by itself."""
@@ -64,7 +71,7 @@ class CalibrationTimes(NamedTuple):
     start_s: float
     """Of building the model, of reading what is in memory all the time, and of warming up."""
     read_rate: float
-    """Bytes of decoder layers read a second."""
+    """Bytes of weights read a second."""
     layers: tuple[LayerCost, ...]
 
 
@@ -85,9 +92,11 @@ def time_calibration(
     length = max(2, extent.num_tokens // max(1, extent.num_samples))
     samples = max(1, _batch_tokens(recipe, extent) // length) if needs_text(plan) else 0
     timed = _Timed(recipe, source, inventory, plan, workload.on_weights)
+    everywhere = read_rate(source)  # before some of it is read again and again
     while True:
         try:
-            return timed.run([max(1, samples // 2), samples] if samples else [], length)
+            found = timed.run([max(1, samples // 2), samples] if samples else [], length)
+            return found._replace(read_rate=min(everywhere, found.read_rate))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -30,9 +30,17 @@ def of_plan(summary: PlanSummary) -> str:
         "time, estimated",
         *(f"  {stage:<16} {seconds:>8.1f} s" for stage, seconds in summary.stage_seconds.items()),
         f"  {'total':<16} {sum(summary.stage_seconds.values()):>8.1f} s",
+        *_declared(summary),
         *(["", *_decidable(summary)] if summary.tasks else []),
     ]
     return "\n".join(lines)
+
+
+def _declared(summary: PlanSummary) -> list[str]:
+    if summary.declared_times is None:
+        return []
+    times = f"{summary.declared_times:.1f} times"
+    return [f"  --numerics declared is emulated here: answers take {times} those of deployed"]
 
 
 def of_gate_plan(summary: GatePlanSummary) -> str:

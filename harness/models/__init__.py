@@ -13,6 +13,7 @@ from harness.models.observe import (
     tap_linears,
 )
 from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
+from harness.models.reading_rate import read_rate
 from harness.models.source import Source, locate_model, open_source
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel
@@ -38,6 +39,7 @@ __all__ = [
     "open_source",
     "part_of",
     "read_inventory",
+    "read_rate",
     "stacks",
     "stored_dtype",
     "stored_dtype_name",

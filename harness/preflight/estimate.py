@@ -1,7 +1,7 @@
 """Estimate how long each stage will take.
 
-Making the checkpoint is tried on the spot (`making_time.py`). For serving and scoring the rates are
-fitted to the canary's run on 2 CPU cores and on an H200 (evals/LEDGER.md); the arithmetic rate of
+Making the checkpoint is tried on the spot (`making_time.py`); servers are in `serving_time.py`. For
+the reference engine the rates are fitted to the canary's run on 2 CPU cores; the arithmetic rate of
 a CPU is measured, since machines differ most in it. They are good to about a factor of two.
 """
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from harness.baselines import RERUN_SHARE
 from harness.preflight.job import Job
 from harness.preflight.making_time import making_time
+from harness.preflight.serving_time import RUNS, ServingTime, serving_time, smoke_steps
 
 
 class _Rates(NamedTuple):
@@ -28,27 +28,12 @@ class _Rates(NamedTuple):
 
 _CPU = _Rates(flops=5e10, start_s=2.0, step_s=4e-4)
 _CUDA = _Rates(flops=2e14, start_s=5.0, step_s=5e-4)
-
-
-class _ServerRates(NamedTuple):
-    start_s: float
-    """From nothing to the first answer."""
-    items: float
-    """Items of the canary's size answered a second."""
-    tokens: float
-    """Tokens a second of one answer by itself."""
-
-
-_SERVER_CPU = _ServerRates(start_s=75.0, items=12.0, tokens=20.0)
-_SERVER_CUDA = _ServerRates(start_s=70.0, items=150.0, tokens=80.0)
 _VERIFIED_BYTES = 9e8
 """Of the source that one thread compares a second."""
 _MOST_VERIFIED = 2.3e9
 """The same of all threads, which wait for each other's Python: measured with 16 cores."""
 _UNQUANTIZED = 0.7
 """Share of the emulating arm's time that the unquantized arm takes."""
-_RUNS = 1 + RERUN_SHARE
-"""Of the baseline: once, and a share of its items again."""
 _TOKENS_PER_ITEM = 48
 """Prompt and answer of one item together, as forward passes see them."""
 _STEPS_PER_BATCH = 12
@@ -66,42 +51,34 @@ def estimate_seconds(job: Job, *, scored: bool) -> Mapping[str, float]:
         "verify": source_bytes / min(_MOST_VERIFIED, _VERIFIED_BYTES * (os.cpu_count() or 1)) + 1.0,
     }
     if scored:
-        candidate, baseline = _arms(job, rates)
+        serving = serving_time(job) if job.recipe.engine.name != "reference" else _here(job, rates)
         seconds |= {
-            "smoke": _smoke(job, rates),
-            "score candidate": candidate,
-            "score baseline": baseline,
+            "smoke": serving.smoke_s,
+            "score candidate": serving.candidate_s,
+            "score baseline": serving.baseline_s,
             "judge": 1.0,
         }
     return {stage: round(value, 1) for stage, value in seconds.items()}
 
 
-def _arms(job: Job, rates: _Rates) -> tuple[float, float]:
-    """Return the seconds of the candidate's arm and of the baseline's."""
+def _here(job: Job, rates: _Rates) -> ServingTime:
+    """Return the seconds of both arms and of the smoke run, answered in this process."""
     flops_per_token = 2 * _active_weights(job)
     num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
-    suite, engine = job.recipe.suite, job.recipe.engine
+    suite = job.recipe.suite
     items = sum(task.items for task in suite.tasks)
-    if engine.name != "reference":
-        server = _SERVER_CUDA if engine.device.startswith("cuda") else _SERVER_CPU
-        # Larger models answer more slowly, but batching hides much of it: no finer guess is made.
-        answering = items / server.items
-        return server.start_s + answering, server.start_s + _RUNS * answering
     calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
     arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
-    return rates.start_s + arm, rates.start_s + _RUNS * _UNQUANTIZED * arm
+    return ServingTime(
+        rates.start_s + arm, rates.start_s + RUNS * _UNQUANTIZED * arm, _smoke(job, rates)
+    )
 
 
 def _smoke(job: Job, rates: _Rates) -> float:
     """Return the seconds of the smoke run: both arms, each started and asked one by one."""
-    prompts, engine = job.recipe.suite.smoke, job.recipe.engine
-    if prompts is None:
+    steps, share = smoke_steps(job.recipe.suite), _expert_share(job)
+    if not steps:
         return 0.0
-    steps = len(prompts.passages) + sum(ask.max_tokens for ask in prompts.asks)
-    if engine.name != "reference":
-        server = _SERVER_CUDA if engine.device.startswith("cuda") else _SERVER_CPU
-        return 2 * (server.start_s + steps / server.tokens)
-    share = _expert_share(job)
     calls = sum(share if linear.is_routed else 1.0 for linear in job.inventory.linears)
     return (1 + _UNQUANTIZED) * (rates.start_s + steps * calls * rates.step_s)
 

@@ -11,6 +11,7 @@ from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.estimate import estimate_seconds
 from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
+from harness.preflight.serving_time import declared_times
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
@@ -82,6 +83,9 @@ class PlanSummary:
     """What serves and scores it; None where that is not asked for."""
     stage_seconds: Mapping[str, float]
     """Estimated wall-clock time of each stage."""
+    declared_times: float | None
+    """Estimated time of the candidate's answers with `--numerics declared` over that with
+    `deployed`; None where they are not asked for, or where the kernels are the same."""
     suite: str | None
     tasks: tuple[TaskPlan, ...]
     joint_probability_of_go: float | None
@@ -114,6 +118,7 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
         ),
         engine=_engine(recipe.engine) if scored else None,
         stage_seconds=estimate_seconds(job, scored=scored),
+        declared_times=declared_times(job) if scored else None,
         suite=suite.name if scored else None,
         tasks=tuple(_task_plans(suite)) if scored else (),
         joint_probability_of_go=joint_probability_of_go(suite) if scored else None,

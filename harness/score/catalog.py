@@ -23,8 +23,9 @@ from harness.errors import SuiteError
 from harness.score.asking import DEFAULT_BUDGET
 from harness.score.local_data import read_local_splits
 
-_OUTPUT_TYPES = ("generate_until", "multiple_choice")
+_GENERATED = "generate_until"
 _CHOICE = "multiple_choice"
+_OUTPUT_TYPES = (_GENERATED, _CHOICE)
 _GREEDY_ARGUMENTS = {"until", "do_sample", "temperature", "max_gen_toks"}
 
 
@@ -111,6 +112,22 @@ def check_suite(suite: Suite) -> None:
                 _check_items(spec, entry.yaml_path, config, len(leaves))
 
 
+def answer_budgets(suite: Suite) -> Mapping[str, int]:
+    """Return the most tokens of an answer, by task; 0 where it is one of several choices."""
+    catalog = Catalog()
+
+    def budget(task: str) -> int:
+        config = catalog.entry(task).cfg or {}
+        if config.get("output_type", _GENERATED) != _GENERATED:
+            return 0
+        return int(_settings(config)["max_gen_toks"]) + suite.thinking_budget
+
+    return {
+        spec.name: max((budget(leaf) for leaf in catalog.leaves(spec.name)), default=0)
+        for spec in suite.tasks
+    }
+
+
 def check_protocol(suite: Suite, protocol: str) -> None:
     """Refuse a suite that a server which only has chats cannot answer.
 
@@ -178,7 +195,7 @@ def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
 
 
 def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -> None:
-    if config.get("output_type", "generate_until") != "generate_until":
+    if config.get("output_type", _GENERATED) != _GENERATED:
         if suite.thinking:
             message = (
                 f"task '{spec.name}' is multiple choice, whose answers are no text that a model "
@@ -186,8 +203,7 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -
             )
             raise SuiteError(message)
         return
-    arguments = config.get("generation_kwargs") or {}
-    settings = normalize_gen_kwargs(arguments, DEFAULT_BUDGET)
+    settings = _settings(config)
     unknown = sorted(set(settings) - _GREEDY_ARGUMENTS)
     if settings["do_sample"] or unknown or config.get("repeats", 1) != 1:
         what = f"generation argument '{unknown[0]}'" if unknown else "sampled answers"
@@ -203,6 +219,13 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -
             f"no room for a prompt. Make the suite's max_model_len {suite.max_model_len} larger."
         )
         raise SuiteError(message)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return lm-eval's generation arguments of a task, with its defaults."""
+    arguments = dict(config.get("generation_kwargs") or {})
+    settings: dict[str, Any] = normalize_gen_kwargs(arguments, DEFAULT_BUDGET)
+    return settings
 
 
 def _check_items(spec: TaskSpec, path: Path, config: Mapping[str, Any], num_leaves: int) -> None:

@@ -5,6 +5,7 @@ from harness.serve.doctor import Diagnosis, examine
 from harness.serve.engines import (
     check_engine,
     check_served,
+    has_emulation,
     resolve_engine,
     serve,
     serve_command,
@@ -22,6 +23,7 @@ __all__ = [
     "check_served",
     "examine",
     "find_vllm",
+    "has_emulation",
     "producer_of",
     "read_demands",
     "resolve_engine",

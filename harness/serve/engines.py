@@ -17,7 +17,7 @@ from harness.serve.vllm import (
     serve_vllm,
     vllm_command,
 )
-from harness.serve.vllm.capabilities import MODELOPT
+from harness.serve.vllm.capabilities import MODELOPT, capability_of
 
 ENGINES = ("reference", "vllm", "docker")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -98,6 +98,20 @@ def check_served(engine: EngineSpec, demands: Demands) -> None:
             check_docker_serves(engine, demands)
         case _:
             _check_reference_serves(demands)
+
+
+def has_emulation(engine: EngineSpec, demands: Demands) -> bool:
+    """Return whether declared numerics are emulated, where deployed ones have kernels.
+
+    Args:
+        engine: as `resolve_engine` returned it.
+        demands: what the checkpoint asks of it.
+    """
+    if engine.name == "reference":
+        return False
+    capability = capability_of(engine.version or "", engine.device)
+    declared, deployed = (capability.emulation(demands, declared=one) for one in (True, False))
+    return declared != deployed
 
 
 def serve_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 
+from harness.models import open_source
 from scripts import ledger
 from scripts.bench.floors import floors, weight_bytes
 from scripts.bench.random_model import write_ids, write_model
@@ -87,14 +88,7 @@ def _claim(arguments: argparse.Namespace, root: Path) -> str:
 def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
     """Run all parts; return what was found."""
     model, ids = root / "model", root / "ids.jsonl"
-    config = SHAPES[arguments.shape].config(arguments.layers)
-    num_parameters = write_model(model, config, device=arguments.device)
-    vocabulary = config["text_config"]["vocab_size"]
-    write_ids(ids, vocabulary=vocabulary, samples=arguments.samples, length=arguments.seq)
-    values: dict[str, object] = {
-        "model": f"{num_parameters / 1e9:.2f} B parameters",
-        "calibration": f"{arguments.samples} x {arguments.seq} tokens, {arguments.batch} a batch",
-    }
+    values: dict[str, object] = {**make(arguments, model, ids)}
     _say(values)
     ours = run_ours(arguments, model, ids, root / "run")
     found = {f"harness: {name}": value for name, value in ours.items()}
@@ -120,6 +114,19 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
         _say(found := found | {f"beside modelopt's: {name}": n for name, n in agreed.items()})
         values |= found
     return values
+
+
+def make(arguments: argparse.Namespace, model: Path, ids: Path) -> dict[str, str]:
+    """Write the model and its token ids; return what they are."""
+    config = SHAPES[arguments.shape].config(arguments.layers)
+    num_parameters = write_model(model, config, device=arguments.device)
+    vocabulary = config["text_config"]["vocab_size"]
+    write_ids(ids, vocabulary=vocabulary, samples=arguments.samples, length=arguments.seq)
+    open_source(str(model))  # its digest is remembered: no run has to read all of it for that
+    return {
+        "model": f"{num_parameters / 1e9:.2f} B parameters",
+        "calibration": f"{arguments.samples} x {arguments.seq} tokens, {arguments.batch} a batch",
+    }
 
 
 def run_ours(

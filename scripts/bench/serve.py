@@ -33,7 +33,6 @@ from scripts import ledger
 _LOADED = re.compile(r"Model loading took ([\d.]+) GiB.*?([\d.]+) seconds")
 _NUMERICS = ("deployed", "declared")
 _TOP = 5
-_WARM_UP = 4
 
 
 class Load(NamedTuple):
@@ -86,7 +85,7 @@ def loads(arguments: argparse.Namespace) -> Iterator[Load]:
     def prompts(length: int) -> list[list[int]]:
         return [
             [draw.randrange(vocabulary) for _ in range(length)]
-            for _ in range(arguments.prompts + _WARM_UP)
+            for _ in range(2 * arguments.prompts)
         ]
 
     for name, length, max_tokens in (
@@ -94,7 +93,8 @@ def loads(arguments: argparse.Namespace) -> Iterator[Load]:
         ("answers", 16, arguments.answer),
     ):
         drawn = prompts(length)
-        yield Load(name, drawn[_WARM_UP:], max_tokens, drawn[:_WARM_UP])
+        half = arguments.prompts  # as many of them, for kernels are compiled by size
+        yield Load(name, drawn[half:], max_tokens, drawn[:half])
 
 
 def measure(arguments: argparse.Namespace, numerics: str) -> tuple[Mapping[str, str], list[float]]:
