@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import baselines
+from harness import baselines, score
 from harness.arms.candidate import DEPLOYMENT_FILE
 from harness.arms.findings import errors_of
 from harness.arms.gpus import Gpus, free_gpu_memory
@@ -24,7 +24,6 @@ from harness.artifacts import (
     save,
 )
 from harness.errors import EngineError
-from harness.score import probe, read_arm, score, score_again
 from harness.serve import Served, serve
 
 _POLL_S = 0.5
@@ -66,10 +65,10 @@ def measure_baseline(order: BaselineOrder) -> Path:
             if unasked is not None:
                 _keep_probe(served, unasked, entry)
             if not scored:
-                score(served, suite, arm="baseline", into=entry)
+                score.score(served, suite, arm="baseline", into=entry)
             if not is_whole:
                 _log.info("baseline: %.0f %% of its items once more (A/A)", 100 * share)
-                score_again(served, suite, into=entry / baselines.AGAIN, share=share)
+                score.score_again(served, suite, into=entry / baselines.AGAIN, share=share)
         if not is_whole:
             baselines.finish_entry(entry, inputs, share=share)
         return entry
@@ -122,11 +121,11 @@ def keep_baseline(folder: Path, run: Path) -> Scorecard:
         run: directory of the run.
     """
     baselines.put_into(folder, run / "baseline")
-    return read_arm(run / "baseline").scorecard
+    return score.read_arm(run / "baseline").scorecard
 
 
 def _keep_probe(served: Served | Endpoint, prompts: SmokeSet, entry: Path) -> Probe:
-    answers = probe(served, prompts, arm="baseline")
+    answers = score.probe(served, prompts, arm="baseline")
     save(answers, entry / baselines.PROBE_FILE, made_from=prompts.digest)
     return answers
 

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from harness import score
 from harness.arms.findings import refuse_findings
 from harness.arms.gpus import Gpus, free_gpu_memory
 from harness.artifacts import (
@@ -15,7 +16,6 @@ from harness.artifacts import (
     Suite,
     save,
 )
-from harness.score import probe, score
 from harness.serve import Served, serve
 
 DEPLOYMENT_FILE = "deployment.json"
@@ -59,7 +59,7 @@ class Candidate:
             RejectedError: the deployment shows a fault of the checkpoint.
             EngineError: the engine failed.
         """
-        return probe(self._start(), prompts, arm="candidate")
+        return score.probe(self._start(), prompts, arm="candidate")
 
     def score(self) -> Scorecard:
         """Score it with the suite.
@@ -68,7 +68,7 @@ class Candidate:
             RejectedError: the deployment shows a fault of the checkpoint.
             EngineError: the engine failed.
         """
-        return score(self._start(), self._order.suite, arm="candidate", into=self._order.into)
+        return score.score(self._start(), self._order.suite, arm="candidate", into=self._order.into)
 
     def stop(self) -> None:
         """Stop its server; the next use starts one again."""

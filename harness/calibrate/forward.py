@@ -13,12 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedModel
 
 from harness.calibrate.memory import Activations, Budget
 from harness.calibrate.observer import Observer
@@ -30,6 +29,9 @@ from harness.models import (
     tap_linears,
 )
 from harness.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _log = logging.getLogger("harness.calibrate")
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -51,7 +53,7 @@ class Way(NamedTuple):
 
 
 def run_whole(
-    model: PreTrainedModel, batches_BT: Sequence[Tensor], observer: Observer, way: Way
+    model: "PreTrainedModel", batches_BT: Sequence[Tensor], observer: Observer, way: Way
 ) -> None:
     """Run the model, all of which is on the device, over all batches."""
     with_logits = observer.needs_logits(model)
@@ -277,7 +279,7 @@ class _Replay(nn.Module):
 
 
 @contextmanager
-def _calibrating(model: PreTrainedModel, observer: Observer, way: Way) -> Iterator[None]:
+def _calibrating(model: "PreTrainedModel", observer: Observer, way: Way) -> Iterator[None]:
     """Run the model and, where the plan needs it, show keys and values."""
     shown = tap_attention(model, observer.see_kv) if observer.needs_kv else nullcontext()
     with _running(model, way), shown:
@@ -285,7 +287,7 @@ def _calibrating(model: PreTrainedModel, observer: Observer, way: Way) -> Iterat
 
 
 @contextmanager
-def _running(model: PreTrainedModel, way: Way) -> Iterator[None]:
+def _running(model: "PreTrainedModel", way: Way) -> Iterator[None]:
     """Run experts as asked, and the rest by the fastest kernels at hand."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
@@ -296,13 +298,15 @@ def _running(model: PreTrainedModel, way: Way) -> Iterator[None]:
         yield
 
 
-def _seen(model: PreTrainedModel, observer: Observer, experts: str) -> AbstractContextManager[None]:
+def _seen(
+    model: "PreTrainedModel", observer: Observer, experts: str
+) -> AbstractContextManager[None]:
     """Show the observer all inputs; experts that were to run one by one count only if they do."""
     on_grouped = observer.see_grouped if experts == "grouped" else None
     return tap_linears(model, observer.see_input, on_grouped)
 
 
-def _forward(model: PreTrainedModel, batch_BT: Tensor, *, with_logits: bool) -> None:
+def _forward(model: "PreTrainedModel", batch_BT: Tensor, *, with_logits: bool) -> None:
     """Run the model, and its output layer only where that is needed.
 
     Logits of all positions of a large vocabulary outweigh all other activations; those of the last

@@ -11,14 +11,17 @@ Shapes: N rows (tokens), I input features, E experts.
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.artifacts import ExpertCoverage, Inventory, QuantPlan
 from harness.errors import ReasonCode, RejectedError
 from harness.ranks import Ranks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _MAX_NAMES = 3
 
@@ -54,7 +57,7 @@ class Observer:
         """Whether the plan has quantizers of keys and values."""
         return bool(self._attentions)
 
-    def needs_logits(self, model: PreTrainedModel) -> bool:
+    def needs_logits(self, model: "PreTrainedModel") -> bool:
         """Whether the plan measures the input of the output layer."""
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers
         names = {f"{name}.weight" for name, module in model.named_modules() if module is head}

@@ -11,17 +11,19 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from harness.artifacts import CalibrationSpec
 from harness.calibrate.batches import CPU_TOKENS
 from harness.calibrate.data import Text, iter_texts
 from harness.errors import DataError, ModelError
 from harness.models import Source, vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger("harness.calibrate")
 _MIN_TOKENS = 2
@@ -114,7 +116,7 @@ def _encoder(source: Source, seq: int) -> Callable[[str], Sample]:
     """Return the model's tokenizer, loaded when the first text comes: ids do without."""
 
     @cache
-    def tokenizer() -> PreTrainedTokenizerBase:
+    def tokenizer() -> "PreTrainedTokenizerBase":
         return _load_tokenizer(source)
 
     def encode(text: str) -> Sample:
@@ -123,7 +125,7 @@ def _encoder(source: Source, seq: int) -> Callable[[str], Sample]:
     return encode
 
 
-def _load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
     if not any((source.path / name).is_file() for name in _TOKENIZER_FILES):
         message = (
@@ -131,6 +133,8 @@ def _load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             "Add its files, or calibrate with input_ids."
         )
         raise ModelError(message)
+    from transformers import AutoTokenizer  # noqa: PLC0415 -- takes seconds
+
     try:
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.path, trust_remote_code=False

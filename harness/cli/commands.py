@@ -50,10 +50,11 @@ def quantize(request: Request, out: Path, *, fresh: bool) -> Result:
 
 def _ended(path: Path, record: RunRecord) -> Result:
     table = terminal_table(record.verdict) if record.verdict else ""
+    code = runs.exit_code(record)
     return Result(
         text=text.of_ending(path, record, table),
-        values=text.summary_of(path, record),
-        exit_code=runs.exit_code(record),
+        values=text.summary_of(path, record, int(code)),
+        exit_code=code,
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import score as scoring
 from harness.artifacts import Endpoint, EngineSpec, Suite, save, to_json
 from harness.cli import text
 from harness.cli.console import Result, emit
@@ -14,8 +15,6 @@ from harness.errors import ExitCode, UsageError
 from harness.models import open_source
 from harness.preflight import choose_engine, resolve_device
 from harness.recipe import Request, load_engine, load_suite
-from harness.score import check_suite, endpoint_of
-from harness.score import score as score_arm
 from harness.serve import check_served, examine, read_demands, serve, serve_command, wait_until_gone
 
 _SCHEMES = ("http://", "https://")
@@ -32,19 +31,19 @@ class Server:
 def score(request: Request, server: Server, out: Path) -> Result:
     """Score a folder, served by the engine, or a URL."""
     suite = load_suite(str(request.suite))
-    check_suite(suite)
+    scoring.check_suite(suite)
     with ExitStack() as stack:
         if request.model.startswith(_SCHEMES):
-            endpoint = endpoint_of(
+            endpoint = scoring.endpoint_of(
                 request.model, suite=suite, model=server.model, tokenizer=server.tokenizer
             )
             out.mkdir(parents=True, exist_ok=True)
-            card = score_arm(endpoint, suite, arm="candidate", into=out)
+            card = scoring.score(endpoint, suite, arm="candidate", into=out)
         else:
             engine, folder = _prepare(request, suite)
             out.mkdir(parents=True, exist_ok=True)
             served = stack.enter_context(serve(engine, folder, records=out))
-            card = score_arm(served, suite, arm="candidate", into=out)
+            card = scoring.score(served, suite, arm="candidate", into=out)
     return Result(text=text.of_scorecard(card), values=to_json(card))
 
 

@@ -1,16 +1,19 @@
 """Plain text for the terminal; every ending says what decided, where files are, what is next."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.artifacts import Deployment, IntegrityReport, RunRecord, Scorecard, Verdict, to_json
-from harness.preflight import GatePlanSummary, PlanSummary
 from harness.report import terminal_smoke
-from harness.runs import RunStatus, exit_code
+
+if TYPE_CHECKING:
+    from harness.preflight import GatePlanSummary, PlanSummary
+    from harness.runs import RunStatus
 
 _MIB = 1 << 20
 
 
-def of_plan(summary: PlanSummary) -> str:
+def of_plan(summary: "PlanSummary") -> str:
     """Describe a plan."""
     sizes = (
         f"  {summary.source_bytes / _MIB:.1f} MiB become {summary.checkpoint_bytes / _MIB:.1f} MiB;"
@@ -36,14 +39,14 @@ def of_plan(summary: PlanSummary) -> str:
     return "\n".join(lines)
 
 
-def _declared(summary: PlanSummary) -> list[str]:
+def _declared(summary: "PlanSummary") -> list[str]:
     if summary.declared_times is None:
         return []
     times = f"{summary.declared_times:.1f} times"
     return [f"  --numerics declared is emulated here: answers take {times} those of deployed"]
 
 
-def of_gate_plan(summary: GatePlanSummary) -> str:
+def of_gate_plan(summary: "GatePlanSummary") -> str:
     """Describe a planned gate."""
     lines = [
         f"{summary.checkpoint} ({summary.scheme}, {summary.checkpoint_bytes / _MIB:.1f} MiB)",
@@ -55,7 +58,7 @@ def of_gate_plan(summary: GatePlanSummary) -> str:
     return "\n".join(lines)
 
 
-def _decidable(summary: PlanSummary | GatePlanSummary) -> list[str]:
+def _decidable(summary: "PlanSummary | GatePlanSummary") -> list[str]:
     head = ("task", "tier", "items", "margin", "reachable", "flips", "GO if lossless")
     joint, pooled = summary.joint_probability_of_go, summary.pooled_margin
     return [
@@ -143,13 +146,13 @@ def _next_step(path: Path, verdict: Verdict) -> str:
             return f"read {path / 'report.html'}: what decided, and the flipped answers"
 
 
-def summary_of(path: Path, record: RunRecord) -> dict[str, object]:
+def summary_of(path: Path, record: RunRecord, exit_code: int) -> dict[str, object]:
     """Return a run's ending as JSON values."""
     verdict, failure = record.verdict, record.failure
     codes = verdict.reason_codes if verdict else (failure.reason_code,) if failure else ()
     return {
         "run_dir": str(path),
-        "exit_code": int(exit_code(record)),
+        "exit_code": exit_code,
         "decision": verdict.decision if verdict else None,
         "reason_codes": list(codes),
         "verdict": to_json(verdict),
@@ -196,7 +199,7 @@ def of_scorecard(card: Scorecard) -> str:
     )
 
 
-def of_status(path: Path, status: RunStatus) -> str:
+def of_status(path: Path, status: "RunStatus") -> str:
     """Describe how far a run is."""
     lines = [f"{path}: {status.recipe} of {status.model}, {status.ending}"]
     if status.running_process:

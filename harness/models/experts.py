@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 GROUPED = "harness_grouped"
 """Its name in the registry."""
@@ -21,6 +20,13 @@ _MOST_ON_A_GPU = 1023
 """Experts; torch's kernel refuses more groups."""
 
 _Experts = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+
+
+def register_grouped() -> None:
+    """Make `GROUPED` known to transformers."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # noqa: PLC0415 -- takes seconds
+
+    ALL_EXPERTS_FUNCTIONS.register(GROUPED, run_grouped)
 
 
 def run_grouped(
@@ -36,6 +42,8 @@ def run_grouped(
         one_by_one: _Experts = type(module).forward.__wrapped__
         return one_by_one(module, hidden_NH, experts_NK, weights_NK)
     if not _is_understood(module, hidden_NH, weights_NK):
+        from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # noqa: PLC0415 -- takes seconds
+
         theirs: _Experts = ALL_EXPERTS_FUNCTIONS[_THEIRS]
         return theirs(module, hidden_NH, experts_NK, weights_NK)
     num_experts_each = experts_NK.shape[1]
@@ -69,6 +77,3 @@ def _is_understood(module: Any, hidden_NH: Tensor, weights_NK: Tensor) -> bool: 
 def _product(rows_SI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     product: Tensor = nn.functional.grouped_mm(rows_SI, weight_EOI.transpose(1, 2), offs=ends_E)
     return product
-
-
-ALL_EXPERTS_FUNCTIONS.register(GROUPED, run_grouped)

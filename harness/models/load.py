@@ -8,10 +8,10 @@ the model plus one tensor.
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
 
 from harness.artifacts import Inventory, Linear, Slice
 from harness.errors import ModelError
@@ -19,6 +19,9 @@ from harness.models.pieces import part
 from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_model(
@@ -28,7 +31,7 @@ def load_model(
     device: torch.device | str,
     dtype: torch.dtype,
     matrix: Callable[[Linear], Tensor] | None = None,
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """Return the running model in eval mode, every parameter filled and cast to `dtype`.
 
     `matrix` gives the weight [out, in] of a linear layer; by default it is read from `source`.
@@ -88,7 +91,7 @@ def fill(
     _refuse_unfilled(module, prefix, {*filled, *(id(state[name]) for name in linears)})
 
 
-def ready(model: PreTrainedModel, source: Source) -> PreTrainedModel:
+def ready(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
     """Return the model in eval mode, with the defaults of generation that its folder states."""
     _read_generation_config(model, source)
     model.train(mode=False)
@@ -122,7 +125,9 @@ def _fill(name: str, *, place: Tensor, value: Tensor) -> None:
     place.copy_(value)
 
 
-def _read_generation_config(model: PreTrainedModel, source: Source) -> None:
+def _read_generation_config(model: "PreTrainedModel", source: Source) -> None:
     """Take over the ends of text and other defaults that the model's folder states."""
     if (source.path / "generation_config.json").is_file():
+        from transformers import GenerationConfig  # noqa: PLC0415 -- takes seconds
+
         model.generation_config = GenerationConfig.from_pretrained(source.path)

@@ -11,18 +11,17 @@ one grouped product, which is seen in torch._grouped_mm with the place where eac
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from harness.errors import ModelError
-from harness.models.experts import GROUPED
+from harness.models.experts import GROUPED, register_grouped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 OnInput = Callable[[str, int | None, Tensor], Tensor | None]
 """Takes the name of the weight's parameter, the expert (None for 2-D parameters) and the input;
@@ -37,7 +36,7 @@ OnKv = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 _TAPPED = "harness_tapped_sdpa"
 
 
-def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+def decoder_layers(model: "PreTrainedModel") -> nn.ModuleList:
     """Return the text decoder's layers, also where they are nested in a multimodal model.
 
     Raises:
@@ -67,6 +66,7 @@ def experts_run(model: nn.Module, way: str) -> Iterator[None]:
 
     Families whose experts know no grouped way run theirs one by one in both.
     """
+    register_grouped()
     implementation = {"eager": "eager", "grouped": GROUPED}[way]
     configs = _configs(model)
     before = [config._experts_implementation for config in configs]  # noqa: SLF001  # no public one
@@ -80,8 +80,10 @@ def experts_run(model: nn.Module, way: str) -> Iterator[None]:
             config._experts_implementation = setting  # noqa: SLF001  # as above
 
 
-def _configs(model: nn.Module) -> list[PreTrainedConfig]:
+def _configs(model: nn.Module) -> list["PreTrainedConfig"]:
     """Return every configuration that a module holds or that is nested in one, outer first."""
+    from transformers import PreTrainedConfig  # noqa: PLC0415 -- takes seconds
+
     found: dict[int, PreTrainedConfig] = {}
     waiting = [vars(module).get("config") for module in model.modules()]
     while waiting:
@@ -203,12 +205,18 @@ _attention_taps: dict[int, tuple[str, OnKv]] = {}
 
 
 @contextmanager
-def tap_attention(model: PreTrainedModel, on_kv: OnKv) -> Iterator[None]:
+def tap_attention(model: "PreTrainedModel", on_kv: OnKv) -> Iterator[None]:
     """Pass keys and values, after rotary embedding, of the decoder's attention through `on_kv`.
 
     With a cache they are all the keys and values so far. The attention itself is torch's
     scaled dot product attention, whatever the model used before; that is restored afterwards.
     """
+    from transformers.masking_utils import (  # noqa: PLC0415 -- takes seconds
+        ALL_MASK_ATTENTION_FUNCTIONS,
+        sdpa_mask,
+    )
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415 -- takes seconds
+
     ALL_ATTENTION_FUNCTIONS.register(_TAPPED, _tapped_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(_TAPPED, sdpa_mask)
     layers = decoder_layers(model)
@@ -236,6 +244,10 @@ def _tapped_attention(
     attention_mask: Tensor | None,
     **options: Any,  # noqa: ANN401  # passed on as transformers gives them
 ) -> tuple[Tensor, None]:
+    from transformers.integrations.sdpa_attention import (  # noqa: PLC0415 -- takes seconds
+        sdpa_attention_forward,
+    )
+
     name, on_kv = _attention_taps.get(id(module), (None, None))
     if name is not None and on_kv is not None:
         replaced = on_kv(name, key, value)

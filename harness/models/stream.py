@@ -11,10 +11,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from harness.artifacts import Inventory
 from harness.holding import Holding
@@ -25,6 +25,9 @@ from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
 from harness.models.transfer import Transfer, threads_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _CPU = torch.device("cpu")
 _NUM_BLOCKS = 2

@@ -7,13 +7,10 @@ folder is never run.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
 
 from harness.errors import ModelError
 from harness.models import mixtral, qwen3, qwen3_5_moe, qwen3_moe
@@ -30,6 +27,9 @@ _CONFIG_ERRORS = (
     TypeError,
     ValueError,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 """What transformers raises where config.json makes no sense, depending on where it notices."""
 
 
@@ -56,7 +56,7 @@ def find_family(source: Source) -> Family:
     raise ModelError(message)
 
 
-def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> "PreTrainedModel":
     """Return the source's model, its parameters allocated on `device` and not yet filled.
 
     Buffers are computed on the CPU, whatever the device: functions of a GPU round differently.
@@ -73,7 +73,9 @@ def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> 
     return model
 
 
-def _built(source: Source, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def _built(source: Source, *, device: torch.device, dtype: torch.dtype) -> "PreTrainedModel":
+    from transformers.initialization import no_init_weights  # noqa: PLC0415 -- takes seconds
+
     model_class = _model_class(source)
     config = _config(source)
     try:
@@ -100,7 +102,9 @@ def vocabulary_size(source: Source) -> int:
     return int(_config(source).get_text_config().vocab_size)
 
 
-def _config(source: Source) -> PreTrainedConfig:
+def _config(source: Source) -> "PreTrainedConfig":
+    from transformers import AutoConfig  # noqa: PLC0415 -- takes seconds
+
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except (OSError, *_CONFIG_ERRORS) as error:
@@ -112,12 +116,14 @@ def _config(source: Source) -> PreTrainedConfig:
     return config
 
 
-def _model_class(source: Source) -> type[PreTrainedModel]:
+def _model_class(source: Source) -> type["PreTrainedModel"]:
     """Return the class that config.json names under `architectures`."""
+    import transformers  # noqa: PLC0415 -- takes seconds
+
     architectures = source.config.get("architectures")
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     found = getattr(transformers, name, None) if isinstance(name, str) else None
-    if not isinstance(found, type) or not issubclass(found, PreTrainedModel):
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
         message = (
             f"'{source.path / 'config.json'}' names the architecture {name!r}, which transformers "
             f"{transformers.__version__} does not have. Correct 'architectures', or upgrade "

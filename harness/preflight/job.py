@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import score
 from harness.artifacts import Inventory, QuantPlan, Recipe, Suite
 from harness.calibrate import Extent, check_data, measure_extent
 from harness.errors import PrerequisiteError, UsageError
@@ -20,7 +21,6 @@ from harness.preflight.given import Baseline, check_fresh, open_baseline
 from harness.preflight.problems import Problems
 from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_recipe, plan
-from harness.score import check_suite
 from harness.serve import check_served
 
 GIB = 1 << 30
@@ -87,7 +87,7 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
 
 def check_questions(problems: Problems, suite: Suite) -> None:
     """Note what is wrong with a suite's tasks and margins."""
-    problems.attempt(lambda: check_suite(suite))
+    problems.attempt(lambda: score.check_suite(suite))
     problems.attempt(lambda: check_margins(suite))
 
 

@@ -9,11 +9,11 @@ known beforehand, only how long they may become: all of it is good to about a fa
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from harness import score
 from harness.artifacts import EngineSpec, Suite
 from harness.baselines import RERUN_SHARE
 from harness.preflight.engine import demands_of
 from harness.preflight.job import Job
-from harness.score import answer_budgets
 from harness.serve import has_emulation
 
 
@@ -128,7 +128,7 @@ class _Asked(NamedTuple):
 
 
 def _asked(suite: Suite) -> _Asked:
-    budgets = answer_budgets(suite)
+    budgets = score.answer_budgets(suite)
     return _Asked(
         sum(task.items * (1 if budgets[task.name] else _CHOICES) for task in suite.tasks),
         sum(task.items * _PROMPT_TOKENS * (1 + task.num_fewshot) for task in suite.tasks),

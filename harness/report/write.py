@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from harness.artifacts import RunRecord, write_atomically
-from harness.report import page, plots, words
+from harness.report import page, words
 from harness.report.junit import junit_xml
 from harness.report.smoke import smoke_sections, was_not_run
 
@@ -78,6 +78,8 @@ def _contents(record: RunRecord) -> dict[str, object]:
 
 
 def _plots(record: RunRecord) -> dict[str, Markup | None]:
+    from harness.report import plots  # noqa: PLC0415 -- imports matplotlib
+
     scales, label = (record.integrity.input_scales if record.integrity else {}), "input scale"
     if not scales and record.stats:
         scales, label = plots.input_amax_ranges(record.stats), "largest absolute input"

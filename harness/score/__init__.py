@@ -1,11 +1,20 @@
-"""Ask a served model: a few prompts first, then a suite, through lm-eval, one record an item."""
+"""Ask a served model: a few prompts first, then a suite, through lm-eval, one record an item.
 
-from harness.score.again import score_again
+lm-eval takes seconds to import, and most commands ask nothing. So whatever needs it is imported
+when it is first used: write `from harness import score` and `score.check_suite(...)`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from harness.score.arm import read_arm
-from harness.score.catalog import answer_budgets, check_suite
-from harness.score.endpoint import endpoint_of
-from harness.score.probing import probe
-from harness.score.run import score
+
+if TYPE_CHECKING:
+    from harness.score.again import score_again
+    from harness.score.catalog import answer_budgets, check_suite
+    from harness.score.endpoint import endpoint_of
+    from harness.score.probing import probe
+    from harness.score.run import score
 
 __all__ = [
     "answer_budgets",
@@ -16,3 +25,20 @@ __all__ = [
     "score",
     "score_again",
 ]
+
+_LATER = {
+    "answer_budgets": "catalog",
+    "check_suite": "catalog",
+    "endpoint_of": "endpoint",
+    "probe": "probing",
+    "score": "run",
+    "score_again": "again",
+}
+"""Module of each."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        message = f"module '{__name__}' has no attribute '{name}'"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -17,16 +17,10 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from harness import __version__
 from harness.artifacts import Deployment, EngineSpec, Inventory, Linear
@@ -56,6 +50,9 @@ from harness.serve.scales import (
     read_scales,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _log = logging.getLogger("harness.serve")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -64,8 +61,8 @@ class Served(NamedTuple):
     """A model that is ready to answer, as long as the context lasts."""
 
     deployment: Deployment
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
 
 
 @contextmanager
@@ -103,7 +100,7 @@ def _load(
     inventory: Inventory,
     declared: Declared,
     scales: Scales,
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """Return the model with its dequantized weights, fit for greedy answers."""
     dtype: torch.dtype = getattr(torch, engine.dtype)
     sizes = [prod(linear.shape) for linear in inventory.linears]
@@ -119,6 +116,8 @@ def _load(
         )
     # The files' packing is undone: nobody after this may take the model for a packed one.
     vars(model.config).pop("quantization_config", None)
+    from transformers import GenerationConfig  # noqa: PLC0415 -- takes seconds
+
     # Both arms and every engine answer under the suite's rules alone; only the end tokens stay.
     settings = model.generation_config
     ends = settings.eos_token_id if settings is not None else None
@@ -191,11 +190,13 @@ def _kv_rounding(
     return round_kv
 
 
-def _load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     # Without any of these transformers builds a tokenizer that knows no word, and says nothing.
     if not any((source.path / name).is_file() for name in _TOKENIZER_FILES):
         message = f"'{source.path}' has no tokenizer. Copy the model's tokenizer files there."
         raise EngineError(message)
+    from transformers import AutoTokenizer  # noqa: PLC0415 -- takes seconds
+
     try:
         load = AutoTokenizer.from_pretrained
         tokenizer: PreTrainedTokenizerBase = load(source.path, trust_remote_code=False)

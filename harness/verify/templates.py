@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
 
 _Messages = list[dict[str, object]]
 _CONVERSATIONS: tuple[tuple[str, _Messages], ...] = (
@@ -85,6 +84,10 @@ def _around(mine: str, theirs: str) -> str:
 
 def _render(template: str, messages: list[dict[str, object]], options: Mapping[str, object]) -> str:
     """Return the text, or why there is none: a template may refuse a conversation."""
+    from transformers.utils.chat_template_utils import (  # noqa: PLC0415 -- takes seconds
+        render_jinja_template,
+    )
+
     today = datetime.now(UTC).strftime("%d %b %Y")
     try:
         arguments: dict[str, Any] = {**options, "date_string": today}

@@ -50,7 +50,7 @@ class Stage:
         self.findings: tuple[Finding, ...] = ()
         for arm in ("baseline", "candidate"):
             monkeypatch.setattr(f"harness.arms.{arm}.serve", self.serve)
-            monkeypatch.setattr(f"harness.arms.{arm}.probe", self.probe)
+        monkeypatch.setattr("harness.score.probe", self.probe)
 
     @contextmanager
     def serve(self, engine: EngineSpec, folder: Path, **_: object) -> Iterator[FakeServed]:
