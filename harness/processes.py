@@ -1,4 +1,4 @@
-"""Work in processes of its own, for the drill's `--jobs` and the baseline beside a candidate.
+"""Work in processes of its own: the drill's `--jobs`, the baseline beside a candidate, verify.
 
 They unwind when they are told to end, so that servers which they started are stopped.
 
@@ -19,21 +19,28 @@ from typing import NoReturn, TypeVar
 
 from harness.errors import ReasonCode, StageError
 
+N = TypeVar("N")
 T = TypeVar("T")
-_KILLED = (
-    "a process was killed, most likely for want of memory. Give fewer --jobs and "
-    "type the command again: what was done is kept."
-)
+_KILLED = "a process was killed, most likely for want of memory. {advice}"
 _told_to_end = threading.Event()
 
 
-def each(work: Callable[[str], T], names: Sequence[str], *, jobs: int) -> Generator[T]:
+def each(
+    work: Callable[[N], T],
+    names: Sequence[N],
+    *,
+    jobs: int,
+    begin: Callable[[], None] | None = None,
+    advice: str,
+) -> Generator[T]:
     """Yield what `work` makes of each name, as it is done; one after the other where jobs is 1.
 
     Args:
         work: what is done; with more than one job a module's function, or a partial of one.
         names: what it is done for.
         jobs: how many at a time.
+        begin: prepares a process.
+        advice: what to do where one was killed.
 
     An exception of one, or an end of the iteration before its time, ends the others too.
 
@@ -44,7 +51,7 @@ def each(work: Callable[[str], T], names: Sequence[str], *, jobs: int) -> Genera
         yield from map(work, names)
         return
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (jobs,))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin,))
     waiting = [pool.submit(_do, work, name) for name in names]
     try:
         for done in as_completed(waiting):
@@ -55,13 +62,15 @@ def each(work: Callable[[str], T], names: Sequence[str], *, jobs: int) -> Genera
         for future in waiting:
             future.cancel()
         if isinstance(error, BrokenProcessPool):
-            raise StageError(_KILLED, reason=ReasonCode.OUT_OF_MEMORY) from error
+            raise StageError(
+                _KILLED.format(advice=advice), reason=ReasonCode.OUT_OF_MEMORY
+            ) from error
         raise
     finally:
         pool.shutdown()  # waits until each worker has cleaned up behind itself
 
 
-def _do(work: Callable[[str], T], name: str) -> T:
+def _do(work: Callable[[N], T], name: N) -> T:
     try:
         return work(name)
     finally:
@@ -71,13 +80,12 @@ def _do(work: Callable[[str], T], name: str) -> T:
             os._exit(128 + signal.SIGTERM)
 
 
-def _begin(jobs: int) -> None:
-    """Prepare a worker: it unwinds when it is told to end, and takes its share of the cores."""
+def _begin(begin: Callable[[], None] | None) -> None:
+    """Prepare a worker: it unwinds when it is told to end."""
     end_as_parent_says()
     logging.getLogger("harness").setLevel(logging.ERROR)
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    if begin is not None:
+        begin()
 
 
 def end_as_parent_says() -> None:

@@ -6,11 +6,14 @@ checkpoints that faults of files spoil copies of.
 
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+import torch
 
 from harness import pipeline
 from harness.artifacts import load, made_from, save, write_atomically
@@ -28,6 +31,7 @@ from harness.stages import BASELINE
 
 REPORT = "drill.json"
 _log = logging.getLogger("harness.drill")
+_FEWER_JOBS = "Give fewer --jobs and type the command again: what was done is kept."
 
 
 def drill(
@@ -65,18 +69,25 @@ def drill(
     report = DrillReport(engine=setting.engine, suite=setting.suite, drilled=tuple(done))
     _keep(report, setting)
     wanted = list(dict.fromkeys([*formats, *(find_fault(name).format for name in order)]))
+    take_share = partial(_take_share, jobs)
     with _quiet_runs():
         # The first measures the baseline, which the others find.
         for part, at_once in ((wanted[:1], 1), (wanted[1:], jobs)):
             run = partial(_run_correct, setting, fresh=fresh)
-            for correct in each(run, part, jobs=at_once):
+            for correct in each(run, part, jobs=at_once, begin=take_share, advice=_FEWER_JOBS):
                 _log.info("drill: correct %s: %s", correct.format, correct.decision or "no verdict")
                 report = _keep(report.plus(correct, order=wanted), setting)
-        for one in each(partial(_put_back, setting), left, jobs=jobs):
+        put_back = partial(_put_back, setting)
+        for one in each(put_back, left, jobs=jobs, begin=take_share, advice=_FEWER_JOBS):
             report = _keep(report.plus(one, order=order), setting)
             caught = one.first.caught_by or "NOTHING"
             _log.info("drill: %d of %d, %s: %s", len(report.drilled), len(order), one.fault, caught)
     return _keep(dataclasses.replace(report, finished=True), setting)
+
+
+def _take_share(jobs: int) -> None:
+    """Let this process use its share of the cores."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def _done_before(setting: Setting) -> tuple[Drilled, ...]:

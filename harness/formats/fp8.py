@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.artifacts import TensorType
 from harness.formats.e4m3 import E4M3_MAX, scale_of, to_e4m3
 from harness.formats.format import Format, check_amax
+from harness.formats.on_gpu import brought, fused_kernel
 from harness.formats.parts import row_parts
 
 
@@ -28,8 +29,11 @@ class Fp8(Format):
 
     def quantize_weights(self, weight_EOI: Tensor, *, amax: Sequence[float]) -> dict[str, Tensor]:
         """Return `weight` E4M3 [E, O, I] and `weight_scale` [E]; a weight of zeros gets scale 1."""
-        scale_E = scale_of([check_amax(one) or E4M3_MAX for one in amax], E4M3_MAX)
-        scale_E = scale_E.to(weight_EOI.device)
+        ranges = [check_amax(one) or E4M3_MAX for one in amax]
+        scale_E = brought(scale_of(ranges, E4M3_MAX), weight_EOI.device)
+        fused = fused_kernel(self.name, weight_EOI, ranges)
+        if fused is not None:
+            return {"weight": fused(weight_EOI, scale_E), "weight_scale": scale_E}
         codes_EOI = torch.empty_like(weight_EOI, dtype=torch.float8_e4m3fn)
         for part in row_parts(weight_EOI):
             scale_E11 = scale_E[part.weights, None, None]

@@ -13,7 +13,7 @@ Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/nvfp4_tensor.py (weig
 vLLM 0.25.0 to 0.33.0, model_executor/layers/quantization/utils/nvfp4_emulation_utils.py (inputs).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from harness.artifacts import TensorType
 from harness.formats.e4m3 import E4M3_MAX, E4M3_TINY, scale_of, to_e4m3
 from harness.formats.format import Format, check_amax
+from harness.formats.on_gpu import brought, fused_kernel
 from harness.formats.parts import row_parts
 
 BLOCK = 16
@@ -52,8 +53,8 @@ class Nvfp4(Format):
         check_width(width)
         largest = E2M1_MAX * E4M3_MAX
         ranges = [check_amax(one) or largest for one in amax]
-        scale_2_E = _brought(scale_of(ranges, largest), weight_EOI.device)
-        fused = _fused_kernel(ranges) if weight_EOI.is_cuda else None
+        scale_2_E = brought(scale_of(ranges, largest), weight_EOI.device)
+        fused = fused_kernel(self.name, weight_EOI, ranges)
         if fused is not None:
             packed, scale_EOB = fused(weight_EOI, scale_2_E)
             return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
@@ -107,30 +108,6 @@ class Nvfp4(Format):
             "weight_scale": TensorType("F8_E4M3", (num_rows, width // BLOCK)),
             "weight_scale_2": TensorType("F32", ()),
         }
-
-
-def _brought(x: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU's on `device`; a GPU gets it after all that it has yet to do.
-
-    From memory that is not pinned the copy would wait until the GPU is done.
-    """
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
-
-
-def _fused_kernel(
-    ranges: Sequence[float],
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """Return what does the same in one pass on a GPU; None where there is no Triton.
-
-    None, too, where the largest value of a weight is as small or as large as no trained model has
-    it.
-    """
-    try:
-        from harness.formats import nvfp4_triton  # noqa: PLC0415 - comes with CUDA's torch
-    except ImportError:
-        return None
-    fits = all(nvfp4_triton.SMALLEST <= one <= nvfp4_triton.LARGEST for one in ranges)
-    return nvfp4_triton.quantize if fits else None
 
 
 def check_width(width: int) -> None:

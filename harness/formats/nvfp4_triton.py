@@ -11,11 +11,10 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from harness.formats.rounding_triton import divided, power, to_e4m3
+
 _BLOCKS, _WARPS = 256, 4
 """Blocks of 16 weights in one program, and its warps."""
-SMALLEST, LARGEST = 2.0**-80, 2.0**14
-"""Largest values of a weight, below and above which steps or quotients come near the subnormal
-numbers: not for here."""
 
 
 def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,45 +40,13 @@ def quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def _power(x, least: tl.constexpr):
-    """Return the power of two in the exponent of a positive number, or `least` if that is more."""
-    bits = x.to(tl.int32, bitcast=True) & 0x7F800000
-    return tl.maximum(bits.to(tl.float32, bitcast=True), least)
-
-
-@triton.jit
-def _divided(x, divisor, inverse):
-    """Return x / divisor, correctly rounded, from the correctly rounded inverse.
-
-    The product is put right with its exact remainder (Markstein 1990).
-    """
-    quotient = x * inverse
-    return tl.math.fma(tl.math.fma(-quotient, divisor, x), inverse, quotient)
-
-
-@triton.jit
-def _to_e4m3(x):
-    """Round values from 2^-9 to 448 to nearest even; return the code and its value.
-
-    Written out, because a cast is not rounded the same by every version and by the interpreter.
-    Steps are an eighth of a number's power of two, 2^-6 at least: 2^20 powers are added, whose
-    float32 steps are the same, and 3 more to make the sum below end in the code.
-    """
-    power = _power(x, 0.015625)
-    sum = tl.math.fma(power, 1048579.0, x)  # noqa: A001
-    bits = sum.to(tl.int32, bitcast=True)
-    code = (bits + (bits >> 20)) & 0x7F
-    return code.to(tl.uint8), tl.math.fma(power, -1048579.0, sum)
-
-
-@triton.jit
 def _to_e2m1(quotient):
     """Round to nearest even, at most 6; return codes in the lowest four bits.
 
     As for E4M3, where steps are half a number's power of two, 1 at least.
     """
     size = tl.minimum(tl.abs(quotient), 6.0)
-    sum = tl.math.fma(_power(size, 1.0), 4194307.0, size)  # noqa: A001
+    sum = tl.math.fma(power(size, 1.0), 4194307.0, size)  # noqa: A001
     bits = sum.to(tl.int32, bitcast=True)
     sign = quotient.to(tl.int32, bitcast=True) >> 28
     return ((bits + (bits >> 22)) & 7) | (sign & ~7)
@@ -96,13 +63,13 @@ def _kernel(weight, scale_2, packed, scales, stride, num_blocks, BLOCKS: tl.cons
     x = x.to(tl.float32)
     global_scale = tl.load(scale_2 + which)
     largest = 6.0 * global_scale
-    scale = _divided(tl.max(tl.abs(x), axis=1), largest, tl.math.div_rn(1.0, largest))
+    scale = divided(tl.max(tl.abs(x), axis=1), largest, tl.math.div_rn(1.0, largest))
     scale = tl.where(scale == 0.0, 1.0, scale)
-    code_8, rounded = _to_e4m3(tl.minimum(tl.maximum(scale, 0.001953125), 448.0))
+    code_8, rounded = to_e4m3(tl.minimum(tl.maximum(scale, 0.001953125), 448.0))
     tl.store(scales + which * num_blocks + block, code_8, mask=is_there)
     step = rounded * global_scale
     inverse = tl.math.div_rn(1.0, step)
-    quotient = _divided(x, step[:, None], inverse[:, None])
+    quotient = divided(x, step[:, None], inverse[:, None])
     if weight.dtype.element_ty == tl.float32:
         quotient += 0.0  # -0.0, to which a quotient of a subnormal number may round, becomes 0.0
     code = _to_e2m1(quotient)

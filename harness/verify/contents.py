@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
+from harness.processes import each
 from harness.verify.compare import Comparison, Looker
 from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
@@ -18,7 +19,7 @@ from harness.verify.engines import Engine
 from harness.verify.hashing import Hashed, hash_file
 from harness.verify.layouts import LAYOUTS, MODELOPT, Layout
 from harness.verify.modules import Module, group_modules, is_quantized, weight_of
-from harness.verify.reading import Task, read_shards
+from harness.verify.reading import Found, Reading, ShardScan, Task, num_processes
 from harness.verify.scan import Facts
 from harness.verify.shards import Entry, Shard, read_shard
 from harness.verify.stored import StoredTensors
@@ -27,6 +28,8 @@ INDEX_FILE = "model.safetensors.index.json"
 MANIFEST_FILE = "harness.json"
 _LOOKS = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}
 """Algorithm by the type of the weight."""
+
+_NO_MEMORY = "Free some memory and type the command again."
 
 _log = logging.getLogger("harness.verify")
 
@@ -111,7 +114,22 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
 
     Raises:
         ModelError: the folder, or that of the source, holds no checkpoint.
+        StageError: a process that reads a part was killed.
     """
+    opened = _open(directory, against)
+    weights = [path for path in (directory, against.source) if path is not None]
+    num_bytes = sum(file.stat().st_size for path in weights for file in path.glob("*.safetensors"))
+    return _scanned(opened, num_processes(num_bytes))
+
+
+class _Opened(NamedTuple):
+    """A checkpoint of which only headers are read."""
+
+    contents: Contents
+    stored: StoredTensors
+
+
+def _open(directory: Path, against: Against) -> _Opened:
     config = read_json(directory / "config.json")
     files = sorted(directory.glob("*.safetensors"))
     index, index_problem = _read_index(directory / INDEX_FILE)
@@ -130,7 +148,7 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
     manifest, meant = _hashes(export, "sha256"), _hashes(export, "tensors_xxh3") or {}
     if manifest is not None:
         manifest = {**manifest, **meant}
-    headers = Contents(
+    contents = Contents(
         directory=directory,
         config=config,
         declarations=declarations,
@@ -147,7 +165,7 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
         engine=against.engine,
         origin=_open_origin(against.source, stored),
     )
-    return _scanned(headers, stored)
+    return _Opened(contents, stored)
 
 
 def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | None:
@@ -169,18 +187,14 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
     return Origin(source, config, Comparison(checkpoint, StoredTensors(source, shards)))
 
 
-def _scanned(headers: Contents, stored: StoredTensors) -> Contents:
-    """Return the contents with what the one pass over the data found."""
+def _scanned(opened: _Opened, count: int) -> Contents:
+    """Return the contents with what the one pass over the data found, in `count` processes."""
+    headers = opened.contents
     facts: dict[str, Facts] = {}
     hashes: dict[str, str] = {}
-    comparison = headers.origin.comparison if headers.origin else None
-    tasks = [_task(headers, shard) for shard in headers.shards if shard.problem is None]
-    with ExitStack() as exits:
-        exits.enter_context(stored)
-        if comparison:
-            exits.enter_context(comparison.source)
-        found = read_shards(stored, tasks, partial(_look, headers))
-        for number, (task, scan) in enumerate(zip(tasks, found, strict=True), start=1):
+    tasks = _tasks(headers)
+    with _held(opened) as comparison:
+        for number, (task, scan) in enumerate(_scans(opened, tasks, count), start=1):
             _log.info("verify: file %d of %d, %s", number, len(tasks), task.shard.name)
             facts |= scan.facts
             if scan.hash is not None:
@@ -192,6 +206,40 @@ def _scanned(headers: Contents, stored: StoredTensors) -> Contents:
         if name not in hashes and path.is_file() and path.suffix != ".safetensors":
             hashes[name] = hash_file(path)
     return replace(headers, facts=facts, hashes=hashes)
+
+
+@contextmanager
+def _held(opened: _Opened) -> Iterator[Comparison | None]:
+    """Hold all files open; give what compares them with the source, if there is one."""
+    origin = opened.contents.origin
+    with opened.stored, origin.comparison.source if origin else nullcontext():
+        yield origin.comparison if origin else None
+
+
+def _scans(opened: _Opened, tasks: Sequence[Task], count: int) -> Iterator[tuple[Task, ShardScan]]:
+    headers, reading = opened.contents, Reading(tasks)
+    if count == 1:
+        scans = reading.shards(opened.stored, partial(_look, headers))
+    else:
+        source = headers.origin.directory if headers.origin else None
+        work = partial(_read_share, headers.directory, source, count)
+        with closing(each(work, range(count), jobs=count, advice=_NO_MEMORY)) as shares:
+            scans = reading.shards_of([share for _, share in sorted(shares)])
+    return zip(tasks, scans, strict=True)
+
+
+def _read_share(
+    directory: Path, source: Path | None, count: int, number: int
+) -> tuple[int, Sequence[Found]]:
+    """Be process `number` of `count`."""
+    opened = _open(directory, Against(source))
+    look, reading = partial(_look, opened.contents), Reading(_tasks(opened.contents))
+    with _held(opened):
+        return number, reading.share(opened.stored, look, number=number, count=count)
+
+
+def _tasks(headers: Contents) -> Sequence[Task]:
+    return [_task(headers, shard) for shard in headers.shards if shard.problem is None]
 
 
 def _task(headers: Contents, shard: Shard) -> Task:

@@ -2,15 +2,16 @@
 
 Every byte is read once, in pieces that fit a core's cache. Files are cut between tensors into
 stretches, which threads take as they become free, so that neither a large file nor a large tensor
-keeps all others waiting; a file that is hashed as a whole is one stretch. What was found is put
-together in the order of the files.
+keeps all others waiting; a file that is hashed as a whole is one stretch. Threads wait for each
+other's Python, so the stretches of a large checkpoint are shared among processes with a few threads
+each. What was found is put together in the order of the files.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice, zip_longest
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -27,6 +28,10 @@ _MAX_WORKERS = 8
 _PIECE_BYTES = 1 << 18
 _STRETCH_BYTES = 1 << 23
 """Of a checkpoint's tensors; with a source, a thread takes some ten milliseconds for it."""
+_CORES_EACH = 2
+"""Of a process, and"""
+_BYTES_EACH = 4 << 30
+"""it is begun for no less: it reads all headers once more."""
 _FAR = 1 << 62
 _LARGE = 4
 """Stretches this many times longer, which are one tensor or one file, are begun first."""
@@ -63,26 +68,64 @@ class _Stretch(NamedTuple):
     hashed: Hashed
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
+    """What was found in one stretch."""
+
     facts: dict[str, Facts]
     outcomes: list[Outcome]
     digests: bytes
 
 
-def read_shards(stored: StoredTensors, tasks: Sequence[Task], look: Look) -> Iterator[ShardScan]:
-    """Yield what is found in each file, in the order of the tasks.
+class Reading:
+    """The pass over some files, of which others may do a part."""
 
-    Args:
-        stored: the files, held open.
-        tasks: one a file.
-        look: called in the threads.
-    """
-    num_threads = min(_MAX_WORKERS, os.cpu_count() or 1)
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        """Take what is to be done with each file."""
+        self._tasks = tasks
+        self._cut = [list(_stretches(task)) for task in tasks]
+
+    def shards(self, stored: StoredTensors, look: Look) -> Iterator[ShardScan]:
+        """Yield what is found in each file, in the order of the tasks.
+
+        Args:
+            stored: the files, held open.
+            look: called in the threads.
+        """
+        number = min(_MAX_WORKERS, os.cpu_count() or 1)
+        return self._joined(_read_all(list(chain(*self._cut)), stored, look, num_threads=number))
+
+    def share(
+        self, stored: StoredTensors, look: Look, *, number: int, count: int
+    ) -> Sequence[Found]:
+        """Return what process `number` of `count` finds in its stretches."""
+        mine = list(chain(*self._cut))[number::count]
+        num_threads = max(1, (os.cpu_count() or 1) // count)
+        return list(_read_all(mine, stored, look, num_threads=num_threads))
+
+    def shards_of(self, shares: Sequence[Sequence[Found]]) -> Iterator[ShardScan]:
+        """Yield what is found in each file, from the shares of all processes in their order."""
+        by_turns = chain(*zip_longest(*shares))
+        return self._joined(found for found in by_turns if found is not None)
+
+    def _joined(self, found: Iterator[Found]) -> Iterator[ShardScan]:
+        for task, stretches in zip(self._tasks, self._cut, strict=True):
+            yield _joined(task, list(islice(found, len(stretches))))
+
+
+def num_processes(num_bytes: int) -> int:
+    """Return how many processes should share a pass over so many bytes."""
+    return max(1, min((os.cpu_count() or 1) // _CORES_EACH, num_bytes // _BYTES_EACH))
+
+
+def _read_all(
+    stretches: Sequence[_Stretch], stored: StoredTensors, look: Look, *, num_threads: int
+) -> Iterator[Found]:
+    """Yield what is found in each stretch, in their order."""
     memory: SimpleQueue[Buffers] = SimpleQueue()
     for _ in range(num_threads):
         memory.put(Buffers())
 
-    def read(stretch: _Stretch) -> _Found:
+    def read(stretch: _Stretch) -> Found:
         buffers = memory.get()
         try:
             with np.errstate(all="ignore"):  # faulty scales are other checks' business
@@ -90,13 +133,12 @@ def read_shards(stored: StoredTensors, tasks: Sequence[Task], look: Look) -> Ite
         finally:
             memory.put(buffers)
 
-    cut = [list(_stretches(task)) for task in tasks]
     with ExitStack() as exits:
         pool = ThreadPoolExecutor(num_threads, "verify")
         exits.callback(pool.shutdown, cancel_futures=True)
-        found = {id(s): pool.submit(read, s) for s in sorted(chain(*cut), key=_is_small)}
-        for task, parts in zip(tasks, cut, strict=True):
-            yield _joined(task, [found[id(part)] for part in parts])
+        found = {id(s): pool.submit(read, s) for s in sorted(stretches, key=_is_small)}
+        for stretch in stretches:
+            yield found.pop(id(stretch)).result()
 
 
 def _stretches(task: Task) -> Iterator[_Stretch]:
@@ -119,8 +161,7 @@ def _is_small(stretch: _Stretch) -> bool:
     return num_bytes < _LARGE * _STRETCH_BYTES
 
 
-def _joined(task: Task, parts: Iterable[Future[_Found]]) -> ShardScan:
-    found = [part.result() for part in parts]
+def _joined(task: Task, found: Sequence[Found]) -> ShardScan:
     facts = {name: seen for part in found for name, seen in part.facts.items()}
     outcomes = tuple(outcome for part in found for outcome in part.outcomes)
     joined = join_digests(task.hashed, (part.digests for part in found))
@@ -163,7 +204,7 @@ class _Window:
         self._begin, self._end = begin, begin + kept + size
 
 
-def _read_stretch(window: _Window, look: Look) -> _Found:
+def _read_stretch(window: _Window, look: Look) -> Found:
     stretch = window.stretch
     hasher, data_start = Hasher(stretch.hashed), stretch.shard.data_start
     facts: dict[str, Facts] = {}
@@ -182,7 +223,7 @@ def _read_stretch(window: _Window, look: Look) -> _Found:
         position = max(position, data_start + entry.end)
     if stretch.end is None and position < _hash(window, hasher, position, _FAR):
         hasher.cut()  # no tensor, so the hash is another one
-    return _Found(facts, outcomes, hasher.end())
+    return Found(facts, outcomes, hasher.end())
 
 
 def _hash(window: _Window, hasher: Hasher, begin: int, end: int) -> int:

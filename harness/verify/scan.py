@@ -13,15 +13,15 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from harness.verify.modules import KV_LEAVES, SCALE_LEAVES
+from harness.verify.stored import to_floats
 
 _MARK_BYTES = 1 << 12
-_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _FLOAT32_BYTES = 4
-_SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 _E4M3_NAN = 0x7F
 _E8M0_NAN = 0xFF
 _INFINITE = {"BF16": (np.int16, 0x7F80), "F16": (np.int16, 0x7C00), "F32": (np.int32, 0x7F800000)}
@@ -98,8 +98,7 @@ def _weight_facts(piece: _Bytes, dtype: str) -> Facts:
         return Facts(num_non_finite=num_non_finite, largest_code=largest)
     if dtype not in _FLOATS or _is_finite(piece, dtype):
         return Facts(is_zero=is_zero)
-    values = torch.frombuffer(bytearray(piece), dtype=_FLOATS[dtype])
-    return Facts(num_non_finite=int((~torch.isfinite(values)).sum()))
+    return Facts(num_non_finite=int((~np.isfinite(_values(piece, dtype))).sum()))
 
 
 def _is_finite(piece: _Bytes, dtype: str) -> bool:
@@ -122,22 +121,24 @@ def _scale_facts(piece: _Bytes, dtype: str) -> Facts:
         low, high = int(piece.min()), int(piece.max())
         if low > 0 and high < _E4M3_NAN:  # codes of positive numbers are in their order
             return Facts(_of_e4m3(low), _of_e4m3(high), largest_code=high)
-        values = torch.frombuffer(bytearray(piece), dtype=torch.float8_e4m3fn).float()
-    elif dtype in _FLOATS:
-        values = torch.frombuffer(bytearray(piece), dtype=_FLOATS[dtype])
-    else:
+    elif dtype not in _FLOATS:
         return Facts()
-    return _value_facts(values)
+    return _value_facts(_values(piece, dtype))
 
 
-def _value_facts(values: torch.Tensor) -> Facts:
-    finite = values[torch.isfinite(values)]
-    if finite.numel() == 0:
-        return Facts(num_non_finite=values.numel())
+def _values(piece: _Bytes, dtype: str) -> NDArray[np.floating]:
+    """Return the numbers, those of 64 bits as they are."""
+    return piece.view(np.float64) if dtype == "F64" else to_floats(piece, dtype)
+
+
+def _value_facts(values: NDArray[np.floating]) -> Facts:
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return Facts(num_non_finite=values.size)
     return Facts(
         float(finite.min()),
         float(finite.max()),
-        values.numel() - finite.numel(),
+        values.size - finite.size,
         int((finite <= 0).sum()),
         int(((finite > 0) & (finite < _SMALLEST_NORMAL)).sum()),
     )

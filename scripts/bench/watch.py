@@ -13,7 +13,7 @@ import psutil
 
 from harness.calibrate.memory import host_bytes
 
-_EVERY_S = 0.05
+_EVERY_S = 0.1
 
 
 class Watched(NamedTuple):
@@ -22,7 +22,8 @@ class Watched(NamedTuple):
     code: int
     output: str
     peak_host_gib: float
-    """Anonymous memory of the process alone; pages of mapped files do not count."""
+    """Anonymous memory of the process and of those that it started, together; pages of mapped files
+    do not count."""
     seconds: float
 
 
@@ -47,6 +48,14 @@ def is_in_memory(folder: Path) -> bool:
     return nearest is not None and nearest.fstype in ("tmpfs", "ramfs")
 
 
+def _family(number: int) -> list[int]:
+    """Return a process and all that it and they have started."""
+    try:
+        return [number, *(child.pid for child in psutil.Process(number).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Watched:
     """Run a command to its end."""
     started = time.perf_counter()
@@ -63,7 +72,7 @@ def run_watched(command: Sequence[str], *, environment: Mapping[str, str]) -> Wa
     def look() -> None:
         nonlocal peak
         while not ended.wait(_EVERY_S):
-            peak = max(peak, host_bytes(process.pid))
+            peak = max(peak, sum(map(host_bytes, _family(process.pid))))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

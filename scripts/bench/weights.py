@@ -1,4 +1,4 @@
-"""NVFP4 weight quantization beside a plain copy on the same device: bytes a second of both.
+"""Weight quantization beside a plain copy on the same device: bytes a second of both.
 
     python -m scripts.bench.weights --device cuda --record
 
@@ -9,11 +9,13 @@ that it reads and writes; finding the largest value of each expert is a pass of 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from harness.formats import get_format
+from harness.formats import get_format, known_formats
 from scripts import ledger
 
 _REPEATS = 5
@@ -31,26 +33,33 @@ def main() -> None:
     device = torch.device(arguments.device)
     weight_EOI = torch.randn(arguments.experts, 1024, 2048, device=device).mul_(0.02).bfloat16()
     amax = weight_EOI.float().abs().amax(dim=(1, 2)).tolist()
-    nvfp4 = get_format("nvfp4")
-    written = sum(t.nbytes for t in nvfp4.quantize_weights(weight_EOI, amax=amax).values())
     other = torch.empty_like(weight_EOI)
     copied = _rate(lambda: other.copy_(weight_EOI), 2 * weight_EOI.nbytes)
-    quantized = _rate(
-        lambda: nvfp4.quantize_weights(weight_EOI, amax=amax), weight_EOI.nbytes + written
+    rates = {name: _quantized(name, weight_EOI, amax) for name in known_formats()}
+    rates["largest values"] = _rate(
+        lambda: torch.aminmax(weight_EOI.flatten(1), dim=1), weight_EOI.nbytes
     )
-    measured = _rate(lambda: torch.aminmax(weight_EOI.flatten(1), dim=1), weight_EOI.nbytes)
     values = {
         "weights": f"{arguments.experts} x 1024 x 2048, {weight_EOI.nbytes / _GB:.2f} GB",
         "plain copy": f"{copied:.1f} GB/s",
-        "quantize": f"{quantized:.1f} GB/s, {quantized / copied:.0%} of the copy",
-        "largest values": f"{measured:.1f} GB/s, {measured / copied:.0%} of the copy",
+        **{
+            name: f"{rate:.1f} GB/s, {rate / copied:.0%} of the copy"
+            for name, rate in rates.items()
+        },
     }
     for name, value in values.items():
         print(f"{name}: {value}", flush=True)
     if arguments.record:
         command = f"python -m scripts.bench.weights {' '.join(sys.argv[1:])}".strip()
-        claim = "NVFP4 weight quantization against a plain copy"
+        claim = "Weight quantization against a plain copy"
         ledger.append(claim, command=command, values=values)
+
+
+def _quantized(name: str, weight_EOI: Tensor, amax: Sequence[float]) -> float:
+    """Return GB a second of what a format reads and writes."""
+    quantize = partial(get_format(name).quantize_weights, weight_EOI, amax=amax)
+    written = sum(stored.nbytes for stored in quantize().values())
+    return _rate(quantize, weight_EOI.nbytes + written)
 
 
 def _rate(work: Callable[[], object], num_bytes: int) -> float:

@@ -1,17 +1,12 @@
 """The kernel for GPUs against the plain functions, bit for bit."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from harness.formats import get_format
+from tests.formats.interpreter import interpret, round_once
 
 NVFP4 = get_format("nvfp4")
 
@@ -116,36 +111,14 @@ def check_quotients(device: str, away: int) -> None:
 
 
 def interpreted() -> None:
-    """Check the kernel in Triton's interpreter, with a multiply-add that rounds once, as GPUs' do.
-
-    The sum of the exact product is rounded to odd in float64, so that the second rounding is right.
-    """
-    from triton.runtime import interpreter  # noqa: PLC0415 - not everywhere
-
-    def fused(_: object, x: Any, y: Any, z: Any) -> object:  # noqa: ANN401 - Triton's own type
-        product, other = x.data.astype(np.float64) * y.data.astype(np.float64), z.data
-        total = np.asarray(product + other.astype(np.float64))
-        back = total - product
-        error = (product - (total - back)) + (other - back)
-        bits = total.view(np.int64)
-        is_even = (error != 0) & (bits & 1 == 0)
-        bits = np.where(is_even, bits + np.where((error > 0) == (total > 0), 1, -1), bits)
-        data = bits.view(np.float64).astype(np.float32)
-        return interpreter.TensorHandle(data, z.dtype.scalar)
-
-    interpreter.InterpreterBuilder.create_fma = fused
+    round_once()
     check_fused_kernel("cpu")
     check_quotients("cpu", 1)
     check_scales("cpu", 1, 11)
 
 
 def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> None:
-    """Triton's interpreter is chosen when it is imported, so it runs in a process of its own."""
-    pytest.importorskip("triton", reason="needs Triton, which CUDA builds of torch bring along")
-    code = "from tests.formats.test_nvfp4_kernel import interpreted; interpreted()"
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
+    interpret("tests.formats.test_nvfp4_kernel")
 
 
 @pytest.mark.gpu

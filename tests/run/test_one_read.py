@@ -94,11 +94,12 @@ def test_files_are_those_of_a_model_that_is_read_twice(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("family", _FAMILIES)
+@pytest.mark.parametrize("qformat", ["nvfp4", "fp8"])
 def test_files_of_a_gpu_are_the_same_whole_and_layer_by_layer(
-    request: pytest.FixtureRequest, make: Make, family: str
+    request: pytest.FixtureRequest, make: Make, family: str, qformat: str
 ) -> None:
     model = request.getfixturevalue(f"tiny_{family}")
-    asked = {"qformat": "nvfp4", "kv_cache": "fp8", "device": "cuda"}
+    asked = {"qformat": qformat, "kv_cache": "fp8", "device": "cuda"}
     whole = make(model, "a", layerwise=False, **asked)
     assert make(model, "b", layerwise=True, **asked).sha256 == whole.sha256
     bounded = make(model, "c", layerwise=True, gpu_memory="1GiB", **asked)

@@ -1,5 +1,6 @@
 """Several processes make the checkpoint that one makes."""
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness import pipeline
 from harness.artifacts import RunRecord
@@ -22,14 +24,20 @@ Make = Callable[..., RunRecord]
 
 @pytest.fixture
 def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
-    """Return a function that quantizes a model layer by layer with some ranks."""
+    """Return a function that quantizes a model layer by layer with some ranks.
+
+    Those on a GPU share the first, whereas what is typed must leave each its own.
+    """
 
     def made(model: Path, ranks: int, **options: Any) -> RunRecord:  # noqa: ANN401 - of a request
         asked: dict[str, Any] = {"calib_data": str(calibration_jsonl), "calib_size": 12}
         asked |= {"calib_seq": 64, "device": "cpu", "qformat": "nvfp4", "layerwise": True}
-        request = Request(model=str(model), ranks=ranks, **asked | options)
+        asked |= options
+        on_gpu = asked["device"] == "cuda:0"
+        request = Request(model=str(model), ranks=1 if on_gpu else ranks, **asked)
         into = tmp_path / str(ranks)
         job = preflight(request, into=into, scored=False)
+        job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, ranks=ranks))
         return run_job(job, into=into, work=pipeline.make_checkpoint)[1]
 
     return made
@@ -120,12 +128,22 @@ def test_an_error_of_this_rank_ends_the_others() -> None:
         raise BOOM
 
 
+_ON_A_GPU = pytest.param(
+    "cuda:0",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    ],
+)
+
+
 @pytest.mark.parametrize("family", ["qwen3_5_moe", "mixtral"])
+@pytest.mark.parametrize("device", ["cpu", _ON_A_GPU])
 def test_two_ranks_write_what_one_writes(
-    tiny_models: dict[str, Path], make: Make, tmp_path: Path, family: str
+    tiny_models: dict[str, Path], make: Make, tmp_path: Path, family: str, device: str
 ) -> None:
-    alone = make(tiny_models[family], 1, kv_cache="fp8")
-    both = make(tiny_models[family], 2, kv_cache="fp8")
+    alone = make(tiny_models[family], 1, kv_cache="fp8", device=device)
+    both = make(tiny_models[family], 2, kv_cache="fp8", device=device)
     assert both.failure is None
     assert both.checkpoint is not None
     assert alone.checkpoint is not None

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.artifacts import IntegrityReport
-from harness.verify import compare, fitting, reading, verify
+from harness.verify import compare, contents, fitting, reading, verify
 from harness.verify.hashing import Hashed
-from harness.verify.reading import Task, read_shards
+from harness.verify.reading import Reading, Task, num_processes
 from harness.verify.scan import Facts, facts_of
 from harness.verify.shards import read_shard
 from harness.verify.stored import StoredTensors
@@ -115,6 +115,40 @@ def test_findings_lie_in_the_order_of_the_files_and_the_first_are_explained(tmp_
     assert all("its scale is 3 times what it should be" in e for e in found.examples)
 
 
+def test_the_report_is_the_same_when_processes_share_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, source = many_weights(tmp_path, 8)
+    alone = verify(folder, source=source)
+    monkeypatch.setattr(contents, "num_processes", lambda _: 3)
+    assert verify(folder, source=source) == alone
+    assert alone.errors
+
+
+def test_shares_make_up_the_whole(
+    good_exports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_STRETCH_BYTES", 1)
+    shard = read_shard(good_exports["nvfp4"] / "model.safetensors")
+    work = Reading([Task(shard, Hashed.TENSORS)])
+
+    def nothing(*_: object) -> None:
+        return None
+
+    with StoredTensors(good_exports["nvfp4"], (shard,)) as stored:
+        whole = list(work.shards(stored, nothing))
+        shares = [work.share(stored, nothing, number=n, count=3) for n in range(3)]
+    assert min(map(len, shares)) > 1
+    assert list(work.shards_of(shares)) == whole
+
+
+def test_processes_are_begun_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert [num_processes(gib << 30) for gib in (0, 7, 20, 92)] == [1, 1, 5, 8]
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert num_processes(92 << 30) == 1
+
+
 def test_only_some_misfits_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, source = many_weights(tmp_path, 8)
     monkeypatch.setattr(compare, "_MAX_EXPLAINED", 3)
@@ -140,7 +174,7 @@ def written(path: Path, tensors: dict[str, tuple[int, bytes]], size: int) -> byt
 def hash_of(path: Path, hashed: Hashed) -> str | None:
     shard = read_shard(path)
     with StoredTensors(path.parent, (shard,)) as stored:
-        (found,) = read_shards(stored, [Task(shard, hashed)], lambda _name, _entry: None)
+        (found,) = Reading([Task(shard, hashed)]).shards(stored, lambda _name, _entry: None)
     return found.hash
 
 
