@@ -7,6 +7,7 @@ What a worker is given and gives back crosses by pickle, between processes of on
 
 import logging
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -91,11 +92,18 @@ def _begin(begin: Callable[[], None] | None) -> None:
 def end_as_parent_says() -> None:
     """Let this process end by an exception at SIGTERM, so that what it started is stopped.
 
-    Ctrl-C reaches the whole group; the parent answers it, and a second order would break off the
-    cleaning up.
+    The same where the parent is gone without a word. Ctrl-C reaches the whole group; the parent
+    answers it, and a second order would break off the cleaning up.
     """
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _let_the_parent)
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _let_the_parent(signum: int, frame: FrameType | None) -> None:

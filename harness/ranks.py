@@ -9,8 +9,9 @@ import json
 import logging
 import multiprocessing
 import os
-import signal
+import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,14 @@ from harness.processes import end_as_parent_says
 T = TypeVar("T")
 _READY = "ready"
 _FOREVER = timedelta(days=30)
-"""A rank that dies closes its connections, which ends the others; slow ones are waited for."""
+"""Slow ranks are waited for; one that dies closes its connections, which ends the others."""
+_MEETING = timedelta(minutes=5)
+"""In which all that are ready must find each other."""
+_GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL: who waits inside of gloo hears the latter alone."""
+_NEWS_S = 5.0
+"""In which the system tells which rank is gone, after its connections were closed."""
+_LOOK_S = 0.002
 _GONE = (
     "rank {rank} of {count} was killed by signal {signal}, most likely for want of memory. "
     "Give fewer --ranks, or a smaller calibration.batch_tokens."
@@ -71,7 +79,7 @@ class Ranks:
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(mine)] = mine
         all_of_them = [torch.empty_like(padded) for _ in sizes]
-        distributed.all_gather(all_of_them, padded)
+        _finish(distributed.all_gather(all_of_them, padded, group=_group(), async_op=True))
         return [
             json.loads(bytes(one[:size].numpy().tobytes()))
             for one, size in zip(all_of_them, sizes, strict=True)
@@ -84,12 +92,26 @@ class Ranks:
         from torch import distributed
 
         tensor = torch.tensor(values, dtype=getattr(torch, dtype))
-        distributed.all_reduce(tensor, getattr(distributed.ReduceOp, operation))
+        how = getattr(distributed.ReduceOp, operation)
+        _finish(distributed.all_reduce(tensor, how, group=_group(), async_op=True))
         found: list[Any] = tensor.tolist()
         return found
 
 
 ALONE = Ranks()
+_groups: list[Any] = []
+"""What this process has joined; torch.distributed has one of a process too."""
+
+
+def _group() -> Any:  # noqa: ANN401 - torch's own type, and torch is not imported here
+    return _groups[-1]
+
+
+def _finish(work: Any) -> None:  # noqa: ANN401 - as above
+    """Wait for the others where signals are heard: gloo itself waits outside of Python."""
+    while not work.is_completed():
+        time.sleep(_LOOK_S)
+    work.wait()
 
 
 @contextmanager
@@ -102,44 +124,95 @@ def together(count: int, work: Callable[[Ranks], None]) -> Iterator[Ranks]:
         HarnessError: what another rank raised.
         StageError: another rank was killed.
     """
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="harness-ranks-") as folder:
         meeting = Path(folder) / "meeting"
-        others: list[tuple[Any, Connection]] = []
+        others = _Others(count, work, meeting)
+        try:
+            others.wait_until_ready()
+            with _sharing_cores(count), _joined(Ranks(0, count), meeting) as mine:
+                try:
+                    yield mine
+                except BaseException:
+                    others.end()  # before gloo is left, which would wait for them
+                    raise
+        except RuntimeError:  # what gloo raises where a peer is gone
+            others.end()
+            others.raise_worst()
+            raise
+        except BaseException:
+            others.end()
+            raise
+        others.join()
+        others.raise_worst()
+
+
+class _Others:
+    """The processes of all ranks but the first."""
+
+    def __init__(self, count: int, work: Callable[[Ranks], None], meeting: Path) -> None:
+        """Start them."""
+        self._count = count
+        self._processes: list[Any] = []
+        self._connections: list[Connection] = []
+        self._codes: list[int | None] | None = None
+        """With which those ended that nobody has told to."""
+        context = multiprocessing.get_context("spawn")
         for number in range(1, count):
             ours, theirs = context.Pipe(duplex=False)
-            ranks = Ranks(number, count)
-            process = context.Process(target=_run, args=(work, ranks, meeting, theirs))
+            arguments = work, Ranks(number, count), meeting, theirs
+            process = context.Process(target=_run, args=arguments)
             process.start()
             theirs.close()
-            others.append((process, ours))
-        try:
-            _wait_until_ready(others)
-            with _joined(Ranks(0, count), meeting) as mine:
-                yield mine
-        except BaseException as error:
-            for process, _ in others:
-                process.terminate()
+            self._processes.append(process)
+            self._connections.append(ours)
+
+    def wait_until_ready(self) -> None:
+        """Wait until each is about to join: one that has died before would be waited for in vain.
+
+        Raises:
+            RuntimeError: one has ended.
+        """
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            if connection not in wait([connection, process.sentinel]) or not _is_ready(connection):
                 process.join()
-            if isinstance(error, RuntimeError):  # what gloo raises where a peer is gone
-                _raise_first(others, count)
-            raise
-        for process, _ in others:
+                message = f"a rank ended with {process.exitcode} before it had begun"
+                raise RuntimeError(message)
+
+    def join(self) -> None:
+        """Wait until all have ended."""
+        for process in self._processes:
             process.join()
-        _raise_first(others, count)
+        self._codes = [process.exitcode for process in self._processes]
 
-
-def _wait_until_ready(others: Sequence[tuple[Any, Connection]]) -> None:
-    """Wait until each is about to join: one that has died before would be waited for in vain.
-
-    Raises:
-        RuntimeError: one has ended.
-    """
-    for process, connection in others:
-        if connection not in wait([connection, process.sentinel]) or not _is_ready(connection):
+    def end(self) -> None:
+        """End all of them, and return when they are gone."""
+        if self._codes is not None:
+            return
+        if isinstance(sys.exception(), RuntimeError):
+            wait([process.sentinel for process in self._processes], _NEWS_S)
+        self._codes = [process.exitcode for process in self._processes]
+        for process in self._processes:
+            process.terminate()
+        until = time.monotonic() + _GRACE_S
+        for process in self._processes:
+            process.join(max(0.0, until - time.monotonic()))
+        for process in self._processes:
+            process.kill()
             process.join()
-            message = f"a rank ended with {process.exitcode} before it had begun"
-            raise RuntimeError(message)
+
+    def raise_worst(self) -> None:
+        """Raise what explains their ends: where one is gone, the rest fail for want of it."""
+        said = list(map(_said, self._connections))
+        if error := next((one for one in said if isinstance(one, HarnessError)), None):
+            raise error
+        for rank, code in enumerate(self._codes or (), start=1):
+            if code is not None and code < 0:
+                message = _GONE.format(rank=rank, count=self._count, signal=-code)
+                raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
+        for rank, one in enumerate(said, start=1):
+            if one is not None:
+                message = f"a bug in rank {rank} of {self._count}:\n{one}"
+                raise RuntimeError(message)
 
 
 def _is_ready(connection: Connection) -> bool:
@@ -147,19 +220,6 @@ def _is_ready(connection: Connection) -> bool:
         return bool(connection.recv() == _READY)
     except EOFError:
         return False
-
-
-def _raise_first(others: Sequence[tuple[Any, Connection]], count: int) -> None:
-    for rank, (process, connection) in enumerate(others, start=1):
-        said = _said(connection)
-        if isinstance(said, HarnessError):
-            raise said
-        if said is not None:
-            message = f"a bug in rank {rank} of {count}:\n{said}"
-            raise RuntimeError(message)
-        if process.exitcode < 0 and process.exitcode != -signal.SIGTERM:
-            message = _GONE.format(rank=rank, count=count, signal=-process.exitcode)
-            raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
 
 def _said(connection: Connection) -> HarnessError | str | None:
@@ -175,10 +235,15 @@ def _run(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Conne
     end_as_parent_says()
     collect_rarely()
     logging.getLogger("harness").setLevel(logging.ERROR)
-    import torch
+    try:
+        with _sharing_cores(ranks.count):
+            tell.send(_READY)
+            _work(work, ranks, meeting, tell)
+    except SystemExit as told:
+        os._exit(int(str(told.code)))  # all is unwound but gloo, which would wait
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.count))
-    tell.send(_READY)
+
+def _work(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Connection) -> None:
     with _joined(ranks, meeting):
         try:
             work(ranks)
@@ -186,6 +251,19 @@ def _run(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Conne
             tell.send(error)  # before the others find the connection closed
         except Exception:  # noqa: BLE001 - the top of a process of ours: rank 0 tells
             tell.send(traceback.format_exc())
+
+
+@contextmanager
+def _sharing_cores(count: int) -> Iterator[None]:
+    """Let torch use this process's share of the machine's cores: each rank as many."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -198,9 +276,21 @@ def _joined(ranks: Ranks, meeting: Path) -> Iterator[Ranks]:
         init_method=f"file://{meeting}",
         rank=ranks.number,
         world_size=ranks.count,
-        timeout=_FOREVER,
+        timeout=_MEETING,
     )
+    _groups.append(distributed.new_group(timeout=_FOREVER))
     try:
         yield ranks
-    finally:
-        distributed.destroy_process_group()
+    except SystemExit:  # told to end: gloo would wait for the others
+        raise
+    except BaseException:
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    _groups.clear()
+    distributed.destroy_process_group()

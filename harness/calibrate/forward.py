@@ -119,6 +119,20 @@ def show_layers(streamed: StreamedModel, way: Way, on_layer: OnLayer) -> None:
         _log_reading(streamed)
 
 
+def warm_up(streamed: StreamedModel, batches_BT: Sequence[Tensor], way: Way) -> None:
+    """Run batches through all layers that are asked for, and keep nothing.
+
+    Kernels that try variants of themselves do so here, and keep which is fastest on the disk.
+    """
+    with streamed, _running(streamed.model, way):
+        stubs, activations = _recorded(streamed, batches_BT, way)
+        for index in streamed.order:
+            with streamed.resident(index) as layer:
+                for batch, call in enumerate(stubs[index].calls):
+                    activations.put(batch, _run_layer(layer, activations.take(batch), call))
+        _wait_for(torch.device(way.device))
+
+
 _SHOWN = 2
 
 

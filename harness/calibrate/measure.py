@@ -5,7 +5,7 @@ whole set; the formats turn them into scales.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,13 +19,21 @@ from harness.calibrate.forward import (
     run_layerwise,
     run_whole,
     show_layers,
+    warm_up,
 )
 from harness.calibrate.memory import Budget, is_out_of_memory
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import OnWeights, WeightRanges
 from harness.errors import ReasonCode, StageError
-from harness.models import Source, StreamedModel, load_model, stored_dtype, vocabulary_size
+from harness.models import (
+    Source,
+    StreamedModel,
+    load_model,
+    stored_dtype,
+    tunes_itself,
+    vocabulary_size,
+)
 from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
@@ -133,9 +141,14 @@ class _Measurement:
             weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
         )
 
-    def _streamed(self) -> StreamedModel:
-        source, dtype = self._source, stored_dtype(self._source)
-        return StreamedModel(source, self._inventory, device=self._device, dtype=dtype)
+    def _streamed(self, one_of_each: Mapping[str, object] | None = None) -> StreamedModel:
+        return StreamedModel(
+            self._source,
+            self._inventory,
+            device=self._device,
+            dtype=stored_dtype(self._source),
+            one_of_each=one_of_each,
+        )
 
     def _batch_tokens(self, samples: Sequence[Sample]) -> int:
         """Return the tokens of a batch at most: those asked for, or what this machine runs best."""
@@ -161,6 +174,7 @@ class _Measurement:
         """
         spec = self._spec
         self._observer = Observer(self._inventory, self._plan)
+        self._tune(make_batches(samples, batch_tokens=batch_tokens))
         num_run = 0
         while num_run < len(samples):
             chunk = samples[num_run : num_run + spec.size]
@@ -176,6 +190,22 @@ class _Measurement:
             if num_run < len(samples):
                 _log.info("calibrate: %s; more samples are run", thin)
         return min(num_run, len(samples))
+
+    def _tune(self, batches_BT: Sequence[Tensor]) -> None:
+        """Let the first rank try the variants of kernels that tune themselves, before all run.
+
+        Each rank would find the fastest by itself, and variants round differently.
+        """
+        if self._ranks.count == 1 or not tunes_itself(self._device):
+            return
+        if self._ranks.number == 0:
+            of_each_shape = {batch_BT.shape: batch_BT for batch_BT in batches_BT}
+            self._has_room_for(
+                lambda: warm_up(
+                    self._streamed(one_of_each={}), [*of_each_shape.values()], self._way()
+                )
+            )
+        self._ranks.gathered(None)  # the others wait here
 
     def _fewer_than(self, batch_tokens: int, samples: Sequence[Sample]) -> int:
         """Return half of `batch_tokens`, where a batch can be made smaller.
@@ -205,8 +235,11 @@ class _Measurement:
 
     def _observe(self, batches_BT: list[Tensor]) -> bool:
         """Load the model and run it; tell whether the memory was enough. It is free afterwards."""
+        return self._has_room_for(lambda: self._run(batches_BT))
+
+    def _has_room_for(self, work: Callable[[], None]) -> bool:
         try:
-            self._run(batches_BT)
+            work()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,6 +1,6 @@
 """Models: their files, their structure, the running model and what flows through it."""
 
-from harness.models.convolutions import fused_convolutions
+from harness.models.convolutions import fused_convolutions, tunes_itself
 from harness.models.digests import digest_folder
 from harness.models.dtypes import header_dtype
 from harness.models.inventory import read_inventory
@@ -46,5 +46,6 @@ __all__ = [
     "tap_attention",
     "tap_linears",
     "threads_for",
+    "tunes_itself",
     "vocabulary_size",
 ]

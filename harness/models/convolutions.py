@@ -47,6 +47,11 @@ def fused_convolutions(model: nn.Module) -> Iterator[None]:
             setattr(file, _NAME, theirs)
 
 
+def tunes_itself(device: str) -> bool:
+    """Tell whether kernels may be in use whose variants are tried, and chosen by their speed."""
+    return device.startswith("cuda") and importlib.util.find_spec("fla") is not None
+
+
 def _fused() -> _Convolve | None:
     """Return flash-linear-attention's function, if it is what is missing."""
     if importlib.util.find_spec(_COMPILED) or not importlib.util.find_spec("fla"):

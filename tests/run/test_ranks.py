@@ -1,12 +1,17 @@
 """Several processes make the checkpoint that one makes."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -61,6 +66,34 @@ def die(ranks: Ranks) -> None:
     talk(ranks)
 
 
+def die_last(ranks: Ranks) -> None:
+    if ranks.number == ranks.count - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    talk(ranks)
+
+
+def find_a_fault_last(ranks: Ranks) -> None:
+    if ranks.number == ranks.count - 1:
+        find_a_fault(ranks)
+    talk(ranks)
+
+
+def compute(ranks: Ranks) -> None:
+    """Answer once, and not again for a long time."""
+    talk(ranks)
+    while True:
+        time.sleep(0.1)
+
+
+def note_and_compute(ranks: Ranks) -> None:
+    del ranks
+    partial = Path(f"{os.environ['NOTE']}.partial")
+    partial.write_text(str(os.getpid()))
+    partial.rename(os.environ["NOTE"])
+    while True:
+        time.sleep(0.1)
+
+
 def stumble(ranks: Ranks) -> None:
     del ranks
     raise BOOM
@@ -107,6 +140,57 @@ def test_a_rank_that_is_killed_ends_the_others_with_one_line() -> None:
     ):
         talk(me)
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
+
+
+def test_of_several_ranks_the_one_at_fault_is_named() -> None:
+    with (
+        pytest.raises(CorruptWeightError, match="'w' holds NaN"),
+        together(3, find_a_fault_last) as me,
+    ):
+        talk(me)
+    killed = pytest.raises(StageError, match="rank 2 of 3 was killed by signal 9")
+    with killed, together(3, die_last) as me:
+        talk(me)
+
+
+def test_an_interrupt_does_not_wait_for_a_slow_rank() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def ask_in_vain(me: Ranks) -> None:
+        talk(me)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        talk(me)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), together(3, compute) as me:
+            ask_in_vain(me)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not multiprocessing.active_children()
+
+
+def test_a_rank_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, time\n"
+        "from harness.ranks import together\n"
+        "from tests.run.test_ranks import note_and_compute\n"
+        "if __name__ == '__main__':\n"
+        f"    with together(2, note_and_compute):\n"
+        f"        while not os.path.exists({str(tmp_path / 'pid')!r}):\n"
+        "            time.sleep(0.05)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "NOTE": str(tmp_path / "pid")}
+    subprocess.run([sys.executable, str(script)], check=False, env=environment)
+    rank = int((tmp_path / "pid").read_text())
+    while psutil.pid_exists(rank) and psutil.Process(rank).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.05)
 
 
 def test_a_bug_in_another_rank_is_a_bug() -> None:
