@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from harness.artifacts import CalibrationStats, Checkpoint
 from harness.calibrate import OnWeights, Sharing, calibrate
+from harness.errors import ReasonCode, StageError
 from harness.export import Draft
-from harness.models import threads_for
+from harness.models import is_out_of_memory, threads_for
 from harness.preflight import Job
 from harness.quantize import QuantizedStack, ResidentQuantizer, as_they_are, quantize, untouched
 from harness.ranks import ALONE, Ranks, together
@@ -139,7 +140,22 @@ def _quantizing(job: Job, draft: Draft) -> Iterator[OnWeights]:
             before.append(threads.submit(put, resident.quantize(weights, amax)))
 
         yield hand_over
-        finish()
+        with _explaining_memory():
+            finish()
+
+
+@contextmanager
+def _explaining_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = (
+            "there is no memory of the host left to bring quantized weights to. Free some, and "
+            "type the command again."
+        )
+        raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY) from error
 
 
 def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:

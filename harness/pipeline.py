@@ -73,7 +73,7 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
     with Draft(source, plan, into=folder) as draft:
         stats = run.stage(
             CALIBRATE,
-            key=digest_of(__version__, plan.digest, spec, data_digest(spec), recipe.device),
+            key=digest_of(versions(), plan.digest, spec, data_digest(spec), recipe.device),
             make=lambda: calibrate_and_write(job, draft),
         )
         checkpoint = run.stage(
@@ -82,12 +82,12 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
             make=lambda: complete(job, draft, stats),
         )
     if not recipe.skip_verify:
-        check_files(recipe, folder, checkpoint.digest, run, source=source.path)
+        check_files(recipe, folder, checkpoint.digest, run, source=source)
     return checkpoint
 
 
 def check_files(
-    trial: Trial, folder: Path, digest: str, run: RunDirectory, *, source: Path | None = None
+    trial: Trial, folder: Path, digest: str, run: RunDirectory, *, source: Source | None = None
 ) -> IntegrityReport:
     """Verify a checkpoint's files; an error in them that is not waived ends the run.
 
@@ -95,11 +95,11 @@ def check_files(
     that it was made from, each tensor is compared with what it came from. A checkpoint that was
     made elsewhere may have been trained on since, so nothing is assumed of it.
     """
-    engine = engine_of(trial.engine)
+    engine, against = engine_of(trial.engine), source.digest if source else ""
     integrity = run.stage(
         VERIFY,
-        key=digest_of(__version__, digest, _state_of(folder), str(source or ""), engine or ""),
-        make=lambda: verify(folder, source=source, engine=engine),
+        key=digest_of(__version__, digest, _state_of(folder), against, engine or ""),
+        make=lambda: verify(folder, source=source.path if source else None, engine=engine),
     )
     refuse_errors(integrity, waived=waived_checks(trial, folder))
     return integrity

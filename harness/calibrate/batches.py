@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harness.calibrate.memory import is_out_of_memory
+from harness.models import is_out_of_memory
 
 _log = logging.getLogger("harness.calibrate")
 CPU_TOKENS = 8192
@@ -38,9 +38,10 @@ def measure_batch_tokens(
         vocabulary: number of token ids.
         clock: returns seconds.
     """
-    chosen, fastest, tokens = _FEWEST, 0.0, _FEWEST
-    while tokens <= _MOST:
-        shape = (max(1, tokens // length), length)
+    samples = max(1, _FEWEST // length)
+    chosen, fastest = samples, 0.0
+    while samples == chosen or samples * length <= _MOST:
+        shape = (samples, length)
         ids_BT = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(0))
         try:
             rate = ids_BT.numel() / min(_seconds(run, ids_BT, clock) for _ in range(_REPEATS))
@@ -48,11 +49,11 @@ def measure_batch_tokens(
             if not is_out_of_memory(error):
                 raise
             break
-        _log.info("calibrate: %d tokens a batch run at %.0f a second", tokens, rate)
+        _log.info("calibrate: %d tokens a batch run at %.0f a second", ids_BT.numel(), rate)
         if rate < fastest * _WORTH:
             break
-        chosen, fastest, tokens = tokens, rate, 2 * tokens
-    return chosen
+        chosen, fastest, samples = samples, rate, 2 * samples
+    return max(_FEWEST, chosen * length)
 
 
 def _seconds(run: Callable[[Tensor], object], ids_BT: Tensor, clock: Callable[[], float]) -> float:

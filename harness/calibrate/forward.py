@@ -192,6 +192,7 @@ def _recorded(
         streamed.layers[index] = stub
     for batch_BT in batches_BT:
         _forward(streamed.model, batch_BT.to(way.device), with_logits=False)
+        way.budget.check_host()
     return stubs, activations
 
 

@@ -21,7 +21,7 @@ from harness.calibrate.forward import (
     show_layers,
     warm_up,
 )
-from harness.calibrate.memory import Budget, is_out_of_memory
+from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import OnWeights, WeightRanges
@@ -29,6 +29,8 @@ from harness.errors import ReasonCode, StageError
 from harness.models import (
     Source,
     StreamedModel,
+    is_out_of_memory,
+    layers_too_big,
     load_model,
     stored_dtype,
     tunes_itself,
@@ -98,7 +100,10 @@ class _Measurement:
 
     def run(self) -> CalibrationStats:
         """Return all that was measured."""
-        self._budget.begin()
+        with self._budget.kept():
+            return self._measured()
+
+    def _measured(self) -> CalibrationStats:
         if not needs_text(self._plan):
             return self._without_text()
         if not self._spec.layerwise:
@@ -125,16 +130,10 @@ class _Measurement:
         """Measure the weights alone."""
         _log.info("calibrate: only weights are quantized, so no text is run")
         if self._spec.layerwise:
-            try:
-                show_layers(self._streamed(), self._way(), self._show)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                message = (
-                    f"two decoder layers do not fit into the memory of '{self._device}'. "
-                    "Allow more, or set calibration.layerwise to false."
-                )
-                raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY) from error
+            if not self._has_room_for(
+                lambda: show_layers(self._streamed(), self._way(), self._show)
+            ):
+                raise layers_too_big(self._device)
             self._weights.put_together(self._ranks)
         weight_amax = self._weights.complete()
         return CalibrationStats(

@@ -2,12 +2,14 @@
 
 A GPU's share is a limit of torch's allocator: what would go beyond it is out of memory, and the
 batches are made smaller. Half of it is for what stays between layers; hidden states that do not fit
-wait in pinned memory of the host. The host's own share is looked at after each layer.
+wait in pinned memory of the host. The host's own share is looked at after each layer, and whenever
+hidden states go there.
 
 Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,22 +32,33 @@ class Budget:
         self._spec, self._device = spec, torch.device(device)
         self._host_bytes = 0
         """The most that was found."""
+        self._room_bytes = 0
+        """Of the GPU, as far as others leave it."""
 
-    def begin(self) -> None:
-        """Limit what torch may allocate on the GPU from now on."""
-        if self._device.type == "cuda":
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # torch; the others need it done
-            index = gpu_index(self._device)
-            torch.cuda.reset_peak_memory_stats(index)
-            share = min(1.0, self._gpu_bytes() / self._total())
-            torch.cuda.set_per_process_memory_fraction(share, index)
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Limit what torch may allocate on the GPU in the context."""
+        if self._device.type != "cuda":
+            yield
+            return
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch; the others need it done
+        index = gpu_index(self._device)
+        torch.cuda.reset_peak_memory_stats(index)
+        free, total = torch.cuda.mem_get_info(index)
+        asked = self._spec.gpu_bytes or total
+        self._room_bytes = min(asked, free + torch.cuda.memory_reserved(index))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, asked / total), index)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, index)
 
     def has_room(self) -> bool:
         """Tell whether the device may keep what is on it until the next layer."""
         if self._device.type != "cuda":
             return True
         held = torch.cuda.memory_allocated(self._device)
-        return held <= _KEPT_SHARE * self._gpu_bytes()
+        return held <= _KEPT_SHARE * self._room_bytes
 
     def check_host(self) -> None:
         """Stop where the host's share is exceeded.
@@ -77,12 +90,6 @@ class Budget:
         if self._device.type != "cuda":
             return 0
         return int(torch.cuda.host_memory_stats().get(f"allocated_bytes.{when}", 0))
-
-    def _gpu_bytes(self) -> int:
-        return self._spec.gpu_bytes or self._total()
-
-    def _total(self) -> int:
-        return torch.cuda.get_device_properties(self._device).total_memory
 
 
 class Activations:
@@ -116,14 +123,8 @@ class Activations:
             return hidden_BTH
         pinned = self._device.type == "cuda"
         on_host = torch.empty(hidden_BTH.shape, dtype=hidden_BTH.dtype, pin_memory=pinned)
+        self._budget.check_host()
         return on_host.copy_(hidden_BTH, non_blocking=True)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell running out of memory from other failures; on the CPU torch has no class for it."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def host_bytes(process: int | str = "self") -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.artifacts import Inventory, QuantPlan, Recipe
 from harness.calibrate.forward import LayerTimes, Way, time_layers
 from harness.calibrate.measure import needs_text
-from harness.calibrate.memory import Budget, is_out_of_memory
+from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Extent
 from harness.calibrate.weights import OnWeights, WeightRanges
@@ -26,6 +26,7 @@ from harness.models import (
     Source,
     StreamedModel,
     by_parameter,
+    is_out_of_memory,
     read_rate,
     stored_dtype,
     vocabulary_size,
@@ -143,7 +144,6 @@ class _Timed:
         batches_BT = [_random_ids(size, length, vocabulary) for size in sizes * _REPEATS]
         ranges = WeightRanges(source, self._plan, device=device)
         budget = Budget(recipe.memory, device)
-        budget.begin()
 
         def show(weights: Mapping[str, Tensor]) -> None:
             self._on_weights(weights, ranges.see(weights))
@@ -154,7 +154,8 @@ class _Timed:
         )
         observer = Observer(inventory, self._plan)
         way = Way(device, recipe.calibration.experts, budget)
-        prepared, times = time_layers(streamed, batches_BT, observer, way, show)
+        with budget.kept():
+            prepared, times = time_layers(streamed, batches_BT, observer, way, show)
         counts = {same[0]: len(same) for same in streamed.kinds}
         tokens = [size * length for size in sizes]
         return CalibrationTimes(

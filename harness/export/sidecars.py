@@ -1,23 +1,13 @@
-"""The files of a model that are no weights: tokenizer, chat template, processor, settings.
+"""Copy the files of a model that are no weights.
 
 All of them are copied, byte for byte, because nobody can say which an engine needs: a lost chat
 template changes every answer and no health check notices.
 """
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
-_INDEXES = (".safetensors.index.json", ".bin.index.json")
-WRITTEN = ("config.json", "hf_quant_config.json", "harness.json")
-"""Files that the export writes itself."""
-
-
-def sidecars(folder: Path) -> Mapping[str, Path]:
-    """Return the files to copy, by their path within `folder`; hidden and cache folders are not."""
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
-    return {str(relative): path for relative, path in files.items() if _is_sidecar(relative, path)}
+from harness.models import sidecars
 
 
 def copy_sidecars(source: Path, into: Path) -> None:
@@ -26,9 +16,3 @@ def copy_sidecars(source: Path, into: Path) -> None:
         target = into / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-
-
-def _is_sidecar(relative: Path, path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
-    weights = relative.name.endswith((*_WEIGHTS, *_INDEXES))
-    return path.is_file() and not hidden and not weights and str(relative) not in WRITTEN

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
-from harness.export.sidecars import sidecars
 from harness.formats import INPUT_TENSORS, get_format
-from harness.models import Source
+from harness.models import Source, sidecars
 
 _HEADER_BYTES = 160
 """Of one tensor in a shard's header and in the index, about."""

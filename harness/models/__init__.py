@@ -5,6 +5,7 @@ from harness.models.digests import digest_folder
 from harness.models.dtypes import header_dtype
 from harness.models.inventory import read_inventory
 from harness.models.load import load_model, part_of
+from harness.models.memory import is_out_of_memory
 from harness.models.observe import (
     decoder_layers,
     eager_experts,
@@ -14,9 +15,10 @@ from harness.models.observe import (
 )
 from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.reading_rate import read_rate
+from harness.models.sidecars import sidecars
 from harness.models.source import Source, locate_model, open_source
 from harness.models.stacks import Stack, by_parameter, stacks
-from harness.models.stream import StreamedModel
+from harness.models.stream import StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
 from harness.models.transfer import gpu_index, threads_for
 
@@ -33,13 +35,16 @@ __all__ = [
     "fused_convolutions",
     "gpu_index",
     "header_dtype",
+    "is_out_of_memory",
     "known_model_types",
+    "layers_too_big",
     "load_model",
     "locate_model",
     "open_source",
     "part_of",
     "read_inventory",
     "read_rate",
+    "sidecars",
     "stacks",
     "stored_dtype",
     "stored_dtype_name",

@@ -1,4 +1,4 @@
-"""sha256 of a checkpoint's configuration and weights: its identity.
+"""sha256 of a checkpoint's files: its identity.
 
 A baseline is found again and a stage is skipped by this digest, so it covers contents, not names
 or dates. Hashing 70 GB takes a minute, so each file's hash is remembered in the user's cache
@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,25 +21,21 @@ _NUM_THREADS = min(16, os.cpu_count() or 1)
 _log = logging.getLogger("harness.models")
 
 
-def digest_files(config: Path, weights: Iterable[Path]) -> str:
-    """Return the sha256 over the contents of `config` and of all weight files, as hexadecimal."""
-    files = [config, *weights]
+def digest_files(files: Mapping[str, Path]) -> str:
+    """Return the sha256 over names and contents of files, as hexadecimal."""
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        hashes = list(pool.map(_sha256, files))
-    return digest_of({file.name: sha256 for file, sha256 in zip(files, hashes, strict=True)})
+        hashes = list(pool.map(_sha256, files.values()))
+    return digest_of(dict(zip(files, hashes, strict=True)))
 
 
 def digest_folder(folder: Path) -> str:
     """Return the sha256 over the names and contents of a checkpoint's files, as hexadecimal.
 
-    Unlike a model's digest it covers tokenizer, template and everything else that is deployed;
-    left out is the manifest of whoever exported it, which holds this very digest.
+    Unlike a model's digest it covers all that lies there; left out is the manifest of whoever
+    exported it, which holds this very digest.
     """
     files = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_FILE]
-    with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        hashes = list(pool.map(_sha256, files))
-    named = zip(files, hashes, strict=True)
-    return digest_of({str(file.relative_to(folder)): sha256 for file, sha256 in named})
+    return digest_files({str(file.relative_to(folder)): file for file in files})
 
 
 def _sha256(file: Path) -> str:

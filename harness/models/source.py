@@ -19,6 +19,7 @@ from harness.artifacts import TensorHeader
 from harness.errors import ModelError
 from harness.models.digests import digest_files
 from harness.models.headers import read_headers
+from harness.models.sidecars import sidecars
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -38,7 +39,7 @@ class Source:
     tensors: Mapping[str, TensorHeader]
     """Every tensor of its weight files, in the files' order."""
     digest: str
-    """sha256 over config.json and all weight files."""
+    """sha256 over the weights and all that goes with them: configuration, tokenizer, template."""
 
 
 def open_source(model: str, *, revision: str | None = None) -> Source:
@@ -51,7 +52,9 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
     config = _read_config(path)
     tensors = read_headers(path)
     shards = sorted({header.shard for header in tensors.values()})
-    digest = digest_files(path / "config.json", (path / shard for shard in shards))
+    beside = {name: path / name for name in ("config.json", "hf_quant_config.json", *shards)}
+    found = {name: file for name, file in beside.items() if file.is_file()}
+    digest = digest_files({**found, **sidecars(path)})
     return Source(name=model, path=path, config=config, tensors=tensors, digest=digest)
 
 

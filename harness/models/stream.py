@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.artifacts import Inventory
+from harness.errors import ModelError, ReasonCode, StageError
 from harness.holding import Holding
 from harness.models.load import fill, ready
+from harness.models.memory import is_out_of_memory
 from harness.models.observe import decoder_layers
 from harness.models.pieces import LayerMap, Origins, part
 from harness.models.reader import TensorReader
@@ -73,6 +75,7 @@ class StreamedModel(Holding):
         every = range(len(self._real))
         self.order: Sequence[int] = every if one_of_each is None else sorted(firsts)
         """The decoder layers that may be asked for."""
+        self._refuse_buffers()
         self._origins = Origins(source, inventory)
         self._maps = {
             index: self._origins.map_layer(_parameters(self._real[index], self.prefix(index)))
@@ -90,7 +93,16 @@ class StreamedModel(Holding):
 
         Raises:
             ModelError: a tensor cannot be read, or does not fit its place.
+            StageError: there is not enough memory for it.
         """
+        try:
+            self._fill_memory()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise layers_too_big(str(self._device)) from error
+
+    def _fill_memory(self) -> None:
         self._blocks: list[Tensor] = []
         self._exits.callback(self._let_go)  # when no thread writes into them any more
         self._reader = self._exits.enter_context(TensorReader(self._source))
@@ -108,6 +120,15 @@ class StreamedModel(Holding):
         self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
         self._waiting = deque(enumerate(self.order))
         self._next = self._read_ahead()
+
+    def _refuse_buffers(self) -> None:
+        buffers = dict(self.model.named_buffers())
+        if stored := [name for name in self._inventory.others if name in buffers]:
+            message = (
+                f"the files hold '{stored[0]}', which is no parameter of the model and is not read "
+                "layer by layer. Type --whole."
+            )
+            raise ModelError(message)
 
     def _wait_for_memory(self) -> None:
         """Let copies to a GPU wait for what was queued before: it may use the memory they go to."""
@@ -230,6 +251,15 @@ def _set(module: nn.Module, prefix: str, values: Mapping[str, Tensor]) -> None:
         path, _, leaf = name.removeprefix(prefix).rpartition(".")
         parameter = nn.Parameter(value, requires_grad=False)
         module.get_submodule(path).register_parameter(leaf, parameter)
+
+
+def layers_too_big(device: str) -> StageError:
+    """Return what is said where a model cannot even be streamed."""
+    message = (
+        f"two decoder layers, and what is there all the time, do not fit into the memory of "
+        f"'{device}'. Allow more, or take a larger device."
+    )
+    return StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
 
 @contextmanager

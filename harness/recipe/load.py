@@ -105,10 +105,7 @@ def load_recipe(request: Request) -> Recipe:
         suite=suite,
         device=request.device,
         ranks=_ranks(request, file),
-        memory=MemorySpec(
-            gpu_bytes=_bytes("--gpu-memory", request.gpu_memory),
-            host_bytes=_bytes("--host-memory", request.host_memory),
-        ),
+        memory=_memory(request, file),
         skip_verify=request.skip_verify,
         baseline=request.baseline,
         waivers=load_waivers(request.waivers),
@@ -239,6 +236,20 @@ def _ranks(request: Request, file: RecipeFile) -> int:
         )
         raise UsageError(message)
     return request.ranks
+
+
+def _memory(request: Request, file: RecipeFile) -> MemorySpec:
+    layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
+    if request.host_memory is not None and not layerwise:
+        message = (
+            f"--host-memory {request.host_memory}: the model is in memory as a whole, of which no "
+            "part can be left out. Leave out --whole, or the bound."
+        )
+        raise UsageError(message)
+    return MemorySpec(
+        gpu_bytes=_bytes("--gpu-memory", request.gpu_memory),
+        host_bytes=_bytes("--host-memory", request.host_memory),
+    )
 
 
 def _kv_format(text: str) -> KvFormat:

@@ -51,6 +51,15 @@ def test_the_fewest_tokens_that_run_nearly_as_fast_as_more(
     assert max(machine.tried) <= 2 * max(expected, 4096)
 
 
+@pytest.mark.parametrize("length", [3000, 4096, 5000, 20_000, 100_000])
+def test_batches_of_long_samples_grow_by_samples(length: int) -> None:
+    machine = Machine(saturates=1 << 30, memory=1 << 30)
+    found = measure_batch_tokens(machine.run, length=length, vocabulary=100, clock=machine.clock)
+    assert found % length == 0
+    assert found == length or found <= 65536 < 2 * found
+    assert found in machine.tried
+
+
 def test_other_errors_are_bugs() -> None:
     def fail(ids_BT: Tensor) -> None:
         del ids_BT

@@ -60,6 +60,15 @@ def test_more_memory_of_the_host_than_allowed_ends_the_run(
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
 
 
+def test_hidden_states_that_go_to_the_host_are_counted_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = Budget(MemorySpec(host_bytes=1 << 20), "cpu")
+    monkeypatch.setattr(Budget, "has_room", lambda *_: False)
+    with pytest.raises(StageError, match=r"--host-memory allows 0\.00 GiB"):
+        Activations(budget, "cpu").append(torch.zeros(8))
+
+
 def test_the_memory_of_the_host_is_known() -> None:
     before = host_bytes()
     held = torch.ones(64 << 20, dtype=torch.uint8)
@@ -79,8 +88,6 @@ def test_a_gpu_gives_no_more_than_allowed(
     spec = MemorySpec(gpu_bytes=most)
     few = whole._replace(recipe=dataclasses.replace(whole.recipe, memory=spec))
     torch.cuda.empty_cache()
-    try:
-        assert few.run() == expected
-        assert torch.cuda.max_memory_reserved() <= most
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert few.run() == expected
+    assert torch.cuda.max_memory_reserved() <= most
+    assert torch.empty(2 * most, dtype=torch.uint8, device="cuda").is_cuda  # no bound is left

@@ -6,6 +6,7 @@ import pytest
 
 Driven = dict[str, Any]
 SOUND = ["bf16", "nvfp4", "nvfp4_kv_fp8", "nvfp4_experts_only", "w4a16_nvfp4", "fp8"]
+NARROW = "FP8 KV cache on CPU requires x86 with AVX-512 or AMX"
 LINEAR = {
     "bf16": "UnquantizedLinearMethod",
     "nvfp4": "CpuEmulationNvFp4LinearKernel",
@@ -23,6 +24,8 @@ EXPERTS = {
 
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_model_answers(driven: Driven, name: str) -> None:
+    if NARROW in (driven[name].error or ""):
+        pytest.skip(f"vLLM on this machine: {NARROW}")
     assert driven[name].error is None
     assert min(driven[name].accuracy.values()) >= 0.9
 

@@ -109,6 +109,7 @@ def test_the_key_value_cache_format_overrides_the_recipes(moe: Inventory) -> Non
         ({"ranks": 2, "layerwise": False}, "--ranks 2: .* Type --layerwise"),
         ({"gpu_memory": "24"}, "--gpu-memory '24' is no size"),
         ({"host_memory": "0GiB"}, "--host-memory '0GiB' is no size"),
+        ({"host_memory": "9GiB", "layerwise": False}, "--host-memory 9GiB: .* --whole"),
         ({"host_memory": "GiB"}, "is no size. Type a number and a unit, such as 24GiB"),
         ({"margin": 2.0}, "margin 2.0 is no fraction"),
     ],

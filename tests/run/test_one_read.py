@@ -91,6 +91,20 @@ def test_files_are_those_of_a_model_that_is_read_twice(
     assert read_again[1] == set()
 
 
+@pytest.mark.parametrize("changed", ["chat_template.jinja", "tokenizer_config.json"])
+def test_what_lies_beside_the_weights_is_not_found_done_before(
+    tiny_qwen3: Path, make: Make, tmp_path: Path, changed: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_qwen3, model)
+    before = make(model, "run", qformat="nvfp4")
+    assert make(model, "run", qformat="nvfp4") == before
+    (model / changed).write_text((model / changed).read_text() + "\n")
+    after = make(model, "run", qformat="nvfp4")
+    assert (tmp_path / "run/checkpoint" / changed).read_bytes() == (model / changed).read_bytes()
+    assert after.digest != before.digest
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("family", _FAMILIES)

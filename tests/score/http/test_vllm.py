@@ -35,6 +35,11 @@ MODES: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.skipif(not VLLM, reason="HARNESS_VLLM names no vLLM")
 
 
+@pytest.fixture(autouse=True)
+def impatient() -> None:
+    """A real server may take its time, so no patience is cut short here."""
+
+
 @pytest.fixture(scope="module")
 def shortened() -> Suite:
     suite = load_suite("canary")
