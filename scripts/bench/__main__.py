@@ -129,17 +129,20 @@ def make(arguments: argparse.Namespace, model: Path, ids: Path) -> dict[str, str
     }
 
 
+def recipe_of(arguments: argparse.Namespace, path: Path) -> Path:
+    """Write nvfp4's recipe with batches of the asked size."""
+    shipped = Path(__file__).resolve().parents[2] / "recipes" / "nvfp4.yaml"
+    tokens = arguments.batch * arguments.seq
+    text = shipped.read_text(encoding="utf-8")
+    path.write_text(text.replace("batch_tokens: 8192", f"batch_tokens: {tokens}"), encoding="utf-8")
+    return path
+
+
 def run_ours(
     arguments: argparse.Namespace, model: Path, ids: Path, out: Path, *more: str
 ) -> dict[str, str]:
     """Quantize with harness; return seconds by stage, the parts of calibration, peak memory."""
-    recipe = out.with_suffix(".yaml")
-    shipped = Path(__file__).resolve().parents[2] / "recipes" / "nvfp4.yaml"
-    tokens = arguments.batch * arguments.seq
-    text = shipped.read_text(encoding="utf-8").replace(
-        "batch_tokens: 8192", f"batch_tokens: {tokens}"
-    )
-    recipe.write_text(text, encoding="utf-8")
+    recipe = recipe_of(arguments, out.with_suffix(".yaml"))
     options = {
         "--model": model,
         "--recipe": recipe,

@@ -27,23 +27,26 @@ BOOM = KeyError("boom")
 Make = Callable[..., RunRecord]
 
 
+def quantized(model: Path, data: Path, ranks: int, into: Path, **options: Any) -> RunRecord:  # noqa: ANN401 - of a request
+    """Quantize a model layer by layer with some ranks.
+
+    Those on `cuda:0` share it, whereas what is typed must leave each a GPU of its own.
+    """
+    asked: dict[str, Any] = {"calib_data": str(data), "calib_size": 12}
+    asked |= {"calib_seq": 64, "device": "cpu", "qformat": "nvfp4", "layerwise": True}
+    asked |= options
+    typed = 1 if asked["device"] == "cuda:0" else ranks
+    job = preflight(Request(model=str(model), ranks=typed, **asked), into=into, scored=False)
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, ranks=ranks))
+    return run_job(job, into=into, work=pipeline.make_checkpoint)[1]
+
+
 @pytest.fixture
 def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
-    """Return a function that quantizes a model layer by layer with some ranks.
-
-    Those on a GPU share the first, whereas what is typed must leave each its own.
-    """
+    """Return a function that does so into a folder called by the number of ranks."""
 
     def made(model: Path, ranks: int, **options: Any) -> RunRecord:  # noqa: ANN401 - of a request
-        asked: dict[str, Any] = {"calib_data": str(calibration_jsonl), "calib_size": 12}
-        asked |= {"calib_seq": 64, "device": "cpu", "qformat": "nvfp4", "layerwise": True}
-        asked |= options
-        on_gpu = asked["device"] == "cuda:0"
-        request = Request(model=str(model), ranks=1 if on_gpu else ranks, **asked)
-        into = tmp_path / str(ranks)
-        job = preflight(request, into=into, scored=False)
-        job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, ranks=ranks))
-        return run_job(job, into=into, work=pipeline.make_checkpoint)[1]
+        return quantized(model, calibration_jsonl, ranks, tmp_path / str(ranks), **options)
 
     return made
 
@@ -212,22 +215,12 @@ def test_an_error_of_this_rank_ends_the_others() -> None:
         raise BOOM
 
 
-_ON_A_GPU = pytest.param(
-    "cuda:0",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    ],
-)
-
-
 @pytest.mark.parametrize("family", ["qwen3_5_moe", "mixtral"])
-@pytest.mark.parametrize("device", ["cpu", _ON_A_GPU])
 def test_two_ranks_write_what_one_writes(
-    tiny_models: dict[str, Path], make: Make, tmp_path: Path, family: str, device: str
+    tiny_models: dict[str, Path], make: Make, tmp_path: Path, family: str
 ) -> None:
-    alone = make(tiny_models[family], 1, kv_cache="fp8", device=device)
-    both = make(tiny_models[family], 2, kv_cache="fp8", device=device)
+    alone = make(tiny_models[family], 1, kv_cache="fp8")
+    both = make(tiny_models[family], 2, kv_cache="fp8")
     assert both.failure is None
     assert both.checkpoint is not None
     assert alone.checkpoint is not None
@@ -235,6 +228,34 @@ def test_two_ranks_write_what_one_writes(
     for name in ("calibration.safetensors",):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     assert both.stats == alone.stats
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("first", [1, 2])
+def test_processes_on_a_gpu_write_the_same_whoever_tunes_its_kernels(
+    tiny_qwen3_5_moe: Path, calibration_jsonl: Path, tmp_path: Path, first: int
+) -> None:
+    """Each run is a process of its own, as it is for a user: kernels may be tuned only once."""
+    model, data = str(tiny_qwen3_5_moe), str(calibration_jsonl)
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.run.test_ranks import quantized\n"
+        "if __name__ == '__main__':\n"
+        "    ranks, into = int(sys.argv[1]), Path(sys.argv[2])\n"
+        f"    made = quantized(Path({model!r}), Path({data!r}), ranks, into, device='cuda:0')\n"
+        "    assert made.failure is None, made.failure\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    for ranks in (first, 3 - first):
+        command = [sys.executable, str(script), str(ranks), str(tmp_path / str(ranks))]
+        subprocess.run(command, check=True, env=environment)
+    files = [tmp_path / str(ranks) / "checkpoint/model.safetensors" for ranks in (1, 2)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_ranks_need_layers(tiny_qwen3: Path, make: Make) -> None:
