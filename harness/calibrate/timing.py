@@ -27,6 +27,7 @@ from harness.models import (
     StreamedModel,
     by_parameter,
     is_out_of_memory,
+    layers_too_big,
     read_rate,
     stored_dtype,
     vocabulary_size,
@@ -117,9 +118,12 @@ def _batch_tokens(recipe: Recipe, extent: Extent) -> int:
 
 
 def _too_big(recipe: Recipe, length: int) -> StageError:
-    what = f"one sample of {length} tokens does not fit" if length else "two layers do not fit"
-    advice = "Lower --calib-seq, or allow more memory." if length else "Allow more memory."
-    message = f"{what} into the memory of '{recipe.device}'. {advice}"
+    if not length:
+        return layers_too_big(recipe.device)
+    message = (
+        f"one sample of {length} tokens does not fit into the memory of '{recipe.device}'. "
+        "Lower --calib-seq, or allow more memory."
+    )
     return StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
 

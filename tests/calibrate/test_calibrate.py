@@ -174,9 +174,11 @@ def test_layer_by_layer_holds_the_layer_that_runs_and_the_next(
     held: list[int] = []
 
     def open_stream(
-        source: Source, inventory: Inventory, *, device: str, dtype: torch.dtype
+        source: Source,
+        inventory: Inventory,
+        **options: Any,  # noqa: ANN401  # passed on
     ) -> StreamedModel:
-        streams.append(StreamedModel(source, inventory, device=device, dtype=dtype))
+        streams.append(StreamedModel(source, inventory, **options))
         return streams[0]
 
     def num_held() -> int:
