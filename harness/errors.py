@@ -14,6 +14,7 @@
   + StageError            3    a stage failed; the run directory can be resumed
     - CorruptWeightError       a weight that holds NaN or infinity, or a file that ends early
     - DiskFullError            no space left while writing
+    - EvidenceError            files were exchanged or changed while the run looked at them
     - EngineError              the server or the model in it failed
     - ScoringError             lm-eval failed, or its answers are incomplete
   + RejectedError         4    the model or its checkpoint failed a check: NO-GO without a score
@@ -130,6 +131,12 @@ class ReasonCode(StrEnum):
     """The file of waivers is malformed, expired, or waives what is no check."""
     RUN_DIRECTORY_BUSY = "run-directory-busy"
     """Another run works in this directory."""
+    EVIDENCE_CHANGED = "evidence-changed"
+    """A record or a file of the run is not the one that was written, verified, served or scored."""
+    INTERRUPTED = "interrupted"
+    """The run was ended from outside, or has not come to its end."""
+    INTERNAL_ERROR = "internal-error"
+    """A bug in harness; its traceback is on stderr."""
     INCOMPARABLE = "incomparable"
     """The two arms did not answer the same questions under the same conditions."""
 
@@ -223,6 +230,13 @@ class DiskFullError(StageError):
 
     retryable = True
     default_reason = ReasonCode.DISK_FULL
+
+
+class EvidenceError(StageError):
+    """Two stages did not look at the same files."""
+
+    retryable = True
+    default_reason = ReasonCode.EVIDENCE_CHANGED
 
 
 class EngineError(StageError):

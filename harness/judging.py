@@ -5,10 +5,12 @@ from pathlib import Path
 
 from harness.arms import DECLARED, DEPLOYMENT_FILE, failed_findings, refuse_findings
 from harness.artifacts import (
+    Arm,
     CalibrationStats,
     Deployment,
     IntegrityReport,
     Recipe,
+    Scorecard,
     SmokeReport,
     ThinExperts,
     Trial,
@@ -16,12 +18,21 @@ from harness.artifacts import (
     load,
     thin_experts,
 )
-from harness.baselines import read_rerun
+from harness.baselines import check_entry, read_rerun
+from harness.errors import EvidenceError
 from harness.gate import Overrides, Subject, explain_waivers, judge
 from harness.models import digest_folder
-from harness.rundir import RunDirectory
+from harness.rundir import RunDirectory, Stage
 from harness.score import read_arm
-from harness.stages import CALIBRATE, SMOKE, SMOKE_DECLARED, VERIFY
+from harness.stages import (
+    BASELINE,
+    BASELINE_FOLDER,
+    CALIBRATE,
+    CANDIDATE,
+    SMOKE,
+    SMOKE_DECLARED,
+    VERIFY,
+)
 
 
 def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirectory) -> Verdict:
@@ -29,8 +40,11 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
 
     Raises:
         RejectedError: the emulation of the declared numerics shows a fault that is not waived.
+        EvidenceError: scores in the directory are not those that the run's stages gave.
+        BaselineError: the baseline's records contradict each other.
     """
-    candidate = read_arm(run.path)
+    candidate, baseline = _arm_of(run, CANDIDATE), _arm_of(run, BASELINE)
+    check_entry(run.path / BASELINE_FOLDER, named=str(run.path / BASELINE_FOLDER))
     overrides = overrides_of(trial, checkpoint)
     integrity: IntegrityReport | None = run.nouns.get(VERIFY.name)
     smoke: SmokeReport | None = run.nouns.get(SMOKE_DECLARED.name) or run.nouns.get(SMOKE.name)
@@ -40,16 +54,33 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
     failed += tuple(check.id for check in smoke.errors) if smoke else ()
     verdict = judge(
         trial.suite,
-        read_arm(run.path / "baseline"),
+        baseline,
         candidate,
         verified=not trial.skip_verify,
         subject=subject,
-        rerun=read_rerun(run.path / "baseline"),
+        rerun=read_rerun(run.path / BASELINE_FOLDER),
         smoke=smoke,
         coverage=_coverage(trial, run),
         waivers=overrides.used(failed),
     )
     return explain_waivers(verdict, overrides, failed)
+
+
+def _arm_of(run: RunDirectory, stage: Stage[Scorecard]) -> Arm:
+    """Read the samples behind a stage's scores.
+
+    Raises:
+        EvidenceError: the scores that lie there are others than the stage gave.
+    """
+    file = run.path / stage.file
+    arm = read_arm(file.parent)
+    if arm.scorecard != run.nouns[stage.name]:
+        message = (
+            f"'{file}' was exchanged between {stage.name} and the judge. Let nobody write there, "
+            "and type the command again."
+        )
+        raise EvidenceError(message)
+    return arm
 
 
 def _refuse_emulated(trial: Trial, checkpoint: Path, run: RunDirectory) -> tuple[str, ...]:

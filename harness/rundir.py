@@ -1,9 +1,13 @@
-"""The run directory: one writer at a time, finished stages are found again.
+"""The run directory: one writer at a time, finished stages are found again by what they hold.
 
-A stage has a key, the digest of everything that it is made from. Its noun lies in one JSON file
-that holds the key, so typing a command again runs just those stages whose key has changed or
-whose file is not there. A file is complete or absent (harness.artifacts.store), hence a run that
-was killed at any moment can be continued.
+A stage's noun lies in one JSON file together with the digests of all that it was made from, so
+typing a command again runs just those stages of which one has changed or whose file is not there.
+A file is complete or absent (harness.artifacts.store), hence a run that was killed at any moment
+can be continued.
+
+Nothing is found again by its name or its date. chain.json holds the digest of each noun as the run
+wrote it: a noun that says something else now ends the run, and one that chain.json does not know is
+made again, like one whose files are not those that it speaks of.
 """
 
 import errno
@@ -13,7 +17,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +26,25 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import TypeAdapter
 
-from harness.artifacts import Recipe, Trial, load, made_from, save, to_json, write_atomically
-from harness.errors import DiskFullError, RunDirectoryError
+from harness.artifacts import (
+    MadeFrom,
+    Recipe,
+    Trial,
+    digest_of,
+    load,
+    made_from,
+    record_digest,
+    save,
+    to_json,
+    write_atomically,
+)
+from harness.errors import DiskFullError, ReasonCode, RunDirectoryError
 from harness.garbage import collect
 
 T = TypeVar("T")
 RECIPE_FILE = "recipe.yaml"
 TIMES_FILE = "stage_seconds.json"
+CHAIN_FILE = "chain.json"
 _LOCK_FILE = "run.lock"
 _log = logging.getLogger("harness.run")
 
@@ -42,10 +58,29 @@ class Stage(Generic[T]):
     noun: type[T]
     outputs: tuple[str, ...] = ()
     """What else must be there for the stage to count as finished."""
+    changed: Callable[[T, Path], str | None] | None = None
+    """Says which files are not those that the noun speaks of, given the run directory."""
     read: Callable[[Path], T] | None = None
     """Other than load()."""
-    write: Callable[[T, Path, str], None] | None = None
-    """Other than save(); gets the noun, the path and the key."""
+    write: Callable[[T, Path, MadeFrom], str] | None = None
+    """Other than save(); gets the noun, the path and what it was made from."""
+
+    def load(self, directory: Path) -> T:
+        """Read the noun from a run directory.
+
+        Raises:
+            RunDirectoryError: it is not there, damaged, or was changed.
+        """
+        path = directory / self.file
+        return self.read(path) if self.read else load(self.noun, path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """The digest of each stage's noun, as the run wrote it."""
+
+    digests: Mapping[str, str]
+    """By stage."""
 
 
 @dataclass(slots=True)
@@ -55,22 +90,27 @@ class RunDirectory:
     path: Path
     nouns: dict[str, Any] = field(default_factory=dict)
     """What the stages have made or found so far, by stage."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of these nouns, as their files hold them."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage, the last time that it ran."""
     current: str = "start"
     """The stage that is running."""
 
-    def stage(self, stage: Stage[T], *, key: str, make: Callable[[], T]) -> T:
-        """Return the stage's noun: from the directory if it was made from `key`, else from `make`.
+    def stage(self, stage: Stage[T], *, made_from: MadeFrom, make: Callable[[], T]) -> T:
+        """Return the stage's noun: from the directory if it was made from the same, else `make`'s.
 
         Raises:
             DiskFullError: no space was left.
+            RunDirectoryError: the noun in the directory was changed after it was written.
         """
         path = self.path / stage.file
         self.current = stage.name
-        if is_finished(self.path, stage, key):
-            noun = stage.read(path) if stage.read else load(stage.noun, path)
+        noun = find_noun(self.path, stage, made_from)
+        if noun is not None:
             _log.info("%s: done before", stage.name)
+            self.nouns[stage.name] = noun
+            self.digests[stage.name] = known_digests(self.path)[stage.name]
         else:
             _log.info("%s: starting", stage.name)
             path.unlink(missing_ok=True)
@@ -79,13 +119,20 @@ class RunDirectory:
             started = time.monotonic()
             with naming_a_full_disk(path):
                 noun = make()
-                if stage.write:
-                    stage.write(noun, path, key)
-                else:
-                    save(noun, path, made_from=key)
+                self.keep(stage, noun, made_from)
             self._note_time(stage.name, time.monotonic() - started)
-        self.nouns[stage.name] = noun
         return noun
+
+    def keep(self, stage: Stage[T], noun: T, made_from: MadeFrom) -> None:
+        """Write the noun of a stage."""
+        path = self.path / stage.file
+        if stage.write:
+            digest = stage.write(noun, path, made_from)
+        else:
+            digest = save(noun, path, made_from=made_from)
+        self.nouns[stage.name], self.digests[stage.name] = noun, digest
+        known = {**known_digests(self.path), stage.name: digest}
+        save(Chain(digests=known), self.path / CHAIN_FILE)
 
     def _note_time(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = round(seconds, 3)
@@ -93,11 +140,43 @@ class RunDirectory:
         _log.info("%s: done in %.1f s", stage, seconds)
 
 
-def is_finished(directory: Path, stage: Stage[Any], key: str | None = None) -> bool:
-    """Return whether `stage` was finished, from `key` if one is given."""
-    found = made_from(directory / stage.file)
-    complete = all((directory / name).exists() for name in stage.outputs)
-    return found is not None and complete and key in (None, found)
+def find_noun(directory: Path, stage: Stage[T], ingredients: MadeFrom | None = None) -> T | None:
+    """Return what `stage` has made, from these `ingredients` if they are given; None if nothing.
+
+    Raises:
+        RunDirectoryError: what lies there is not what the stage has written.
+    """
+    path = directory / stage.file
+    found = made_from(path)
+    known = known_digests(directory).get(stage.name)
+    is_complete = all((directory / name).exists() for name in stage.outputs)
+    if found is None or known is None or not is_complete:
+        return None
+    if ingredients is not None and found != ingredients:
+        return None
+    if record_digest(path) != known:
+        message = (
+            f"'{path}' is not the one that this run wrote: its digest is "
+            f"{record_digest(path) or 'none':.12}, and {CHAIN_FILE} says {known:.12}. Put the file "
+            "back as it was, or use --fresh to start the run again."
+        )
+        raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
+    noun = stage.load(directory)
+    why = stage.changed(noun, directory) if stage.changed else None
+    if why is not None:
+        _log.info("%s: has to be done again, %s", stage.name, why)
+        return None
+    return noun
+
+
+def known_digests(directory: Path) -> Mapping[str, str]:
+    """Return the digest of each stage's noun as the run in `directory` wrote it.
+
+    Raises:
+        RunDirectoryError: chain.json was changed.
+    """
+    path = directory / CHAIN_FILE
+    return load(Chain, path).digests if record_digest(path) is not None else {}
 
 
 @contextmanager
@@ -115,7 +194,8 @@ def open_run(path: Path, recipe: Trial, *, fresh: bool = False) -> Iterator[RunD
             _take(lock.fileno(), path)
             if fresh and not created:
                 _empty(path)
-            write_atomically(path / RECIPE_FILE, yaml.safe_dump(to_json(recipe), sort_keys=False))
+            values = {"digest": digest_of(recipe), **_mapping(to_json(recipe))}
+            write_atomically(path / RECIPE_FILE, yaml.safe_dump(values, sort_keys=False))
             yield RunDirectory(path, seconds=read_times(path))
 
 
@@ -136,11 +216,22 @@ def read_recipe(path: Path) -> Recipe | Trial:
     """
     try:
         values = yaml.safe_load((path / RECIPE_FILE).read_text(encoding="utf-8"))
-        is_gate = isinstance(values, dict) and values.get("checkpoint") is not None
-        return TypeAdapter(Trial if is_gate else Recipe).validate_python(values)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        digest = values.pop("digest", None)
+        is_gate = values.get("checkpoint") is not None
+        recipe: Recipe | Trial = TypeAdapter(Trial if is_gate else Recipe).validate_python(values)
+    except (AttributeError, OSError, ValueError, yaml.YAMLError) as error:
         message = f"'{path}' is no run directory ({RECIPE_FILE} cannot be read). Check the path."
         raise RunDirectoryError(message) from error
+    if digest != digest_of(recipe):
+        message = f"'{path / RECIPE_FILE}' was changed after harness wrote it. Run it again."
+        raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
+    return recipe
+
+
+def _mapping(values: object) -> dict[str, object]:
+    if not isinstance(values, dict):
+        raise TypeError(type(values))
+    return values
 
 
 def _refuse_other_folders(path: Path) -> None:

@@ -2,13 +2,15 @@
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.arms import DEPLOYMENT_FILE
 from harness.artifacts import (
+    Decision,
     Deployment,
     Failure,
     QuantPlan,
@@ -22,16 +24,17 @@ from harness.artifacts import (
     save,
 )
 from harness.baselines import versions
-from harness.errors import ExitCode, HarnessError, RejectedError
+from harness.errors import ExitCode, HarnessError, ReasonCode, RejectedError
+from harness.evidence import CHECKPOINT, changes_since_judged, folder_of, ingredients
 from harness.garbage import settled
 from harness.gate import exit_code_of, explain_waivers, reject
 from harness.judging import overrides_of
 from harness.preflight import GateJob, Job
-from harness.report import write_report
+from harness.report import REPORT_FILES, write_pending, write_report
 from harness.rundir import (
     RunDirectory,
     Stage,
-    is_finished,
+    find_noun,
     open_run,
     process_in,
     read_recipe,
@@ -78,6 +81,8 @@ class RunStatus:
     """Process that works in the directory now."""
     ending: str
     """`unfinished`, a decision, or `failed: ...`."""
+    changed: tuple[str, ...]
+    """What is not as it was judged any more; then the decision does not hold."""
     stages: tuple[StageStatus, ...]
 
 
@@ -88,53 +93,110 @@ def run_job(
     fresh: bool = False,
     work: Callable[[AnyJob, RunDirectory], object],
 ) -> tuple[Path, RunRecord]:
-    """Do `work` in the job's run directory, and write the report however it ends.
+    """Do `work` in the job's run directory, and write the reports however it ends.
+
+    What an earlier run said is taken away before anything else, and reports that say so stand in
+    its place: whatever becomes of this run, its own ending or none is what lies there.
 
     Raises:
         RunDirectoryError: the directory is in use, or holds something else.
     """
     path = into or default_directory(job)
     with open_run(path, job.recipe, fresh=fresh) as run, settled():
-        for stale in (JUDGE.file, FAILURE_FILE):
-            (path / stale).unlink(missing_ok=True)
+        _take_away_endings(path)
         if isinstance(job, Job):
             save(job.plan, path / PLAN_FILE)
+        pending = RunRecord(
+            recipe=job.recipe, versions=versions(), stage_seconds={}, failure=_NOT_ENDED
+        )
+        write_pending(pending, into=path)
         failure = None
         try:
             work(job, run)
         except RejectedError as error:
-            if run.current not in _SERVED_STAGES:
-                (path / DEPLOYMENT_FILE).unlink(missing_ok=True)
-            verdict = reject(error, job.recipe, scheme=job.scheme)
-            if error.checks:
-                overrides = overrides_of(job.recipe, _folder_of(path, job.recipe))
-                verdict = explain_waivers(verdict, overrides, error.checks)
-            save(verdict, path / JUDGE.file, made_from=digest_of(str(error)))
-            run.nouns[JUDGE.name] = verdict
+            _reject(error, job, run)
         except HarnessError as error:
             failure = _failure(error, run.current)
-            save(failure, path / FAILURE_FILE)
-        record = _record(path, job.recipe, run.nouns, failure)
-        write_report(record, into=path)
+        except BaseException as error:
+            _conclude(run, job.recipe, _ended_by(error, run.current))
+            raise
+        record = _conclude(run, job.recipe, failure)
     return path, record
+
+
+@contextmanager
+def refusals_reported(path: Path | None) -> Iterator[None]:
+    """Let a run that is refused before it starts leave no older ending in its directory.
+
+    Args:
+        path: the run directory, if one was named; one that holds no run is left alone, and so is
+            one that another process works in.
+    """
+    try:
+        yield
+    except HarnessError as error:
+        if path is not None:
+            with suppress(HarnessError, OSError):
+                _report_refusal(path, _failure(error, "preflight"))
+        raise
+
+
+def _report_refusal(path: Path, failure: Failure) -> None:
+    recipe = read_recipe(path)
+    with open_run(path, recipe) as run:
+        _take_away_endings(path)
+        _conclude(run, recipe, failure)
+
+
+def _take_away_endings(path: Path) -> None:
+    for name in (JUDGE.file, FAILURE_FILE, *REPORT_FILES):
+        (path / name).unlink(missing_ok=True)
+
+
+def _reject(error: RejectedError, job: Job | GateJob, run: RunDirectory) -> None:
+    """Write the verdict of a candidate that a stage refused."""
+    if run.current not in _SERVED_STAGES:
+        (run.path / DEPLOYMENT_FILE).unlink(missing_ok=True)
+    verdict = reject(error, job.recipe, scheme=job.scheme)
+    if error.checks:
+        overrides = overrides_of(job.recipe, folder_of(run.path, job.recipe))
+        verdict = explain_waivers(verdict, overrides, error.checks)
+    made_from = ingredients(run, job.recipe, job.baseline.model_digest)
+    verdict = dataclasses.replace(
+        verdict,
+        checkpoint_digest=made_from.get(CHECKPOINT),
+        baseline=job.recipe.baseline or job.recipe.model,
+        baseline_digest=job.baseline.model_digest,
+    )
+    run.keep(JUDGE, verdict, made_from)
+
+
+def _conclude(run: RunDirectory, recipe: Trial, failure: Failure | None) -> RunRecord:
+    if failure is not None:
+        save(failure, run.path / FAILURE_FILE)
+    record = _record(run.path, recipe, run.nouns, failure)
+    write_report(record, into=run.path)
+    return record
 
 
 def read_run(path: Path) -> RunRecord:
     """Read what a run directory holds.
 
+    A verdict on something that has changed since is no verdict any more: the record then says what
+    has changed, as a failure.
+
     Raises:
-        RunDirectoryError: it holds no run, or a file in it is damaged.
+        RunDirectoryError: it holds no run, or a file in it is damaged or was changed.
     """
     recipe = read_recipe(path)
-    nouns = {
-        stage.name: stage.read(path / stage.file)
-        if stage.read
-        else load(stage.noun, path / stage.file)
-        for stage in stages_of(recipe, path)
-        if is_finished(path, stage)
-    }
+    found = ((stage.name, find_noun(path, stage)) for stage in stages_of(recipe, path))
+    nouns = {name: noun for name, noun in found if noun is not None}
     failed = (path / FAILURE_FILE).exists()
     failure = load(Failure, path / FAILURE_FILE) if failed else None
+    changed = changes_since_judged(path)
+    if changed:
+        nouns.pop(JUDGE.name, None)
+        failure = _since(changed)
     return _record(path, recipe, nouns, failure)
 
 
@@ -142,21 +204,24 @@ def status_of(path: Path) -> RunStatus:
     """Say which stages of a run are finished and how it ended.
 
     Raises:
-        RunDirectoryError: the directory holds no run.
+        RunDirectoryError: the directory holds no run, or a file in it was changed.
     """
     recipe = read_recipe(path)
     seconds = read_times(path)
     stages = tuple(
         StageStatus(
             stage=stage.name,
-            finished=is_finished(path, stage),
+            finished=find_noun(path, stage) is not None,
             seconds=seconds.get(stage.name),
         )
         for stage in stages_of(recipe, path)
     )
     failure, verdict = path / FAILURE_FILE, path / JUDGE.file
     ending = "unfinished"
-    if failure.exists():
+    changed = changes_since_judged(path)
+    if changed:
+        ending = f"failed: {_since(changed).message}"
+    elif failure.exists():
         ending = f"failed: {load(Failure, failure).message}"
     elif verdict.exists():
         ending = load(Verdict, verdict).title
@@ -165,6 +230,7 @@ def status_of(path: Path) -> RunStatus:
         model=recipe.model,
         running_process=process_in(path),
         ending=ending,
+        changed=tuple(changed),
         stages=stages,
     )
 
@@ -205,30 +271,26 @@ def exit_code(record: RunRecord) -> ExitCode:
 def _record(
     path: Path, recipe: Recipe | Trial, nouns: Mapping[str, Any], failure: Failure | None
 ) -> RunRecord:
-    made = nouns.get(EXPORT.name)
-    folder = _folder_of(path, recipe)
-    can_deploy = made is not None or recipe.checkpoint is not None
+    verdict: Verdict | None = nouns.get(JUDGE.name)
+    may_deploy = failure is None and verdict is not None and verdict.decision is Decision.GO
+    line = serve_command(recipe.engine, folder_of(path, recipe)) if may_deploy else None
     return RunRecord(
         recipe=recipe,
         versions=versions(),
         plan=load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None,
         stats=nouns.get(CALIBRATE.name),
-        checkpoint=made,
+        checkpoint=nouns.get(EXPORT.name),
         integrity=nouns.get(VERIFY.name),
         smoke=nouns.get(SMOKE.name),
         smoke_declared=nouns.get(SMOKE_DECLARED.name),
         deployment=_deployment(path, nouns.get(CANDIDATE.name)),
         candidate=nouns.get(CANDIDATE.name),
         baseline=nouns.get(BASELINE.name),
-        verdict=nouns.get(JUDGE.name),
+        verdict=verdict,
         failure=failure,
         stage_seconds=read_times(path),
-        serve_command=shlex.join(serve_command(recipe.engine, folder)) if can_deploy else None,
+        serve_command=shlex.join(line) if line else None,
     )
-
-
-def _folder_of(path: Path, recipe: Trial) -> Path:
-    return Path(recipe.checkpoint) if recipe.checkpoint else path / "checkpoint"
 
 
 def _deployment(path: Path, scored: Scorecard | None) -> Deployment | None:
@@ -237,6 +299,46 @@ def _deployment(path: Path, scored: Scorecard | None) -> Deployment | None:
         return scored.deployment
     file = path / DEPLOYMENT_FILE
     return load(Deployment, file) if file.exists() else None
+
+
+_NOT_ENDED = Failure(
+    stage="start",
+    message="the run has not come to its end: it is at work, or was killed",
+    reason_code=ReasonCode.INTERRUPTED,
+    retryable=True,
+    exit_code=ExitCode.STAGE_FAILED,
+)
+
+
+def _ended_by(error: BaseException, stage: str) -> Failure:
+    """Return how a run failed that was interrupted, or met a bug."""
+    if isinstance(error, Exception):
+        return Failure(
+            stage=stage,
+            message=f"a bug in harness, {type(error).__name__}: {error}",
+            reason_code=ReasonCode.INTERNAL_ERROR,
+            retryable=False,
+            exit_code=ExitCode.BUG,
+        )
+    is_sigint = isinstance(error, KeyboardInterrupt)
+    return Failure(
+        stage=stage,
+        message=f"interrupted by {'SIGINT' if is_sigint else 'SIGTERM'}",
+        reason_code=ReasonCode.INTERRUPTED,
+        retryable=True,
+        exit_code=ExitCode.SIGINT if is_sigint else ExitCode.SIGTERM,
+    )
+
+
+def _since(changed: list[str]) -> Failure:
+    """Return the failure of a run whose verdict is about something else than what lies there."""
+    return Failure(
+        stage=JUDGE.name,
+        message=f"changed since it was judged: {'; '.join(changed)}",
+        reason_code=ReasonCode.EVIDENCE_CHANGED,
+        retryable=True,
+        exit_code=ExitCode.USAGE,
+    )
 
 
 def _failure(error: HarnessError, stage: str) -> Failure:

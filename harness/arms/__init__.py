@@ -17,7 +17,7 @@ from harness.arms.baseline import (
 from harness.arms.beside import baseline_beside
 from harness.arms.candidate import DEPLOYMENT_FILE, Candidate, CandidateOrder
 from harness.arms.findings import failed_findings, refuse_findings
-from harness.arms.gpus import assign_gpus
+from harness.arms.gpus import Gpus, assign_gpus
 from harness.arms.smoking import DECLARED, SmokeBaseline, smoke
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "BaselineOrder",
     "Candidate",
     "CandidateOrder",
+    "Gpus",
     "SmokeBaseline",
     "assign_gpus",
     "baseline_beside",

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +21,11 @@ from harness.artifacts import (
     Suite,
     load,
     made_from,
+    record_digest,
     save,
 )
 from harness.errors import EngineError
+from harness.models import unchanged
 from harness.serve import Served, serve
 
 _POLL_S = 0.5
@@ -51,9 +53,10 @@ def measure_baseline(order: BaselineOrder) -> Path:
         EngineError: the engine failed, or did not load the unquantized model as it should.
     """
     suite, inputs, share = order.suite, order.inputs, order.rerun_share
+    baselines.check_kept(inputs)
     with baselines.entry(inputs.key) as entry:
         known = baselines.read_entry(entry)
-        scored = (entry / "scorecard.json").exists()
+        scored = record_digest(entry / baselines.SCORECARD_FILE) is not None
         rerun = known.rerun if known else None
         is_whole = scored and rerun is not None and rerun.share >= share
         unasked = suite.smoke if suite.smoke and read_probe(entry, suite.smoke) is None else None
@@ -108,32 +111,40 @@ def read_probe(folder: Path, prompts: SmokeSet) -> Probe | None:
         RunDirectoryError: the file of an own answer is damaged.
     """
     path = folder / baselines.PROBE_FILE
-    if made_from(path) != prompts.digest:
+    if made_from(path) != {baselines.SMOKE_SET: prompts.digest}:
         return None
     return load(Probe, path)
 
 
-def keep_baseline(folder: Path, run: Path) -> Scorecard:
-    """Copy a baseline's scores into the run directory, checked, and return its scorecard.
+def keep_baseline(folder: Path, into: Path, *, digest: str | None = None) -> Scorecard:
+    """Copy a baseline's scores into a folder of the run, checked, and return its scorecard.
 
     Args:
         folder: of the scores, or the file of a bundle.
-        run: directory of the run.
+        into: where they are to lie.
+        digest: of the scores, where they were given and looked at before.
+
+    Raises:
+        BaselineError: they are no whole baseline, or not those that were looked at.
     """
-    baselines.put_into(folder, run / "baseline")
-    return score.read_arm(run / "baseline").scorecard
+    baselines.put_into(folder, into, digest=digest)
+    return score.read_arm(into).scorecard
 
 
 def _keep_probe(served: Served | Endpoint, prompts: SmokeSet, entry: Path) -> Probe:
     answers = score.probe(served, prompts, arm="baseline")
-    save(answers, entry / baselines.PROBE_FILE, made_from=prompts.digest)
+    save(answers, entry / baselines.PROBE_FILE, made_from={baselines.SMOKE_SET: prompts.digest})
     return answers
 
 
 @contextmanager
 def _serve_baseline(order: BaselineOrder, entry: Path) -> Iterator[Served | Endpoint]:
     free_gpu_memory()
-    with serve(order.engine, order.model, records=entry, gpus=order.gpus) as served:
+    loading = unchanged(order.model, order.inputs.model_digest, meanwhile="loaded")
+    with ExitStack() as stack:
+        with loading:
+            server = serve(order.engine, order.model, records=entry, gpus=order.gpus)
+            served = stack.enter_context(server)
         save(served.deployment, entry / DEPLOYMENT_FILE)
         for finding in errors_of(served.deployment):
             message = f"the baseline cannot be trusted, {finding.id}: {finding.message}"

@@ -1,6 +1,6 @@
 """The candidate's arm: one server answers the smoke prompts and the suite."""
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,6 +16,7 @@ from harness.artifacts import (
     Suite,
     save,
 )
+from harness.models import unchanged
 from harness.serve import Served, serve
 
 DEPLOYMENT_FILE = "deployment.json"
@@ -26,6 +27,8 @@ class CandidateOrder(NamedTuple):
 
     engine: EngineSpec
     folder: Path
+    digest: str
+    """Of the folder's files; nothing else may be served in their place."""
     suite: Suite
     into: Path
     gpus: Gpus = None
@@ -58,8 +61,10 @@ class Candidate:
         Raises:
             RejectedError: the deployment shows a fault of the checkpoint.
             EngineError: the engine failed.
+            EvidenceError: the files are not those that were verified, or change meanwhile.
         """
-        return score.probe(self._start(), prompts, arm="candidate")
+        with self._unchanged("smoked"):
+            return score.probe(self._start(), prompts, arm="candidate")
 
     def score(self) -> Scorecard:
         """Score it with the suite.
@@ -67,20 +72,28 @@ class Candidate:
         Raises:
             RejectedError: the deployment shows a fault of the checkpoint.
             EngineError: the engine failed.
+            EvidenceError: the files are not those that were verified, or change meanwhile.
         """
-        return score.score(self._start(), self._order.suite, arm="candidate", into=self._order.into)
+        with self._unchanged("scored"):
+            return score.score(
+                self._start(), self._order.suite, arm="candidate", into=self._order.into
+            )
 
     def stop(self) -> None:
         """Stop its server; the next use starts one again."""
         self._served = None
         self._server.close()
 
+    def _unchanged(self, meanwhile: str) -> AbstractContextManager[None]:
+        return unchanged(self._order.folder, self._order.digest, meanwhile=meanwhile)
+
     def _start(self) -> Served | Endpoint:
         if self._served is None:
-            engine, folder, _, into, gpus, waived = self._order
+            engine, folder, _, _, into, gpus, waived = self._order
             into.mkdir(parents=True, exist_ok=True)
             free_gpu_memory()
-            served = self._server.enter_context(serve(engine, folder, records=into, gpus=gpus))
+            with self._unchanged("loaded"):
+                served = self._server.enter_context(serve(engine, folder, records=into, gpus=gpus))
             save(served.deployment, into / DEPLOYMENT_FILE)
             refuse_findings(served.deployment, waived)
             self._served = served

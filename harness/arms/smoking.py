@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.arms.baseline import BaselineOrder, probe_baseline
 from harness.arms.candidate import Candidate, CandidateOrder
-from harness.artifacts import Probe, SmokeReport, SmokeSet, digest_of
+from harness.artifacts import MadeFrom, Probe, SmokeReport, SmokeSet, digest_of
 from harness.errors import EngineError, PrerequisiteError
 from harness.rundir import RunDirectory
 from harness.smoke import compare, refuse_failed
@@ -44,7 +44,7 @@ def smoke(
     candidate: Candidate,
     baseline: SmokeBaseline,
     *,
-    key: str,
+    made_from: MadeFrom,
 ) -> None:
     """Compare a few answers of both arms; where kernels hide declared numerics, on those too.
 
@@ -52,7 +52,9 @@ def smoke(
         RejectedError: the candidate's answers, or its deployment, show a fault.
         EngineError: the engine failed.
     """
-    report = run.stage(SMOKE, key=key, make=lambda: smoke_candidate(candidate, baseline))
+    report = run.stage(
+        SMOKE, made_from=made_from, make=lambda: smoke_candidate(candidate, baseline)
+    )
     refuse_failed(report, waived=order.waived)
     if not report.hidden or not report.compared or order.engine.numerics == "declared":
         return
@@ -63,7 +65,7 @@ def smoke(
         with Candidate(emulated) as emulation:
             report = run.stage(
                 SMOKE_DECLARED,
-                key=digest_of(key, engine.identity()),
+                made_from={**made_from, "engine": digest_of(engine.identity())},
                 make=lambda: smoke_candidate(emulation, baseline),
             )
     except (EngineError, PrerequisiteError) as error:

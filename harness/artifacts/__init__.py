@@ -70,7 +70,16 @@ from harness.artifacts.smoke import (
     SmokeReport,
 )
 from harness.artifacts.smoke_set import Ask, Passage, SmokeSet
-from harness.artifacts.store import digest_of, load, made_from, save, to_json, write_atomically
+from harness.artifacts.store import (
+    MadeFrom,
+    digest_of,
+    load,
+    made_from,
+    record_digest,
+    save,
+    to_json,
+    write_atomically,
+)
 from harness.artifacts.waivers import WaivedCheck, Waiver
 
 __all__ = [
@@ -103,6 +112,7 @@ __all__ = [
     "KvFormat",
     "Linear",
     "Loaded",
+    "MadeFrom",
     "Measure",
     "MemorySpec",
     "Mode",
@@ -142,6 +152,7 @@ __all__ = [
     "load",
     "made_from",
     "read_samples",
+    "record_digest",
     "save",
     "thin_experts",
     "to_json",

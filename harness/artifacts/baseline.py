@@ -32,6 +32,8 @@ class BaselineInputs:
     """Its identity: without the places where things lie."""
     versions: Mapping[str, str]
     """Of harness and of the packages that change numbers."""
+    architecture: Mapping[str, str]
+    """What the model's configuration says of its shape; follows from the model's digest."""
 
     @property
     def key(self) -> str:

@@ -72,6 +72,8 @@ class IntegrityReport:
     """Every check that was run on a checkpoint."""
 
     checkpoint: str
+    checkpoint_digest: str
+    """sha256 over the files that were looked at."""
     checks: tuple[Check, ...]
     input_scales: Mapping[str, tuple[float, float]]
     """Smallest and largest input scale by decoder layer and kind, such as `3.experts.down_proj`,

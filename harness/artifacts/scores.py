@@ -270,6 +270,10 @@ class Verdict:
     """Ids of the checks that failed and that nothing answers for."""
     checkpoint_digest: str | None = None
     """sha256 over the names and contents of the checkpoint's files, as a waiver names it."""
+    baseline: str = ""
+    """The unquantized model that it was compared with, as typed."""
+    baseline_digest: str | None = None
+    """sha256 over the names and contents of its files."""
 
     @property
     def title(self) -> str:

@@ -99,6 +99,10 @@ class SmokeReport:
     smoke: str
     """Name of the set."""
     set_digest: str
+    checkpoint_digest: str
+    """Of the candidate's files."""
+    baseline_digest: str | None
+    """Of the baseline's files; None where it has no answers."""
     numerics: str
     """`deployed` or `declared`: which arithmetic of the candidate was looked at."""
     declared: tuple[str, ...]

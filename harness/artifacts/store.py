@@ -1,7 +1,9 @@
 """Write a noun as JSON and read it again; digests of nouns.
 
 A file appears under its name complete or not at all: it is written to a temporary name beside
-it, flushed to the disk, then renamed.
+it, flushed to the disk, then renamed. It says what it was made from, by digests with names, and
+holds the sha256 of all that it says, so that a file which was edited is not believed, and two
+files can be told to belong together.
 """
 
 import dataclasses
@@ -12,14 +14,17 @@ from collections.abc import Mapping
 from datetime import date
 from enum import Enum
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.errors import RunDirectoryError
+from harness.errors import ReasonCode, RunDirectoryError
 
 T = TypeVar("T")
 MADE_FROM = "made_from"
+RECORD_SHA256 = "record_sha256"
+MadeFrom = Mapping[str, str]
+"""Digests by the name of what they are of, such as `checkpoint`."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _FIELDS: dict[type[object], tuple[str, ...] | None] = {}
 """Of dataclasses, by class: they are asked for once a layer of a plan. None for other classes."""
@@ -81,50 +86,114 @@ def write_atomically(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def save(noun: object, path: Path, *, made_from: str | None = None) -> None:
-    """Write a noun as JSON; NaN and infinity are refused, for JSON has neither.
+def save(noun: object, path: Path, *, made_from: MadeFrom | None = None) -> str:
+    """Write a noun as JSON and return its digest; NaN and infinity are refused.
 
     Args:
         noun: a dataclass.
         path: of the file.
-        made_from: digest of what it was made from, kept in the same file so that the two
-            cannot come apart.
+        made_from: digests of what it was made from, kept in the same file so that the two cannot
+            come apart.
+
+    Returns:
+        The sha256 of what the file says, `made_from` included; the file holds it too.
     """
     values = to_json(noun)
-    if made_from is not None and isinstance(values, dict):
-        values = {MADE_FROM: made_from, **values}
-    write_atomically(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    if not isinstance(values, dict):
+        message = f"{type(noun).__name__} is no record"
+        raise TypeError(message)
+    record = {MADE_FROM: dict(made_from or {}), **values}
+    digest = _digest_of_record(record)
+    text = json.dumps({RECORD_SHA256: digest, **record}, indent=1, allow_nan=False)
+    write_atomically(path, text + "\n")
+    return digest
 
 
-def made_from(path: Path) -> str | None:
-    """Return the digest of what the noun in `path` was made from; None if there is none."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    found = values.get(MADE_FROM) if isinstance(values, dict) else None
-    return found if isinstance(found, str) else None
+def made_from(path: Path) -> MadeFrom | None:
+    """Return the digests of what the noun in `path` was made from; None if there is no noun.
+
+    Raises:
+        RunDirectoryError: the file says something else than what was written.
+    """
+    record = _read_record(path)
+    return None if record is None else record.made_from
+
+
+def record_digest(path: Path) -> str | None:
+    """Return the digest of the noun in `path`; None if there is no noun.
+
+    Raises:
+        RunDirectoryError: the file says something else than what was written.
+    """
+    record = _read_record(path)
+    return None if record is None else record.digest
 
 
 def load(cls: type[T], path: Path) -> T:
     """Read a noun of class `cls`.
 
     Raises:
-        RunDirectoryError: the file is no such noun.
+        RunDirectoryError: the file is no such noun, or says something else than what was written.
     """
     try:
-        values = json.loads(path.read_bytes())
-        if isinstance(values, dict):
-            values.pop(MADE_FROM, None)
-        return TypeAdapter(cls).validate_python(values)
+        record = _parse(path)
+        return TypeAdapter(cls).validate_python(record.values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         found = f"{where}: {first['msg']}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = str(error)
     message = (
         f"'{path}' is no {cls.__name__}: {found}. "
         "Delete the file, or use --fresh to start the run again."
     )
     raise RunDirectoryError(message)
+
+
+class _Record(NamedTuple):
+    """A file of a noun."""
+
+    digest: str
+    made_from: MadeFrom
+    values: dict[str, object]
+    """The noun's own."""
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return _parse(path)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _parse(path: Path) -> _Record:
+    """Read a record whose digest fits.
+
+    Raises:
+        ValueError: it is no record at all.
+        RunDirectoryError: it was changed after it was written.
+    """
+    values = json.loads(path.read_bytes())
+    if not isinstance(values, dict):
+        message = "it holds no JSON object"
+        raise ValueError(message)  # noqa: TRY004 -- of the file's content, not of an argument
+    digest = values.pop(RECORD_SHA256, None)
+    ingredients = values.get(MADE_FROM)
+    if not isinstance(digest, str) or not isinstance(ingredients, dict):
+        message = f"it has no {RECORD_SHA256}: another version of harness wrote it"
+        raise ValueError(message)  # noqa: TRY004 -- of the file's content, not of an argument
+    if _digest_of_record(values) != digest:
+        message = (
+            f"'{path}' was changed after harness wrote it: it is not what its {RECORD_SHA256} "
+            f"{digest[:12]} says. Put the file back as it was, or use --fresh to start the run "
+            "again."
+        )
+        raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
+    del values[MADE_FROM]
+    return _Record(digest, {str(k): str(v) for k, v in ingredients.items()}, values)
+
+
+def _digest_of_record(values: Mapping[str, object]) -> str:
+    text = json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,11 +1,20 @@
 """The unquantized model's scores: measured once, kept by content, shared as one file."""
 
 from harness.baselines.bundle import export_baseline, import_baseline
-from harness.baselines.entries import PROBE_FILE, RERUN_SHARE, finish_entry, read_entry
+from harness.baselines.entries import (
+    PROBE_FILE,
+    RERUN_SHARE,
+    SMOKE_SET,
+    check_entry,
+    check_kept,
+    finish_entry,
+    read_entry,
+)
 from harness.baselines.inputs import inputs_of, versions
 from harness.baselines.scored import ScoredArm, find_scored, put_into, read_rerun, refuse_stale
 from harness.baselines.store import (
     AGAIN,
+    SCORECARD_FILE,
     Kept,
     copy_into,
     entry,
@@ -21,8 +30,12 @@ __all__ = [
     "AGAIN",
     "PROBE_FILE",
     "RERUN_SHARE",
+    "SCORECARD_FILE",
+    "SMOKE_SET",
     "Kept",
     "ScoredArm",
+    "check_entry",
+    "check_kept",
     "copy_into",
     "entry",
     "export_baseline",

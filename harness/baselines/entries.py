@@ -1,4 +1,8 @@
-"""Finish an entry, and check one that came from somewhere: nothing in it is taken on trust."""
+"""Finish an entry, and check one before it is used: nothing in it is taken on trust.
+
+An entry that lies in the store is checked like one that came in a bundle: somebody may have written
+there since. It must be an unquantized model's, and its parts must be of one measurement.
+"""
 
 import re
 from datetime import UTC, datetime
@@ -8,18 +12,22 @@ from harness.artifacts import (
     Arm,
     BaselineEntry,
     BaselineInputs,
+    Deployment,
     Probe,
     Rerun,
     Scorecard,
     load,
+    made_from,
     save,
 )
-from harness.baselines.store import AGAIN, ENTRY_FILE, SCORECARD_FILE
+from harness.baselines.store import AGAIN, ENTRY_FILE, SCORECARD_FILE, folder_of
 from harness.errors import BaselineError, HarnessError
 from harness.gate import count_flips, sum_flips
 from harness.score import read_arm
 
 PROBE_FILE = "probe.json"
+SMOKE_SET = "smoke set"
+"""What the answers in it are made from."""
 RERUN_SHARE = 0.5
 """Of each task's items that are asked again (A/A) where a run measures its own baseline."""
 _SAMPLES = re.compile(r"samples/[^/\\\x00-\x1f.][^/\\\x00-\x1f]*\.jsonl")
@@ -39,11 +47,43 @@ def finish_entry(folder: Path, inputs: BaselineInputs, *, share: float) -> Basel
 
 
 def read_entry(folder: Path) -> BaselineEntry | None:
-    """Return what `folder` was made from; None where nothing says so."""
+    """Return what `folder` was made from; None where nothing says so.
+
+    Raises:
+        BaselineError: what says so was changed.
+    """
+    path = folder / ENTRY_FILE
     try:
-        return load(BaselineEntry, folder / ENTRY_FILE)
-    except HarnessError:
-        return None
+        return load(BaselineEntry, path) if made_from(path) is not None else None
+    except HarnessError as error:
+        raise _unusable(folder, str(error)) from error
+
+
+def check_kept(inputs: BaselineInputs) -> None:
+    """Check what the store holds for these inputs, if it holds anything complete.
+
+    Raises:
+        BaselineError: it is damaged, contradicts itself, or is the baseline of something else.
+    """
+    folder = folder_of(inputs.key)
+    entry = read_entry(folder)
+    if entry is None or not (folder / SCORECARD_FILE).is_file():
+        return
+    if entry.inputs.key != inputs.key:
+        found = f"it is of '{entry.inputs.model}' on suite '{entry.inputs.suite}'"
+        raise _unusable(folder, f"{found}, key {entry.inputs.key:.12}")
+    try:
+        check_entry(folder, named=str(folder))
+    except BaselineError as error:
+        raise _unusable(folder, str(error)) from error
+
+
+def _unusable(folder: Path, why: str) -> BaselineError:
+    message = (
+        f"the store's baseline {folder.name[:12]} is not what its key says: {why} Remove the "
+        f"folder '{folder}', and it is measured again."
+    )
+    return BaselineError(message)
 
 
 def compare_runs(first: Arm, again: Arm, *, share: float) -> Rerun:
@@ -66,13 +106,15 @@ def check_entry(folder: Path, *, named: str) -> BaselineEntry:
         entry = load(BaselineEntry, folder / ENTRY_FILE)
         first = _read(folder)
         again = _read(folder / AGAIN) if (folder / AGAIN).exists() else None
-        if (folder / PROBE_FILE).exists():
-            load(Probe, folder / PROBE_FILE)
+        answers = _read_probe(folder)
     except (HarnessError, RecursionError) as error:  # the latter from JSON nested without end
         message = f"'{named}' is damaged: {error}"
         raise BaselineError(message) from error
     for card in (arm.scorecard for arm in (first, again) if arm is not None):
         _refuse(_contradiction(card, entry), named)
+        _refuse(_no_baseline(card.deployment), named)
+    if answers is not None:
+        _refuse(_other_answers(answers, entry), named)
     _refuse(_wrong_counts(entry, first, again), named)
     return entry
 
@@ -84,6 +126,24 @@ def _read(folder: Path) -> Arm:
             message = f"its scorecard names the file '{score.samples}', which is not in samples/"
             raise BaselineError(message)
     return read_arm(folder)
+
+
+def _read_probe(folder: Path) -> Probe | None:
+    path = folder / PROBE_FILE
+    return load(Probe, path) if path.exists() else None
+
+
+def _no_baseline(deployment: Deployment) -> str | None:
+    if deployment.declared:
+        return f"the model that was scored is quantized ({', '.join(deployment.declared)})"
+    return None
+
+
+def _other_answers(answers: Probe, entry: BaselineEntry) -> str | None:
+    found, said = answers.deployment.checkpoint_digest, entry.inputs.model_digest
+    if (answers.arm, found) != ("baseline", said):
+        return f"the smoke answers are of a {answers.arm} {found:.12}, the scores of {said:.12}"
+    return _no_baseline(answers.deployment)
 
 
 def _contradiction(card: Scorecard, entry: BaselineEntry) -> str | None:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from harness import __version__
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
-from harness.models import Source
+from harness.models import Source, architecture_of
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "safetensors", "tokenizers")
 
@@ -24,4 +24,5 @@ def inputs_of(source: Source, engine: EngineSpec, suite: Suite) -> BaselineInput
         suite_digest=suite.digest,
         engine=engine.identity(),
         versions=versions(),
+        architecture=architecture_of(source.config),
     )

@@ -19,7 +19,7 @@ from harness.artifacts import (
     made_from,
 )
 from harness.baselines.bundle import is_bundle, unpacked
-from harness.baselines.entries import PROBE_FILE, read_entry
+from harness.baselines.entries import PROBE_FILE, SMOKE_SET, check_entry
 from harness.baselines.store import AGAIN, SCORECARD_FILE, copy_into
 from harness.errors import BaselineError, ReasonCode, UsageError
 from harness.score import read_arm
@@ -37,12 +37,17 @@ class ScoredArm:
     path: Path
     """Folder with its scorecard.json and samples, or a bundle."""
     scorecard: Scorecard
-    entry: BaselineEntry | None
-    """What it was made from; None where an older version of harness measured it."""
+    entry: BaselineEntry
+    """What it was made from."""
     digest: str
     """Of the scores, those of the second run included."""
     smoke_digest: str | None = None
     """Of the smoke set that it answered; None where it was scored without one."""
+
+    @property
+    def model_digest(self) -> str:
+        """Return the digest of the model that was scored."""
+        return self.entry.inputs.model_digest
 
 
 def find_scored(named: str) -> ScoredArm | None:
@@ -50,7 +55,8 @@ def find_scored(named: str) -> ScoredArm | None:
 
     Raises:
         UsageError: it names the scores of a candidate.
-        BaselineError: it names a file that is no whole bundle.
+        BaselineError: it names a file that is no whole bundle, or scores that are no whole
+            baseline's.
     """
     path = Path(named).expanduser()
     if is_bundle(path):
@@ -62,13 +68,32 @@ def find_scored(named: str) -> ScoredArm | None:
     return None
 
 
-def put_into(scored: Path, run_folder: Path) -> None:
-    """Copy a folder of scores, or what a bundle holds, into a run directory."""
+def put_into(scored: Path, run_folder: Path, *, digest: str | None = None) -> None:
+    """Copy a folder of scores, or what a bundle holds, into a run directory.
+
+    Args:
+        scored: the folder or the bundle.
+        run_folder: where the scores are to lie.
+        digest: of the scores, where they were looked at before.
+
+    Raises:
+        BaselineError: they are no whole baseline, or are not those that were looked at.
+    """
     if is_bundle(scored):
         with unpacked(scored) as folder:
             copy_into(folder, run_folder)
     else:
         copy_into(scored, run_folder)
+    found = digest_of_scores(run_folder, check_entry(run_folder, named=str(scored)))
+    if digest not in (None, found):
+        message = f"'{scored}' was changed since the run began: {digest:.12} became {found:.12}."
+        raise BaselineError(message, reason=ReasonCode.EVIDENCE_CHANGED)
+
+
+def digest_of_scores(folder: Path, entry: BaselineEntry) -> str:
+    """Return the digest of a baseline: of its scores, those of its second run, its ingredients."""
+    again = read_rerun(folder)
+    return digest_of(read_arm(folder).scorecard, again.scorecard if again else None, entry)
 
 
 def read_rerun(folder: Path) -> Arm | None:
@@ -107,9 +132,6 @@ def refuse_stale(
 
 
 def _changes_that_matter(scored: ScoredArm, now: BaselineInputs) -> Iterator[Change]:
-    if scored.entry is None:
-        yield from _changes_by_scores(scored.scorecard, now)
-        return
     ignored = set(_MAY_DIFFER) if now.engine.name == "reference" else _MAY_DIFFER | _IN_PROCESS
     for change in scored.entry.inputs.changes(now):
         if change.what not in ignored:
@@ -121,24 +143,6 @@ def _change_of_smoke(scored: ScoredArm, smoke: SmokeSet | None) -> Iterator[Chan
         yield Change("the smoke set", f"{scored.smoke_digest:.12}", f"{smoke.digest:.12}")
 
 
-def _changes_by_scores(card: Scorecard, now: BaselineInputs) -> Iterator[Change]:
-    """Yield what the scores alone tell."""
-    deployment = card.deployment
-    pairs = (
-        ("the model's digest", deployment.checkpoint_digest[:12], now.model_digest[:12]),
-        ("the suite", f"{card.suite} {card.suite_digest[:12]}", _suite(now)),
-        ("engine", deployment.engine, now.engine.name),
-        ("the engine's version", deployment.version, now.engine.version or deployment.version),
-        ("the engine's dtype", deployment.dtype, now.engine.dtype),
-        ("the version of lm_eval", card.lm_eval_version, now.versions.get("lm_eval", "none")),
-    )
-    yield from (Change(what, old, new) for what, old, new in pairs if old != new)
-
-
-def _suite(inputs: BaselineInputs) -> str:
-    return f"{inputs.suite} {inputs.suite_digest[:12]}"
-
-
 def _scored(folder: Path, path: Path) -> ScoredArm:
     card = read_arm(folder).scorecard
     if card.arm != "baseline":
@@ -147,11 +151,11 @@ def _scored(folder: Path, path: Path) -> ScoredArm:
             "a run, a bundle, or the folder of a baseline's scores."
         )
         raise UsageError(message)
-    again = read_rerun(folder)
+    entry = check_entry(folder, named=str(path))
     return ScoredArm(
         path=path,
         scorecard=card,
-        entry=read_entry(folder),
-        digest=digest_of(card, again.scorecard if again else None),
-        smoke_digest=made_from(folder / PROBE_FILE),
+        entry=entry,
+        digest=digest_of_scores(folder, entry),
+        smoke_digest=(made_from(folder / PROBE_FILE) or {}).get(SMOKE_SET),
     )

@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from harness.artifacts import CalibrationStats, ExpertCoverage, load, save
-from harness.errors import RunDirectoryError
+from harness.artifacts import CalibrationStats, ExpertCoverage, MadeFrom, load, save
+from harness.errors import ReasonCode, RunDirectoryError
+from harness.models import sha256_of
 
 _WEIGHT = ".weight_amax"
 _INPUT = "._amax"
@@ -28,10 +29,16 @@ class _Coverage:
     num_tokens: int
     batch_tokens: int
     coverage: tuple[ExpertCoverage, ...]
+    ranges_sha256: str
+    """Of calibration.safetensors."""
 
 
-def write_stats(stats: CalibrationStats, path: Path, made_from: str) -> None:
-    """Write `stats` to `path` (JSON) and to the safetensors file of the same name beside it."""
+def write_stats(stats: CalibrationStats, path: Path, made_from: MadeFrom) -> str:
+    """Write `stats` to `path` (JSON) and to the safetensors file of the same name beside it.
+
+    Returns:
+        The digest of all of it.
+    """
     tensors = {f"{name}{_WEIGHT}": value for name, value in stats.weight_amax.items()}
     tensors |= {f"{name}{_INPUT}": value for name, value in stats.input_amax.items()}
     ranges = path.with_suffix(".safetensors")
@@ -43,18 +50,25 @@ def write_stats(stats: CalibrationStats, path: Path, made_from: str) -> None:
         num_tokens=stats.num_tokens,
         batch_tokens=stats.batch_tokens,
         coverage=stats.coverage,
+        ranges_sha256=sha256_of(ranges),
     )
-    save(rest, path, made_from=made_from)
+    return save(rest, path, made_from=made_from)
 
 
 def read_stats(path: Path) -> CalibrationStats:
     """Read what write_stats wrote.
 
     Raises:
-        RunDirectoryError: one of the two files is missing or broken.
+        RunDirectoryError: one of the two files is missing, broken or was changed.
     """
     rest = load(_Coverage, path)
     ranges = path.with_suffix(".safetensors")
+    if ranges.is_file() and sha256_of(ranges) != rest.ranges_sha256:
+        message = (
+            f"'{ranges}' was changed after harness wrote it. Put the file back as it was, or use "
+            "--fresh to start the run again."
+        )
+        raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     try:
         tensors = {name: float(value) for name, value in load_file(ranges).items()}
     except (OSError, SafetensorError, ValueError) as error:

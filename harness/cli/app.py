@@ -69,12 +69,14 @@ def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
     baseline: opt.OtherBaseline = None,
     waivers: opt.Waivers = None,
     skip_verify: opt.SkipVerify = False,
+    paranoid: opt.Paranoid = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Quantize, export, verify, serve, score and judge; exit 0 on GO, 4 on NO-GO."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
 
+        commands.set_paranoid(on=paranoid)
         request = requested(
             model,
             calibration,
@@ -151,12 +153,14 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
     fresh: opt.Fresh = False,
     waivers: opt.Waivers = None,
     skip_verify: opt.SkipVerify = False,
+    paranoid: opt.Paranoid = False,
     as_json: opt.AsJson = False,
 ) -> None:
     """Verify, serve, score and judge a checkpoint of any origin; exit 0 on GO, 4 on NO-GO."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
 
+        commands.set_paranoid(on=paranoid)
         request = requested(
             baseline,
             engine_options,
@@ -258,20 +262,26 @@ def judge(
 
 
 @app.command(epilog="Example: harness report runs/canary-nvfp4-1a2b3c4d")
-def report(*, run_dir: opt.FinishedRun, as_json: opt.AsJson = False) -> None:
+def report(
+    *, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False, as_json: opt.AsJson = False
+) -> None:
     """Write the reports of a run again from what its directory holds."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
 
+        commands.set_paranoid(on=paranoid)
         emit(commands.report(run_dir), as_json=as_json)
 
 
 @app.command(epilog="Example: harness status runs/canary-nvfp4-1a2b3c4d")
-def status(*, run_dir: opt.FinishedRun, as_json: opt.AsJson = False) -> None:
+def status(
+    *, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False, as_json: opt.AsJson = False
+) -> None:
     """Say which stages of a run are finished, how long each took, and how it ended."""
     with concluding(as_json=as_json):
         from harness.cli import commands  # noqa: PLC0415 - imports torch
 
+        commands.set_paranoid(on=paranoid)
         emit(commands.status(run_dir), as_json=as_json)
 
 

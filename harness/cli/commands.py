@@ -7,12 +7,20 @@ from harness.artifacts import RunRecord, to_json
 from harness.baselines import read_rerun
 from harness.cli import text
 from harness.cli.console import Result
+from harness.errors import ExitCode, ReasonCode
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
+from harness.models import believe_no_cache
 from harness.preflight import preflight, preflight_gate, summarize, summarize_gate
 from harness.recipe import Request, load_suite
-from harness.report import terminal_table, write_report
+from harness.report import REPORT_FILES, terminal_table, write_report
 from harness.score import read_arm
+
+
+def set_paranoid(*, on: bool) -> None:
+    """Believe no hash that was remembered earlier, if asked for."""
+    if on:
+        believe_no_cache()
 
 
 def plan(request: Request, run_dir: Path | None, *, scored: bool = True) -> Result:
@@ -23,14 +31,16 @@ def plan(request: Request, run_dir: Path | None, *, scored: bool = True) -> Resu
 
 def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
     """Run everything."""
-    job = preflight(request, into=run_dir)
+    with runs.refusals_reported(run_dir):
+        job = preflight(request, into=run_dir)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.release_gate)
     return _ended(path, record)
 
 
 def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: bool) -> Result:
     """Judge a checkpoint that was made elsewhere."""
-    job = preflight_gate(request, checkpoint)
+    with runs.refusals_reported(run_dir):
+        job = preflight_gate(request, checkpoint)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
     return _ended(path, record)
 
@@ -43,7 +53,8 @@ def plan_gate(request: Request, checkpoint: Path) -> Result:
 
 def quantize(request: Request, out: Path, *, fresh: bool) -> Result:
     """Make and verify a checkpoint."""
-    job = preflight(request, into=out, scored=False)
+    with runs.refusals_reported(out):
+        job = preflight(request, into=out, scored=False)
     path, record = runs.run_job(job, into=out, fresh=fresh, work=pipeline.make_checkpoint)
     return _ended(path, record)
 
@@ -75,11 +86,19 @@ def report(run_dir: Path) -> Result:
     """Write the reports again."""
     record = runs.read_run(run_dir)
     write_report(record, into=run_dir)
-    files = [str(run_dir / name) for name in ("report.html", "report.md", "junit.xml")]
-    return Result(text="\n".join(files), values={"files": files})
+    files = [str(run_dir / name) for name in REPORT_FILES]
+    failure = record.failure
+    if failure is None or failure.reason_code is not ReasonCode.EVIDENCE_CHANGED:
+        return Result(text="\n".join(files), values={"files": files})
+    return Result(
+        text="\n".join([f"{run_dir}: {failure.message}", *files]),
+        values={"files": files, "failure": to_json(failure)},
+        exit_code=failure.exit_code,
+    )
 
 
 def status(run_dir: Path) -> Result:
     """Say how far a run is."""
     states = runs.status_of(run_dir)
-    return Result(text=text.of_status(run_dir, states), values=to_json(states))
+    code = ExitCode.USAGE if states.changed else ExitCode.GO
+    return Result(text=text.of_status(run_dir, states), values=to_json(states), exit_code=code)

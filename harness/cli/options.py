@@ -88,6 +88,10 @@ RunDir = Annotated[
 OutDir = Annotated[Path, typer.Option("--out", help="Folder to write into.")]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Resolve, check, estimate, print, stop.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again.")]
+Paranoid = Annotated[
+    bool,
+    typer.Option("--paranoid", help="Hash every file again; believe no hash remembered earlier."),
+]
 SkipVerify = Annotated[
     bool, typer.Option("--skip-verify", help="Do not check the files; the run cannot end GO.")
 ]

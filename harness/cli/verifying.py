@@ -6,7 +6,7 @@ from harness.artifacts import to_json
 from harness.cli import text
 from harness.cli.console import Result
 from harness.errors import ExitCode
-from harness.models import digest_folder, locate_model
+from harness.models import locate_model
 from harness.report import write_junit
 from harness.verify import find_engine
 from harness.verify import verify as verify_files
@@ -29,7 +29,7 @@ def verify(checkpoint: Path, source: str | None, engine: str | None, junit: Path
     report = verify_files(checkpoint, source=folder, engine=engine)
     if junit:
         write_junit(report, junit)
-    lines = (text.digest_line(digest_folder(checkpoint)),) if report.errors else ()
+    lines = (text.digest_line(report.checkpoint_digest),) if report.errors else ()
     named = {"source": source, "engine": engine}
     left_out = tuple(_LEFT_OUT[option] for option, value in named.items() if not value)
     return Result(

@@ -96,7 +96,7 @@ def _done_before(setting: Setting) -> tuple[Drilled, ...]:
     What was not caught is tried again: it may have ended for want of space or memory.
     """
     path = setting.folder / REPORT
-    if made_from(path) != setting.digest:
+    if made_from(path) != {"setting": setting.digest}:
         return ()
     report = load(DrillReport, path)
     caught = (one for one in report.drilled if one.exit_code is ExitCode.GO)
@@ -156,7 +156,7 @@ def _keep(report: DrillReport, setting: Setting) -> DrillReport:
     """Write what is known so far: a drill that breaks off keeps what it found out."""
     folder = setting.folder
     folder.mkdir(parents=True, exist_ok=True)
-    save(report, folder / REPORT, made_from=setting.digest)
+    save(report, folder / REPORT, made_from={"setting": setting.digest})
     write_atomically(folder / "drill.md", markdown(report))
     write_atomically(folder / "junit.xml", junit_xml(report))
     return report

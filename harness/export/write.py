@@ -25,7 +25,7 @@ from harness.export.shards import Shard, ShardWriter
 from harness.export.sidecars import copy_sidecars
 from harness.export.size import bits_per_weight, early_tensors, late_tensors, required_bytes
 from harness.holding import Holding
-from harness.models import Source
+from harness.models import Source, remember_written
 
 _log = logging.getLogger("harness.export")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -132,6 +132,7 @@ class Draft(Holding):
             checkpoint = _describe(self._source, self._plan, shards, partial, self.into)
             _flush(partial)
             _replace(self.into, partial)
+            remember_written({self.into / name: h for name, h in checkpoint.sha256.items()})
         _log.info("export: %.2f GiB in %d file(s)", checkpoint.num_bytes / 2**30, len(shards))
         return checkpoint
 

@@ -15,6 +15,9 @@ from itertools import zip_longest
 from harness.artifacts import Arm, Sample, Scorecard, Suite
 from harness.errors import IncomparableError
 
+_UNKNOWN_ENGINE = "url"
+"""Of a deployment of which nothing is known but its address."""
+
 
 def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
     """Refuse arms that did not answer the same questions under the same conditions.
@@ -22,6 +25,7 @@ def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
     Raises:
         IncomparableError: the first difference, with both values.
     """
+    _check_roles(baseline.scorecard, candidate.scorecard)
     _check_suite(suite, baseline.scorecard)
     _check_suite(suite, candidate.scorecard)
     for what, left, right in _conditions(baseline.scorecard, candidate.scorecard):
@@ -35,6 +39,33 @@ def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
         _check_items(
             task.name, baseline.samples.get(task.name, ()), candidate.samples.get(task.name, ())
         )
+
+
+def _check_roles(baseline: Scorecard, candidate: Scorecard) -> None:
+    """Refuse arms that cannot be what they are given as: a baseline is another, unquantized model.
+
+    What answers behind somebody else's address is not known, so it is taken for what it is said to
+    be.
+    """
+    left, right = baseline.deployment, candidate.deployment
+    if candidate.arm == "baseline":
+        message = (
+            f"the scores that are given as the candidate's are those of a baseline, "
+            f"'{right.model}'. Name the baseline first and the candidate second."
+        )
+        raise IncomparableError(message)
+    if left.declared:
+        message = (
+            f"the baseline '{left.model}' is quantized ({', '.join(left.declared)}). A baseline is "
+            "the unquantized model: name it first and the candidate second."
+        )
+        raise IncomparableError(message)
+    if left.checkpoint_digest == right.checkpoint_digest and left.engine != _UNKNOWN_ENGINE:
+        message = (
+            f"both arms are the same model: the files of '{left.model}' and '{right.model}' have "
+            f"the digest {left.checkpoint_digest:.12}. Compare with the unquantized model."
+        )
+        raise IncomparableError(message)
 
 
 def _check_suite(suite: Suite, scorecard: Scorecard) -> None:

@@ -61,6 +61,8 @@ class Subject(NamedTuple):
 
     model: str
     scheme: str
+    baseline: str = ""
+    """What it is compared with; by default the folder that was served."""
 
 
 def judge(  # noqa: PLR0913  the one door; each argument is another stage's result
@@ -103,8 +105,6 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     found = _against(tasks, pooled, beside)
     reasons = _in_order(found, pooled)
     decision = found.get(reasons[0], Decision.GO)
-    num_items = sum(t.num_items for t in tasks)
-    num_flips = sum(t.num_lost + t.num_won for t in tasks)
     verdict = Verdict(
         decision=decision,
         reason_codes=reasons,
@@ -114,13 +114,22 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         suite=suite.name,
         tasks=tasks,
         flips=choose_flips(paired),
-        flip_rate=num_flips / num_items if num_items else None,
+        flip_rate=_flip_rate(tasks),
         pooled_difference=pooled.difference if pooled else None,
         scope=scope(suite, baseline.scorecard.deployment, beside),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
+        checkpoint_digest=deployment.checkpoint_digest,
+        baseline=subject.baseline or baseline.scorecard.deployment.model,
+        baseline_digest=baseline.scorecard.deployment.checkpoint_digest,
     )
     return name_waivers(verdict, waivers)
+
+
+def _flip_rate(tasks: tuple[TaskVerdict, ...]) -> float | None:
+    num_items = sum(t.num_items for t in tasks)
+    num_flips = sum(t.num_lost + t.num_won for t in tasks)
+    return num_flips / num_items if num_items else None
 
 
 def _decide_each(

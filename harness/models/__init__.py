@@ -1,7 +1,14 @@
 """Models: their files, their structure, the running model and what flows through it."""
 
+from harness.models.architecture import architecture_of, difference
 from harness.models.convolutions import fused_convolutions, tunes_itself
-from harness.models.digests import digest_folder
+from harness.models.digests import (
+    believe_no_cache,
+    digest_folder,
+    remember_written,
+    sha256_of,
+    unchanged,
+)
 from harness.models.dtypes import header_dtype
 from harness.models.inventory import read_inventory
 from harness.models.load import load_model, part_of
@@ -15,7 +22,7 @@ from harness.models.observe import (
 )
 from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.reading_rate import read_rate
-from harness.models.sidecars import sidecars
+from harness.models.sidecars import MANIFEST_FILE, sidecars
 from harness.models.source import Source, locate_model, open_source
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel, layers_too_big
@@ -23,12 +30,16 @@ from harness.models.structure import known_model_types, vocabulary_size
 from harness.models.transfer import gpu_index, threads_for
 
 __all__ = [
+    "MANIFEST_FILE",
     "Source",
     "Stack",
     "StreamedModel",
     "TensorReader",
+    "architecture_of",
+    "believe_no_cache",
     "by_parameter",
     "decoder_layers",
+    "difference",
     "digest_folder",
     "eager_experts",
     "experts_run",
@@ -44,6 +55,8 @@ __all__ = [
     "part_of",
     "read_inventory",
     "read_rate",
+    "remember_written",
+    "sha256_of",
     "sidecars",
     "stacks",
     "stored_dtype",
@@ -52,5 +65,6 @@ __all__ = [
     "tap_linears",
     "threads_for",
     "tunes_itself",
+    "unchanged",
     "vocabulary_size",
 ]

@@ -1,64 +1,181 @@
 """sha256 of a checkpoint's files: its identity.
 
-A baseline is found again and a stage is skipped by this digest, so it covers contents, not names
-or dates. Hashing 70 GB takes a minute, so each file's hash is remembered in the user's cache
-folder under the file's path, size, modification time and inode; a file that was replaced or
-rewritten is hashed again.
+A baseline is found again, a stage is skipped and a verdict is given by this digest, so it covers
+contents, not names of folders or dates: every file that lies there, but for pickled weights, which
+nothing here reads, and hidden ones.
+
+Hashing 70 GB takes a minute, so each file's hash is remembered in the user's cache folder, under
+the file's device, inode, size, time of modification and time of change (ctime). The last is set by
+the kernel with every write, rename and change of times, and nobody can set it back, so a file that
+was rewritten in place or exchanged is hashed again even where its size and dates are those of the
+one before. A file that changed within the last two seconds is not remembered: on a disk with coarse
+times another change could leave the same ones. `HARNESS_PARANOID=1` (--paranoid) believes nothing
+that another process remembered.
 """
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.artifacts import digest_of, write_atomically
+from harness.errors import EvidenceError, ModelError, ReasonCode
+from harness.models.sidecars import files_of
 
-MANIFEST_FILE = "harness.json"
+PARANOID = "HARNESS_PARANOID"
 _NUM_THREADS = min(16, os.cpu_count() or 1)
+_SETTLED_NS = 2_000_000_000
+"""Longest step of the times of a file system in use (FAT)."""
+_MAX_ENTRY_BYTES = 256
+_PRIVATE = 0o700
+_OTHERS_MAY_WRITE = 0o022
 _log = logging.getLogger("harness.models")
 
 
-def digest_files(files: Mapping[str, Path]) -> str:
-    """Return the sha256 over names and contents of files, as hexadecimal."""
-    with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        hashes = list(pool.map(_sha256, files.values()))
-    return digest_of(dict(zip(files, hashes, strict=True)))
+class _State(NamedTuple):
+    """What tells that a file is still the one that was hashed."""
+
+    device: int
+    inode: int
+    num_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+_hashed_here: dict[_State, str] = {}
+"""By this process."""
+
+
+def believe_no_cache() -> None:
+    """Have files hashed again, by this process and by those that it starts."""
+    os.environ[PARANOID] = "1"
 
 
 def digest_folder(folder: Path) -> str:
     """Return the sha256 over the names and contents of a checkpoint's files, as hexadecimal.
 
-    Unlike a model's digest it covers all that lies there; left out is the manifest of whoever
-    exported it, which holds this very digest.
+    Raises:
+        ModelError: a file cannot be read, or was changed while it was read.
     """
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST_FILE]
-    return digest_files({str(file.relative_to(folder)): file for file in files})
+    return digest_files(files_of(folder))
 
 
-def _sha256(file: Path) -> str:
-    """Return the sha256 of `file`, from the cache where it is known."""
-    stat = file.stat()
-    key = digest_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    cached = _cache_folder() / key
+@contextmanager
+def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
+    """Make sure that a folder holds what `digest` says before and after the context.
+
+    Args:
+        folder: of a checkpoint or model.
+        digest: as `digest_folder` gave it.
+        meanwhile: what is done with it, such as `loaded`.
+
+    Raises:
+        EvidenceError: it held something else, with both digests.
+    """
+    _refuse_changed(folder, digest, f"before it was {meanwhile}")
+    yield
+    _refuse_changed(folder, digest, f"while it was {meanwhile}")
+
+
+def _refuse_changed(folder: Path, digest: str, when: str) -> None:
+    found = digest_folder(folder)
+    if found != digest:
+        message = (
+            f"'{folder}' was changed or exchanged {when}: its digest is {found:.12} and was "
+            f"{digest:.12}. Let nobody write there, and type the command again."
+        )
+        raise EvidenceError(message)
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """Return the sha256 over names and contents of files, as hexadecimal.
+
+    Raises:
+        ModelError: a file cannot be read, or was changed while it was read.
+    """
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        hashes = list(pool.map(sha256_of, files.values()))
+    return digest_of(dict(zip(files, hashes, strict=True)))
+
+
+def sha256_of(file: Path) -> str:
+    """Return the sha256 of `file`, which is read if nobody has before.
+
+    Raises:
+        ModelError: it cannot be read, or was changed while it was read.
+    """
     try:
-        known = json.loads(cached.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if isinstance(known, str):
-        return known
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cached, json.dumps(sha256))
+        with file.open("rb") as content:
+            state, started = _state(os.fstat(content.fileno())), time.time_ns()
+            known = _recall(state)
+            if known is not None:
+                return known
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            same = state == _state(os.fstat(content.fileno())) == _state(file.stat())
     except OSError as error:
-        _log.info("models: the digest of '%s' cannot be remembered: %s", file.name, error)
+        message = f"'{file}' cannot be read ({error.strerror}). Check the file and its folder."
+        raise ModelError(message) from error
+    if not same:
+        message = f"'{file}' was changed while it was read. Wait until it is complete."
+        raise ModelError(message, reason=ReasonCode.EVIDENCE_CHANGED)
+    _remember(state, sha256, started)
     return sha256
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+def remember_written(files: Mapping[Path, str]) -> None:
+    """Remember hashes that were made while the files were written, and are theirs still."""
+    for file, sha256 in files.items():
+        _remember(_state(file.stat()), sha256, time.time_ns())
+
+
+def _state(stat: os.stat_result) -> _State:
+    return _State(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _recall(state: _State) -> str | None:
+    if state in _hashed_here:
+        return _hashed_here[state]
+    if os.environ.get(PARANOID):
+        return None
+    folder = _cache_folder()
+    if folder is None:
+        return None
+    try:
+        with (folder / digest_of(*state)).open(encoding="utf-8") as file:
+            owner = os.fstat(file.fileno())
+            known = json.loads(file.read(_MAX_ENTRY_BYTES))
+    except (OSError, ValueError):
+        return None
+    # What others may write is no memory of ours.
+    ours = owner.st_uid == os.geteuid() and not owner.st_mode & _OTHERS_MAY_WRITE
+    return known if ours and isinstance(known, str) else None
+
+
+def _remember(state: _State, sha256: str, looked_ns: int) -> None:
+    """Remember a hash, unless the file might change once more and look the same."""
+    if state.changed_ns > looked_ns - _SETTLED_NS:
+        return
+    _hashed_here[state] = sha256
+    folder = _cache_folder()
+    if folder is None:
+        return
+    try:
+        folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        write_atomically(folder / digest_of(*state), json.dumps(sha256))
+    except OSError as error:
+        _log.info("models: digests cannot be remembered in '%s': %s", folder, error)
+
+
+def _cache_folder() -> Path | None:
+    """Return where digests are remembered; None for a user without a home."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(root) / "harness" / "digests"

@@ -17,9 +17,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from harness import shipped
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
-from harness.models.digests import digest_files
+from harness.models.digests import digest_folder
 from harness.models.headers import read_headers
-from harness.models.sidecars import sidecars
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -39,7 +38,12 @@ class Source:
     tensors: Mapping[str, TensorHeader]
     """Every tensor of its weight files, in the files' order."""
     digest: str
-    """sha256 over the weights and all that goes with them: configuration, tokenizer, template."""
+    """sha256 over all files that count (`digest_folder`): weights, configuration, tokenizer."""
+
+    @property
+    def model_digest(self) -> str:
+        """Return the digest, as a baseline's is asked for."""
+        return self.digest
 
 
 def open_source(model: str, *, revision: str | None = None) -> Source:
@@ -51,10 +55,7 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
     path = locate_model(model, revision=revision)
     config = _read_config(path)
     tensors = read_headers(path)
-    shards = sorted({header.shard for header in tensors.values()})
-    beside = {name: path / name for name in ("config.json", "hf_quant_config.json", *shards)}
-    found = {name: file for name, file in beside.items() if file.is_file()}
-    digest = digest_files({**found, **sidecars(path)})
+    digest = digest_folder(path)
     return Source(name=model, path=path, config=config, tensors=tensors, digest=digest)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
 from harness.baselines import inputs_of
-from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
+from harness.preflight.unquantized import refuse_quantized
 from harness.recipe import Request, load_engine, load_suite
 from harness.serve import check_served, read_demands
 
@@ -48,13 +48,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
 
 def _unquantized(request: Request) -> Source:
     source = open_source(request.model, revision=request.revision)
-    demands = read_demands(source)
-    if demands.scheme or demands.kv_fp8:
-        message = (
-            f"'{source.name}' is quantized ({demands.scheme or 'KV cache in FP8'}). A baseline is "
-            "the unquantized model; 'harness gate' judges a quantized one."
-        )
-        raise ModelError(message)
+    refuse_quantized(source)
     return source
 
 

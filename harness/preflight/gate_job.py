@@ -8,7 +8,7 @@ from harness.artifacts import Trial
 from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.engine import choose_engine, resolve_device
-from harness.preflight.given import Baseline, check_fresh, open_baseline
+from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
 from harness.preflight.waived import check_waivers
@@ -50,7 +50,7 @@ def preflight_gate(request: Request, checkpoint: Path) -> GateJob:
     if engine is not None:
         problems.attempt(lambda: check_served(engine, demands))
         resolved = dataclasses.replace(trial, engine=engine)
-        problems.attempt(lambda: check_fresh(baseline, candidate, resolved, is_its_model=False))
+        problems.attempt(lambda: check_baseline(baseline, candidate, resolved, is_its_model=False))
     problems.raise_any()
     if engine is None:
         raise AssertionError  # raise_any has raised

@@ -17,8 +17,9 @@ from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
 from harness.preflight.engine import choose_engine, demands_of, resolve_device
-from harness.preflight.given import Baseline, check_fresh, open_baseline
+from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.problems import Problems
+from harness.preflight.unquantized import refuse_quantized
 from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_recipe, plan
 from harness.serve import check_served
@@ -60,7 +61,7 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     """
     problems = Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
-    source = problems.attempt(lambda: open_source(request.model, revision=request.revision))
+    source = problems.attempt(lambda: _unquantized(request))
     if recipe is not None and scored:
         check_questions(problems, recipe.suite)
         waivers = recipe.waivers
@@ -76,13 +77,20 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     job = _resolve(problems, recipe, source, scored=scored)
     if job is not None and other is not None:
         job = dataclasses.replace(job, baseline=other)
-        problems.attempt(lambda: check_fresh(other, source, job.recipe, is_its_model=True))
+        if scored:
+            problems.attempt(lambda: check_baseline(other, source, job.recipe, is_its_model=True))
     if job is not None:
         problems.attempt(lambda: _check_room(job, into))
     problems.raise_any()
     if job is None:
         raise AssertionError  # raise_any has raised
     return job
+
+
+def _unquantized(request: Request) -> Source:
+    source = open_source(request.model, revision=request.revision)
+    refuse_quantized(source)
+    return source
 
 
 def check_questions(problems: Problems, suite: Suite) -> None:

@@ -209,6 +209,9 @@ def _verdict_case(record: RunRecord) -> _Case:
         "pooled_difference": verdict.pooled_difference,
         "pooled_p_value": verdict.pooled.p_value if verdict.pooled else None,
         "rerun_flip_rate": verdict.rerun_flip_rate,
+        "baseline": verdict.baseline or None,
+        "baseline_digest": verdict.baseline_digest,
+        "checkpoint_digest": verdict.checkpoint_digest,
     }
     known = {key: value for key, value in numbers.items() if value is not None}
     kinds = {Decision.NO_GO: "failure", Decision.INCONCLUSIVE: "error"}

@@ -307,6 +307,9 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         f"{recipe.engine.numerics} arithmetic",
         "suite": f"{recipe.suite.name} ({recipe.suite.digest[:12]})",
     }
+    verdict = record.verdict
+    if verdict is not None and verdict.baseline_digest is not None:
+        facts["baseline"] = f"{verdict.baseline}, unquantized ({verdict.baseline_digest})"
     checkpoint = record.checkpoint
     if checkpoint is not None:
         facts |= {

@@ -24,9 +24,17 @@ class ReportFiles(NamedTuple):
     junit: Path
 
 
+REPORT_FILES = ("report.html", "report.md", "junit.xml")
+
+
+def write_pending(record: RunRecord, *, into: Path) -> None:
+    """Write what CI is to show of a run that never comes to its end."""
+    write_atomically(into / "junit.xml", junit_xml(record))
+
+
 def write_report(record: RunRecord, *, into: Path) -> ReportFiles:
     """Write the three reports of `record` to the folder `into`, replacing older ones."""
-    files = ReportFiles(into / "report.html", into / "report.md", into / "junit.xml")
+    files = ReportFiles(*(into / name for name in REPORT_FILES))
     environment = _environment()
     contents = _contents(record)
     for template, file in (("report.html.j2", files.html), ("report.md.j2", files.markdown)):

@@ -41,11 +41,11 @@ def score_again(
     asked = _part_of(suite, share)
     if not isinstance(served, Endpoint):
         asked = dataclasses.replace(asked, batch_size=suite.batch_size // 2 or 2)
-    key = digest_of(suite.digest, share)
-    if into.exists() and made_from(into / SHARE_FILE) != key:
+    asked_before = {"suite": suite.digest, "share": digest_of(share)}
+    if into.exists() and made_from(into / SHARE_FILE) != asked_before:
         shutil.rmtree(into)
     into.mkdir(parents=True, exist_ok=True)
-    save(_Share(share=share), into / SHARE_FILE, made_from=key)
+    save(_Share(share=share), into / SHARE_FILE, made_from=asked_before)
     return score(served, asked, arm="baseline", into=into)
 
 

@@ -40,6 +40,7 @@ from harness.score.translate import to_samples, to_score
 
 Lm = ReferenceLM | CompletionsLM | ChatLM
 _log = logging.getLogger("harness.score")
+_ASKED = "questions and deployment"
 URL_ENGINE = "url"
 """Engine of a Deployment of which nothing is known but where it answers."""
 
@@ -81,7 +82,7 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
     with _to_lm(served, suite) as lm:
         for spec, tasks in _prepared(lm, suite, missing):
             made = _score_task(lm, suite, spec, tasks, into)
-            save(made, into / "tasks" / f"{spec.name}.json", made_from=keys[spec.name])
+            save(made, into / "tasks" / f"{spec.name}.json", made_from={_ASKED: keys[spec.name]})
             done[spec.name] = made
             _report(arm, made)
     scores = [done[spec.name] for spec in suite.tasks]
@@ -153,7 +154,7 @@ def _stays(served: Answering | Endpoint) -> bool:
 
 def _find(into: Path, task: str, key: str) -> _ScoredTask | None:
     path = into / "tasks" / f"{task}.json"
-    if made_from(path) != key:
+    if made_from(path) != {_ASKED: key}:
         return None
     found = load(_ScoredTask, path)
     samples = into / found.score.samples

@@ -57,6 +57,8 @@ def compare(
     return SmokeReport(
         smoke=prompts.name,
         set_digest=prompts.digest,
+        checkpoint_digest=candidate.deployment.checkpoint_digest,
+        baseline_digest=baseline.deployment.checkpoint_digest if baseline else None,
         numerics=numerics,
         declared=candidate.deployment.declared,
         exercised=candidate.deployment.exercised,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.artifacts import Check, IntegrityReport
 from harness.errors import ReasonCode, RejectedError
+from harness.models import digest_folder, unchanged
 from harness.verify import (
     checks_config,
     checks_engine,
@@ -107,12 +108,16 @@ def verify(
     Raises:
         ModelError: a folder holds no checkpoint at all.
         UsageError: the engine version's rules are not known.
+        EvidenceError: the files were changed or exchanged meanwhile.
     """
     known = find_engine(engine) if engine else None
-    contents = read_contents(directory, Against(source, known))
+    digest = digest_folder(directory)
+    with unchanged(directory, digest, meanwhile="verified"):
+        contents = read_contents(directory, Against(source, known))
     asked = (*CHECKS, *(SOURCE_CHECKS if source else ()), *(ENGINE_CHECKS if engine else ()))
     report = IntegrityReport(
         checkpoint=str(directory),
+        checkpoint_digest=digest,
         checks=tuple(_with_incident(check(contents)) for check in asked),
         input_scales=_input_scale_ranges(contents),
     )

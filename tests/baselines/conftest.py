@@ -54,6 +54,7 @@ def make_inputs(**changes: object) -> BaselineInputs:
         suite_digest="b" * 64,
         engine=ENGINE,
         versions=VERSIONS,
+        architecture={"hidden_size": "64"},
     )
     return dataclasses.replace(inputs, **changes)  # type: ignore[arg-type]  # the fields vary by test
 

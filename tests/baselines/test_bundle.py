@@ -176,8 +176,12 @@ def test_more_than_a_baseline_can_take(
 
 
 def changed(files: Files, name: str, change: Callable[[Any], None]) -> Files:
+    """Edit a file as somebody would who mends its own digest too."""
     values = json.loads(files[name])
     change(values)
+    if values.pop("record_sha256", None):
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        values["record_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     return {**files, name: json.dumps(values).encode()}
 
 
@@ -212,6 +216,17 @@ def test_files_that_are_whole_and_contradict_each_other(  # noqa: PLR0913, PLR09
 ) -> None:
     pack(changed(unpack(exported), name, change), exported, sealed=True)
     refused(run, exported, elsewhere, words)
+
+
+@pytest.mark.parametrize("name", ["entry.json", "scorecard.json", "again/scorecard.json"])
+def test_a_record_that_was_edited(exported: Path, elsewhere: Path, run: Run, name: str) -> None:
+    files = unpack(exported)
+    files[name] = (
+        files[name].replace(b'"canary"', b'"other"').replace(b'"value": 0.8', b'"value": 1')
+    )
+    files[name] = files[name].replace(b'"value": 1.0', b'"value": 0.9')
+    pack(files, exported, sealed=True)
+    refused(run, exported, elsewhere, "was changed after harness wrote it")
 
 
 @pytest.mark.parametrize("content", [b"", b"5", b"[" * 100_000, b"\xff\xfe"])

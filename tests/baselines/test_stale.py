@@ -1,5 +1,6 @@
 """Scores that were made before are held against what a run compares with, before anything runs."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,28 +88,28 @@ def test_a_checkpoint_that_does_not_name_its_model_has_any_baseline(
     baselines.refuse_stale(scored(keep().folder), now, knows_model=False)
 
 
-def test_scores_without_a_manifest_are_held_against_what_they_say_themselves(
-    keep: Keep, inputs: Inputs
-) -> None:
+def test_scores_that_do_not_say_what_they_were_made_from_are_no_baseline(keep: Keep) -> None:
     kept = keep()
     (kept.folder / "entry.json").unlink()
-    baselines.refuse_stale(scored(kept.folder), inputs())
-    assert "the suite was" in refusal(kept.folder, inputs(suite_digest="c" * 64))
-    newer = inputs(versions=VERSIONS | {"lm_eval": "0.5.0"})
-    assert "lm_eval was '0.4.13' and is '0.5.0'" in refusal(kept.folder, newer)
+    with pytest.raises(BaselineError, match=r"entry.json"):
+        scored(kept.folder)
 
 
-def test_a_second_run_is_part_of_what_a_baseline_is(keep: Keep) -> None:
+def test_a_baseline_without_the_second_run_that_it_speaks_of_is_refused(keep: Keep) -> None:
     kept = keep()
-    before = scored(kept.folder).digest
-    (kept.folder / "again" / "scorecard.json").unlink()
-    assert scored(kept.folder).digest != before
+    shutil.rmtree(kept.folder / "again")
+    with pytest.raises(BaselineError, match="do not go together"):
+        scored(kept.folder)
 
 
 def test_answers_to_another_smoke_set_are_stale(keep: Keep, inputs: Inputs) -> None:
     kept = keep()
     baselines.refuse_stale(scored(kept.folder), inputs(), smoke=SET)
-    save(BASELINE, kept.folder / baselines.PROBE_FILE, made_from=SET.digest)
+    digest = kept.entry.inputs.model_digest
+    deployment = replace(BASELINE.deployment, checkpoint_digest=digest, declared=())
+    answers = replace(BASELINE, arm="baseline", deployment=deployment)
+    path = kept.folder / baselines.PROBE_FILE
+    save(answers, path, made_from={baselines.SMOKE_SET: SET.digest})
     answered = scored(kept.folder)
     baselines.refuse_stale(answered, inputs(), smoke=SET)
     baselines.refuse_stale(answered, inputs(), smoke=None)

@@ -95,12 +95,20 @@ def make_score(task: str, samples: tuple[Sample, ...], **changes: object) -> Tas
     return replace(score, **changes)  # type: ignore[arg-type]  # the fields vary by test
 
 
+UNQUANTIZED: dict[str, object] = {
+    "model": "/models/x",
+    "checkpoint_digest": "b" * 64,
+    "exercised": (),
+    "declared": (),
+}
+
+
 def make_arm(name: str, samples: dict[str, tuple[Sample, ...]], **changes: object) -> Arm:
     scorecard = Scorecard(
         arm=name,
         suite="tiny",
         suite_digest="d" * 64,
-        deployment=make_deployment(),
+        deployment=make_deployment(**(UNQUANTIZED if name == "baseline" else {})),
         tasks=tuple(make_score(task, values) for task, values in samples.items()),
         lm_eval_version="0.4.13",
         generation=dict.fromkeys(samples, '{"max_gen_toks": 16}'),

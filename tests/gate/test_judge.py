@@ -333,12 +333,38 @@ def test_arms_from_different_engines_are_not_compared(  # noqa: PLR0913, PLR0917
         judge(suite(), baseline, redeployed(candidate, deployment(**{field: value})), verified=True)
 
 
-def test_different_kernels_are_compared(
-    suite: MakeSuite, arms: MakeArms, deployment: MakeDeployment
-) -> None:
+def test_different_kernels_are_compared(suite: MakeSuite, arms: MakeArms) -> None:
     baseline, candidate = arms(lost=0, won=0)
-    native = redeployed(baseline, deployment(kernels={"linear": "native"}))
+    shown = replace(baseline.scorecard.deployment, kernels={"linear": "native"})
+    native = redeployed(baseline, shown)
     assert judge(suite(), native, candidate, verified=True).decision is Decision.GO
+
+
+def test_scores_of_a_baseline_are_no_candidate(suite: MakeSuite, arms: MakeArms) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    with pytest.raises(IncomparableError, match="are those of a baseline"):
+        judge(suite(), candidate, baseline, verified=True)
+
+
+def test_a_quantized_model_is_no_baseline(suite: MakeSuite, arms: MakeArms) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    quantized = replace(baseline.scorecard.deployment, declared=("weights:fp8",))
+    with pytest.raises(IncomparableError, match=r"is quantized \(weights:fp8\)"):
+        judge(suite(), redeployed(baseline, quantized), candidate, verified=True)
+
+
+def test_a_model_is_not_compared_with_itself(suite: MakeSuite, arms: MakeArms) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    digest = candidate.scorecard.deployment.checkpoint_digest
+    same = replace(baseline.scorecard.deployment, checkpoint_digest=digest)
+    with pytest.raises(IncomparableError, match="both arms are the same model"):
+        judge(suite(), redeployed(baseline, same), candidate, verified=True)
+
+
+def test_the_baseline_is_named_with_its_digest(suite: MakeSuite, arms: MakeArms) -> None:
+    verdict = judge(suite(), *arms(lost=0, won=0), verified=True)
+    assert (verdict.baseline, verdict.baseline_digest) == ("/models/x", "b" * 64)
+    assert "the unquantized /models/x, bbbbbbbbbbbb" in verdict.scope[0]
 
 
 def test_a_changed_suite_is_not_compared(suite: MakeSuite, arms: MakeArms) -> None:

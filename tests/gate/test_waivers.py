@@ -92,6 +92,8 @@ def test_a_waived_smoke_check_does_not_hide_what_the_smoke_run_computed(
     smoke = SmokeReport(
         smoke="canary",
         set_digest="",
+        checkpoint_digest="c" * 64,
+        baseline_digest="b" * 64,
         numerics="declared",
         declared=("inputs:nvfp4",),
         exercised=("inputs:nvfp4",),

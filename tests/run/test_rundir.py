@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import CalibrationStats, Recipe, write_atomically
+from harness.artifacts import CalibrationStats, Recipe, save, write_atomically
 from harness.errors import DiskFullError, ReasonCode, RunDirectoryError
 from harness.recipe import Request, load_recipe
-from harness.rundir import Stage, is_finished, open_run, process_in, read_recipe
+from harness.rundir import Stage, find_noun, open_run, process_in, read_recipe
 
 STAGE = Stage(name="calibrate", file="calibration.json", noun=CalibrationStats)
 
@@ -38,7 +38,7 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path, recipe: Recipe) -> No
     calls: list[int] = []
     for _ in range(2):
         with open_run(tmp_path / "run", recipe) as run:
-            assert run.stage(STAGE, key="k", make=counting(calls)) == stats()
+            assert run.stage(STAGE, made_from={"k": "1"}, make=counting(calls)) == stats()
     assert len(calls) == 1
 
 
@@ -46,7 +46,7 @@ def test_a_stage_whose_input_changed_is_run_again(tmp_path: Path, recipe: Recipe
     calls: list[int] = []
     for key in ("first", "second"):
         with open_run(tmp_path / "run", recipe) as run:
-            run.stage(STAGE, key=key, make=counting(calls))
+            run.stage(STAGE, made_from={"k": key}, make=counting(calls))
     assert len(calls) == 2
 
 
@@ -60,7 +60,7 @@ def test_a_stage_whose_outputs_were_deleted_is_run_again(tmp_path: Path, recipe:
 
     for _ in range(2):
         with open_run(tmp_path / "run", recipe) as run:
-            run.stage(stage, key="k", make=make)
+            run.stage(stage, made_from={"k": "1"}, make=make)
         (tmp_path / "run" / "folder").rmdir()
     assert len(calls) == 2
 
@@ -75,16 +75,16 @@ def test_a_stage_that_failed_leaves_nothing_that_looks_finished(
         pytest.raises(DiskFullError, match=r"no space is left on the disk") as caught,
         open_run(tmp_path / "run", recipe) as run,
     ):
-        run.stage(STAGE, key="k", make=fail)
+        run.stage(STAGE, made_from={"k": "1"}, make=fail)
     assert caught.value.reason is ReasonCode.DISK_FULL
-    assert not is_finished(tmp_path / "run", STAGE)
+    assert find_noun(tmp_path / "run", STAGE) is None
 
 
 def test_fresh_forgets_what_was_done(tmp_path: Path, recipe: Recipe) -> None:
     calls: list[int] = []
     for fresh in (False, True):
         with open_run(tmp_path / "run", recipe, fresh=fresh) as run:
-            run.stage(STAGE, key="k", make=counting(calls))
+            run.stage(STAGE, made_from={"k": "1"}, make=counting(calls))
     assert len(calls) == 2
 
 
@@ -137,12 +137,52 @@ def test_the_recipe_on_disk_reads_as_the_recipe(tmp_path: Path, recipe: Recipe) 
     assert read_recipe(tmp_path / "run") == recipe
 
 
-def test_a_damaged_noun_is_named(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_noun_that_was_edited_ends_the_run(tmp_path: Path, recipe: Recipe) -> None:
+    file = tmp_path / "run" / STAGE.file
     with open_run(tmp_path / "run", recipe) as run:
-        run.stage(STAGE, key="k", make=stats)
-        (tmp_path / "run" / STAGE.file).write_text('{"made_from": "k", "weight_amax": 3}')
-        with pytest.raises(RunDirectoryError, match=r"calibration.json' is no CalibrationStats"):
-            run.stage(STAGE, key="k", make=stats)
+        run.stage(STAGE, made_from={"k": "1"}, make=stats)
+        file.write_text(file.read_text().replace('"num_tokens": 2', '"num_tokens": 3'))
+        with pytest.raises(RunDirectoryError, match=r"calibration.json' was changed") as caught:
+            run.stage(STAGE, made_from={"k": "1"}, make=stats)
+    assert caught.value.reason is ReasonCode.EVIDENCE_CHANGED
+
+
+def test_another_noun_with_a_digest_that_fits_ends_the_run(tmp_path: Path, recipe: Recipe) -> None:
+    with open_run(tmp_path / "run", recipe) as run:
+        run.stage(STAGE, made_from={"k": "1"}, make=stats)
+        save(stats(7), tmp_path / "run" / STAGE.file, made_from={"k": "1"})
+        with pytest.raises(RunDirectoryError, match=r"is not the one that this run wrote"):
+            run.stage(STAGE, made_from={"k": "1"}, make=stats)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"made_from": {}}', "[" * 100_000])
+def test_a_noun_that_is_no_record_is_made_again(
+    tmp_path: Path, recipe: Recipe, content: str
+) -> None:
+    calls: list[int] = []
+    with open_run(tmp_path / "run", recipe) as run:
+        run.stage(STAGE, made_from={"k": "1"}, make=counting(calls))
+        (tmp_path / "run" / STAGE.file).write_text(content)
+        run.stage(STAGE, made_from={"k": "1"}, make=counting(calls))
+    assert len(calls) == 2
+
+
+def test_what_the_chain_does_not_know_is_made_again(tmp_path: Path, recipe: Recipe) -> None:
+    calls: list[int] = []
+    for _ in range(2):
+        with open_run(tmp_path / "run", recipe) as run:
+            run.stage(STAGE, made_from={"k": "1"}, make=counting(calls))
+        (tmp_path / "run" / "chain.json").unlink()
+    assert len(calls) == 2
+
+
+def test_a_recipe_that_was_edited_is_named(tmp_path: Path, recipe: Recipe) -> None:
+    with open_run(tmp_path / "run", recipe):
+        pass
+    file = tmp_path / "run" / "recipe.yaml"
+    file.write_text(file.read_text().replace("confidence: 0.95", "confidence: 0.5"))
+    with pytest.raises(RunDirectoryError, match=r"recipe.yaml' was changed"):
+        read_recipe(tmp_path / "run")
 
 
 def test_a_write_that_fails_leaves_no_partial_file(

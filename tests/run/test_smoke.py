@@ -23,7 +23,7 @@ from harness.artifacts import (
 )
 from harness.errors import EngineError, ReasonCode, RejectedError
 from harness.gate import Subject
-from harness.models import open_source
+from harness.models import digest_folder, open_source
 from harness.recipe import Request, load_suite, load_trial
 from harness.rundir import RunDirectory
 from harness.smoke import CHECK_IDS
@@ -99,6 +99,13 @@ def inputs() -> BaselineInputs:
     return baselines.inputs_of(open_source("canary"), ENGINE, load_suite("canary"))
 
 
+def a_folder(path: Path) -> tuple[Path, str]:
+    """Return a folder to serve, with its digest."""
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(f'{{"name": "{path.name}"}}')
+    return path, digest_folder(path)
+
+
 def look(
     run: RunDirectory,
     inputs: BaselineInputs,
@@ -108,11 +115,14 @@ def look(
     waived: frozenset[str] = frozenset(),
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    order = arms.CandidateOrder(engine, Path("/none/checkpoint"), suite, run.path, None, waived)
-    of_baseline = arms.BaselineOrder(engine, Path("/none/model"), suite, inputs)
+    folder, digest = a_folder(run.path.parent / "checkpoint")
+    model, model_digest = a_folder(run.path.parent / "model")
+    inputs = dataclasses.replace(inputs, model_digest=model_digest)
+    order = arms.CandidateOrder(engine, folder, digest, suite, run.path, None, waived)
+    of_baseline = arms.BaselineOrder(engine, model, suite, inputs)
     with arms.Candidate(order) as served:
         source = arms.SmokeBaseline(SET, None, of_baseline, None)
-        arms.smoke(run, order, served, source, key=key)
+        arms.smoke(run, order, served, source, made_from={"key": key})
 
 
 def test_the_baseline_is_asked_before_the_candidate_takes_the_device(
@@ -247,7 +257,9 @@ def test_a_baseline_at_work_beside_is_waited_for(
     stage: Stage, inputs: BaselineInputs, tmp_path: Path
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    order = arms.BaselineOrder(ENGINE, tmp_path / "model", suite, inputs)
+    model, model_digest = a_folder(tmp_path / "model")
+    inputs = dataclasses.replace(inputs, model_digest=model_digest)
+    order = arms.BaselineOrder(ENGINE, model, suite, inputs)
     looks = 0
 
     def is_beside() -> bool:
@@ -297,7 +309,9 @@ def test_a_baseline_that_failed_beside_is_asked_here(
     stage: Stage, inputs: BaselineInputs, tmp_path: Path
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    order = arms.BaselineOrder(ENGINE, tmp_path / "model", suite, inputs)
+    model, model_digest = a_folder(tmp_path / "model")
+    inputs = dataclasses.replace(inputs, model_digest=model_digest)
+    order = arms.BaselineOrder(ENGINE, model, suite, inputs)
     arms.probe_baseline(order, SET, is_beside=lambda: False)
     assert stage.started == ["model deployed"]
 
@@ -306,7 +320,9 @@ def test_answers_to_an_older_set_are_asked_for_again(
     stage: Stage, inputs: BaselineInputs, tmp_path: Path
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    order = arms.BaselineOrder(ENGINE, tmp_path / "model", suite, inputs)
+    model, model_digest = a_folder(tmp_path / "model")
+    inputs = dataclasses.replace(inputs, model_digest=model_digest)
+    order = arms.BaselineOrder(ENGINE, model, suite, inputs)
     arms.probe_baseline(order, SET)
     folder = baselines.folder_of(inputs.key)
     assert arms.read_probe(folder, dataclasses.replace(SET, digest="6" * 64)) is None

@@ -1,0 +1,53 @@
+"""Whether a model is unquantized: what is quantized, or measured as a baseline, must be."""
+
+import re
+
+from harness.artifacts import TensorHeader
+from harness.errors import ModelError
+from harness.models import Source
+from harness.serve import read_demands
+
+_PLAIN = ("BF16", "F16", "F32", "F64")
+_NARROW = ("F8_", "F6_", "F4")
+"""How types begin that only quantized weights are stored in."""
+_WEIGHT = re.compile(r"(^|[._])(weight|gate_up_proj|down_proj|weight_packed|qweight)$")
+_SCALE = re.compile(
+    r"(^|[._])(weight_scale(_inv|_2)?|input_scale|weight_global_scale|input_global_scale|qzeros|"
+    r"[kv]_scale)$"
+)
+
+
+def refuse_quantized(source: Source) -> None:
+    """Refuse a model that is quantized, whether it says so or not.
+
+    Raises:
+        ModelError: with what says it.
+    """
+    sign = sign_of_quantization(source)
+    if sign is not None:
+        message = (
+            f"'{source.name}' is quantized: {sign}. Name the unquantized model; 'harness gate "
+            "CHECKPOINT --baseline MODEL' judges a quantized one."
+        )
+        raise ModelError(message)
+
+
+def sign_of_quantization(source: Source) -> str | None:
+    """Return what shows that a model is quantized: its configuration, else its tensors."""
+    demands = read_demands(source)
+    if demands.scheme or demands.kv_fp8:
+        return f"its configuration declares {demands.scheme or 'a KV cache in FP8'}"
+    return next(
+        (
+            f"'{name}' is stored as {header.dtype}"
+            for name, header in source.tensors.items()
+            if _is_quantized(name, header)
+        ),
+        None,
+    )
+
+
+def _is_quantized(name: str, header: TensorHeader) -> bool:
+    if header.dtype.startswith(_NARROW) or _SCALE.search(name):
+        return True
+    return header.dtype not in _PLAIN and _WEIGHT.search(name) is not None
