@@ -115,7 +115,7 @@ def _changed_nouns(directory: Path, judged: MadeFrom) -> Iterator[str]:
         elif found != judged[stage.name]:
             yield f"'{path}' is not the one that was judged: {found:.12}, {judged[stage.name]:.12}"
     own = record_digest(directory / JUDGE.file)
-    if known.get(JUDGE.name) not in (None, own):
+    if known.get(JUDGE.name) != own:
         yield f"'{directory / JUDGE.file}' is not the verdict that this run wrote"
 
 

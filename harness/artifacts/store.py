@@ -103,7 +103,7 @@ def save(noun: object, path: Path, *, made_from: MadeFrom | None = None) -> str:
         message = f"{type(noun).__name__} is no record"
         raise TypeError(message)
     record = {MADE_FROM: dict(made_from or {}), **values}
-    digest = _digest_of_record(record)
+    digest = digest_of_record(record)
     text = json.dumps({RECORD_SHA256: digest, **record}, indent=1, allow_nan=False)
     write_atomically(path, text + "\n")
     return digest
@@ -183,7 +183,7 @@ def _parse(path: Path) -> _Record:
     if not isinstance(digest, str) or not isinstance(ingredients, dict):
         message = f"it has no {RECORD_SHA256}: another version of harness wrote it"
         raise ValueError(message)  # noqa: TRY004 -- of the file's content, not of an argument
-    if _digest_of_record(values) != digest:
+    if digest_of_record(values) != digest:
         message = (
             f"'{path}' was changed after harness wrote it: it is not what its {RECORD_SHA256} "
             f"{digest[:12]} says. Put the file back as it was, or use --fresh to start the run "
@@ -194,6 +194,7 @@ def _parse(path: Path) -> _Record:
     return _Record(digest, {str(k): str(v) for k, v in ingredients.items()}, values)
 
 
-def _digest_of_record(values: Mapping[str, object]) -> str:
+def digest_of_record(values: Mapping[str, object]) -> str:
+    """Return the sha256 of what a noun's file says beside that sha256 itself."""
     text = json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -37,6 +37,7 @@ from harness.drill.result import Attempt
 from harness.drill.tampering import link_checkpoint, tampering
 from harness.errors import ExitCode, HarnessError, ReasonCode
 from harness.export import Draft
+from harness.models import digest_folder
 from harness.preflight import Job, preflight
 from harness.recipe import Request, load_suite
 from harness.rundir import RunDirectory
@@ -163,7 +164,9 @@ def _spoiling(fault: FileFault, correct: Path) -> Iterator[None]:
         with tampering(draft.into) as files:
             fault.spoil(files)
         made = load(Checkpoint, correct / EXPORT.file)
-        return dataclasses.replace(made, directory=str(draft.into), digest=digest_of(fault.name))
+        return dataclasses.replace(
+            made, directory=str(draft.into), digest=digest_folder(draft.into)
+        )
 
     with exchanged(making, "calibrate", calibrate), exchanged(Draft, "complete", complete):
         yield

@@ -60,7 +60,7 @@ def drill(
         RunDirectoryError: the folder holds something else.
     """
     order = [fault.name for fault in map(find_fault, faults)]
-    _refuse_other_folders(setting.folder)
+    refuse_other_folders(setting.folder, REPORT)
     known = () if fresh else _done_before(setting)
     done = [one for one in known if one.fault in order]
     left = [name for name in order if name not in {one.fault for one in done}]
@@ -70,7 +70,7 @@ def drill(
     _keep(report, setting)
     wanted = list(dict.fromkeys([*formats, *(find_fault(name).format for name in order)]))
     take_share = partial(_take_share, jobs)
-    with _quiet_runs():
+    with quiet_runs():
         # The first measures the baseline, which the others find.
         for part, at_once in ((wanted[:1], 1), (wanted[1:], jobs)):
             run = partial(_run_correct, setting, fresh=fresh)
@@ -146,8 +146,13 @@ def _put_back(setting: Setting, name: str) -> Drilled:
     )
 
 
-def _refuse_other_folders(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).is_file():
+def refuse_other_folders(folder: Path, report: str) -> None:
+    """Refuse a folder that holds something else than a drill which writes the file `report`.
+
+    Raises:
+        RunDirectoryError: it does.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / report).is_file():
         message = f"'{folder}' holds something else. Give --run-dir an empty folder or a drill's."
         raise RunDirectoryError(message)
 
@@ -163,7 +168,7 @@ def _keep(report: DrillReport, setting: Setting) -> DrillReport:
 
 
 @contextmanager
-def _quiet_runs() -> Iterator[None]:
+def quiet_runs() -> Iterator[None]:
     """Leave the progress of the runs out: theirs would be thousands of lines."""
     runs = logging.getLogger("harness")
     level = runs.level

@@ -68,7 +68,9 @@ def digest_folder(folder: Path) -> str:
 
 @contextmanager
 def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
-    """Make sure that a folder holds what `digest` says before and after the context.
+    """Make sure that a folder holds what `digest` says before, during and after the context.
+
+    Files that were exchanged and put back have the same contents and other times of change.
 
     Args:
         folder: of a checkpoint or model.
@@ -78,9 +80,22 @@ def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
     Raises:
         EvidenceError: it held something else, with both digests.
     """
+    before = _states(folder)
     _refuse_changed(folder, digest, f"before it was {meanwhile}")
     yield
-    _refuse_changed(folder, digest, f"while it was {meanwhile}")
+    if _states(folder) != before:
+        _refuse_changed(folder, digest, f"while it was {meanwhile}")
+        message = (
+            f"files of '{folder}' were touched, or exchanged and put back, while it was "
+            f"{meanwhile}. Let nobody write there, and type the command again."
+        )
+        raise EvidenceError(message)
+
+
+def _states(folder: Path) -> list[_State]:
+    """Return what every exchange of the folder, a link to it or a file in it changes."""
+    places = (folder.lstat(), folder.stat())
+    return [*map(_state, places), *(_state(f.stat()) for f in files_of(folder).values())]
 
 
 def _refuse_changed(folder: Path, digest: str, when: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from harness.artifacts import Arm, Scorecard, load, read_samples
-from harness.errors import RunDirectoryError
+from harness.errors import ReasonCode, RunDirectoryError
 
 SCORECARD_FILE = "scorecard.json"
 
@@ -23,7 +23,7 @@ def read_arm(directory: Path) -> Arm:
                 f"'{path}' is not the file that was scored. "
                 f"Delete '{directory / SCORECARD_FILE}' and score again."
             )
-            raise RunDirectoryError(message)
+            raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     samples = {score.task: read_samples(directory / score.samples) for score in scorecard.tasks}
     return Arm(scorecard=scorecard, samples=samples)
 

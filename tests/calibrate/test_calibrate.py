@@ -381,18 +381,27 @@ def stats(tiny_models: dict[str, Path], make_case: MakeCase) -> CalibrationStats
 
 def test_stats_are_read_as_they_were_written(stats: CalibrationStats, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
-    write_stats(stats, path, "key")
+    write_stats(stats, path, {"plan": "key"})
     assert read_stats(path) == stats
-    assert json.loads(path.read_bytes())["made_from"] == "key"
+    assert json.loads(path.read_bytes())["made_from"] == {"plan": "key"}
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "calibration.json",
         "calibration.safetensors",
     ]
 
 
-def test_stats_whose_ranges_are_lost_are_refused(stats: CalibrationStats, tmp_path: Path) -> None:
-    write_stats(stats, tmp_path / "calibration.json", "key")
+def test_stats_whose_ranges_were_changed_are_refused(
+    stats: CalibrationStats, tmp_path: Path
+) -> None:
+    write_stats(stats, tmp_path / "calibration.json", {"plan": "key"})
     (tmp_path / "calibration.safetensors").write_bytes(b"cut")
+    with pytest.raises(RunDirectoryError, match=r"calibration\.safetensors' was changed"):
+        read_stats(tmp_path / "calibration.json")
+
+
+def test_stats_whose_ranges_are_lost_are_refused(stats: CalibrationStats, tmp_path: Path) -> None:
+    write_stats(stats, tmp_path / "calibration.json", {"plan": "key"})
+    (tmp_path / "calibration.safetensors").unlink()
     with pytest.raises(RunDirectoryError, match=r"calibration\.safetensors' cannot be read"):
         read_stats(tmp_path / "calibration.json")
 

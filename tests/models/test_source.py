@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from harness.errors import ModelError, ReasonCode
-from harness.models import open_source
+from harness.models import digests, open_source
 
 INDEX = "model.safetensors.index.json"
 
@@ -225,11 +226,72 @@ def test_the_digest_depends_on_the_configuration(copy: Path) -> None:
     assert open_source(str(copy)).digest != digest
 
 
-def test_a_file_is_hashed_once(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files count as settled that were just written, and no hash be known yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "_hashed_here", {})
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_is_hashed_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = open_source(str(copy)).digest
+    monkeypatch.setattr(digests, "_hashed_here", {})
     monkeypatch.delattr(hashlib, "file_digest")
     assert open_source(str(copy)).digest == digest
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_was_rewritten_in_place_with_its_times_kept_is_hashed_again(
+    copy: Path,
+) -> None:
+    digest = open_source(str(copy)).digest
+    file = copy / "model.safetensors"
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as opened:
+        opened.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert open_source(str(copy)).digest != digest
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_hash_that_others_may_have_written_is_not_believed(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = open_source(str(copy)).digest
+    monkeypatch.setattr(digests, "_hashed_here", {})
+    for entry in (tmp_path / "cache" / "harness" / "digests").iterdir():
+        entry.write_text('"' + "0" * 64 + '"')
+        entry.chmod(0o666)
+    assert open_source(str(copy)).digest == digest
+
+
+@pytest.mark.usefixtures("settled")
+def test_who_is_paranoid_believes_no_hash_of_another_process(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = open_source(str(copy)).digest
+    monkeypatch.setattr(digests, "_hashed_here", {})
+    for entry in (tmp_path / "cache" / "harness" / "digests").iterdir():
+        entry.write_text('"' + "0" * 64 + '"')
+    assert open_source(str(copy)).digest != digest
+    monkeypatch.setattr(digests, "_hashed_here", {})
+    monkeypatch.setenv("HARNESS_PARANOID", "1")
+    assert open_source(str(copy)).digest == digest
+
+
+def test_a_file_that_changed_just_now_is_not_remembered(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (copy / "config.json").touch()
+    open_source(str(copy))
+    state = digests._state((copy / "config.json").stat())  # noqa: SLF001 - what is remembered by
+    assert state not in digests._hashed_here  # noqa: SLF001
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(
