@@ -21,6 +21,7 @@ from harness.artifacts import (
     Verdict,
     digest_of,
     load,
+    made_from,
     save,
 )
 from harness.baselines import versions
@@ -189,8 +190,14 @@ def read_run(path: Path) -> RunRecord:
         RunDirectoryError: it holds no run, or a file in it is damaged or was changed.
     """
     recipe = read_recipe(path)
-    found = ((stage.name, find_noun(path, stage)) for stage in stages_of(recipe, path))
-    nouns = {name: noun for name, noun in found if noun is not None}
+    judged = made_from(path / JUDGE.file)
+    found = {
+        stage.name: find_noun(path, stage)
+        for stage in stages_of(recipe, path)
+        # What an earlier run left that this verdict does not stand on is no part of it.
+        if judged is None or stage is JUDGE or stage.name in judged
+    }
+    nouns = {name: noun for name, noun in found.items() if noun is not None}
     failed = (path / FAILURE_FILE).exists()
     failure = load(Failure, path / FAILURE_FILE) if failed else None
     changed = changes_since_judged(path)

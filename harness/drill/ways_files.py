@@ -103,7 +103,7 @@ WAYS: tuple[Way, ...] = (
         name="exchanged-while-verified",
         what="a bad checkpoint is made, and a good one lies in its place while it is verified",
         go=_exchanged_between(VERIFY, SMOKE),
-        cause="evidence-changed .*exchanged before it was verified",
+        cause="evidence-changed .*exchanged while it was verified",
     ),
     Way(
         name="exchanged-while-served",
