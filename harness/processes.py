@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from harness.errors import ReasonCode, StageError
 
@@ -24,6 +25,31 @@ N = TypeVar("N")
 T = TypeVar("T")
 _KILLED = "a process was killed, most likely for want of memory. {advice}"
 _told_to_end = threading.Event()
+_STARTED_FIELD = 19
+"""Of /proc/PID/stat after the name."""
+
+
+class ProcessMark(NamedTuple):
+    """One process, not another that got its number later."""
+
+    pid: int
+    started: str
+    """Clock ticks since boot, which no setting of the clock changes."""
+
+    def still_runs(self) -> bool:
+        """Return whether this very process runs."""
+        return mark_of(self.pid) == self
+
+
+def mark_of(pid: int) -> ProcessMark | None:
+    """Return the process that has the number now; None where none runs, or none can be seen."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    # The name in parentheses may itself hold spaces and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else ProcessMark(pid, fields[_STARTED_FIELD])
 
 
 def each(

@@ -164,7 +164,8 @@ def _score(endpoint: Endpoint, suite: Suite) -> tuple[float, Traffic]:
 async def _send_plainly(endpoint: Endpoint, traffic: Traffic) -> None:
     waiting = iter(traffic.sent)
     connector = aiohttp.TCPConnector(limit=endpoint.num_concurrent)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def work() -> None:
             for path, payload in waiting:

@@ -1,13 +1,14 @@
 """What was served, what it answered, and what follows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.artifacts.checkpoint import Severity
 from harness.artifacts.recipe import Tier
 from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
+from harness.processes import ProcessMark
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +90,10 @@ class Endpoint:
     deployment: Deployment
     api_key_variable: str | None = None
     """Name of the environment variable that holds the API key; the key itself is never kept."""
+    api_key: str | None = field(default=None, repr=False)
+    """That of a server of ours, drawn when it was started; in memory alone."""
+    process: ProcessMark | None = None
+    """That of a server of ours: as long as it runs, nobody else answers in its place."""
     protocol: str = "completions"
     """`completions`, or `chat` for a server that has nothing else: no log-likelihoods there."""
 

@@ -12,6 +12,7 @@ from harness.cli.console import concluding, emit, show_progress
 from harness.cli.drill import drill
 from harness.cli.groups import CalibrationOptions, EngineOptions, grouped, requested
 from harness.garbage import collect_rarely
+from harness.surroundings import leave_current_folder
 
 app = typer.Typer(
     name="harness",
@@ -43,6 +44,7 @@ def main(
 ) -> None:
     """Quantize a model, serve it, score it, and decide whether it may be released."""
     del version
+    leave_current_folder()
     collect_rarely()
     show_progress(quiet=quiet)
 

@@ -7,7 +7,11 @@ gone does everything end, at once and with one line.
 
 The API key is read from the environment when requests are sent, goes into one header, and is
 removed from whatever a server sends back. Redirects are not followed, and neither proxies nor
-.netrc are looked up: the key goes to the address that was typed, or nowhere.
+.netrc are looked up: the key goes to the address that was typed, or nowhere. A server of ours has
+a key of its own, and its answers count as long as its process runs: nobody else can listen in its
+place before.
+
+An answer is read up to a largest size, in the time of one try, and never unpacked.
 
 The event loop runs in a thread of its own. Signals are handled in the main thread, where asyncio
 would swallow an exception that a handler raises inside one of its callbacks.
@@ -28,12 +32,15 @@ import aiohttp
 
 from harness.artifacts import Endpoint
 from harness.errors import EngineError, UsageError
+from harness.over_http import IDENTITY, MAX_ANSWER_BYTES, MAX_SMALL_BYTES, in_words, parsed
+from harness.processes import ProcessMark
 
 T = TypeVar("T")
 _TOO_MANY = 429
 _OK = 200
 _SERVER_ERROR = 500
-_LONGEST_ERROR = 200
+_BYTES_A_TOKEN = 4096
+"""Of an answer: the 21 log probabilities of a place take half of that."""
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
@@ -73,9 +80,11 @@ class Connection:
         key: str | None,
         num_concurrent: int = 1,
         patience: Patience = PATIENCE,
+        process: ProcessMark | None = None,
     ) -> None:
         self._base_url = base_url
         self._key = key
+        self._process = process
         self._num_concurrent = num_concurrent
         self._patience = patience
         self._loop = asyncio.new_event_loop()
@@ -134,8 +143,9 @@ class Connection:
         self._free = asyncio.Semaphore(self._num_concurrent)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._num_concurrent),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers=IDENTITY | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         )
 
     async def _close(self) -> None:
@@ -153,6 +163,7 @@ class Connection:
         on_reply: Callable[[int], None] | None,
     ) -> list[Reply]:
         num_done = itertools.count(1)
+        self._refuse_another()
 
         async def post(payload: Mapping[str, Any]) -> Reply:
             async with self._free:
@@ -163,10 +174,22 @@ class Connection:
 
         tasks = [asyncio.create_task(post(payload)) for payload in payloads]
         try:
-            return list(await asyncio.gather(*tasks))
+            replies = list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
+        self._refuse_another()
+        return replies
+
+    def _refuse_another(self) -> None:
+        """End the run if the server of ours has ended: whoever answers now is another."""
+        if self._process is not None and not self._process.still_runs():
+            message = (
+                f"the server at {self._base_url} no longer answers: its process "
+                f"{self._process.pid} has ended. Look at its log, then type the command again: "
+                "finished tasks are kept."
+            )
+            raise EngineError(message)
 
 
 def connect(endpoint: Endpoint, *, patience: Patience = PATIENCE) -> Connection:
@@ -177,9 +200,10 @@ def connect(endpoint: Endpoint, *, patience: Patience = PATIENCE) -> Connection:
     """
     return Connection(
         endpoint.base_url,
-        key=read_key(endpoint.api_key_variable),
+        key=endpoint.api_key or read_key(endpoint.api_key_variable),
         num_concurrent=endpoint.num_concurrent,
         patience=patience,
+        process=endpoint.process,
     )
 
 
@@ -234,22 +258,22 @@ class Sender:
             async with self._session.request(
                 method, url, json=payload, allow_redirects=False, timeout=timeout
             ) as response:
-                body = await response.read()
+                body, problem = await _receive(response, _largest(payload))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            words = " ".join(str(error).split()) or type(error).__name__
+            words = str(error) or type(error).__name__
             timed_out = isinstance(error, TimeoutError)
-            return Reply(None, self._without_key(words)[:_LONGEST_ERROR], timed_out=timed_out)
-        return self._read(response.status, body)
+            return Reply(None, in_words(self._without_key(words)), timed_out=timed_out)
+        return Reply(None, problem, response.status) if problem else self._read(response, body)
 
-    def _read(self, status: int, body: bytes) -> Reply:
-        text = self._without_key(body.decode(errors="replace"))
+    def _read(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+        status = response.status
         try:
-            values = json.loads(text)
-        except ValueError:
-            values = None
+            text, is_text = self._without_key(body.decode("utf-8")), True
+        except UnicodeDecodeError:
+            text, is_text = self._without_key(body.decode(errors="replace")), False
+        values = parsed(text) if is_text else None
         if status != _OK:
-            words = _words_of(values, text)
-            return Reply(None, f"HTTP {status}: {words}"[:_LONGEST_ERROR], status)
+            return Reply(None, in_words(f"HTTP {status}: {_words_of(values, text)}"), status)
         if not isinstance(values, dict):
             return Reply(None, "the answer is no JSON object", status)
         return Reply(values, None, status)
@@ -280,6 +304,28 @@ class Sender:
         return text.replace(self._key, "***").replace(json.dumps(self._key)[1:-1], "***")
 
 
+def _largest(payload: Mapping[str, Any] | None) -> int:
+    """Return how many bytes the answer to a request may have."""
+    prompts = (payload or {}).get("prompt", ())
+    tokens = sum(map(len, prompts)) + int((payload or {}).get("max_tokens") or 0)
+    return min(MAX_SMALL_BYTES + _BYTES_A_TOKEN * tokens, MAX_ANSWER_BYTES)
+
+
+async def _receive(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, str | None]:
+    """Return all of an answer, or what is wrong with it; the rest of one too long is not read."""
+    coding = response.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in {"", "identity"}:
+        return b"", "the answer is compressed, which was not asked for"
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        size += len(piece)
+        if size > most:
+            return b"", f"the answer is longer than {most} bytes"
+        pieces.append(piece)
+    return b"".join(pieces), None
+
+
 def _may_change(reply: Reply) -> bool:
     """Return whether the same request may fare better later."""
     status = reply.status
@@ -290,4 +336,4 @@ def _words_of(values: object, text: str) -> str:
     """Return what a server says about a failure, in the two forms that servers use."""
     found = values.get("error", values) if isinstance(values, dict) else None
     words = found.get("message") if isinstance(found, dict) else found
-    return " ".join(str(words or text).split())
+    return words if isinstance(words, str) else text

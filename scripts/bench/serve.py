@@ -136,7 +136,8 @@ async def _ask(endpoint: Endpoint, load: Load) -> tuple[float, int, bool]:
     """Send all prompts; return seconds, tokens read or written, and whether all is finite."""
     timeout = aiohttp.ClientTimeout(total=None)
     started = time.perf_counter()
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
         answers = await asyncio.gather(
             *(_complete(session, endpoint, prompt, load.max_tokens) for prompt in load.prompts)
         )

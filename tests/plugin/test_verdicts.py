@@ -24,10 +24,10 @@ from harness.models import open_source
 from harness.recipe import load_suite
 from harness.score import read_arm, score
 from harness.serve import read_demands
-from harness.serve.vllm.arguments import REPORT_PREFIX
 from harness.serve.vllm.environment import ask_vllm
 from harness.serve.vllm.observe import observe
 from harness.serve.vllm.server import Place, endpoint_of, setting_of
+from harness.serve.vllm.variables import REPORT_PREFIX
 
 ENGINE = EngineSpec(name="vllm", numerics="declared", device="cpu", dtype="bfloat16")
 Score = Callable[[str, Path], Arm]
@@ -93,6 +93,7 @@ def served(port: int, vllm_python: Path) -> Callable[[Path, Path], Endpoint]:
             log=records / "server.log",
             max_model_len=256,
             arguments=(),
+            key="",
         )
         return endpoint_of(setting_of(ENGINE, source, environment), observed, place)
 

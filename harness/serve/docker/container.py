@@ -11,7 +11,7 @@ container shares the host's network and the server itself listens on 127.0.0.1 a
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker.types import DeviceRequest, LogConfig, Mount
@@ -72,7 +72,8 @@ class Container:
     """By id."""
     command: tuple[str, ...]
     """All of it: the image's own entry point is not used."""
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
+    """Holds the key of the server."""
     binds: tuple[Bind, ...]
     network: Network | None
     """None: no network at all."""
@@ -129,6 +130,8 @@ class Site:
     records: Path
     """Folder that the container may write its load reports to."""
     labels: Mapping[str, str]
+    key: str = field(repr=False)
+    """API key that requests must bring."""
     gpus: tuple[str, ...] = ()
 
 
@@ -145,7 +148,7 @@ def server_container(setting: Setting, flags: tuple[str, ...], site: Site) -> Co
         image=site.image,
         command=("python3", "-m", MODULE, *place),
         environment={
-            **own_variables(setting, plugin=PLUGIN_INSIDE, records=RECORDS),
+            **own_variables(setting, plugin=PLUGIN_INSIDE, records=RECORDS, key=site.key),
             # Any number may be the user's: torch asks for names and homes, and finds none.
             "HOME": "/tmp/home",  # noqa: S108 -- the container's own
             "USER": "harness",

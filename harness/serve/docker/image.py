@@ -8,7 +8,6 @@ begin with a download of gigabytes that nobody asked for.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from docker.client import DockerClient
 from docker.errors import APIError, ImageNotFound
@@ -20,9 +19,9 @@ from harness.serve.docker.daemon import first_line
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import remove
 from harness.serve.vllm.capabilities import CAPABILITIES
-from harness.serve.vllm.environment import VllmEnvironment
+from harness.serve.vllm.environment import PROBE, VllmEnvironment
+from harness.serve.vllm.options import Options, read_options, remembered
 
-_PROBE = Path(__file__).parents[1] / "vllm" / "probe.py"
 _PROBE_INSIDE = "/harness/probe.py"
 _BUILD = "docker build -f docker/serve.cpu.Dockerfile -t NAME ."
 
@@ -98,12 +97,43 @@ def _ask(client: DockerClient, image_id: str, name: str) -> VllmEnvironment:
 def _probe(
     client: DockerClient, image_id: str, name: str, *, gpus: tuple[str, ...]
 ) -> VllmEnvironment:
-    """Run the probe in the image, with no network and nothing else in reach."""
+    said = _probed(client, image_id, name, gpus=gpus)
+    try:
+        found = json.loads(said)
+        return VllmEnvironment(**{**found, "python": "python3", "gpus": tuple(found["gpus"])})
+    except (ValueError, TypeError, KeyError) as error:
+        message = f"no vLLM was found in image '{name}': its python3 answered {said[:200]!r}."
+        raise PrerequisiteError(message) from error
+
+
+def image_options(client: DockerClient, image: ServingImage) -> Options:
+    """Return the options of the image's vLLM, by its own parser.
+
+    Raises:
+        PrerequisiteError: it cannot be asked.
+    """
+    gpus = requested_gpus(image.environment.platform, None)
+
+    def ask() -> str:
+        return _probed(client, image.id, image.name, "--options", gpus=gpus).decode()
+
+    said = remembered(ask, image.id, PROBE.read_text(encoding="utf-8"))
+    return read_options(said, place=f"vLLM {image.environment.version} in image '{image.name}'")
+
+
+def _probed(
+    client: DockerClient, image_id: str, name: str, *arguments: str, gpus: tuple[str, ...]
+) -> bytes:
+    """Run the probe in the image, with no network and nothing else in reach.
+
+    Raises:
+        PrerequisiteError: it cannot be run, or finds no vLLM.
+    """
     container = Container(
         image=image_id,
-        command=("python3", "-I", _PROBE_INSIDE),
+        command=("python3", "-I", _PROBE_INSIDE, *arguments),
         environment={},
-        binds=(Bind(source=str(_PROBE), target=_PROBE_INSIDE),),
+        binds=(Bind(source=str(PROBE), target=_PROBE_INSIDE),),
         network=None,
         user=container_user(),
         gpus=gpus,
@@ -117,12 +147,7 @@ def _probe(
         lines = said.decode(errors="replace").strip().splitlines()
         message = f"no vLLM was found in image '{name}': {lines[-1] if lines else status}."
         raise PrerequisiteError(message)
-    try:
-        found = json.loads(said)
-        return VllmEnvironment(**{**found, "python": "python3", "gpus": tuple(found["gpus"])})
-    except (ValueError, TypeError, KeyError) as error:
-        message = f"no vLLM was found in image '{name}': its python3 answered {said[:200]!r}."
-        raise PrerequisiteError(message) from error
+    return said
 
 
 def _output(client: DockerClient, container: Container) -> tuple[int, bytes]:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.processes import mark_of
+
 RUN_LABEL = "harness.run"
 _PREFIX = "harness.owner."
-_STARTED_FIELD = 19
-"""Of /proc/PID/stat after the name: clock ticks from boot to the process's start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +61,5 @@ def is_stale(labels: Mapping[str, str], here: Owner) -> bool:
 
 def _started(pid: int) -> str | None:
     """Return when a process started; None where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name in parentheses may itself hold spaces and parentheses.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[_STARTED_FIELD]
+    mark = mark_of(pid)
+    return None if mark is None else mark.started

@@ -5,6 +5,7 @@ removes it. A guardian (guardian.py) does so where this process is killed.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -21,6 +22,9 @@ from harness.errors import EngineError
 from harness.serve.docker.container import LOCALHOST, Container
 from harness.serve.docker.daemon import FAILURES, explained, first_line
 from harness.serve.docker.owner import RUN_LABEL
+from harness.serve.listening import listeners
+from harness.serve.vllm.process import blot_out, taken
+from harness.serve.vllm.variables import KEY_VARIABLE, passed_on
 
 GRACE_SECONDS = 15
 """What a server gets between SIGTERM and SIGKILL."""
@@ -36,8 +40,12 @@ _DONE = b"."
 class RunningContainer:
     """A server in a container; `stop` may be called twice."""
 
-    def __init__(self, container: containers.Container, *, port: int, log_path: Path) -> None:
+    def __init__(
+        self, container: containers.Container, *, port: int, log_path: Path, key: str
+    ) -> None:
         self._container = container
+        self._port = port
+        self.key = key
         self.base_url = f"http://{LOCALHOST}:{port}"
         self.log_path = log_path
         # A daemon thread: it ends with the container, and must not keep harness from ending.
@@ -54,6 +62,24 @@ class RunningContainer:
             return True
         self._log.join(_DRAIN_SECONDS)
         return False
+
+    def is_listening(self) -> bool:
+        """Return whether nobody but the container, or docker for it, listens on its port.
+
+        docker publishes a port by a process of its own or by a rule of the kernel, which no list
+        of sockets shows; either way it has taken the port, or the container would not run.
+
+        Raises:
+            EngineError: somebody else listens, or the daemon does not answer any more.
+        """
+        if not self.is_alive():
+            return False
+        config = self._container.attrs["Config"]["User"].partition(":")[0]
+        users = {0, os.getuid()} | ({int(config)} if config.isdecimal() else set())
+        for found in listeners(self._port):
+            if found.uid not in users:
+                raise taken(self._port, found.owner())
+        return True
 
     def exit_code(self) -> int | None:
         """Return the server's status; None while it runs.
@@ -112,11 +138,13 @@ def started(
             with explained("start the server's container"):
                 created.start()
                 port = _port(created, container)
-            server = RunningContainer(created, port=port, log_path=log_path)
+            key = container.environment[KEY_VARIABLE]
+            server = RunningContainer(created, port=port, log_path=log_path, key=key)
             try:
                 yield server
             finally:
                 server.stop()
+                blot_out(key, log_path)
         finally:
             with explained(f"remove container {created.short_id}"):
                 remove(created)
@@ -166,6 +194,8 @@ def _guarded(run: str) -> Iterator[Callable[[], None]]:
         stdout=subprocess.PIPE,
         bufsize=0,  # nothing is left to be written when it is closed
         start_new_session=True,
+        env=passed_on() | {n: v for n, v in os.environ.items() if n.startswith("DOCKER_")},
+        cwd="/",
     )
     if guardian.stdin is None or guardian.stdout is None:
         raise AssertionError  # it was started with pipes

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from docker.client import DockerClient
+
 from harness.artifacts import Endpoint, EngineSpec
 from harness.models import open_source
 from harness.serve.docker.container import (
@@ -23,26 +25,24 @@ from harness.serve.docker.container import (
     server_container,
 )
 from harness.serve.docker.daemon import choose_network, connected, explained, remove_stale
-from harness.serve.docker.image import find_image, named_image
+from harness.serve.docker.image import ServingImage, find_image, image_options, named_image
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import started
-from harness.serve.vllm.arguments import (
-    REPORT_PREFIX,
-    recorded_arguments,
-    server_flags,
-    user_flags,
-)
+from harness.serve.vllm.arguments import server_flags
 from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
 from harness.serve.vllm.observe import clear_reports
+from harness.serve.vllm.options import refuse_malformed, user_flags
 from harness.serve.vllm.readiness import Patience, naming_its_death
 from harness.serve.vllm.server import (
     LOG_FILE,
     Place,
     check_environment,
+    draw_key,
     endpoint_of,
     setting_of,
     wait_and_look,
 )
+from harness.serve.vllm.variables import REPORT_PREFIX, recorded_arguments
 
 _log = logging.getLogger("harness.serve")
 _WRITABLE = "container"
@@ -75,7 +75,9 @@ def serve_docker(
     with ExitStack() as stack:
         client = stack.enter_context(connected())
         image = find_image(client, image_name)
-        setting = setting_of(engine, open_source(str(directory.resolve())), image.environment)
+        source = open_source(str(directory.resolve()))
+        chosen = _flags_of(engine, client, image)
+        setting = setting_of(engine, source, image.environment, user_flags=chosen)
         if records is None:
             records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-docker-")))
         records = records.resolve()
@@ -89,6 +91,7 @@ def serve_docker(
             user=user,
             records=stack.enter_context(_writable(records, user)),
             labels=this_process().labels(),
+            key=draw_key(),
             gpus=requested_gpus(image.environment.platform, gpus),
         )
         flags = server_flags(setting)
@@ -107,6 +110,7 @@ def serve_docker(
             log=log_path,
             max_model_len=length,
             arguments=recorded_arguments(flags, {**image.variables, **container.environment}),
+            key=server.key,
         )
         with naming_its_death(server):
             yield endpoint_of(setting, observed, place)
@@ -119,10 +123,11 @@ def check_docker(engine: EngineSpec) -> EngineSpec:
         PrerequisiteError: no daemon, no such image, or a vLLM that harness does not know.
         UsageError: no image is named, or an `--engine-arg` is not for the user to decide.
     """
-    user_flags(engine.arguments)
+    refuse_malformed(engine.arguments)
     image_name = named_image(engine)
     with connected() as client:
         image = find_image(client, image_name)
+        _flags_of(engine, client, image)
     checked = check_environment(engine, image.environment, place=f"image '{engine.image}'")
     return dataclasses.replace(checked, image=image.id)
 
@@ -136,6 +141,14 @@ def check_docker_serves(engine: EngineSpec, demands: Demands) -> None:
     with connected() as client:
         environment = find_image(client, named_image(engine)).environment
     refuse_unsupported(capability_of(environment.version, environment.platform), demands)
+
+
+def _flags_of(engine: EngineSpec, client: DockerClient, image: ServingImage) -> tuple[str, ...]:
+    """Return the user's flags; the image is asked for its options only where there are any."""
+    refuse_malformed(engine.arguments)
+    if not engine.arguments:
+        return ()
+    return user_flags(engine.arguments, image_options(client, image))
 
 
 def _reports(folder: Path) -> list[Path]:

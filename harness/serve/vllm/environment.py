@@ -1,25 +1,33 @@
 """Which vLLM is there: found by place, asked without importing it.
 
 vLLM lives in an environment of its own, since its pins must not bind ours. Looked for, in order:
-what the run was told (`--vllm`), $HARNESS_VLLM, and `.venv-vllm` in the current folder or beside
-harness's own, where `scripts/setup-vllm` makes it. Its Python is asked once, in a process that
-reads the installed packages' metadata and the driver, and takes a tenth of a second.
+what the run was told (`--vllm`), $HARNESS_VLLM, and `.venv-vllm` in the checkout that harness runs
+from, where `scripts/setup-vllm` makes it. Never in the current folder: whoever filled that, as the
+author of a cloned model has, would have a program of theirs run. Its Python is asked once, in a
+process that reads the installed packages' metadata and the driver, and takes a tenth of a second.
 """
 
 import json
+import logging
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import PrerequisiteError
+from harness.serve.vllm.options import Options, read_options, remembered
+from harness.serve.vllm.variables import passed_on
 
+_log = logging.getLogger("harness.serve")
 VARIABLE = "HARNESS_VLLM"
 _FOLDER = ".venv-vllm"
 _REPOSITORY = Path(__file__).resolve().parents[3]
 SETUP = "scripts/setup-vllm cpu|cuda"
-_PROBE = Path(__file__).with_name("probe.py")
+_SETUP_SCRIPT = _REPOSITORY / "scripts" / "setup-vllm"
+PROBE = Path(__file__).with_name("probe.py")
 _PROBE_SECONDS = 60
+_OPTIONS_SECONDS = 600
+"""Importing vLLM takes 7 s on two cores, and much longer from a slow disk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +44,8 @@ class VllmEnvironment:
     has_flashinfer: bool
     gpus: tuple[str, ...]
     """Such as `NVIDIA H200 (sm_90)`, as the driver shows them to us."""
+    installed: str = ""
+    """Changes when another vLLM is installed in the same place."""
 
     @property
     def device(self) -> str:
@@ -56,10 +66,9 @@ def find_vllm(place: str | None = None) -> Path | None:
     named = place or os.environ.get(VARIABLE)
     if named:
         return _python_of(Path(named).expanduser(), "--vllm" if place else f"${VARIABLE}")
-    for folder in (Path.cwd() / _FOLDER, _REPOSITORY / _FOLDER):
-        if (folder / "bin" / "python").exists():
-            return folder / "bin" / "python"
-    return None
+    python = _REPOSITORY / _FOLDER / "bin" / "python"
+    # Elsewhere than in a checkout nobody makes one there, and whoever did was not harness.
+    return python if _SETUP_SCRIPT.is_file() and python.exists() else None
 
 
 def ask_vllm(place: str | None) -> VllmEnvironment:
@@ -71,29 +80,63 @@ def ask_vllm(place: str | None) -> VllmEnvironment:
     python = find_vllm(place)
     if python is None:
         message = (
-            f"no vLLM was found: no --vllm, no ${VARIABLE}, no '{_FOLDER}' in '{Path.cwd()}' or "
-            f"'{_REPOSITORY}'. Make one with {SETUP}, or name one with --vllm PATH."
+            f"no vLLM was found: no --vllm, no ${VARIABLE}, no '{_REPOSITORY / _FOLDER}'. "
+            f"Make one with {SETUP}, or name one with --vllm PATH."
         )
         raise PrerequisiteError(message)
-    try:
-        asked = subprocess.run(
-            [str(python), "-I", str(_PROBE)],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        message = f"'{python}' does not run: {error}. Make vLLM's environment with {SETUP}."
-        raise PrerequisiteError(message) from error
+    asked = _ask(python, (), seconds=_PROBE_SECONDS)
     try:
         found = json.loads(asked.stdout)
         return VllmEnvironment(**{**found, "python": str(python), "gpus": tuple(found["gpus"])})
     except (ValueError, TypeError, KeyError) as error:
-        lines = (asked.stderr or asked.stdout).strip().splitlines() or ["it said nothing"]
-        message = f"no vLLM was found by '{python}': {lines[-1]}. Install it with {SETUP}."
+        message = f"no vLLM was found by '{python}': {_last_line(asked)}. Install it with {SETUP}."
         raise PrerequisiteError(message) from error
+
+
+def ask_options(environment: VllmEnvironment) -> Options:
+    """Return the options of the environment's vLLM, by its own parser.
+
+    Raises:
+        PrerequisiteError: it cannot be asked.
+    """
+    place = f"vLLM {environment.version} in '{environment.python}'"
+
+    def ask() -> str:
+        _log.info("serve: %s is asked for its options", place)
+        asked = _ask(Path(environment.python), ("--options",), seconds=_OPTIONS_SECONDS)
+        if asked.returncode:
+            message = f"{place} cannot be asked for its options: {_last_line(asked)}."
+            raise PrerequisiteError(message)
+        return asked.stdout
+
+    identity = (environment.python, environment.version, environment.platform)
+    said = remembered(ask, *identity, environment.installed, PROBE.read_text(encoding="utf-8"))
+    return read_options(said, place=place)
+
+
+def _ask(
+    python: Path, arguments: tuple[str, ...], *, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [str(python), "-I", str(PROBE), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=passed_on(),
+            cwd="/",  # where nobody but root can put anything
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        message = f"'{python}' does not run: {error}. Make vLLM's environment with {SETUP}."
+        raise PrerequisiteError(message) from error
+
+
+def _last_line(asked: subprocess.CompletedProcess[str]) -> str:
+    lines = (asked.stderr or asked.stdout).strip().splitlines() or ["it said nothing"]
+    return lines[-1][:300]
 
 
 def _python_of(place: Path, origin: str) -> Path:

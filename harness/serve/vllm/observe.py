@@ -13,9 +13,9 @@ from pathlib import Path
 
 from harness.artifacts import Finding, Loaded, Severity
 from harness.errors import ReasonCode
-from harness.serve.vllm.arguments import REPORT_PREFIX
 from harness.serve.vllm.capabilities import Demands, computes
 from harness.serve.vllm.log_patterns import find_patterns
+from harness.serve.vllm.variables import REPORT_PREFIX
 
 _DTYPE = re.compile(r"\bdtype=torch\.(\w+)")
 _FROM_LOG = (

@@ -3,6 +3,9 @@
 Nothing is left behind whatever happens: keeper.py says how. Here is harness's end of it: hold the
 pipe, wait on the way out until every process of the server's session is gone and its port is
 free, and only then go on, so that the next server finds the memory and the GPU it needs.
+
+Nobody else is asked, and nobody else is answered: the socket that listens is proven to be the
+server's, and requests must bring a key that is drawn for this one server and kept nowhere.
 """
 
 import contextlib
@@ -15,11 +18,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import psutil
 
 from harness.errors import EngineError
+from harness.serve.listening import foreign, listeners
+from harness.serve.vllm.variables import KEY_VARIABLE
 
 LOCALHOST = "127.0.0.1"
 GRACE_SECONDS = 8
@@ -28,6 +34,7 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _OUTER_EXTRA_SECONDS = 5
 """The outer keeper lets the inner one finish."""
 _POLL_SECONDS = 0.05
+_PIECE = 1 << 20
 
 
 class RunningServer(Protocol):
@@ -41,8 +48,19 @@ class RunningServer(Protocol):
     def log_path(self) -> Path:
         """File that the server's output goes to."""
 
+    @property
+    def key(self) -> str:
+        """API key that its requests must bring."""
+
     def is_alive(self) -> bool:
         """Return whether it still runs."""
+
+    def is_listening(self) -> bool:
+        """Return whether it listens at its URL.
+
+        Raises:
+            EngineError: somebody else does.
+        """
 
     def exit_code(self) -> int | None:
         """Return its status, 128 + signal where one ended it; None while it runs."""
@@ -54,9 +72,12 @@ class RunningServer(Protocol):
 class KeptProcess:
     """A server process with its keepers; `stop` may be called twice."""
 
-    def __init__(self, keeper: subprocess.Popen[bytes], *, log_path: Path, port: int) -> None:
+    def __init__(
+        self, keeper: subprocess.Popen[bytes], *, log_path: Path, port: int, key: str
+    ) -> None:
         self._keeper = keeper
         self._port = port
+        self.key = key
         self.log_path = log_path
         self.base_url = f"http://{LOCALHOST}:{port}"
         self.session: int | None = None
@@ -72,6 +93,18 @@ class KeptProcess:
     def is_alive(self) -> bool:
         """Return whether the keeper, and so the server, still runs."""
         return self._keeper.poll() is None
+
+    def is_listening(self) -> bool:
+        """Return whether the server listens on its port.
+
+        Raises:
+            EngineError: somebody else does.
+        """
+        found = listeners(self._port)
+        stranger = foreign(found, self._left())
+        if stranger is not None and stranger in listeners(self._port):
+            raise taken(self._port, stranger.owner())
+        return bool(found) and stranger is None
 
     def exit_code(self) -> int | None:
         """Return the server's status; None while it runs."""
@@ -107,11 +140,22 @@ class KeptProcess:
         return [] if self.session is None else processes_of_session(self.session)
 
 
+def taken(port: int, owner: str) -> EngineError:
+    """Return the error that names who listens in the server's place."""
+    return EngineError(
+        f"port {port} was chosen for the server, and {owner} listens there. Nothing was asked of "
+        "it. Type the command again; where it happens again, look at that process."
+    )
+
+
 @contextmanager
 def started(
     command: tuple[str, ...], environment: Mapping[str, str], *, port: int, log_path: Path
 ) -> Iterator[KeptProcess]:
     """Start `command` under keepers; its output goes to `log_path`.
+
+    It runs in an empty folder: a `.env` or a module that lies where harness was started, or in
+    the run directory, is nothing that it should find.
 
     Raises:
         EngineError: it could not be ended.
@@ -119,23 +163,40 @@ def started(
     keeper = (sys.executable, "-I", "-S", str(_KEEPER))
     outer = (*keeper, str(GRACE_SECONDS + _OUTER_EXTRA_SECONDS))
     inner = (*keeper, str(GRACE_SECONDS))
-    with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [*outer, *inner, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=dict(environment),
-            # Python puts the current folder on the server's path: one where nothing lies.
-            cwd=log_path.parent,
-            start_new_session=True,
-        )
-    server = KeptProcess(process, log_path=log_path, port=port)
-    try:
-        server.read_session()
-        yield server
-    finally:
-        server.stop()
+    key = environment[KEY_VARIABLE]
+    with TemporaryDirectory(prefix="harness-server-", ignore_cleanup_errors=True) as empty:
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(
+                [*outer, *inner, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=dict(environment),
+                cwd=empty,
+                start_new_session=True,
+            )
+        server = KeptProcess(process, log_path=log_path, port=port, key=key)
+        try:
+            server.read_session()
+            yield server
+        finally:
+            server.stop()
+            blot_out(key, log_path)
+
+
+def blot_out(secret: str, path: Path) -> None:
+    """Overwrite a secret wherever a log holds it; vLLM writes none, what it loads might."""
+    found = secret.encode()
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        position, kept = 0, b""
+        while piece := file.read(_PIECE):
+            text = kept + piece
+            if found in text:
+                file.seek(position - len(kept))
+                file.write(text.replace(found, b"*" * len(found)))
+            position += len(piece)
+            file.seek(position)
+            kept = text.replace(found, b"*" * len(found))[1 - len(found) :]
 
 
 @contextmanager

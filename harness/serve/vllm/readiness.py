@@ -5,12 +5,8 @@ neither its log nor its health has moved for a while. A server whose process has
 at once, with the end of its log and, where the cause is a known one, what to do.
 """
 
-import http.client
-import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.errors import EngineError, ReasonCode
+from harness.over_http import Got, get
 from harness.serve.vllm.causes import find_cause
 from harness.serve.vllm.process import RunningServer
 
@@ -30,8 +27,7 @@ _DYING_SECONDS = 5
 """What a server that no longer answers is given to end, before it counts as alive."""
 _FAILURES = 3
 """Health checks in a row after which a server that was ready is gone."""
-# Local servers are never behind a proxy, whatever the environment says.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_OK, _UNAUTHORIZED = 200, 401
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,14 +50,15 @@ def wait_until_ready(server: RunningServer, *, model: str, patience: Patience) -
         patience: how long to wait.
 
     Raises:
-        EngineError: it ended, or it stopped making progress.
+        EngineError: it ended, it stopped making progress, somebody else listens in its place, or it
+            answers those who bring no key.
     """
     began = moved = told = time.monotonic()
     size = -1
     while True:
         if not server.is_alive():
             raise _ended(server, "before it was ready")
-        length = _context_length(server.base_url, model)
+        length = _context_length(server, model)
         now = time.monotonic()
         if length is not None:
             _log.info("serve: ready after %.0f s", now - began)
@@ -73,7 +70,8 @@ def wait_until_ready(server: RunningServer, *, model: str, patience: Patience) -
         if now - told >= patience.progress_seconds:
             told = now
             last = log_tail(server.log_path, 1)
-            _log.info("serve: starting, %.0f s: %s", now - began, last[0] if last else "no output")
+            said = last[0].replace(server.key, "***") if last else "no output"
+            _log.info("serve: starting, %.0f s: %s", now - began, said)
         time.sleep(patience.poll_seconds)
 
 
@@ -82,12 +80,13 @@ def log_tail(path: Path, num_lines: int = _TAIL_LINES) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, _size(path) - _TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
+            text = file.read(_TAIL_BYTES).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
     # A progress bar is rewritten in place: what counts is its last state.
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    return [line[:_MAX_LINE] for line in lines if line][-num_lines:]
+    shown = ("".join(c if c.isprintable() else " " for c in line[:_MAX_LINE]) for line in lines)
+    return [line for line in shown if line.strip()][-num_lines:]
 
 
 @contextmanager
@@ -101,7 +100,7 @@ def naming_its_death(server: RunningServer) -> Iterator[None]:
         yield
     except EngineError as error:
         give_up = time.monotonic() + _DYING_SECONDS
-        while server.is_alive() and _get(f"{server.base_url}/health") is None:
+        while server.is_alive() and not (server.is_listening() and _is_healthy(server.base_url)):
             if time.monotonic() > give_up:
                 break
             time.sleep(_DYING_SECONDS / 10)
@@ -119,7 +118,7 @@ def wait_until_gone(base_url: str, *, poll_seconds: float = 2) -> NoReturn:
     num_failed = 0
     while num_failed < _FAILURES:
         time.sleep(poll_seconds)
-        num_failed = num_failed + 1 if _get(f"{base_url}/health") is None else 0
+        num_failed = 0 if _is_healthy(base_url) else num_failed + 1
     message = f"the server at {base_url} no longer answers. Look at its log, and start it again."
     raise EngineError(message)
 
@@ -128,7 +127,7 @@ def _ended(server: RunningServer, when: str) -> EngineError:
     status = server.exit_code()
     text = "\n".join(log_tail(server.log_path, 400))
     cause = find_cause(text, status)
-    tail = "\n".join(f"  {line}" for line in log_tail(server.log_path))
+    tail = _end_of_log(server)
     hint = f" {cause.hint}" if cause is not None else ""
     message = (
         f"the server ended with status {status} {when}.{hint} "
@@ -138,7 +137,7 @@ def _ended(server: RunningServer, when: str) -> EngineError:
 
 
 def _silent(server: RunningServer, seconds: float) -> EngineError:
-    tail = "\n".join(f"  {line}" for line in log_tail(server.log_path))
+    tail = _end_of_log(server)
     message = (
         f"the server neither answered nor wrote to its log for {seconds:.0f} s and was given up. "
         f"Its log is '{server.log_path}', it ends with:\n{tail}"
@@ -146,28 +145,43 @@ def _silent(server: RunningServer, seconds: float) -> EngineError:
     return EngineError(message)
 
 
-def _context_length(base_url: str, model: str) -> int | None:
-    """Return the length that the server tells for `model`; None as long as it does not answer."""
-    if _get(f"{base_url}/health") is None:
+def _end_of_log(server: RunningServer) -> str:
+    lines = "\n".join(f"  {line}" for line in log_tail(server.log_path))
+    return lines.replace(server.key, "***")
+
+
+def _context_length(server: RunningServer, model: str) -> int | None:
+    """Return the length that the server tells for `model`; None as long as it does not answer.
+
+    Raises:
+        EngineError: it is not the server that listens, or it answers those who bring no key.
+    """
+    if not server.is_listening() or not _is_healthy(server.base_url):
         return None
-    body = _get(f"{base_url}/v1/models")
-    try:
-        listed = json.loads(body or b"{}").get("data", [])
-    except ValueError:
-        return None
-    for entry in listed:
+    url = f"{server.base_url}/v1/models"
+    unasked = get(url, seconds=_REQUEST_SECONDS)
+    if unasked is not None and unasked.status != _UNAUTHORIZED:
+        message = (
+            f"the server answers requests without an API key (HTTP {unasked.status}), so others "
+            "on this machine could use it or pass for it. It was ended."
+        )
+        raise EngineError(message)
+    listed = get(url, seconds=_REQUEST_SECONDS, key=server.key)
+    return None if unasked is None or listed is None else _length(listed, model)
+
+
+def _length(listed: Got, model: str) -> int | None:
+    entries = listed.values().get("data")
+    for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, Mapping) and entry.get("id") == model:
-            return int(entry["max_model_len"])
+            found = entry.get("max_model_len")
+            return found if isinstance(found, int) and found > 0 else None
     return None
 
 
-def _get(url: str) -> bytes | None:
-    try:
-        with _opener.open(url, timeout=_REQUEST_SECONDS) as answer:
-            body: bytes = answer.read()
-            return body
-    except (urllib.error.URLError, http.client.HTTPException, OSError):
-        return None
+def _is_healthy(base_url: str) -> bool:
+    found = get(f"{base_url}/health", seconds=_REQUEST_SECONDS)
+    return found is not None and found.status == _OK
 
 
 def _size(path: Path) -> int:

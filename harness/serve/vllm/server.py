@@ -2,9 +2,11 @@
 
 import dataclasses
 import logging
+import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from typing import NamedTuple
 from harness.artifacts import Deployment, Endpoint, EngineSpec, Severity
 from harness.errors import EngineError, PrerequisiteError, UsageError
 from harness.models import Source, open_source
+from harness.processes import ProcessMark, mark_of
 from harness.serve.vllm.arguments import (
     MODULE,
     PLUGIN,
@@ -19,20 +22,21 @@ from harness.serve.vllm.arguments import (
     Setting,
     api_server,
     own_variables,
-    process_environment,
-    recorded_arguments,
     server_flags,
-    user_flags,
 )
 from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
-from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
+from harness.serve.vllm.environment import VllmEnvironment, ask_options, ask_vllm
 from harness.serve.vllm.layout import read_demands
 from harness.serve.vllm.observe import Observed, clear_reports, observe
+from harness.serve.vllm.options import refuse_malformed, user_flags
 from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
 from harness.serve.vllm.readiness import Patience, naming_its_death, wait_until_ready
+from harness.serve.vllm.variables import left_out, process_environment, recorded_arguments
 
 _log = logging.getLogger("harness.serve")
 LOG_FILE = "server.log"
+_LOG_BYTES = 8 << 20
+_KEY_BYTES = 32
 
 
 @contextmanager
@@ -58,19 +62,21 @@ def serve_vllm(
         EngineError: the server failed; the message holds the end of its log.
     """
     environment = ask_vllm(engine.vllm)
-    setting = setting_of(engine, open_source(str(directory.resolve())), environment)
+    setting = _setting(engine, directory, environment)
     with ExitStack() as stack:
         if records is None:
             records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-vllm-")))
         records = records.resolve()
         records.mkdir(parents=True, exist_ok=True)
         variables = process_environment(
-            own_variables(setting, plugin=str(PLUGIN), records=str(records)),
+            own_variables(setting, plugin=str(PLUGIN), records=str(records), key=draw_key()),
             python=Path(environment.python),
             gpus=gpus,
         )
         launch = _Launch(environment.python, server_flags(setting), variables, records)
         _log.info("serve: vLLM %s (%s)", environment.version, environment.platform)
+        if names := left_out():
+            _log.info("serve: not passed on to the server: %s", ", ".join(names))
         server = stack.enter_context(_started(setting, launch))
         length, observed = wait_and_look(
             server, setting, records=records, patience=patience or Patience()
@@ -82,13 +88,46 @@ def serve_vllm(
             log=server.log_path,
             max_model_len=length,
             arguments=recorded_arguments(launch.flags, variables),
+            key=server.key,
+            process=None if server.session is None else mark_of(server.session),
         )
         with naming_its_death(server):
             yield endpoint_of(setting, observed, place)
 
 
-def setting_of(engine: EngineSpec, source: Source, environment: VllmEnvironment) -> Setting:
+def draw_key() -> str:
+    """Return an API key for one server: it is passed on in memory and kept nowhere."""
+    return secrets.token_urlsafe(_KEY_BYTES)
+
+
+def _setting(engine: EngineSpec, directory: Path, environment: VllmEnvironment) -> Setting:
+    flags = _flags_of(engine, environment)
+    source = open_source(str(directory.resolve()))
+    return setting_of(engine, source, environment, user_flags=flags)
+
+
+def _flags_of(engine: EngineSpec, environment: VllmEnvironment) -> tuple[str, ...]:
+    """Return the user's flags; vLLM is asked for its options only where there are any."""
+    refuse_malformed(engine.arguments)
+    if not engine.arguments:
+        return ()
+    return user_flags(engine.arguments, ask_options(environment))
+
+
+def setting_of(
+    engine: EngineSpec,
+    source: Source,
+    environment: VllmEnvironment,
+    *,
+    user_flags: tuple[str, ...] = (),
+) -> Setting:
     """Return what the server's arguments follow from.
+
+    Args:
+        engine: what to serve with.
+        source: what is served.
+        environment: the vLLM, in a folder or in an image.
+        user_flags: made of the engine's arguments, by this vLLM's options.
 
     Raises:
         PrerequisiteError: this vLLM is not a known one, or cannot load the checkpoint.
@@ -102,6 +141,7 @@ def setting_of(engine: EngineSpec, source: Source, environment: VllmEnvironment)
         demands=demands,
         capability=capability,
         has_flashinfer=environment.has_flashinfer,
+        user_flags=user_flags,
     )
 
 
@@ -116,6 +156,10 @@ class Place:
     max_model_len: int
     arguments: tuple[str, ...]
     """As `recorded_arguments` gives them."""
+    key: str = field(repr=False)
+    """API key that the server wants."""
+    process: ProcessMark | None = None
+    """The server's, where it can be seen from here."""
 
 
 def endpoint_of(setting: Setting, observed: Observed, place: Place) -> Endpoint:
@@ -143,6 +187,8 @@ def endpoint_of(setting: Setting, observed: Observed, place: Place) -> Endpoint:
         max_model_len=place.max_model_len,
         num_concurrent=setting.capability.num_concurrent,
         deployment=deployment,
+        api_key=place.key,
+        process=place.process,
     )
 
 
@@ -153,10 +199,11 @@ def check_vllm(engine: EngineSpec) -> EngineSpec:
         PrerequisiteError: none is found, its version is not a known one, or GPUs are missing.
         UsageError: an `--engine-arg` is malformed or not for the user to decide.
     """
-    user_flags(engine.arguments)
+    refuse_malformed(engine.arguments)
     environment = ask_vllm(engine.vllm)
     place = f"vLLM {environment.version} in '{environment.python}'"
     checked = check_environment(engine, environment, place=place)
+    _flags_of(engine, environment)
     return dataclasses.replace(checked, vllm=environment.python)
 
 
@@ -203,8 +250,7 @@ def check_vllm_serves(engine: EngineSpec, demands: Demands) -> None:
 def vllm_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:
     """Return the line that serves `directory` as this engine does, to be typed by hand."""
     environment = ask_vllm(engine.vllm)
-    setting = setting_of(engine, open_source(str(directory.resolve())), environment)
-    flags = server_flags(setting)
+    flags = server_flags(_setting(engine, directory, environment))
     if environment.platform == "cuda":
         variables = () if environment.has_flashinfer else ("env", "VLLM_USE_FLASHINFER_SAMPLER=0")
         return (*variables, "vllm", "serve", str(directory), *flags)
@@ -248,13 +294,13 @@ def wait_and_look(
     try:
         length = wait_until_ready(server, model=SERVED_NAME, patience=patience)
     except EngineError as error:
-        observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
+        observed = observe(setting.demands, records=records, log=_read_log(server))
         for finding in observed.findings if observed.loaded is not None else ():
             if finding.severity is Severity.ERROR:
                 message = f"{finding.id}: {finding.message}. Then {error}"
                 raise EngineError(message, reason=finding.reason) from error
         raise
-    observed = observe(setting.demands, records=records, log=_read_log(server.log_path))
+    observed = observe(setting.demands, records=records, log=_read_log(server))
     _report(observed)
     return length, observed
 
@@ -266,5 +312,11 @@ def _report(observed: Observed) -> None:
         _log.info("serve: %s: %s: %s", finding.severity, finding.id, finding.message)
 
 
-def _read_log(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+def _read_log(server: RunningServer) -> str:
+    """Return the log, of a very long one its beginning and its end, without the key."""
+    with server.log_path.open("rb") as file:
+        text = file.read(_LOG_BYTES)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(file.tell(), size - _LOG_BYTES))
+        text += file.read(_LOG_BYTES)
+    return text.decode("utf-8", errors="replace").replace(server.key, "***")

@@ -47,6 +47,7 @@ def site(tmp_path: Path) -> Site:
         user=User(uid=1000, gid=1000),
         records=tmp_path / "records",
         labels={"harness.run": "r"},
+        key="drawn",
     )
 
 
@@ -95,7 +96,15 @@ def test_nothing_of_harness_environment_reaches_the_server(
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     setting = setting_of(engine, model)
     container = server_container(setting, server_flags(setting), site)
-    assert "secret" not in repr(container)
+    assert "secret" not in repr(container.options())
+
+
+def test_the_key_is_in_the_environment_and_in_no_argument_or_message(
+    container: Container, site: Site
+) -> None:
+    assert container.environment["VLLM_API_KEY"] == "drawn"
+    assert "drawn" not in " ".join(container.command)
+    assert "drawn" not in repr(container) + repr(site)
 
 
 def test_without_a_bridge_the_server_itself_listens_on_the_local_address_alone(

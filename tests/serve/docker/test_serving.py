@@ -54,9 +54,13 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
     return False
 
 
-def ask(url: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+def ask(endpoint: Endpoint, path: str, body: dict[str, object] | None = None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 -- our own server
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {endpoint.api_key}",
+    }
+    request = urllib.request.Request(endpoint.base_url + path, data, headers)  # noqa: S310 -- our own server
     with urllib.request.urlopen(request) as answer:  # noqa: S310 -- our own server
         answered: dict[str, Any] = json.load(answer)
         return answered
@@ -94,11 +98,9 @@ def test_a_server_answers_inside_the_context_and_is_gone_after_it(
     engine: EngineSpec, model: Path, tmp_path: Path, fake_image: Images, daemon: DockerClient
 ) -> None:
     records = tmp_path / "records"
-    image = fake_image(FAKE_VLLM="ready", VLLM_OF_THE_IMAGE="1")
+    image = fake_image(FAKE_VLLM="ready", VLLM_OF_THE_IMAGE="own value")
     with served(dataclasses.replace(engine, image=image), model, records) as endpoint:
-        assert ask(f"{endpoint.base_url}/v1/models")["data"] == [
-            {"id": endpoint.model, "max_model_len": 64}
-        ]
+        assert ask(endpoint, "/v1/models")["data"] == [{"id": endpoint.model, "max_model_len": 64}]
         (container,) = labelled(daemon, os.getpid())
         assert container.attrs["Config"]["User"] == "{0.uid}:{0.gid}".format(container_user())
     assert labelled(daemon, os.getpid()) == []
@@ -109,7 +111,7 @@ def test_a_server_answers_inside_the_context_and_is_gone_after_it(
     found = endpoint.deployment
     assert (found.engine, found.device, found.dtype) == ("docker", "cpu", "bfloat16")
     assert found.version.startswith("0.32.0 (torch 2.13.0, sha256:")
-    assert "VLLM_OF_THE_IMAGE=1" in found.arguments
+    assert "VLLM_OF_THE_IMAGE" in found.arguments, "by name alone"
     assert found.loaded is not None
     assert found.findings == ()
     assert found.log == str(records / "server.log")
@@ -276,7 +278,7 @@ def test_vllms_real_cpu_build_serves_the_canary_in_a_container(
         deployment = endpoint.deployment
         # Logprobs take a way through vLLM of their own, which once needed a compiler.
         body = {"model": endpoint.model, "prompt": "Once there was", "max_tokens": 8, "logprobs": 1}
-        (choice,) = ask(f"{endpoint.base_url}/v1/completions", body)["choices"]
+        (choice,) = ask(endpoint, "/v1/completions", body)["choices"]
         assert choice["text"]
         assert len(choice["logprobs"]["token_logprobs"]) == 8
     assert deployment.findings == ()

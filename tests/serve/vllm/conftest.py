@@ -1,5 +1,6 @@
 """A stand-in for vLLM's environment, and what is left of a server."""
 
+import json
 import shutil
 import sys
 import time
@@ -12,16 +13,38 @@ import pytest
 from harness.artifacts import EngineSpec
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
+How = Callable[..., None]
 
 
 @pytest.fixture
 def fake_python(tmp_path: Path) -> Path:
     """The `bin/python` of an environment whose vLLM is fake_vllm.py."""
-    python = tmp_path / "env" / "bin" / "python"
+    folder = tmp_path / "env"
+    python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n', encoding="utf-8")
+    (folder / "how.json").write_text("{}", encoding="utf-8")
+    script = f'FAKE_HOW={folder}/how.json exec {sys.executable} {FAKE} "$@"'
+    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     python.chmod(0o755)
     return python
+
+
+@pytest.fixture
+def how(fake_python: Path) -> How:
+    """Say what the stand-in shall do."""
+    path = fake_python.parents[1] / "how.json"
+
+    def say(**variables: str) -> None:
+        said = json.loads(path.read_text(encoding="utf-8")) | variables
+        path.write_text(json.dumps(said), encoding="utf-8")
+
+    return say
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember the options of no other test's vLLM."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Stands in for the Python of vLLM's environment: answers the probe, and serves as vLLM does.
 
-FAKE_VLLM in the environment says how: `ready`, `slow`, `hang`, or `die` with the text FAKE_LOG.
+It is given no more of a test's environment than a real one. What it shall do is in the file
+FAKE_HOW, which the fixture names, or in the variables of an image: FAKE_VLLM is `ready`, `slow`,
+`hang`, `open` (asks for no key), `leak` (writes its key to its log), or `die` with FAKE_LOG.
 Its processes are as stubborn as can be: one ignores SIGTERM, one has left the session.
 """
 
@@ -13,15 +15,40 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+HOW = os.environ | (
+    json.loads(Path(os.environ["FAKE_HOW"]).read_text(encoding="utf-8"))
+    if "FAKE_HOW" in os.environ
+    else {}
+)
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-FACTS = {
-    "version": os.environ.get("FAKE_VERSION", "0.32.0"),
-    "platform": os.environ.get("FAKE_PLATFORM", "cpu"),
+FACTS: dict[str, object] = {
+    "version": HOW.get("FAKE_VERSION", "0.32.0"),
+    "platform": HOW.get("FAKE_PLATFORM", "cpu"),
     "torch": "2.13.0",
     "python_version": "3.11.0",
     "has_flashinfer": False,
     "gpus": [],
+    "installed": "1",
 }
+OPTIONS = [
+    {"names": [n], "negations": [f"no-{n}"], "takes_value": False, "kind": "text", "choices": []}
+    for n in ("enforce-eager", "enable-prefix-caching", "trust-remote-code")
+] + [
+    {"names": names.split(), "negations": [], "takes_value": True, "kind": kind, "choices": choices}
+    for names, kind, choices in (
+        ("max-num-seqs", "int", []),
+        ("max-num-batched-tokens", "size", []),
+        ("gpu-memory-utilization device-memory-utilization", "float", []),
+        ("moe-backend", "text", ["auto", "emulation", "flashinfer_cutlass"]),
+        ("safetensors-load-strategy", "text", ["eager", "lazy", "torchao"]),
+        ("distributed-executor-backend", "text", []),
+        ("limit-mm-per-prompt", "json", []),
+        ("hf-overrides", "text", []),
+        ("worker-cls", "text", []),
+        ("host", "text", []),
+        ("api-key old-key", "text", []),
+    )
+]
 REPORT = {
     "device": "cpu",
     "num_tensors": 10,
@@ -48,10 +75,20 @@ def option(name: str) -> str:
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path.startswith("/v1") and not self.is_allowed():
+            self.answer(401, {"error": "Unauthorized"})
+            return
         name, length = option("--served-model-name"), int(option("--max-model-len"))
         listed = {"data": [{"id": name, "max_model_len": length}]}
-        body = json.dumps(listed if self.path == "/v1/models" else {}).encode()
-        self.send_response(200)
+        self.answer(200, listed if self.path == "/v1/models" else {})
+
+    def is_allowed(self) -> bool:
+        wanted = f"Bearer {os.environ['VLLM_API_KEY']}"
+        return HOW["FAKE_VLLM"] == "open" or self.headers.get("Authorization") == wanted
+
+    def answer(self, status: int, values: object) -> None:
+        body = json.dumps(values).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -64,12 +101,20 @@ def say(line: str) -> None:
 
 def main() -> None:
     if sys.argv[1] == "-I":
-        sys.stdout.write(json.dumps(FACTS))
+        options = "broken" if "FAKE_OPTIONS" in HOW else json.dumps(OPTIONS)
+        sys.stdout.write(options if sys.argv[-1] == "--options" else json.dumps(FACTS))
         return
-    how = os.environ["FAKE_VLLM"]
+    how = HOW["FAKE_VLLM"]
     own = subprocess.Popen([sys.executable, "-c", STUBBORN])
     away = subprocess.Popen([sys.executable, "-c", STUBBORN], start_new_session=True)
-    Path("pids").write_text(f"{os.getpid()} {own.pid} {away.pid}", encoding="ascii")
+    prefix = os.environ["HARNESS_LOAD_REPORT"]
+    Path(prefix).with_name("pids").write_text(
+        f"{os.getpid()} {own.pid} {away.pid}", encoding="ascii"
+    )
+    seen = {"environment": dict(os.environ), "cwd": str(Path.cwd()), "arguments": sys.argv[1:]}
+    Path(prefix).with_name("seen.json").write_text(json.dumps(seen), encoding="utf-8")
+    if how == "leak":
+        say(f"the key is {os.environ['VLLM_API_KEY']}")
     say("INFO 11-23 01:00:00 [core.py:1] Initializing a V1 LLM engine, dtype=torch.bfloat16,")
     if how == "hang":
         signal.pause()
@@ -78,13 +123,12 @@ def main() -> None:
             time.sleep(0.3)
             say(f"Loading shard {step}")
     if how == "die":
-        say(os.environ["FAKE_LOG"])
+        say(HOW["FAKE_LOG"])
         sys.exit(1)
-    report = json.loads(os.environ.get("FAKE_REPORT", json.dumps(REPORT)))
-    prefix = os.environ["HARNESS_LOAD_REPORT"]
+    report = json.loads(HOW.get("FAKE_REPORT", json.dumps(REPORT)))
     if report is not None:
         Path(f"{prefix}.rank0.json").write_text(json.dumps(report), encoding="utf-8")
-    say(os.environ.get("FAKE_LOG", ""))
+    say(HOW.get("FAKE_LOG", ""))
     ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
 
 

@@ -1,23 +1,13 @@
-"""The exact arguments and environment of a server."""
+"""The exact arguments of a server."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import pytest
 
 from harness.artifacts import EngineSpec
-from harness.errors import UsageError
 from harness.models import open_source
-from harness.serve.vllm.arguments import (
-    PLUGIN,
-    Setting,
-    api_server,
-    own_variables,
-    process_environment,
-    server_flags,
-    user_flags,
-)
+from harness.serve.vllm.arguments import Setting, api_server, own_variables, server_flags
 from harness.serve.vllm.capabilities import Demands, capability_of
 
 NVFP4 = Demands(scheme="NVFP4", kv_fp8=False, experts=True, linears=True)
@@ -78,9 +68,11 @@ def test_the_cpu_build_emulates_nvfp4_whatever_is_asked(setting: Setting) -> Non
 def test_without_flashinfer_nothing_of_it_is_used(setting: Setting) -> None:
     bare = dataclasses.replace(setting, has_flashinfer=False)
     assert flags_of(bare, BASELINE)[-2:] == ("--gdn-prefill-backend", "triton")
-    variables = own_variables(bare, plugin="/p", records="/r")
+    variables = own_variables(bare, plugin="/p", records="/r", key="k")
     assert variables["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
-    assert "VLLM_USE_FLASHINFER_SAMPLER" not in own_variables(setting, plugin="/p", records="/r")
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in own_variables(
+        setting, plugin="/p", records="/r", key="k"
+    )
 
 
 def test_tensor_parallelism_is_passed_on(setting: Setting) -> None:
@@ -89,26 +81,10 @@ def test_tensor_parallelism_is_passed_on(setting: Setting) -> None:
     assert flags[2:4] == ("--tensor-parallel-size", "4")
 
 
-def test_users_arguments_come_last_and_become_flags() -> None:
-    arguments = ("max_num_seqs=16", "enforce-eager=true", "--enable-prefix-caching=false")
-    expected = ("--max-num-seqs", "16", "--enforce-eager", "--no-enable-prefix-caching")
-    assert user_flags(arguments) == expected
-    assert user_flags(('override-generation-config={"a": 1}',))[1] == '{"a": 1}'
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["model=x", "host=0.0.0.0", "port=1", "api_key=x", "trust-remote-code=true", "ssl-keyfile=x"],
-)
-def test_what_harness_decides_is_refused_by_name(argument: str) -> None:
-    with pytest.raises(UsageError, match="harness itself decides"):
-        user_flags((argument,))
-
-
-@pytest.mark.parametrize("argument", ["enforce-eager", "=x", "a b=1", "-x=1"])
-def test_a_malformed_argument_is_refused(argument: str) -> None:
-    with pytest.raises(UsageError, match="KEY=VALUE"):
-        user_flags((argument,))
+def test_users_arguments_come_last(setting: Setting) -> None:
+    chosen = ("--max-num-seqs=16", "--no-enforce-eager")
+    flags = server_flags(dataclasses.replace(setting, user_flags=chosen))
+    assert flags[-2:] == chosen
 
 
 def test_the_server_listens_where_it_is_told(setting: Setting) -> None:
@@ -117,31 +93,3 @@ def test_the_server_listens_where_it_is_told(setting: Setting) -> None:
         *("--model", "/m", "--served-model-name", "harness"),
         *("--host", "127.0.0.1", "--port", "81"),
     )
-
-
-def test_the_environment_holds_the_plugin_first_and_no_secret(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HF_TOKEN", "OPENAI_API_KEY", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "a secret")
-    monkeypatch.setenv("PYTHONPATH", "/already/there")
-    monkeypatch.setenv("VLLM_PLUGINS", "others_only")
-    own = own_variables(setting, plugin=str(PLUGIN), records="/records")
-    variables = process_environment(own, python=Path("/env/bin/python"), gpus=(2, 3))
-    assert "a secret" not in variables.values()
-    assert "VLLM_PLUGINS" not in variables
-    assert variables["PYTHONPATH"].split(os.pathsep) == [str(PLUGIN), "/already/there"]
-    assert variables["HARNESS_LOAD_REPORT"] == "/records/load_report"
-    assert variables["HF_HUB_OFFLINE"] == "1"
-    assert variables["VLLM_NO_USAGE_STATS"] == "1"
-    assert variables["CUDA_VISIBLE_DEVICES"] == "2,3"
-    assert variables["PATH"].startswith("/env/bin")
-
-
-def test_the_gpus_of_the_environment_are_kept_where_none_are_assigned(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    own = own_variables(setting, plugin="/p", records="/r")
-    variables = process_environment(own, python=Path("/env/bin/python"), gpus=None)
-    assert variables["CUDA_VISIBLE_DEVICES"] == "5"

@@ -8,17 +8,18 @@ import pytest
 from harness.artifacts import EngineSpec
 from harness.errors import PrerequisiteError, ReasonCode, UsageError
 from harness.serve import Demands, check_served, resolve_engine
+from harness.serve.vllm import environment
 from harness.serve.vllm.capabilities import capability_of, computes, refuse_unsupported
 from harness.serve.vllm.environment import find_vllm
+
+from .conftest import How
 
 NVFP4 = Demands(scheme="NVFP4", kv_fp8=True, experts=True, linears=True)
 
 
 @pytest.mark.parametrize("version", ["0.24.0", "0.25.1", "0.33.0"])
-def test_an_unknown_version_is_refused_by_name(
-    version: str, engine: EngineSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_VERSION", version)
+def test_an_unknown_version_is_refused_by_name(version: str, engine: EngineSpec, how: How) -> None:
+    how(FAKE_VERSION=version)
     with pytest.raises(PrerequisiteError, match=f"vLLM {version} \\(cpu\\) is not a version"):
         resolve_engine(engine)
 
@@ -65,11 +66,9 @@ def test_the_cpu_build_runs_on_one_device(engine: EngineSpec) -> None:
         resolve_engine(dataclasses.replace(engine, tensor_parallel_size=2))
 
 
-def test_a_cuda_build_needs_as_many_gpus_as_it_is_spread_over(
-    engine: EngineSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_VERSION", "0.25.0")
-    monkeypatch.setenv("FAKE_PLATFORM", "cuda")
+def test_a_cuda_build_needs_as_many_gpus_as_it_is_spread_over(engine: EngineSpec, how: How) -> None:
+    how(FAKE_VERSION="0.25.0")
+    how(FAKE_PLATFORM="cuda")
     with pytest.raises(PrerequisiteError, match="the driver shows 0"):
         resolve_engine(engine)
 
@@ -87,20 +86,40 @@ def test_an_unknown_engine_is_refused_with_the_known_ones(engine: EngineSpec) ->
         resolve_engine(dataclasses.replace(engine, name="sglang"))
 
 
-def test_vllm_is_looked_for_in_the_named_places(
+def test_vllm_is_looked_for_where_it_was_named(
     fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("HARNESS_VLLM", raising=False)
-    monkeypatch.chdir(tmp_path)
     folder = fake_python.parent.parent
-    folder.rename(tmp_path / ".venv-vllm")
-    assert find_vllm() == tmp_path / ".venv-vllm" / "bin" / "python"
-    (tmp_path / ".venv-vllm").rename(folder)
     monkeypatch.setenv("HARNESS_VLLM", str(folder))
     assert find_vllm() == fake_python
     assert find_vllm(str(fake_python)) == fake_python
     with pytest.raises(PrerequisiteError, match="neither a Python nor the folder"):
         find_vllm(str(tmp_path / "nothing"))
+
+
+def test_an_environment_in_the_current_folder_is_never_taken(
+    fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HARNESS_VLLM", raising=False)
+    monkeypatch.setattr(environment, "_REPOSITORY", tmp_path / "installed")
+    monkeypatch.chdir(tmp_path)
+    fake_python.parent.parent.rename(tmp_path / ".venv-vllm")
+    assert find_vllm() is None
+
+
+@pytest.mark.parametrize("is_checkout", [True, False])
+def test_an_environment_beside_harness_is_taken_where_that_is_a_checkout(
+    fake_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_checkout: bool
+) -> None:
+    monkeypatch.delenv("HARNESS_VLLM", raising=False)
+    monkeypatch.setattr(environment, "_REPOSITORY", tmp_path)
+    script = tmp_path / "setup-vllm"
+    monkeypatch.setattr(environment, "_SETUP_SCRIPT", script)
+    if is_checkout:
+        script.touch()
+    fake_python.parent.parent.rename(tmp_path / ".venv-vllm")
+    expected = tmp_path / ".venv-vllm" / "bin" / "python"
+    assert find_vllm() == (expected if is_checkout else None)
 
 
 def test_a_python_without_vllm_is_refused_with_the_command_that_makes_one(

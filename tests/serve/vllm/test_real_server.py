@@ -18,7 +18,10 @@ PYTHON = find_vllm()
 def complete(endpoint: Endpoint, prompt: str) -> str:
     connection = http.client.HTTPConnection(endpoint.base_url.removeprefix("http://"))
     body = {"model": endpoint.model, "prompt": prompt, "max_tokens": 12, "temperature": 0}
-    headers = {"Content-Type": "application/json"}
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {endpoint.api_key}",
+    }
     try:
         connection.request("POST", "/v1/completions", json.dumps(body), headers)
         return str(json.loads(connection.getresponse().read())["choices"][0]["text"])

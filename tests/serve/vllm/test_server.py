@@ -21,6 +21,7 @@ from harness.serve.vllm.readiness import Patience
 from harness.serve.vllm.server import serve_vllm
 
 from . import fake_vllm
+from .conftest import How
 
 Gone = Callable[[Iterable[int], float], bool]
 RUN = Path(__file__).parents[1] / "serving_run.py"
@@ -40,7 +41,8 @@ def pids_of(records: Path) -> list[int]:
 
 def listed(endpoint: Endpoint) -> object:
     connection = http.client.HTTPConnection(endpoint.base_url.removeprefix("http://"))
-    connection.request("GET", "/v1/models")
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+    connection.request("GET", "/v1/models", headers=headers)
     try:
         return json.loads(connection.getresponse().read())["data"]
     finally:
@@ -58,9 +60,9 @@ def test_a_server_answers_inside_the_context_and_is_gone_after_it(
     model: Path,
     tmp_path: Path,
     all_gone: Gone,
-    monkeypatch: pytest.MonkeyPatch,
+    how: How,
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
+    how(FAKE_VLLM="ready")
     with served(engine, model, tmp_path / "records") as endpoint:
         assert listed(endpoint) == [{"id": endpoint.model, "max_model_len": 64}]
         assert endpoint.max_model_len == 64
@@ -70,9 +72,9 @@ def test_a_server_answers_inside_the_context_and_is_gone_after_it(
 
 
 def test_a_deployment_says_what_was_served_and_how(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: How
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
+    how(FAKE_VLLM="ready")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     engine = dataclasses.replace(engine, arguments=("max-num-seqs=4",))
     with served(engine, model, tmp_path / "records") as endpoint:
@@ -81,7 +83,7 @@ def test_a_deployment_says_what_was_served_and_how(
     assert (found.engine, found.version) == ("vllm", "0.32.0 (torch 2.13.0)")
     assert (found.device, found.dtype) == ("cpu", "bfloat16")
     assert found.model == str(model)
-    assert "--max-num-seqs" in found.arguments
+    assert "--max-num-seqs=4" in found.arguments
     assert "VLLM_CPU_OMP_THREADS_BIND=nobind" in found.arguments
     assert not any("--port" in argument for argument in found.arguments)
     assert found.kernels["experts"] == "EMULATION CpuEmulationNvFp4Experts"
@@ -93,10 +95,10 @@ def test_a_deployment_says_what_was_served_and_how(
 
 
 def test_a_server_without_a_load_report_is_not_believed(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, tmp_path: Path, how: How
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
-    monkeypatch.setenv("FAKE_REPORT", "null")
+    how(FAKE_VLLM="ready")
+    how(FAKE_REPORT="null")
     with served(engine, model, tmp_path / "records") as endpoint:
         (finding,) = endpoint.deployment.findings
     assert finding.id == "load-report-missing"
@@ -104,10 +106,10 @@ def test_a_server_without_a_load_report_is_not_believed(
 
 
 def test_an_earlier_servers_report_is_not_taken_for_this_ones(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, tmp_path: Path, how: How
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
-    monkeypatch.setenv("FAKE_REPORT", "null")
+    how(FAKE_VLLM="ready")
+    how(FAKE_REPORT="null")
     records = tmp_path / "records"
     records.mkdir()
     (records / "load_report.rank0.json").write_text(json.dumps(fake_vllm.REPORT), encoding="utf-8")
@@ -143,11 +145,11 @@ def test_a_dead_server_is_explained_by_the_end_of_its_log(
     engine: EngineSpec,
     model: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    how: How,
 ) -> None:
     line, reason, hint = death
-    monkeypatch.setenv("FAKE_VLLM", "die")
-    monkeypatch.setenv("FAKE_LOG", line)
+    how(FAKE_VLLM="die")
+    how(FAKE_LOG=line)
     with (
         pytest.raises(EngineError, match="status 1") as caught,
         served(engine, model, tmp_path / "records"),
@@ -163,10 +165,10 @@ def test_a_dead_server_leaves_nothing(
     model: Path,
     tmp_path: Path,
     all_gone: Gone,
-    monkeypatch: pytest.MonkeyPatch,
+    how: How,
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "die")
-    monkeypatch.setenv("FAKE_LOG", "no known cause")
+    how(FAKE_VLLM="die")
+    how(FAKE_LOG="no known cause")
     with (
         pytest.raises(EngineError) as caught,
         served(engine, model, tmp_path / "records"),
@@ -181,9 +183,9 @@ def test_a_silent_server_is_given_up(
     model: Path,
     tmp_path: Path,
     all_gone: Gone,
-    monkeypatch: pytest.MonkeyPatch,
+    how: How,
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "hang")
+    how(FAKE_VLLM="hang")
     patience = Patience(silence_seconds=2)
     records = tmp_path / "records"
     with (
@@ -198,10 +200,10 @@ def test_a_slow_server_is_waited_for_as_long_as_its_log_moves(
     engine: EngineSpec,
     model: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    how: How,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "slow")
+    how(FAKE_VLLM="slow")
     patience = Patience(silence_seconds=1.5, progress_seconds=0.5, poll_seconds=0.1)
     with (
         caplog.at_level("INFO", logger="harness.serve"),
@@ -216,9 +218,9 @@ def test_an_error_inside_the_context_ends_the_server(
     model: Path,
     tmp_path: Path,
     all_gone: Gone,
-    monkeypatch: pytest.MonkeyPatch,
+    how: How,
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
+    how(FAKE_VLLM="ready")
     with pytest.raises(ZeroDivisionError), served(engine, model, tmp_path / "records"):
         raise ZeroDivisionError
     assert all_gone(pids_of(tmp_path / "records"), 0)
@@ -241,10 +243,12 @@ def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
     all_gone: Gone,
 ) -> None:
     how, number, status = ending
+    say = Path(str(engine.vllm)).parents[1] / "how.json"
+    say.write_text('{"FAKE_VLLM": "ready"}', encoding="utf-8")
     records = tmp_path / "records"
     run = subprocess.Popen(
         [sys.executable, str(RUN), "vllm", str(engine.vllm), str(model), str(records), how],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "FAKE_VLLM": "ready"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -262,9 +266,9 @@ def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
 
 
 def test_both_arms_can_be_served_at_once(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, tmp_path: Path, how: How
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
+    how(FAKE_VLLM="ready")
     with (
         served(engine, model, tmp_path / "one") as one,
         served(engine, model, tmp_path / "two") as two,
@@ -275,9 +279,9 @@ def test_both_arms_can_be_served_at_once(
 
 
 def test_a_server_that_dies_while_in_use_is_named_with_the_end_of_its_log(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, tmp_path: Path, how: How
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
+    how(FAKE_VLLM="ready")
 
     def use() -> None:
         with served(engine, model, tmp_path / "records") as endpoint:
@@ -291,9 +295,9 @@ def test_a_server_that_dies_while_in_use_is_named_with_the_end_of_its_log(
 
 
 def test_a_failure_of_ours_is_not_blamed_on_a_server_that_answers(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, tmp_path: Path, how: How
 ) -> None:
-    monkeypatch.setenv("FAKE_VLLM", "ready")
+    how(FAKE_VLLM="ready")
 
     def use() -> None:
         with served(engine, model, tmp_path / "records"):

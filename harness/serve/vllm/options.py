@@ -1,0 +1,214 @@
+"""The options that a vLLM has, by its own parser, and what `--engine-arg KEY=VALUE` makes of them.
+
+vLLM's parser takes abbreviations (`hos` for `host`), underscores, dotted parts of JSON, and a
+value that looks like an option as one. So it is asked for its exact names, in its environment, and
+every argument is passed as `--name=value` with one of them. Asking imports vLLM, which takes
+seconds; the answer is kept for each environment.
+"""
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts.store import write_atomically
+from harness.errors import PrerequisiteError, UsageError
+from harness.serve.vllm.permitted import DECIDED, PERMITTED
+
+_log = logging.getLogger("harness.serve")
+_KEY = re.compile(r"[a-z][a-z0-9-]*")
+_LONGEST_VALUE = 4000
+_KINDS = {
+    "int": re.compile(r"-?[0-9]{1,18}"),
+    "size": re.compile(r"auto|-?[0-9]{1,18}|[0-9]{1,9}(\.[0-9]{1,9})?[kKmMgGtT]"),
+    "float": re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,2})?"),
+}
+_BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """One option of vLLM's parser; names without the dashes."""
+
+    names: tuple[str, ...]
+    """All long ones; the first is the name."""
+    negations: tuple[str, ...]
+    """Such as `no-enforce-eager`."""
+    takes_value: bool
+    kind: str
+    """`int`, `size` (1k, 2G), `float`, `json` or `text`: what its value must be."""
+    choices: tuple[str, ...]
+    """The values that it takes; empty where any of its kind."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """The options of one vLLM."""
+
+    place: str
+    """How a message names it."""
+    known: tuple[Option, ...]
+
+    def named(self, name: str) -> Option | None:
+        """Return the option of exactly this name."""
+        return next((one for one in self.known if name in (*one.names, *one.negations)), None)
+
+    def near(self, name: str) -> str:
+        """Return a hint with the permitted names that look like `name`."""
+        names = [n for one in self.known for n in one.names if one.names[0] in PERMITTED]
+        begun = [n for n in names if n.startswith(name)]
+        found = [*begun, *difflib.get_close_matches(name, names, n=3, cutoff=0.6)]
+        listed = ", ".join(dict.fromkeys(found[:3]))
+        return f" Did you mean {listed}?" if listed else ""
+
+
+def read_options(said: str, *, place: str) -> Options:
+    """Read what probe.py printed in an environment, on the last line.
+
+    Raises:
+        PrerequisiteError: it is no list of options.
+    """
+    try:
+        listed = json.loads(said.strip().splitlines()[-1])
+        known = tuple(
+            Option(
+                names=tuple(map(str, one["names"])),
+                negations=tuple(map(str, one["negations"])),
+                takes_value=bool(one["takes_value"]),
+                kind=str(one["kind"]),
+                choices=tuple(map(str, one["choices"])),
+            )
+            for one in listed
+        )
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        message = f"{place} did not tell its options ({type(error).__name__}). Leave --engine-arg."
+        raise PrerequisiteError(message) from error
+    return Options(place=place, known=known)
+
+
+def remembered(ask: Callable[[], str], *identity: str) -> str:
+    """Return what `ask` says, asked once for each `identity`: an environment's or an image's."""
+    key = hashlib.sha256("\n".join(identity).encode(errors="replace")).hexdigest()
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        kept = root / "harness" / "engine-options" / f"{key}.json"
+        if root.is_absolute() and kept.is_file():
+            return kept.read_text(encoding="utf-8")
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+        return ask()
+    said = ask()
+    if root.is_absolute():
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, said)
+        except OSError as error:
+            _log.info("serve: vLLM's options cannot be remembered: %s", error)
+    return said
+
+
+def refuse_malformed(arguments: Iterable[str]) -> None:
+    """Refuse what needs no vLLM to be seen: a wrong form, and what harness decides.
+
+    Raises:
+        UsageError: with the argument.
+    """
+    for argument in arguments:
+        _split(argument)
+
+
+def user_flags(arguments: Iterable[str], options: Options) -> tuple[str, ...]:
+    """Translate `KEY=VALUE` to vLLM's flags: `true` is `--key`, `false` is `--no-key`.
+
+    A key that is given twice has its last value, so that a recipe's can be overridden.
+
+    Raises:
+        UsageError: one is malformed, unknown, or not for the user to decide.
+    """
+    flags: dict[str, str] = {}
+    for argument in arguments:
+        key, value = _split(argument)
+        option = options.named(key)
+        if option is None:
+            message = f"--engine-arg {key}: {options.place} has no option '{key}'."
+            raise UsageError(message + options.near(key))
+        name = option.names[0]
+        _refuse_reserved(key, option.names)
+        if name not in PERMITTED:
+            message = (
+                f"--engine-arg {key}: '{name}' is none that may be set: it is not known to leave "
+                "alone what is judged, what code runs and who is answered. Leave it out."
+            )
+            raise UsageError(message)
+        if key in option.negations:
+            message = f"--engine-arg '{argument}': write {name}=false."
+            raise UsageError(message)
+        flags[name] = _flag(argument, option, value)
+    return tuple(flags.values())
+
+
+def _split(argument: str) -> tuple[str, str]:
+    name, separator, value = argument.partition("=")
+    key = name.removeprefix("--").replace("_", "-").lower()
+    if not separator or not value or not _KEY.fullmatch(key):
+        message = f"--engine-arg {ascii(name)[:100]}: write KEY=VALUE, such as max-num-seqs=16."
+        raise UsageError(message)
+    if not value.isprintable() or len(value) > _LONGEST_VALUE:
+        message = f"--engine-arg {key}: its value holds what cannot be printed, or is too long."
+        raise UsageError(message)
+    _refuse_reserved(key, (key, key.removeprefix("no-")))
+    return key, value
+
+
+def _refuse_reserved(key: str, names: Iterable[str]) -> None:
+    # The value is not shown: it may be a secret.
+    for name in names:
+        if name in DECIDED:
+            message = (
+                f"--engine-arg {key}: harness itself decides '{name}'. Leave it out; "
+                "the length is the suite's, and GPUs are --tensor-parallel-size."
+            )
+            raise UsageError(message)
+
+
+def _flag(argument: str, option: Option, value: str) -> str:
+    name = option.names[0]
+    if option.takes_value:
+        _refuse_value(argument, option, value)
+        return f"--{name}={value}"
+    chosen = _BOOLEANS.get(value.lower())
+    if chosen is None:
+        message = f"--engine-arg '{argument}': write {name}=true or {name}=false."
+        raise UsageError(message)
+    if chosen:
+        return f"--{name}"
+    if not option.negations:
+        message = f"--engine-arg '{argument}': it is off unless it is set. Leave it out."
+        raise UsageError(message)
+    return f"--{option.negations[0]}"
+
+
+def _refuse_value(argument: str, option: Option, value: str) -> None:
+    name = option.names[0]
+    permitted, choices = PERMITTED[name], option.choices
+    taken = [c for c in choices if not permitted or c in permitted] if choices else permitted
+    if taken and value not in taken and value.lower().replace("-", "_") not in taken:
+        message = f"--engine-arg '{argument}': {name} is one of {', '.join(taken)}."
+        raise UsageError(message)
+    pattern = _KINDS.get(option.kind)
+    is_wrong = pattern is not None and not pattern.fullmatch(value)
+    if is_wrong or (option.kind == "json" and not _is_object(value)):
+        words = {"json": "a JSON object"}.get(option.kind, "a number")
+        message = f"--engine-arg '{argument}': the value of {name} is {words}."
+        raise UsageError(message)
+
+
+def _is_object(value: str) -> bool:
+    try:
+        return isinstance(json.loads(value), Mapping)
+    except (ValueError, RecursionError):
+        return False
