@@ -74,10 +74,13 @@ def _ready(served: Endpoint, engine: EngineSpec, folder: Path) -> Result:
     values = {
         "base_url": f"{served.base_url}/v1",
         "model": served.model,
+        "api_key": served.api_key,
         "deployment": to_json(served.deployment),
     }
     lines = [
         f"ready: {served.base_url}/v1 serves model '{served.model}'",
+        f"API key: {served.api_key}",
+        "requests bring it as 'Authorization: Bearer KEY'; harness score takes HARNESS_API_KEY",
         *text.of_deployment(served.deployment),
         f"the same by hand: {shlex.join(serve_command(engine, folder))}",
         "Ctrl-C ends it",

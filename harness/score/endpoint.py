@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from harness.artifacts import Deployment, Endpoint, Suite, digest_of
 from harness.errors import PrerequisiteError, UsageError
+from harness.over_http import in_words
 from harness.score.catalog import check_protocol
 from harness.score.client import Connection, Reply, read_key
 from harness.score.run import URL_ENGINE
@@ -23,6 +24,7 @@ _log = logging.getLogger("harness.score")
 _UNKNOWN = "not recorded"
 _PARTS = ("linear", "experts", "attention", "kv_cache")
 _REFUSALS = (401, 403)
+_LONGEST_NAME = 1000
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -72,7 +74,7 @@ def endpoint_of(
         protocol=protocol,
         deployment=Deployment(
             engine=URL_ENGINE,
-            version=str(version or _UNKNOWN),
+            version=in_words(version) if isinstance(version, str) and version else _UNKNOWN,
             model=name,
             checkpoint_digest=digest_of(URL_ENGINE, base_url, name),
             device=_UNKNOWN,
@@ -150,7 +152,11 @@ def _list_models(base_url: str, server: Connection, *, has_key: bool) -> list[Ma
 def _entries(reply: Reply) -> list[Mapping[str, Any]]:
     data = (reply.body or {}).get("data")
     found = data if isinstance(data, list) else []
-    return [entry for entry in found if isinstance(entry, dict) and "id" in entry]
+    return [entry for entry in found if isinstance(entry, dict) and _is_name(entry.get("id"))]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
 
 
 def _choose(
@@ -167,7 +173,7 @@ def _choose(
 
 def _max_model_len(base_url: str, entry: Mapping[str, Any], suite: Suite) -> int:
     found = entry.get("max_model_len")
-    if not isinstance(found, int):
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         _log.info("score: the server does not say how long a prompt may be; the suite's is taken")
         return suite.max_model_len
     if found < suite.max_model_len:
@@ -180,7 +186,7 @@ def _max_model_len(base_url: str, entry: Mapping[str, Any], suite: Suite) -> int
 
 
 def _find_tokenizer(base_url: str, entry: Mapping[str, Any], tokenizer: Path | None) -> Path:
-    root = entry.get("root")
+    root = entry.get("root") if _is_name(entry.get("root")) else None
     folder = tokenizer if tokenizer is not None else Path(str(root or ""))
     if folder.is_absolute() or tokenizer is not None:
         if any((folder / name).is_file() for name in _TOKENIZER_FILES):

@@ -15,7 +15,14 @@ import torch
 
 from harness.errors import PrerequisiteError
 from harness.serve.vllm.capabilities import MODELOPT, capability_of
-from harness.serve.vllm.environment import SETUP, VllmEnvironment, ask_vllm, find_vllm
+from harness.serve.vllm.environment import (
+    BESIDE,
+    SETUP,
+    VARIABLE,
+    VllmEnvironment,
+    ask_vllm,
+    find_vllm,
+)
 
 _GIB = 1 << 30
 _LOW_MEMORY_BYTES = 4 * _GIB
@@ -100,7 +107,8 @@ def _vllm() -> Iterator[Diagnosis]:
         yield Diagnosis(name="vLLM", ok=False, found=str(error), fix=fix)
         return
     if environment is None:
-        yield Diagnosis(name="vLLM", ok=False, found="no environment of it", fix=fix)
+        found = f"neither ${VARIABLE} nor {BESIDE} of harness's own checkout holds it"
+        yield Diagnosis(name="vLLM", ok=False, found=found, fix=fix)
         return
     yield _vllm_version(environment)
     if environment.platform == "cpu":

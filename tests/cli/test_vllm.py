@@ -38,8 +38,8 @@ def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def server(run_dir: Path, environment: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """Yield the URL and the process of `harness serve`."""
+def server(run_dir: Path, environment: dict[str, str]) -> Iterator[tuple[str, int, str]]:
+    """Yield the URL, the process and the API key of `harness serve`."""
     command = [sys.executable, "-m", "harness", "serve", run_dir / "checkpoint"]
     with subprocess.Popen(
         [*map(str, command), "--engine", "vllm", "--max-model-len", "256", "--json"],
@@ -55,7 +55,8 @@ def server(run_dir: Path, environment: dict[str, str]) -> Iterator[tuple[str, in
             if line == "}\n":
                 break
         try:
-            yield json.loads("".join(lines))["base_url"], process.pid
+            told = json.loads("".join(lines))
+            yield told["base_url"], process.pid, told["api_key"]
             assert process.wait() == 130
         finally:
             process.terminate()
@@ -109,17 +110,25 @@ def test_deleted_expert_input_scales_are_no_go_before_scoring_even_unverified(
 
 
 def test_a_running_server_is_scored_by_its_url(
-    cli: Cli, server: tuple[str, int], quick_suite: Path, tmp_path: Path
+    cli: Cli,
+    server: tuple[str, int, str],
+    quick_suite: Path,
+    tmp_path: Path,
+    environment: dict[str, str],
 ) -> None:
-    url, _ = server
+    url, _, key = server
+    refused = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores")
+    assert (refused.code, "wants an API key" in refused.err) == (2, True)
+    environment["HARNESS_API_KEY"] = key
     done = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores", "--json")
+    del environment["HARNESS_API_KEY"]
     assert done.code == 0, done.err
     assert all(task["value"] > 0.9 for task in done.json["tasks"])
     assert done.json["deployment"]["engine"] == "url"
 
 
-def test_ctrl_c_ends_the_server(server: tuple[str, int]) -> None:
-    url, pid = server
+def test_ctrl_c_ends_the_server(server: tuple[str, int, str]) -> None:
+    url, pid, _ = server
     os.kill(pid, signal.SIGINT)
     while Path(f"/proc/{pid}").exists() and "Z" not in _state(pid):
         signal.sigtimedwait([], 0.1)

@@ -1,8 +1,10 @@
-"""vLLM general plugin of harness: what was loaded, and the CPU kernels that are missing.
+"""vLLM general plugin of harness: what was loaded, the CPU kernels that are missing, and ends.
 
 vLLM calls `register` in every process that it starts. Nothing is imported before that, because
 vLLM logs and forgets a plugin that fails to import, while it stops on one whose function raises.
 """
+
+import multiprocessing
 
 __all__ = ["register"]
 
@@ -13,6 +15,9 @@ def register() -> None:
     Raises:
         RuntimeError: This version of vLLM, or this platform, is not a known one.
     """
+    from .parent import end_with_parent  # noqa: PLC0415 -- see the module's docstring
+
+    end_with_parent()
     from vllm.platforms import current_platform  # noqa: PLC0415 -- see the module's docstring
     from vllm.version import __version__  # noqa: PLC0415 -- see the module's docstring
 
@@ -20,6 +25,10 @@ def register() -> None:
 
     platform = "cpu" if current_platform.is_cpu() else str(current_platform.device_type)
     check(__version__, platform)
+    if multiprocessing.parent_process() is None:  # the process that answers requests
+        from .guard import guard_all_paths  # noqa: PLC0415 -- names what only a known version has
+
+        guard_all_paths()
     from . import loading  # noqa: PLC0415 -- names what only a known version has
 
     if platform == "cpu":

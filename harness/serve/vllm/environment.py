@@ -20,7 +20,7 @@ from harness.serve.vllm.variables import passed_on
 
 _log = logging.getLogger("harness.serve")
 VARIABLE = "HARNESS_VLLM"
-_FOLDER = ".venv-vllm"
+BESIDE = ".venv-vllm"
 _REPOSITORY = Path(__file__).resolve().parents[3]
 SETUP = "scripts/setup-vllm cpu|cuda"
 _SETUP_SCRIPT = _REPOSITORY / "scripts" / "setup-vllm"
@@ -66,7 +66,7 @@ def find_vllm(place: str | None = None) -> Path | None:
     named = place or os.environ.get(VARIABLE)
     if named:
         return _python_of(Path(named).expanduser(), "--vllm" if place else f"${VARIABLE}")
-    python = _REPOSITORY / _FOLDER / "bin" / "python"
+    python = _REPOSITORY / BESIDE / "bin" / "python"
     # Elsewhere than in a checkout nobody makes one there, and whoever did was not harness.
     return python if _SETUP_SCRIPT.is_file() and python.exists() else None
 
@@ -80,7 +80,7 @@ def ask_vllm(place: str | None) -> VllmEnvironment:
     python = find_vllm(place)
     if python is None:
         message = (
-            f"no vLLM was found: no --vllm, no ${VARIABLE}, no '{_REPOSITORY / _FOLDER}'. "
+            f"no vLLM was found: no --vllm, no ${VARIABLE}, no '{_REPOSITORY / BESIDE}'. "
             f"Make one with {SETUP}, or name one with --vllm PATH."
         )
         raise PrerequisiteError(message)

@@ -81,6 +81,8 @@ class KeptProcess:
         self.log_path = log_path
         self.base_url = f"http://{LOCALHOST}:{port}"
         self.session: int | None = None
+        self._is_taken = False
+        """Whether somebody else was seen to listen on the port."""
 
     def read_session(self) -> None:
         """Wait until the server's process exists; its id is its session's."""
@@ -103,6 +105,7 @@ class KeptProcess:
         found = listeners(self._port)
         stranger = foreign(found, self._left())
         if stranger is not None and stranger in listeners(self._port):
+            self._is_taken = True
             raise taken(self._port, stranger.owner())
         return bool(found) and stranger is None
 
@@ -124,7 +127,7 @@ class KeptProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._keeper.wait(GRACE_SECONDS + 2 * _OUTER_EXTRA_SECONDS)
         give_up = time.monotonic() + GRACE_SECONDS
-        while (left := self._left()) or not _is_free(self._port):
+        while (left := self._left()) or not (self._is_taken or _is_free(self._port)):
             if time.monotonic() >= give_up:
                 message = (
                     f"processes {left} of the server, or its port {self._port}, are still there "

@@ -71,6 +71,34 @@ def test_the_model_is_named_where_there_are_several(
         endpoint_of(base_url, asked, model="third")
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"id": "tiny", "max_model_len": 2**70, "root": "/x\x00y"},
+        {"id": "tiny", "max_model_len": True, "root": ["/"]},
+        {"id": "tiny", "max_model_len": -5, "root": "/" + "x" * 5000},
+        {"id": "tiny", "max_model_len": "64", "root": {}},
+    ],
+)
+def test_a_server_that_tells_nonsense_is_asked_for_nothing_of_it(
+    base_url: str, asked: Suite, script: Script, strange: dict[str, object]
+) -> None:
+    script.models = [strange]
+    with pytest.raises(UsageError, match="--tokenizer") as caught:
+        endpoint_of(base_url, asked)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", [None, 5, "", ["a"], "x" * 2000, "a\x1b[31m"])
+def test_a_server_whose_models_have_no_names_is_refused(
+    base_url: str, asked: Suite, script: Script, name: object
+) -> None:
+    script.models = [{"id": name}]
+    with pytest.raises(PrerequisiteError, match="no server that lists its models") as caught:
+        endpoint_of(base_url, asked)
+    assert str(caught.value).isprintable()
+
+
 def test_a_server_with_too_little_room_is_refused(base_url: str, asked: Suite) -> None:
     with pytest.raises(UsageError, match=r"takes 64 tokens, .* needs 65"):
         endpoint_of(base_url, replace(asked, max_model_len=65))
