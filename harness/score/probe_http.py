@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from harness.artifacts import Ask, Endpoint, Reading, SmokeSet
 from harness.errors import PrerequisiteError
+from harness.over_http import in_words
 from harness.score.asking import Asked, Limits
 from harness.score.client import Connection
 from harness.score.client import Reply as HttpReply
@@ -149,8 +150,10 @@ def _read(name: str, tokens: list[int], reply: HttpReply) -> Reading:
     if reply.body is not None:
         try:
             return _reading(name, tokens, reply.body["choices"][0]["prompt_logprobs"])
-        except (LookupError, TypeError, AttributeError, ValueError) as cause:
-            error = f"the log probabilities cannot be read: {type(cause).__name__} {cause}"
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as cause:
+            error = in_words(
+                f"the log probabilities cannot be read: {type(cause).__name__} {cause}"
+            )
     return Reading(passage=name, tokens=tuple(tokens), logprobs=(), top=(), error=error)
 
 

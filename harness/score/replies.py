@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from harness.over_http import in_words
 from harness.score.asking import Asked
 from harness.score.client import Reply
 from harness.score.recording import Finish
@@ -90,12 +91,21 @@ def _read(reply: Reply, read: Callable[[Mapping[str, Any]], T], failed: Callable
     try:
         return read(reply.body)
     except _WrongReplyError as error:
-        return failed(str(error))
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        return failed(f"the answer cannot be read: {type(error).__name__} {error}")
+        return failed(in_words(str(error)))
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        return failed(in_words(f"the answer cannot be read: {type(error).__name__} {error}"))
 
 
-def _settle(text: str, reason: str | None, asked: Asked) -> Answer:
+def _settle(text: object, reason: object, asked: Asked) -> Answer:
+    """Cut the answer at its stops.
+
+    Raises:
+        UnicodeEncodeError: a part of it is no text (half of a surrogate pair).
+    """
+    if not isinstance(text, str):
+        message = f"the answer is of type {type(text).__name__}, no text"
+        raise _WrongReplyError(message)
+    text.encode()
     if reason not in {"stop", "length"}:
         message = f"the answer ended by '{reason}', neither 'stop' nor 'length'"
         raise _WrongReplyError(message)

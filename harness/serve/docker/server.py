@@ -28,7 +28,7 @@ from harness.serve.docker.daemon import choose_network, connected, explained, re
 from harness.serve.docker.image import ServingImage, find_image, image_options, named_image
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import started
-from harness.serve.vllm.arguments import server_flags
+from harness.serve.vllm.arguments import Setting, server_flags
 from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
 from harness.serve.vllm.observe import clear_reports
 from harness.serve.vllm.options import refuse_malformed, user_flags
@@ -75,9 +75,7 @@ def serve_docker(
     with ExitStack() as stack:
         client = stack.enter_context(connected())
         image = find_image(client, image_name)
-        source = open_source(str(directory.resolve()))
-        chosen = _flags_of(engine, client, image)
-        setting = setting_of(engine, source, image.environment, user_flags=chosen)
+        setting = _setting(engine, directory, client, image)
         if records is None:
             records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-docker-")))
         records = records.resolve()
@@ -96,10 +94,8 @@ def serve_docker(
         )
         flags = server_flags(setting)
         container = server_container(setting, flags, site)
-        version = f"vLLM {image.environment.version} ({image.environment.platform})"
-        _log.info("serve: %s in image %s", version, image.name)
-        log_path = records / LOG_FILE
-        server = stack.enter_context(started(client, container, log_path=log_path))
+        _log.info("serve: vLLM %s in image %s", image.environment.version, image.name)
+        server = stack.enter_context(started(client, container, log_path=records / LOG_FILE))
         length, observed = wait_and_look(
             server, setting, records=site.records, patience=patience or Patience()
         )
@@ -107,7 +103,7 @@ def serve_docker(
             base_url=server.base_url,
             version=f"{image.environment.version} (torch {image.environment.torch}, {image.name})",
             device=observed.device or image.environment.device,
-            log=log_path,
+            log=server.log_path,
             max_model_len=length,
             arguments=recorded_arguments(flags, {**image.variables, **container.environment}),
             key=server.key,
@@ -141,6 +137,14 @@ def check_docker_serves(engine: EngineSpec, demands: Demands) -> None:
     with connected() as client:
         environment = find_image(client, named_image(engine)).environment
     refuse_unsupported(capability_of(environment.version, environment.platform), demands)
+
+
+def _setting(
+    engine: EngineSpec, directory: Path, client: DockerClient, image: ServingImage
+) -> Setting:
+    flags = _flags_of(engine, client, image)
+    source = open_source(str(directory.resolve()))
+    return setting_of(engine, source, image.environment, user_flags=flags)
 
 
 def _flags_of(engine: EngineSpec, client: DockerClient, image: ServingImage) -> tuple[str, ...]:

@@ -1,0 +1,74 @@
+"""Whatever a server sends as an answer, it is read, or is a failed request in one line."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.score.asking import Asked, Limits
+from harness.score.client import Reply
+from harness.score.probe_http import _read as read_passage
+from harness.score.recording import Finish
+from harness.score.replies import read_answer, read_chat, read_chosen
+
+ASKED = Asked(0, ("task", 0), [1, 2], Limits(stops=("x",), max_new_tokens=4), cut=False)
+KEYS = [
+    "choices",
+    "text",
+    "finish_reason",
+    "message",
+    "content",
+    "reasoning",
+    "logprobs",
+    "token_logprobs",
+    "top_logprobs",
+    "usage",
+    "prompt_tokens",
+    "prompt_logprobs",
+    "logprob",
+    "1",
+    "2",
+]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([10**400, "\ud800", "stop", "length", 2, -0.5])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | VALUES.map(
+    lambda value: {"choices": [value]}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODIES)
+def test_any_body_is_read_or_is_a_failed_request(body: dict[str, Any]) -> None:
+    reply = Reply(body, None, 200)
+    for answer in (read_answer(reply, ASKED), read_chat(reply, ASKED)):
+        json.dumps(answer.text).encode()
+        answer.text.encode()
+        assert (answer.error is None) == (answer.finish is not Finish.ERROR)
+        assert answer.error is None or answer.error.isprintable()
+    chosen = read_chosen(reply, [1, 2], 1)
+    assert isinstance(chosen.log_likelihood, float | int)
+    assert chosen.error is None or chosen.error.isprintable()
+    reading = read_passage("passage", [1, 2], reply)
+    assert reading.error is None or reading.error.isprintable()
+
+
+@pytest.mark.parametrize("text", [5, ["a"], "\ud800", {"a": 1}])
+def test_what_is_no_text_is_no_answer(text: object) -> None:
+    body = {"choices": [{"text": text, "finish_reason": "stop"}]}
+    answer = read_answer(Reply(body, None, 200), ASKED)
+    assert (answer.text, answer.finish) == ("", Finish.ERROR)
