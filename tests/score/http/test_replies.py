@@ -14,23 +14,10 @@ from harness.score.recording import Finish
 from harness.score.replies import read_answer, read_chat, read_chosen
 
 ASKED = Asked(0, ("task", 0), [1, 2], Limits(stops=("x",), max_new_tokens=4), cut=False)
-KEYS = [
-    "choices",
-    "text",
-    "finish_reason",
-    "message",
-    "content",
-    "reasoning",
-    "logprobs",
-    "token_logprobs",
-    "top_logprobs",
-    "usage",
-    "prompt_tokens",
-    "prompt_logprobs",
-    "logprob",
-    "1",
-    "2",
-]
+KEYS = (
+    *("choices", "text", "finish_reason", "message", "content", "reasoning", "logprobs", "1", "2"),
+    *("token_logprobs", "top_logprobs", "usage", "prompt_tokens", "prompt_logprobs", "logprob"),
+)
 SCALARS = (
     st.none()
     | st.booleans()
