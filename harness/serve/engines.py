@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.errors import HarnessError, PrerequisiteError, ReasonCode, RecipeError, UsageError
+from harness.errors import HarnessError, PrerequisiteError, ReasonCode, RecipeError
 from harness.formats import get_scheme
 from harness.serve.reference import Served, serve_reference
 from harness.serve.vllm import (
@@ -155,12 +155,6 @@ def _check_reference_serves(demands: Demands) -> None:
 
 
 def _check_reference(engine: EngineSpec) -> None:
-    if engine.arguments:
-        message = (
-            f"--engine-arg {engine.arguments[0].partition('=')[0]}: the reference engine runs in "
-            "this process and takes none. Leave it out, or type --engine vllm."
-        )
-        raise UsageError(message)
     if engine.dtype not in _DTYPES:
         message = f"the reference engine has no type '{engine.dtype}'. Use {', '.join(_DTYPES)}."
         raise PrerequisiteError(message)

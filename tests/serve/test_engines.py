@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.artifacts import EngineSpec
-from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
+from harness.errors import EngineError, PrerequisiteError, ReasonCode
 from harness.serve import check_engine, memory, serve
 from harness.serve.reference import serve_reference
 
@@ -30,11 +30,6 @@ def test_what_cannot_be_run_is_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(PrerequisiteError, match=message):
         check_engine(replace(engine, **changes))
-
-
-def test_the_reference_engine_ignores_no_argument_silently(engine: EngineSpec) -> None:
-    with pytest.raises(UsageError, match=r"--engine-arg max-num-seqs: the reference engine"):
-        check_engine(replace(engine, arguments=("max-num-seqs=4",)))
 
 
 def test_the_reference_engine_needs_nothing(engine: EngineSpec) -> None:

@@ -156,7 +156,8 @@ def _flags_of(engine: EngineSpec, client: DockerClient, image: ServingImage) -> 
 
 
 def _reports(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{REPORT_PREFIX}.rank*.json"))
+    found = sorted(folder.glob(f"{REPORT_PREFIX}.rank*.json"))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 @contextmanager

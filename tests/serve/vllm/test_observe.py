@@ -1,6 +1,7 @@
 """What is made of a log and of load reports; the log lines are vLLM's own."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,36 @@ def test_scales_of_keys_and_values_that_our_export_promised_are_demanded(model: 
         (model / "harness.json").write_text(json.dumps({"kv_cache": promised}), encoding="utf-8")
         demands = read_demands(open_source(str(model)))
         assert (demands.kv_fp8, demands.kv_calibrated) == (True, demanded)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[1]",
+        b"{}",
+        b'{"device": 5, "kernels": {}}',
+        b'{"device": "cpu", "kernels": 5}',
+        b'{"device": "cpu", "kernels": {"linear": 5}}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_a_report_of_another_shape_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "load_report.rank0.json").write_bytes(content)
+    found = observe(NVFP4, records=tmp_path, log="")
+    assert [f.id for f in found.findings] == ["load-report-missing"]
+
+
+@pytest.mark.parametrize("kind", ["link", "device", "pipe"])
+def test_a_report_that_is_no_file_is_none(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "load_report.rank0.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        (tmp_path / "other").write_text(json.dumps(fake_vllm.REPORT), encoding="utf-8")
+        path.symlink_to(tmp_path / "other")
+    found = observe(NVFP4, records=tmp_path, log="")
+    assert [f.id for f in found.findings] == ["load-report-missing"]
