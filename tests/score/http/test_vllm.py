@@ -10,6 +10,7 @@ import pytest
 
 from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec, Scorecard, Suite, read_samples
+from harness.errors import PrerequisiteError
 from harness.recipe import load_suite
 from harness.score import endpoint_of, score
 from harness.score.client import connect
@@ -115,7 +116,12 @@ def test_a_prompt_that_does_not_fit_is_refused_and_not_tried_again(vllm: Endpoin
     assert "256" in reply.error
 
 
-def test_a_running_server_is_found_by_its_address(vllm: Endpoint, shortened: Suite) -> None:
+def test_a_running_server_is_found_by_its_address(
+    vllm: Endpoint, shortened: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PrerequisiteError, match="wants an API key"):
+        endpoint_of(vllm.base_url, shortened)
+    monkeypatch.setenv("HARNESS_API_KEY", str(vllm.api_key))
     found = endpoint_of(vllm.base_url, shortened)
     assert (found.model, found.max_model_len) == (vllm.model, vllm.max_model_len)
     assert found.tokenizer == vllm.tokenizer
