@@ -1,9 +1,18 @@
-"""Run the command line with `python -m harness`."""
+"""Run the command line: `python -m harness`, and the program `harness`."""
 
 from harness.surroundings import leave_current_folder
 
-if __name__ == "__main__":
-    leave_current_folder()  # before anything else is imported
-    from harness.cli import app
 
-    app()
+def main() -> None:
+    """Run the command that was typed; a signal has its ending from the first import on."""
+    leave_current_folder()  # before anything else is imported
+    from harness.interrupts import listen  # noqa: PLC0415
+
+    listen()
+    from harness.cli import run  # noqa: PLC0415
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@
     - CorruptWeightError       a weight that holds NaN or infinity, or a file that ends early
     - DiskFullError            no space left while writing
     - EvidenceError            files were exchanged or changed while the run looked at them
+    - SystemRefusedError       the operating system refused a file in the midst of a run
     - EngineError              the server or the model in it failed
     - ScoringError             lm-eval failed, or its answers are incomplete
   + RejectedError         4    the model or its checkpoint failed a check: NO-GO without a score
@@ -35,6 +36,7 @@ class ExitCode(IntEnum):
     STAGE_FAILED = 3
     NO_GO = 4
     INCONCLUSIVE = 5
+    SIGHUP = 129
     SIGINT = 130
     SIGTERM = 143
 
@@ -95,6 +97,8 @@ class ReasonCode(StrEnum):
     """A safetensors file is shorter than its header says."""
     DISK_FULL = "disk-full"
     """No space was left while writing."""
+    SYSTEM_REFUSED = "system-refused"
+    """The operating system refused to read or write a file in the midst of a run."""
     OUT_OF_MEMORY = "out-of-memory"
     """The device or the host had no memory left."""
     ENGINE_FAILED = "engine-failed"
@@ -237,6 +241,13 @@ class EvidenceError(StageError):
 
     retryable = True
     default_reason = ReasonCode.EVIDENCE_CHANGED
+
+
+class SystemRefusedError(StageError):
+    """The operating system refused to read or write a file in the midst of a run."""
+
+    retryable = True
+    default_reason = ReasonCode.SYSTEM_REFUSED
 
 
 class EngineError(StageError):

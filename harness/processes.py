@@ -20,6 +20,7 @@ from types import FrameType
 from typing import NamedTuple, NoReturn, TypeVar
 
 from harness.errors import ReasonCode, StageError
+from harness.interrupts import ctrl_c_held
 
 N = TypeVar("N")
 T = TypeVar("T")
@@ -79,7 +80,8 @@ def each(
         return
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (begin,))
-    waiting = [pool.submit(_do, work, name) for name in names]
+    with ctrl_c_held():
+        waiting = [pool.submit(_do, work, name) for name in names]
     try:
         for done in as_completed(waiting):
             yield done.result()
@@ -123,6 +125,8 @@ def end_as_parent_says() -> None:
     """
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _let_the_parent)
+    signal.signal(signal.SIGHUP, _let_the_parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 

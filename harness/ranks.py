@@ -21,8 +21,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import refusals
 from harness.errors import HarnessError, ReasonCode, StageError
 from harness.garbage import collect_rarely
+from harness.interrupts import ctrl_c_held
 from harness.processes import end_as_parent_says
 
 T = TypeVar("T")
@@ -161,7 +163,8 @@ class _Others:
             ours, theirs = context.Pipe(duplex=False)
             arguments = work, Ranks(number, count), meeting, theirs
             process = context.Process(target=_run, args=arguments)
-            process.start()
+            with ctrl_c_held():
+                process.start()
             theirs.close()
             self._processes.append(process)
             self._connections.append(ours)
@@ -249,6 +252,8 @@ def _work(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Conn
             work(ranks)
         except HarnessError as error:
             tell.send(error)  # before the others find the connection closed
+        except OSError as error:
+            tell.send(refusals.running(error))
         except Exception:  # noqa: BLE001 - the top of a process of ours: rank 0 tells
             tell.send(traceback.format_exc())
 

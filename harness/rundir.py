@@ -10,22 +10,22 @@ wrote it: a noun that says something else now ends the run, and one that chain.j
 made again, like one whose files are not those that it speaks of.
 """
 
-import errno
 import fcntl
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import TypeAdapter
 
+from harness import doors, refusals
 from harness.artifacts import (
     MadeFrom,
     Recipe,
@@ -38,7 +38,7 @@ from harness.artifacts import (
     to_json,
     write_atomically,
 )
-from harness.errors import DiskFullError, ReasonCode, RunDirectoryError
+from harness.errors import ReasonCode, RunDirectoryError, UsageError
 from harness.garbage import collect
 
 T = TypeVar("T")
@@ -46,6 +46,37 @@ RECIPE_FILE = "recipe.yaml"
 TIMES_FILE = "stage_seconds.json"
 CHAIN_FILE = "chain.json"
 _LOCK_FILE = "run.lock"
+WRITTEN = (
+    RECIPE_FILE,
+    TIMES_FILE,
+    "plan.json",
+    "calibration.json",
+    "calibration.safetensors",
+    "checkpoint",
+    "checkpoint.json",
+    "checkpoint.old",
+    "checkpoint.partial",
+    "integrity.json",
+    "deployment.json",
+    "smoke.json",
+    "smoke_declared.json",
+    "declared",
+    "server.log",
+    "load_report.rank*.json",
+    "container",
+    "scorecard.json",
+    "samples",
+    "tasks",
+    "baseline",
+    CHAIN_FILE,
+    "verdict.json",
+    "failure.json",
+    "report.html",
+    "report.md",
+    "junit.xml",
+    ".*.partial",
+)
+"""All that harness writes into a run directory, as patterns: what --fresh removes."""
 _log = logging.getLogger("harness.run")
 
 
@@ -103,6 +134,7 @@ class RunDirectory:
         Raises:
             DiskFullError: no space was left.
             RunDirectoryError: the noun in the directory was changed after it was written.
+            SystemRefusedError: the operating system refused something else.
         """
         path = self.path / stage.file
         self.current = stage.name
@@ -117,7 +149,7 @@ class RunDirectory:
             path.parent.mkdir(parents=True, exist_ok=True)
             collect()  # a stage needs the memory of what the one before is done with
             started = time.monotonic()
-            with naming_a_full_disk(path):
+            with naming_refusals():
                 noun = make()
                 self.keep(stage, noun, made_from)
             self._note_time(stage.name, time.monotonic() - started)
@@ -186,17 +218,28 @@ def open_run(path: Path, recipe: Trial, *, fresh: bool = False) -> Iterator[RunD
     Raises:
         RunDirectoryError: another run works in it, or it holds something else.
     """
-    _refuse_other_folders(path)
-    created = not path.exists()
-    with naming_a_full_disk(path):
-        path.mkdir(parents=True, exist_ok=True)
-        with (path / _LOCK_FILE).open("a+", encoding="utf-8") as lock:
-            _take(lock.fileno(), path)
-            if fresh and not created:
+    lock = _open_lock(path)
+    try:
+        _take(lock, path)
+        with naming_refusals():
+            if fresh:
                 _empty(path)
             values = {"digest": digest_of(recipe), **_mapping(to_json(recipe))}
             write_atomically(path / RECIPE_FILE, yaml.safe_dump(values, sort_keys=False))
             yield RunDirectory(path, seconds=read_times(path))
+    finally:
+        os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """Make the run directory where it is not there, and return its lock's descriptor."""
+    doors.check_folder(path)
+    _refuse_other_folders(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return doors.open_regular(path / _LOCK_FILE, create=True)
+    except OSError as error:
+        raise refusals.given(error) from error
 
 
 def read_times(path: Path) -> dict[str, float]:
@@ -235,10 +278,9 @@ def _mapping(values: object) -> dict[str, object]:
 
 
 def _refuse_other_folders(path: Path) -> None:
-    if path.is_file():
-        message = f"'{path}' is a file. Give --run-dir a folder that is empty or holds a run."
-        raise RunDirectoryError(message)
-    if path.is_dir() and any(path.iterdir()) and not (path / _LOCK_FILE).exists():
+    """Refuse a folder with files that are no run's: a lock by itself may be anybody's."""
+    others = {entry.name for entry in path.iterdir()} - {_LOCK_FILE} if path.is_dir() else set()
+    if others and not {_LOCK_FILE, RECIPE_FILE} <= {entry.name for entry in path.iterdir()}:
         message = f"'{path}' holds files but no run. Give --run-dir an empty folder or a run's."
         raise RunDirectoryError(message)
 
@@ -260,41 +302,35 @@ def _take(lock: int, path: Path) -> None:
 def process_in(path: Path) -> int | None:
     """Return the process that works in the run directory at `path` now, if any."""
     try:
-        with (path / _LOCK_FILE).open("r", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = lock.read().strip()
-                return int(owner) if owner.isdigit() else None
-    except OSError:
+        lock = doors.open_regular(path / _LOCK_FILE)
+    except (OSError, UsageError):
         return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(lock, 32, 0).strip()
+        return int(owner) if owner.isdigit() else None
+    finally:
+        os.close(lock)
     return None
 
 
 def _empty(path: Path) -> None:
+    """Remove what harness wrote; what somebody else put there stays."""
     for entry in path.iterdir():
-        if entry.name == _LOCK_FILE:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        if any(fnmatchcase(entry.name, pattern) for pattern in WRITTEN):
+            doors.remove(entry)
 
 
 @contextmanager
-def naming_a_full_disk(path: Path) -> Iterator[None]:
-    """Turn the operating system's error for a full disk into one clear line.
+def naming_refusals() -> Iterator[None]:
+    """Turn what the operating system refuses to a stage into one clear line.
 
     Raises:
         DiskFullError: no space was left, or the quota was used up.
+        SystemRefusedError: the system refused something else.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        message = (
-            f"no space is left on the disk of '{path}' ({error.strerror}). "
-            "Free some space and type the command again: finished stages are kept."
-        )
-        raise DiskFullError(message) from error
+        raise refusals.running(error) from error

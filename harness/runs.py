@@ -1,6 +1,7 @@
 """Start, continue, conclude and read runs: whatever happens, the report says what is known."""
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -58,6 +59,8 @@ from harness.stages import (
 AnyJob = TypeVar("AnyJob", Job, GateJob)
 PLAN_FILE = "plan.json"
 FAILURE_FILE = "failure.json"
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_NAME = 100
 _SERVED_STAGES = {stage.name for stage in (SMOKE, SMOKE_DECLARED, CANDIDATE)}
 """Those that leave the candidate's deployment in the run directory."""
 
@@ -265,7 +268,8 @@ def default_directory(job: Job | GateJob) -> Path:
         model, digest = job.recipe.model, digest_of(recipe, job.source.digest)
     else:
         model, digest = job.checkpoint.name, digest_of(recipe, job.checkpoint.digest)
-    return Path("runs") / f"{Path(model.rstrip('/')).name}-{job.recipe.name}-{digest[:8]}"
+    name = _NO_NAME.sub("_", Path(model.rstrip("/")).name)[:_LONGEST_NAME] or "model"
+    return Path("runs") / f"{name}-{job.recipe.name}-{digest[:8]}"
 
 
 def exit_code(record: RunRecord) -> ExitCode:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from harness.arms.baseline import BaselineOrder, measure_baseline
 from harness.errors import HarnessError
+from harness.interrupts import ctrl_c_held
 from harness.processes import end_as_parent_says
 
 _log = logging.getLogger("harness.arms")
@@ -30,7 +31,8 @@ def baseline_beside(order: BaselineOrder) -> Iterator[Callable[[], bool]]:
         args=(order, _log.getEffectiveLevel()),
         name="baseline",
     )
-    process.start()
+    with ctrl_c_held():
+        process.start()
     finished = False
     try:
         yield process.is_alive

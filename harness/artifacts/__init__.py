@@ -78,9 +78,9 @@ from harness.artifacts.store import (
     record_digest,
     save,
     to_json,
-    write_atomically,
 )
 from harness.artifacts.waivers import WaivedCheck, Waiver
+from harness.doors import write_atomically
 
 __all__ = [
     "DTYPE_BITS",

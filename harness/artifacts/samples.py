@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from harness.artifacts.scores import Sample
-from harness.artifacts.store import to_json, write_atomically
+from harness.artifacts.store import to_json
+from harness.doors import write_atomically
 from harness.errors import RunDirectoryError
 
 

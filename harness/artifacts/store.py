@@ -1,15 +1,13 @@
 """Write a noun as JSON and read it again; digests of nouns.
 
-A file appears under its name complete or not at all: it is written to a temporary name beside
-it, flushed to the disk, then renamed. It says what it was made from, by digests with names, and
-holds the sha256 of all that it says, so that a file which was edited is not believed, and two
-files can be told to belong together.
+A file appears under its name complete or not at all (harness.doors). It says what it was made
+from, by digests with names, and holds the sha256 of all that it says, so that a file which was
+edited is not believed, and two files can be told to belong together.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from datetime import date
 from enum import Enum
@@ -18,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.doors import write_atomically
 from harness.errors import ReasonCode, RunDirectoryError
 
 T = TypeVar("T")
@@ -71,19 +70,6 @@ def digest_of(*nouns: object) -> str:
     """Return the sha256 of nouns or plain values, as 64 hexadecimal digits."""
     text = json.dumps([to_json(n) for n in nouns], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` is either the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save(noun: object, path: Path, *, made_from: MadeFrom | None = None) -> str:

@@ -21,6 +21,7 @@ from typing import IO, BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness import doors
 from harness.artifacts import to_json
 from harness.baselines.entries import PROBE_FILE, check_entry
 from harness.baselines.store import (
@@ -74,15 +75,17 @@ def export_baseline(kept: Kept, out: Path) -> Path:
 
     Raises:
         BaselineError: the entry is damaged, or the file cannot be written.
+        UsageError: `out` is no regular file, or one that is no bundle.
     """
+    doors.check_file(out)
+    _refuse_other_files(out)
     check_entry(kept.folder, named=str(kept.folder))
     names = sorted(_names_in(kept.folder))
     files = {name: _packed(kept.folder / name) for name in names}
     manifest = Manifest(kind=_KIND, version=_VERSION, files=files)
-    partial = out.with_name(f".{out.name}.partial")
     try:
         with (
-            partial.open("wb") as raw,
+            doors.written(out) as raw,
             gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
@@ -91,13 +94,22 @@ def export_baseline(kept: Kept, out: Path) -> Path:
             for name in names:
                 with (kept.folder / name).open("rb") as content:
                     _add(tar, name, content, files[name].num_bytes)
-        partial.replace(out)
     except OSError as error:
         message = f"'{out}' cannot be written ({error.strerror}). Give --out another place."
         raise BaselineError(message) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return out
+
+
+def _refuse_other_files(out: Path) -> None:
+    """Refuse to replace a file that is no bundle."""
+    if not out.exists():
+        return
+    try:
+        with tarfile.open(out, "r:gz") as tar:
+            _read_manifest(tar, out)
+    except (*_BROKEN, OSError, BaselineError) as error:
+        message = f"'{out}' exists and is no bundle of a baseline. Give --out another name."
+        raise BaselineError(message) from error
 
 
 def import_baseline(bundle: Path) -> tuple[Kept, bool]:

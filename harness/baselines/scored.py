@@ -21,6 +21,7 @@ from harness.artifacts import (
 from harness.baselines.bundle import is_bundle, unpacked
 from harness.baselines.entries import PROBE_FILE, SMOKE_SET, check_entry
 from harness.baselines.store import AGAIN, SCORECARD_FILE, copy_into
+from harness.doors import expanded
 from harness.errors import BaselineError, ReasonCode, UsageError
 from harness.score import read_arm
 
@@ -58,7 +59,7 @@ def find_scored(named: str) -> ScoredArm | None:
         BaselineError: it names a file that is no whole bundle, or scores that are no whole
             baseline's.
     """
-    path = Path(named).expanduser()
+    path = expanded(named)
     if is_bundle(path):
         with unpacked(path) as folder:
             return _scored(folder, path)

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from harness import doors
 from harness.artifacts import BaselineEntry, BaselineInputs, Change, load
-from harness.errors import BaselineError, PrerequisiteError, RunDirectoryError
+from harness.errors import BaselineError, PrerequisiteError, RunDirectoryError, UsageError
 
 ENTRY_FILE = "entry.json"
 SCORECARD_FILE = "scorecard.json"
@@ -44,8 +45,7 @@ def store() -> Path:
     chosen = os.environ.get("HARNESS_BASELINES")
     if chosen:
         return Path(chosen)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "harness" / "baselines"
+    return doors.user_cache() / "harness" / "baselines"
 
 
 def folder_of(key: str) -> Path:
@@ -54,6 +54,19 @@ def folder_of(key: str) -> Path:
     Single files in it may be read without opening it: each is complete or absent.
     """
     return store() / key[:KEY_LENGTH]
+
+
+def check_writable() -> None:
+    """Refuse a store that cannot be written, before anything is measured.
+
+    Raises:
+        PrerequisiteError: with where it is.
+    """
+    try:
+        doors.check_folder(store())
+    except UsageError as error:
+        message = f"baselines are kept in '{store()}' (HARNESS_BASELINES): {error}"
+        raise PrerequisiteError(message) from error
 
 
 @contextmanager
@@ -89,7 +102,7 @@ def _lock(folder: Path, *, wait: bool) -> TextIO:
     path = folder / LOCK_FILE
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+", encoding="utf-8")
+        lock = os.fdopen(doors.open_regular(path, create=True), "r+", encoding="utf-8")
         try:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
@@ -153,7 +166,7 @@ def outdated_by(inputs: BaselineInputs) -> tuple[Kept, list[Change]] | None:
 def copy_into(folder: Path, run_folder: Path) -> None:
     """Copy a complete entry into a run directory, so that the run can be read on its own."""
     partial = run_folder.with_name(f".{run_folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    doors.remove(partial)
     shutil.copytree(folder, partial, ignore=shutil.ignore_patterns("*.lock"))
-    shutil.rmtree(run_folder, ignore_errors=True)
+    doors.remove(run_folder)
     partial.rename(run_folder)

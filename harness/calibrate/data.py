@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from harness import shipped
 from harness.artifacts import CalibrationSpec, digest_of
+from harness.doors import expanded
 from harness.errors import DataError
 
 _SHUFFLE_BUFFER = 1_000  # rows that are held while a public set is read in a random order
@@ -103,7 +104,7 @@ def _locate(data: str) -> Path:
         return shipped.canary() / "calibration.jsonl"
     if data == "default":
         return shipped.calibration() / "default.jsonl"
-    path = Path(data).expanduser()
+    path = expanded(data)
     if not path.is_file():
         message = (
             f"the calibration data '{data}' is no file and no known set. Use the path of a JSON "

@@ -5,5 +5,6 @@ that needs it runs, so that `harness --help` answers at once.
 """
 
 from harness.cli.app import app
+from harness.cli.start import run
 
-__all__ = ["app"]
+__all__ = ["app", "run"]

@@ -174,7 +174,7 @@ def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
             waivers=waivers,
         )
         if plan:
-            emit(commands.plan_gate(request, checkpoint), as_json=as_json)
+            emit(commands.plan_gate(request, checkpoint, run_dir), as_json=as_json)
         else:
             emit(commands.gate(request, checkpoint, run_dir, fresh=fresh), as_json=as_json)
 

@@ -1,5 +1,7 @@
 """What each command does: one call into the pipeline or a room, and the text that is printed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness import pipeline, runs
@@ -7,7 +9,7 @@ from harness.artifacts import RunRecord, to_json
 from harness.baselines import read_rerun
 from harness.cli import text
 from harness.cli.console import Result
-from harness.errors import ExitCode, ReasonCode
+from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
 from harness.models import believe_no_cache
@@ -25,8 +27,18 @@ def set_paranoid(*, on: bool) -> None:
 
 def plan(request: Request, run_dir: Path | None, *, scored: bool = True) -> Result:
     """Resolve, check and estimate."""
-    summary = summarize(preflight(request, into=run_dir, scored=scored), scored=scored)
+    with _found_by_a_plan():
+        summary = summarize(preflight(request, into=run_dir, scored=scored), scored=scored)
     return Result(text=text.of_plan(summary), values=to_json(summary))
+
+
+@contextmanager
+def _found_by_a_plan() -> Iterator[None]:
+    """Turn what would end a stage into what it is while nothing runs: something to change first."""
+    try:
+        yield
+    except StageError as error:
+        raise PrerequisiteError(str(error), reason=error.reason) from error
 
 
 def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
@@ -40,14 +52,15 @@ def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
 def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: bool) -> Result:
     """Judge a checkpoint that was made elsewhere."""
     with runs.refusals_reported(run_dir):
-        job = preflight_gate(request, checkpoint)
+        job = preflight_gate(request, checkpoint, into=run_dir)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
     return _ended(path, record)
 
 
-def plan_gate(request: Request, checkpoint: Path) -> Result:
+def plan_gate(request: Request, checkpoint: Path, run_dir: Path | None) -> Result:
     """Resolve and check a gate, and say what it can decide."""
-    summary = summarize_gate(preflight_gate(request, checkpoint))
+    with _found_by_a_plan():
+        summary = summarize_gate(preflight_gate(request, checkpoint, into=run_dir))
     return Result(text=text.of_gate_plan(summary), values=to_json(summary))
 
 

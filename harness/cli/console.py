@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
-from typing import NoReturn
 
 import typer
 
-from harness.errors import ExitCode, HarnessError
+from harness import refusals
+from harness.cli.streams import raise_refused
+from harness.errors import ExitCode, HarnessError, UsageError
+from harness.interrupts import ToldToEndError, answer_as_before, line_of, listen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,10 +27,6 @@ class Result:
     exit_code: int = ExitCode.GO
 
 
-class TerminatedError(BaseException):
-    """SIGTERM arrived; no handler of errors may swallow it."""
-
-
 def show_progress(*, quiet: bool) -> None:
     """Send harness's own log lines to stderr, and keep libraries' chatter out."""
     handler = logging.StreamHandler(sys.stderr)
@@ -38,14 +35,20 @@ def show_progress(*, quiet: bool) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def emit(result: Result, *, as_json: bool) -> None:
-    """Print a result and leave with its exit code."""
+    """Print a result and leave with its exit code.
+
+    Raises:
+        OSError: standard output cannot be written.
+    """
     typer.echo(json.dumps(result.values, indent=1, allow_nan=False) if as_json else result.text)
+    raise_refused()
     if result.exit_code:
         raise typer.Exit(int(result.exit_code))
 
@@ -56,9 +59,10 @@ def concluding(*, as_json: bool) -> Iterator[None]:
 
     A bug is not caught here: it ends with its traceback and exit code 1.
     """
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    before = listen()
     try:
-        yield
+        with _refusals_named():
+            yield
     except HarnessError as error:
         if as_json:
             values = {
@@ -70,19 +74,31 @@ def concluding(*, as_json: bool) -> Iterator[None]:
             typer.echo(json.dumps(values, indent=1))
         typer.echo(f"harness: {error}", err=True)
         raise typer.Exit(int(error.exit_code)) from error
-    except KeyboardInterrupt as interrupt:
-        _interrupted("SIGINT", ExitCode.SIGINT, interrupt)
-    except TerminatedError as interrupt:
-        _interrupted("SIGTERM", ExitCode.SIGTERM, interrupt)
+    except (KeyboardInterrupt, ToldToEndError) as interrupt:
+        number = getattr(interrupt, "number", signal.SIGINT)
+        typer.echo(line_of(number), err=True)
+        raise typer.Exit(128 + number) from interrupt
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        answer_as_before(before)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    del signum, frame
-    raise TerminatedError
+@contextmanager
+def _refusals_named() -> Iterator[None]:
+    """Turn what the operating system refuses into the line that says so.
 
-
-def _interrupted(name: str, code: ExitCode, cause: BaseException) -> NoReturn:
-    typer.echo(f"harness: interrupted by {name}. Type the command again to continue.", err=True)
-    raise typer.Exit(int(code)) from cause
+    Raises:
+        HarnessError: what was given cannot be used, or the machine is short of something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise refusals.given(error) from error
+    except MemoryError as error:
+        raise refusals.out_of_memory(error) from error
+    except UnicodeEncodeError as error:
+        raise refusals.not_utf8(error) from error
+    except ValueError as error:
+        if "null byte" not in str(error) and "null character" not in str(error):
+            raise
+        message = f"a path holds a NUL ({error}). Correct the file that names it."
+        raise UsageError(message) from error

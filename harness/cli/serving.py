@@ -11,6 +11,7 @@ from harness import score as scoring
 from harness.artifacts import Endpoint, EngineSpec, Suite, save, to_json
 from harness.cli import text
 from harness.cli.console import Result, emit
+from harness.doors import check_apart, check_folder
 from harness.errors import ExitCode, UsageError
 from harness.models import open_source
 from harness.preflight import choose_engine, resolve_device
@@ -32,6 +33,7 @@ def score(request: Request, server: Server, out: Path) -> Result:
     """Score a folder, served by the engine, or a URL."""
     suite = load_suite(str(request.suite))
     scoring.check_suite(suite)
+    check_folder(out)
     with ExitStack() as stack:
         if request.model.startswith(_SCHEMES):
             endpoint = scoring.endpoint_of(
@@ -41,6 +43,7 @@ def score(request: Request, server: Server, out: Path) -> Result:
             card = scoring.score(endpoint, suite, arm="candidate", into=out)
         else:
             engine, folder = _prepare(request, suite)
+            check_apart(out, [folder])
             out.mkdir(parents=True, exist_ok=True)
             served = stack.enter_context(serve(engine, folder, records=out))
             card = scoring.score(served, suite, arm="candidate", into=out)

@@ -5,6 +5,7 @@ from pathlib import Path
 from harness.artifacts import to_json
 from harness.cli import text
 from harness.cli.console import Result
+from harness.doors import check_file
 from harness.errors import ExitCode
 from harness.models import locate_model
 from harness.report import write_junit
@@ -23,6 +24,8 @@ def verify(checkpoint: Path, source: str | None, engine: str | None, junit: Path
     Raises:
         UsageError: the engine version, the source or the checkpoint is none that can be read.
     """
+    if junit:
+        check_file(junit)
     if engine:
         find_engine(engine)  # before anything is read or downloaded
     folder = locate_model(source) if source else None

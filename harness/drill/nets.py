@@ -47,7 +47,12 @@ SWITCHABLE = (Net.PREFLIGHT, Net.CALIBRATE, Net.EXPORT, Net.VERIFY, Net.SMOKE)
 OF_SWITCHING_OFF = frozenset({ReasonCode.VERIFY_SKIPPED})
 """Reasons that a correct run gets too when a net is switched off."""
 OF_THE_MACHINE = frozenset(
-    {ReasonCode.DISK_FULL, ReasonCode.OUT_OF_MEMORY, ReasonCode.PREREQUISITE_MISSING}
+    {
+        ReasonCode.DISK_FULL,
+        ReasonCode.OUT_OF_MEMORY,
+        ReasonCode.PREREQUISITE_MISSING,
+        ReasonCode.SYSTEM_REFUSED,
+    }
 )
 """Reasons that say nothing about a fault."""
 _complete = write.Draft.complete

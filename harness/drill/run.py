@@ -7,7 +7,6 @@ checkpoints that faults of files spoil copies of.
 import dataclasses
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 
 from harness import pipeline
 from harness.artifacts import load, made_from, save, write_atomically
+from harness.doors import check_folder, make_anew
 from harness.drill.attempt import Setting, attempt, message_of
 from harness.drill.catalogue import find_fault, find_format
 from harness.drill.fault import Format
@@ -127,8 +127,8 @@ def _put_back(setting: Setting, name: str) -> Drilled:
     fault = find_fault(name)
     form = find_format(fault.format)
     folder = setting.folder / "faults" / fault.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_anew(folder)
     correct = _correct_folder(setting, form)
     first = attempt(setting, fault, correct, folder / "first", off=None)
     second = None
@@ -151,7 +151,9 @@ def refuse_other_folders(folder: Path, report: str) -> None:
 
     Raises:
         RunDirectoryError: it does.
+        UsageError: it is no folder, or cannot be written to.
     """
+    check_folder(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / report).is_file():
         message = f"'{folder}' holds something else. Give --run-dir an empty folder or a drill's."
         raise RunDirectoryError(message)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+from harness import doors
 from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, digest_of
 from harness.errors import DiskFullError, RunDirectoryError
 from harness.export.config import PRODUCER, config_with_quantization, hf_quant_config
@@ -244,7 +245,7 @@ def _describe(
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    doors.write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def check_target(source: Source, into: Path) -> None:
@@ -257,13 +258,16 @@ def check_target(source: Source, into: Path) -> None:
     if into.resolve().is_relative_to(source.path.resolve()):
         message = f"'{into}' lies within the model '{source.path}'. Choose a folder outside of it."
         raise RunDirectoryError(message)
-    if not into.exists() or (into / MANIFEST).is_file():
-        return
-    if not into.is_dir() or any(into.iterdir()):
-        message = (
-            f"'{into}' exists and is no checkpoint of harness. Choose another folder, or remove it."
-        )
-        raise RunDirectoryError(message)
+    doors.check_folder(into)
+    for folder in (into, _old_of(into)):
+        if (folder / MANIFEST).is_file() or not (folder.is_symlink() or folder.exists()):
+            continue
+        if folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()):
+            message = (
+                f"'{folder}' exists and is no checkpoint of harness. Choose another folder, or "
+                "remove it."
+            )
+            raise RunDirectoryError(message)
 
 
 def partial_of(into: Path) -> Path:
@@ -275,8 +279,7 @@ def partial_of(into: Path) -> Path:
 def _partial_folder(into: Path) -> Iterator[Path]:
     """Give a fresh folder beside `into`; whatever is left of it at the end is removed."""
     partial = partial_of(into)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    doors.make_anew(partial)
     try:
         yield partial
     finally:
@@ -295,9 +298,14 @@ def _flush(folder: Path) -> None:
 
 def _replace(into: Path, partial: Path) -> None:
     """Put the complete folder where it belongs; an older one is removed afterwards."""
-    old = into.with_name(f"{into.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old_of(into)
+    doors.remove(old)
     if into.exists():
         into.rename(old)
     partial.rename(into)
-    shutil.rmtree(old, ignore_errors=True)
+    doors.remove(old)
+
+
+def _old_of(into: Path) -> Path:
+    """Return the folder to which `into` is moved while another takes its place."""
+    return into.with_name(f"{into.name}.old")

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.artifacts import digest_of, write_atomically
-from harness.errors import EvidenceError, ModelError, ReasonCode
+from harness.doors import user_cache
+from harness.errors import EvidenceError, ModelError, PrerequisiteError, ReasonCode, UsageError
 from harness.models.sidecars import files_of
 
 PARANOID = "HARNESS_PARANOID"
@@ -183,14 +184,13 @@ def _remember(state: _State, sha256: str, looked_ns: int) -> None:
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         write_atomically(folder / digest_of(*state), json.dumps(sha256))
-    except OSError as error:
+    except (OSError, UsageError) as error:
         _log.info("models: digests cannot be remembered in '%s': %s", folder, error)
 
 
 def _cache_folder() -> Path | None:
     """Return where digests are remembered; None for a user without a home."""
     try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
+        return user_cache() / "harness" / "digests"
+    except PrerequisiteError:
         return None
-    return Path(root) / "harness" / "digests"

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from harness import shipped
 from harness.artifacts import TensorHeader
+from harness.doors import expanded
 from harness.errors import ModelError
 from harness.models.digests import digest_folder
 from harness.models.headers import read_headers
@@ -67,7 +68,7 @@ def locate_model(model: str, *, revision: str | None = None) -> Path:
     """
     if model == "canary":
         return shipped.canary() / "model"
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir():
         return path
     if path.exists():

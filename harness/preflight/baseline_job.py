@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
-from harness.baselines import inputs_of
+from harness.baselines import check_writable, inputs_of
 from harness.models import Source, open_source
 from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.job import check_questions
@@ -39,6 +39,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
         problems.raise_any()
         raise AssertionError  # one of the attempts above has failed
     engine = problems.attempt(lambda: _engine(request, suite, source))
+    problems.attempt(check_writable)
     problems.raise_any()
     if engine is None:
         raise AssertionError  # raise_any has raised

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.artifacts import Trial
+from harness.baselines import check_writable
 from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
-from harness.preflight.job import check_questions
+from harness.preflight.job import check_questions, check_written, read_by
 from harness.preflight.problems import Problems
 from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_trial
@@ -27,8 +28,13 @@ class GateJob:
     """As its configuration declares it."""
 
 
-def preflight_gate(request: Request, checkpoint: Path) -> GateJob:
+def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = None) -> GateJob:
     """Resolve and check the gate of `checkpoint`; `request.model` is the baseline.
+
+    Args:
+        request: what was typed.
+        checkpoint: folder of the candidate.
+        into: where the run will write.
 
     Raises:
         UsageError: everything that is wrong, with what to do about each.
@@ -45,6 +51,9 @@ def preflight_gate(request: Request, checkpoint: Path) -> GateJob:
     if trial is None or candidate is None or baseline is None or demands is None:
         problems.raise_any()
         raise AssertionError  # one of the attempts above has failed
+    problems.attempt(lambda: check_written(into, [candidate.path, *read_by(baseline)]))
+    if isinstance(baseline, Source):
+        problems.attempt(check_writable)
     sized = baseline if isinstance(baseline, Source) else candidate
     engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
     if engine is not None:

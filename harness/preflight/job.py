@@ -5,14 +5,15 @@ needs, preflight asks them all. Nothing is written.
 """
 
 import dataclasses
-import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import score
+from harness import doors, score
 from harness.artifacts import Inventory, QuantPlan, Recipe, Suite
+from harness.baselines import check_writable
 from harness.calibrate import Extent, check_data, measure_extent
-from harness.errors import PrerequisiteError, UsageError
+from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
@@ -24,7 +25,8 @@ from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_recipe, plan
 from harness.serve import check_served
 
-GIB = 1 << 30
+_OWN = Path("runs", "new")
+"""Stands for a run directory that gets its name later."""
 RECORDS_BYTES = 8 << 20
 """Room for what a run writes besides the checkpoint: statistics, samples, reports."""
 
@@ -81,6 +83,8 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
             problems.attempt(lambda: check_baseline(other, source, job.recipe, is_its_model=True))
     if job is not None:
         problems.attempt(lambda: _check_room(job, into))
+        if scored and isinstance(job.baseline, Source):
+            problems.attempt(check_writable)
     problems.raise_any()
     if job is None:
         raise AssertionError  # raise_any has raised
@@ -133,17 +137,28 @@ def _with_device(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, device=device, engine=engine)
 
 
+def check_written(into: Path | None, read: Iterable[Path], *, num_bytes: int = 0) -> None:
+    """Refuse a run directory that cannot be written, or lies in or around a folder that is read.
+
+    Args:
+        into: the run directory; None for one of its own in `runs/`.
+        read: folders of models, checkpoints and scores.
+        num_bytes: what is written besides records.
+
+    Raises:
+        UsageError: with what to choose instead.
+    """
+    target = into or _OWN
+    doors.check_apart(target, read)
+    doors.check_folder(target, num_bytes=num_bytes + RECORDS_BYTES)
+
+
+def read_by(baseline: Baseline) -> list[Path]:
+    """Return the folder of a baseline; of scores that came as one file there is none."""
+    return [baseline.path] if baseline.path.is_dir() else []
+
+
 def _check_room(job: Job, into: Path | None) -> None:
-    target = into or Path("runs")
-    check_target(job.source, target / "checkpoint")
-    folder = target.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    needed = required_bytes(job.source, job.plan) + RECORDS_BYTES
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        message = (
-            f"the checkpoint needs {needed / GIB:.2f} GiB, the disk of '{folder}' has "
-            f"{free / GIB:.2f} GiB free. Free some space, or give --run-dir on another disk."
-        )
-        raise PrerequisiteError(message)
+    needed = required_bytes(job.source, job.plan)
+    check_written(into, [job.source.path, *read_by(job.baseline)], num_bytes=needed)
+    check_target(job.source, (into or _OWN) / "checkpoint")

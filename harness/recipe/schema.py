@@ -17,6 +17,10 @@ Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Part of a folder's name: letters, digits, `.`, `_` and `-`."""
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+()-]{0,127}$")]
+"""Name of a file of samples; lm-eval has some with brackets."""
 
 
 class Strict(BaseModel):
@@ -57,7 +61,7 @@ class RecipeFile(Strict):
     """A whole recipe."""
 
     version: Literal[1]
-    name: str
+    name: Name
     description: str
     rules: Annotated[tuple[RuleFile, ...], Field(min_length=1)]
     exclude: tuple[str, ...]
@@ -72,7 +76,7 @@ class RecipeFile(Strict):
 class TaskFile(Strict):
     """One task of a suite."""
 
-    name: str
+    name: TaskName
     tier: Tier
     metric: str
     filter: str
@@ -118,7 +122,7 @@ class SuiteFile(Strict):
     """A whole suite."""
 
     version: Literal[1]
-    name: str
+    name: Name
     max_model_len: Count
     apply_chat_template: bool
     thinking: bool = False

@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.doors import expanded
 from harness.errors import PrerequisiteError
 from harness.serve.vllm.options import Options, read_options, remembered
 from harness.serve.vllm.variables import passed_on
@@ -65,7 +66,7 @@ def find_vllm(place: str | None = None) -> Path | None:
     """
     named = place or os.environ.get(VARIABLE)
     if named:
-        return _python_of(Path(named).expanduser(), "--vllm" if place else f"${VARIABLE}")
+        return _python_of(expanded(named), "--vllm" if place else f"${VARIABLE}")
     python = _REPOSITORY / BESIDE / "bin" / "python"
     # Elsewhere than in a checkout nobody makes one there, and whoever did was not harness.
     return python if _SETUP_SCRIPT.is_file() and python.exists() else None
