@@ -252,15 +252,15 @@ def _as_given(path: Path) -> Iterator[None]:
     """Turn what the system says of a path that was given into the line that says so."""
     try:
         os.fsencode(path).decode()
+        if "\0" in str(path):
+            message = f"{_named(path)} is no path: it holds a NUL. Name another."
+            raise UsageError(message)
         yield
     except OSError as error:
         error.filename = error.filename or str(path)
         raise refusals.given(error) from error
     except UnicodeError as error:
         raise refusals.not_utf8(error) from error
-    except ValueError as error:  # a NUL in it, which no system takes
-        message = f"{_named(path)} is no path ({error}). Name another."
-        raise UsageError(message) from error
 
 
 def _named(path: Path) -> str:

@@ -2,11 +2,17 @@
 
 A command begins by importing for seconds, and what an import raises may be swallowed by what it
 interrupts; nothing is begun then that would have to be unwound, so the process leaves at once.
-Only the standard library is imported here, so that a process can listen before anything else.
+Later it is raised again where it was swallowed: by an object's `__del__`, or a library that
+catches everything. Only the standard library is imported here, so that a process can listen before
+anything else.
 """
 
+import _thread
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -17,6 +23,9 @@ _COMMAND_LINE = ("__main__", "harness.__main__", "harness.cli")
 """Modules that import before they begin anything."""
 _told: list[int] = []
 """The signal that unwinds this process, if one has come."""
+_unwound = threading.Event()
+"""A command has come to its end."""
+_INSIST_S = 0.2
 
 
 class ToldToEndError(BaseException):
@@ -36,6 +45,8 @@ def listen() -> dict[signal.Signals, object]:
     heard = {n: was for n, was in before.items() if was not in (signal.SIG_IGN, None)}
     if _answer not in heard.values():
         _told.clear()
+    _unwound.clear()
+    sys.unraisablehook = _say_unless_told
     for number in heard:
         signal.signal(number, _answer)
     return dict(heard)
@@ -43,12 +54,14 @@ def listen() -> dict[signal.Signals, object]:
 
 def answer_as_before(before: dict[signal.Signals, object]) -> None:
     """Give the signals back to what `listen` has returned."""
+    _unwound.set()
     for number, handler in before.items():
         signal.signal(number, handler)  # type: ignore[arg-type]  # as getsignal gave it
 
 
 def stop_listening() -> None:
     """Let what is left, the end of the interpreter, be ended by a signal without a word."""
+    _unwound.set()
     for number in SIGNALS:
         if signal.getsignal(number) is _answer:
             signal.signal(number, signal.SIG_IGN if _told else signal.SIG_DFL)
@@ -78,7 +91,35 @@ def _answer(number: int, frame: FrameType | None) -> None:
     _told.append(number)
     if _begins(frame):
         _leave(number)
+    # Not threading's: the code that was interrupted may hold one of its locks.
+    _thread.start_new_thread(_insist, (number,))
     raise ToldToEndError(number)
+
+
+def _insist(number: int) -> None:
+    """Tell the process once more where what was raised is unwinding nothing."""
+    while not _unwound.is_set():
+        time.sleep(_INSIST_S)
+        if not _unwound.is_set() and not _is_unwinding():
+            _told.clear()
+            os.kill(os.getpid(), number)
+            return
+
+
+def _say_unless_told(swallowed: "sys.UnraisableHookArgs") -> None:
+    if not isinstance(swallowed.exc_value, ToldToEndError):
+        sys.__unraisablehook__(swallowed)
+
+
+def _is_unwinding() -> bool:
+    """Return whether the main thread handles what was raised, or cleans up behind it."""
+    found: object = sys._current_exceptions().get(threading.main_thread().ident or 0)  # noqa: SLF001
+    error = found[1] if isinstance(found, tuple) else found  # a value alone from Python 3.12 on
+    while isinstance(error, BaseException):
+        if isinstance(error, ToldToEndError):
+            return True
+        error = error.__context__
+    return False
 
 
 def _begins(frame: FrameType | None) -> bool:

@@ -1,6 +1,7 @@
 """The candidate's arm: one server answers the smoke prompts and the suite."""
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,10 +17,13 @@ from harness.artifacts import (
     Suite,
     save,
 )
+from harness.errors import EngineError, ReasonCode, RejectedError
 from harness.models import unchanged
 from harness.serve import Served, serve
 
 DEPLOYMENT_FILE = "deployment.json"
+_OF_THE_FILES = frozenset({ReasonCode.SCALE_MISSING, ReasonCode.SCALE_MISMATCH})
+"""What an engine may say of a candidate's files, which no second try would change."""
 
 
 class CandidateOrder(NamedTuple):
@@ -92,9 +96,25 @@ class Candidate:
             engine, folder, _, _, into, gpus, waived = self._order
             into.mkdir(parents=True, exist_ok=True)
             free_gpu_memory()
-            with self._unchanged("loaded"):
+            (into / DEPLOYMENT_FILE).unlink(missing_ok=True)
+            with self._unchanged("loaded"), _rejecting():
                 served = self._server.enter_context(serve(engine, folder, records=into, gpus=gpus))
             save(served.deployment, into / DEPLOYMENT_FILE)
             refuse_findings(served.deployment, waived)
             self._served = served
         return self._served
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    """Turn an engine's refusal of the candidate's own scales into NO-GO, as a finding is.
+
+    Raises:
+        RejectedError: the files lack a scale, or have one that is none.
+    """
+    try:
+        yield
+    except EngineError as error:
+        if error.reason not in _OF_THE_FILES:
+            raise
+        raise RejectedError(str(error), reason=error.reason) from error

@@ -203,7 +203,7 @@ def serve(
     *,
     checkpoint: opt.Checkpoint,
     engine_options: EngineOptions,
-    max_model_len: opt.MaxModelLen = 4096,
+    max_model_len: opt.MaxModelLen = None,
     out: opt.RecordsDir = None,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import pipeline, runs
-from harness.artifacts import RunRecord, to_json
+from harness.artifacts import RunRecord, Suite, to_json
 from harness.baselines import read_rerun
 from harness.cli import text
 from harness.cli.console import Result
-from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError
+from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError, SuiteError
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
 from harness.models import believe_no_cache
@@ -86,13 +86,27 @@ def judge(baseline: Path, candidate: Path, suite: str | None, margin: float | No
     """Compare two arms."""
     arms = read_arm(baseline), read_arm(candidate)
     rerun = read_rerun(baseline)
-    chosen = load_suite(suite or arms[1].scorecard.suite, margin=margin)
+    chosen = _suite_of(arms[1].scorecard.suite, suite, margin)
     verdict = judge_arms(chosen, *arms, verified=False, rerun=rerun)
     return Result(
         text=terminal_table(verdict) + "\n" + text.of_verdict(verdict),
         values=to_json(verdict),
         exit_code=exit_code_of(verdict.decision),
     )
+
+
+def _suite_of(scored: str, named: str | None, margin: float | None) -> Suite:
+    """Return the suite that is named, else the shipped one that the arms say they answered."""
+    try:
+        return load_suite(named or scored, margin=margin)
+    except SuiteError as error:
+        if named:
+            raise
+        message = (
+            f"the arms answered the suite '{scored}', which is none of those that ship with "
+            "harness. Type --suite FILE with the suite's YAML file."
+        )
+        raise SuiteError(message) from error
 
 
 def report(run_dir: Path) -> Result:

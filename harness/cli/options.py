@@ -117,7 +117,12 @@ ServedModel = Annotated[
     str | None, typer.Option("--served-model", help="Name under which a URL knows the model.")
 ]
 MaxModelLen = Annotated[
-    int, typer.Option("--max-model-len", help="Tokens of prompt and answer together.")
+    int | None,
+    typer.Option(
+        "--max-model-len",
+        min=1,
+        help="Tokens of prompt and answer together; default: the model's most, 4096 at most.",
+    ),
 ]
 RecordsDir = Annotated[
     Path | None, typer.Option("--out", help="Folder for server.log and deployment.json.")

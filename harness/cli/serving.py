@@ -13,12 +13,14 @@ from harness.cli import text
 from harness.cli.console import Result, emit
 from harness.doors import check_apart, check_folder
 from harness.errors import ExitCode, UsageError
-from harness.models import open_source
+from harness.models import Source, open_source
 from harness.preflight import choose_engine, resolve_device
 from harness.recipe import Request, load_engine, load_suite
 from harness.serve import check_served, examine, read_demands, serve, serve_command, wait_until_gone
 
 _SCHEMES = ("http://", "https://")
+_LONGEST = 4096
+"""Tokens of prompt and answer together, where nothing was typed: more takes memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,7 @@ def score(request: Request, server: Server, out: Path) -> Result:
     """Score a folder, served by the engine, or a URL."""
     suite = load_suite(str(request.suite))
     scoring.check_suite(suite)
+    scoring.check_prompts(suite)
     check_folder(out)
     with ExitStack() as stack:
         if request.model.startswith(_SCHEMES):
@@ -42,7 +45,8 @@ def score(request: Request, server: Server, out: Path) -> Result:
             out.mkdir(parents=True, exist_ok=True)
             card = scoring.score(endpoint, suite, arm="candidate", into=out)
         else:
-            engine, folder = _prepare(request, suite)
+            engine, source = _prepare(request, suite)
+            folder = source.path
             check_apart(out, [folder])
             out.mkdir(parents=True, exist_ok=True)
             served = stack.enter_context(serve(engine, folder, records=out))
@@ -51,11 +55,17 @@ def score(request: Request, server: Server, out: Path) -> Result:
 
 
 def serve_until_interrupted(
-    request: Request, max_model_len: int, out: Path | None, *, as_json: bool
+    request: Request, max_model_len: int | None, out: Path | None, *, as_json: bool
 ) -> None:
     """Serve a folder; Ctrl-C and SIGTERM end it."""
-    suite = dataclasses.replace(load_suite("canary"), max_model_len=max_model_len)
-    engine, folder = _prepare(request, suite)
+    if out is not None:
+        check_folder(out)
+    suite = load_suite("canary")
+    engine, source = _prepare(request, suite)
+    folder, longest = source.path, max_model_len or min(_LONGEST, source.max_positions or _LONGEST)
+    engine = dataclasses.replace(engine, max_model_len=longest)
+    if out is not None:
+        check_apart(out, [folder])
     if engine.name == "reference":
         message = (
             "the reference engine answers in this process and has no URL. Type --engine vllm or "
@@ -91,14 +101,14 @@ def _ready(served: Endpoint, engine: EngineSpec, folder: Path) -> Result:
     return Result(text="\n".join(lines), values=values)
 
 
-def _prepare(request: Request, suite: Suite) -> tuple[EngineSpec, Path]:
+def _prepare(request: Request, suite: Suite) -> tuple[EngineSpec, Source]:
     """Resolve the engine and check that it can load the folder."""
     source = open_source(request.model)
     engine = load_engine(request, suite)
     engine = dataclasses.replace(engine, device=resolve_device(engine.device))
     engine = choose_engine(engine, source)
     check_served(engine, read_demands(source))
-    return engine, source.path
+    return engine, source
 
 
 def doctor() -> Result:

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.artifacts import Deployment, IntegrityReport, RunRecord, Scorecard, Verdict, to_json
+from harness.artifacts import (
+    Deployment,
+    Failure,
+    IntegrityReport,
+    RunRecord,
+    Scorecard,
+    Verdict,
+    to_json,
+)
 from harness.report import terminal_smoke
 
 if TYPE_CHECKING:
@@ -83,7 +91,7 @@ def of_ending(path: Path, record: RunRecord, table: str) -> str:
         failure = record.failure
         lines += [
             f"FAILED in {failure.stage} ({failure.reason_code}): {failure.message}",
-            "next: type the same command again; finished stages are kept",
+            f"next: {_after(failure)}",
         ]
     elif record.verdict is not None:
         lines += [of_verdict(record.verdict), f"next: {_next_step(path, record.verdict)}"]
@@ -93,7 +101,8 @@ def of_ending(path: Path, record: RunRecord, table: str) -> str:
             f"checkpoint: {checkpoint.directory} ({checkpoint.num_bytes / _MIB:.1f} MiB, "
             f"{checkpoint.bits_per_weight:.2f} bits per quantized weight)"
         )
-    if record.serve_command:
+    is_go = record.verdict is not None and record.verdict.decision == "GO"
+    if record.serve_command and is_go and record.failure is None:
         lines.append(f"serve: {record.serve_command}")
     lines.append(f"report: {path / 'report.html'}")
     return "\n".join(lines)
@@ -132,6 +141,16 @@ def _open(verdict: Verdict) -> str:
 def digest_line(digest: str) -> str:
     """Say what a waiver of one of this checkpoint's checks would have to name."""
     return f"checkpoint digest, as a waiver names it: {digest}"
+
+
+def _after(failure: Failure) -> str:
+    """Say what helps: typing the command again does where the same may not happen twice."""
+    if failure.retryable:
+        return "type the same command again; finished stages are kept"
+    return (
+        "remove the cause, then type the same command again: finished stages are kept, and until "
+        "then it ends the same way"
+    )
 
 
 def _next_step(path: Path, verdict: Verdict) -> str:

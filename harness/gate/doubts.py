@@ -10,6 +10,7 @@ from typing import NamedTuple
 from harness.artifacts import Suite
 from harness.errors import ReasonCode
 from harness.gate.forms import baseline_low
+from harness.gate.outlook import is_above_guessing
 from harness.gate.pairs import Side, TaskPairs
 from harness.gate.rises import find_rise
 
@@ -83,7 +84,7 @@ def _weak_baseline(task: TaskPairs, suite: Suite) -> Doubt | None:
     """
     items = len(task.pairs)
     low = baseline_low(task, confidence=suite.confidence)
-    if low * task.spec.kept - (task.spec.margin or 0.0) > task.spec.chance:
+    if is_above_guessing(task.spec, low):
         return None
     right = sum(pair.baseline.value for pair in task.pairs)
     return Doubt(

@@ -20,6 +20,16 @@ def allowed_by(task: TaskSpec) -> float:
     return task.margin or 0.0 if task.recovery is None else 1 - task.recovery
 
 
+def is_above_guessing(task: TaskSpec, baseline_low: float) -> bool:
+    """Return whether a candidate that guesses would have lost more than the task allows.
+
+    Args:
+        task: what it allows, and what guessing gets.
+        baseline_low: the lower bound of the baseline's accuracy.
+    """
+    return baseline_low * task.kept - (task.margin or 0.0) > task.chance
+
+
 def passing(task: TaskSpec, items: int, allowed: float, confidence: float) -> Passes:
     """Return the decision that the gate would make from counts."""
     z, level = quantile(task, confidence), 1 - confidence

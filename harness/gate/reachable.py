@@ -4,8 +4,16 @@ from collections.abc import Callable
 
 from harness.artifacts import Suite, TaskSpec, Tier
 from harness.errors import ReasonCode, SuiteError
-from harness.gate.mean import exceeds
-from harness.gate.outlook import allowed_by, limit_of, lowest, quantile, value_of_each, worth
+from harness.gate.mean import Range, exceeds, mean_bounds
+from harness.gate.outlook import (
+    allowed_by,
+    is_above_guessing,
+    limit_of,
+    lowest,
+    quantile,
+    value_of_each,
+    worth,
+)
 from harness.gate.quantiles import z_of
 from harness.gate.tango import score
 
@@ -19,13 +27,15 @@ def check_margins(suite: Suite) -> None:
     Critical tasks of any form are looked at, and the pooled margin.
 
     Raises:
-        SuiteError: a margin or recovery cannot be met, with what and how many items would do.
+        SuiteError: a margin or recovery cannot be met, with what and how many items would do; or
+            a candidate that guesses would meet it.
     """
     for task in suite.tasks:
-        if task.tier is Tier.CRITICAL and not _reaches(
-            task, task.items, allowed_by(task), suite.confidence
-        ):
+        if task.tier is not Tier.CRITICAL:
+            continue
+        if not _reaches(task, task.items, allowed_by(task), suite.confidence):
             raise SuiteError(_message(task, suite.confidence), reason=ReasonCode.MARGIN_UNREACHABLE)
+        _refuse_guessing(task, suite.confidence)
     items = sum(task.items for task in suite.tasks)
     margin = suite.pooled_margin
     if margin is not None and score(0, 0, items, difference=-margin) <= z_of(suite.confidence):
@@ -45,6 +55,21 @@ def _reaches(task: TaskSpec, items: int, allowed: float, confidence: float) -> b
     values = worth({"right": right, "wrong": items - right}, value_of_each(task, allowed))
     z = quantile(task, confidence)
     return exceeds(values, limit_of(task, allowed), lowest=lowest(task, allowed), quantile=z)
+
+
+def _refuse_guessing(task: TaskSpec, confidence: float) -> None:
+    """Refuse what the judge must: a margin so wide that a candidate which guesses is within it."""
+    right = round(task.items * task.baseline_accuracy)
+    counts = {1.0: right, 0.0: task.items - right}
+    low = mean_bounds(counts, Range(0.0, 1.0), quantile=z_of(confidence)).low
+    if is_above_guessing(task, low):
+        return
+    message = (
+        f"task '{task.name}': a baseline that answers {right} of {task.items} items is not shown "
+        f"to be so far above chance ({task.chance:.1%}) that a candidate which guesses would fail. "
+        "Use a smaller margin or a larger recovery, more items, or another task."
+    )
+    raise SuiteError(message, reason=ReasonCode.BASELINE_TOO_WEAK)
 
 
 def _message(task: TaskSpec, confidence: float) -> str:

@@ -23,7 +23,7 @@ from harness.models.observe import (
 from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.reading_rate import read_rate
 from harness.models.sidecars import MANIFEST_FILE, sidecars
-from harness.models.source import Source, locate_model, open_source
+from harness.models.source import Source, locate_model, open_source, refuse_ambiguous
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
@@ -55,6 +55,7 @@ __all__ = [
     "part_of",
     "read_inventory",
     "read_rate",
+    "refuse_ambiguous",
     "remember_written",
     "sha256_of",
     "sidecars",

@@ -21,6 +21,7 @@ from harness.errors import ModelError
 from harness.models.digests import digest_folder
 from harness.models.headers import read_headers
 
+CANARY = "canary"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
@@ -46,6 +47,13 @@ class Source:
         """Return the digest, as a baseline's is asked for."""
         return self.digest
 
+    @property
+    def max_positions(self) -> int | None:
+        """Return how many tokens it can take, where its configuration says so."""
+        text = self.config.get("text_config", self.config)
+        value = text.get("max_position_embeddings") if isinstance(text, Mapping) else None
+        return value if isinstance(value, int) and value > 0 else None
+
 
 def open_source(model: str, *, revision: str | None = None) -> Source:
     """Find and check the model `model`.
@@ -66,7 +74,8 @@ def locate_model(model: str, *, revision: str | None = None) -> Path:
     Raises:
         ModelError: it cannot be found.
     """
-    if model == "canary":
+    refuse_ambiguous(model)
+    if model == CANARY:
         return shipped.canary() / "model"
     path = expanded(model)
     if path.is_dir():
@@ -81,6 +90,20 @@ def locate_model(model: str, *, revision: str | None = None) -> Path:
         )
         raise ModelError(message)
     return _download(model, revision)
+
+
+def refuse_ambiguous(model: str) -> None:
+    """Refuse `canary` where a folder of that name lies in the current one.
+
+    Raises:
+        ModelError: with how to say which is meant.
+    """
+    if model == CANARY and Path(CANARY).is_dir():
+        message = (
+            f"'{CANARY}' is the model that ships with harness, and a folder of that name lies "
+            f"here. Type ./{CANARY} for the folder; for the model type the command elsewhere."
+        )
+        raise ModelError(message)
 
 
 def _download(hub_id: str, revision: str | None) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
 from harness.baselines import check_writable, inputs_of
 from harness.models import Source, open_source
+from harness.preflight.asked import check_asked
 from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
@@ -40,6 +41,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
         raise AssertionError  # one of the attempts above has failed
     engine = problems.attempt(lambda: _engine(request, suite, source))
     problems.attempt(check_writable)
+    problems.attempt(lambda: check_asked(suite, source))
     problems.raise_any()
     if engine is None:
         raise AssertionError  # raise_any has raised

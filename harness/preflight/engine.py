@@ -1,6 +1,7 @@
 """Which engine serves: what was typed, or for `auto` what the model and the machine ask for."""
 
 import dataclasses
+import os
 
 import psutil
 import torch
@@ -33,6 +34,12 @@ def resolve_device(device: str, *, ranks: int = 1) -> str:
         raise UsageError(message)
     if device.startswith("cuda") and not torch.cuda.is_available():
         message = f"--device {device}: torch {torch.__version__} finds no GPU. Type --device cpu."
+        raise PrerequisiteError(message)
+    if device == "cpu" and ranks > 1 and ranks > (cores := len(os.sched_getaffinity(0))):
+        message = (
+            f"--ranks {ranks} --device cpu: each takes a core of its own, and there are {cores}. "
+            f"Type at most --ranks {cores}."
+        )
         raise PrerequisiteError(message)
     if device.startswith("cuda") and ranks > 1:
         found = torch.cuda.device_count()

@@ -8,6 +8,7 @@ from harness.artifacts import Trial
 from harness.baselines import check_writable
 from harness.errors import ModelError
 from harness.models import Source, open_source
+from harness.preflight.asked import check_asked
 from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
@@ -54,6 +55,8 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     problems.attempt(lambda: check_written(into, [candidate.path, *read_by(baseline)]))
     if isinstance(baseline, Source):
         problems.attempt(check_writable)
+        problems.attempt(lambda: check_asked(trial.suite, baseline))
+    problems.attempt(lambda: check_asked(trial.suite, candidate))
     sized = baseline if isinstance(baseline, Source) else candidate
     engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
     if engine is not None:

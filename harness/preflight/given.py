@@ -7,7 +7,7 @@ the candidate itself, and what the store or a bundle holds of it is whole.
 from harness.artifacts import Trial
 from harness.baselines import ScoredArm, check_kept, find_scored, inputs_of, refuse_stale
 from harness.errors import BaselineError
-from harness.models import Source, architecture_of, difference, open_source
+from harness.models import Source, architecture_of, difference, open_source, refuse_ambiguous
 from harness.preflight.unquantized import refuse_quantized
 
 Baseline = Source | ScoredArm
@@ -20,6 +20,7 @@ def open_baseline(named: str, *, revision: str | None = None) -> Baseline:
     Raises:
         UsageError: it is nothing that can be compared with, or is quantized.
     """
+    refuse_ambiguous(named)
     scored = find_scored(named)
     if scored is not None:
         return scored

@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, open_source, read_inventory
+from harness.preflight.asked import check_asked
 from harness.preflight.engine import choose_engine, demands_of, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.problems import Problems
@@ -82,9 +83,7 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
         if scored:
             problems.attempt(lambda: check_baseline(other, source, job.recipe, is_its_model=True))
     if job is not None:
-        problems.attempt(lambda: _check_room(job, into))
-        if scored and isinstance(job.baseline, Source):
-            problems.attempt(check_writable)
+        _check_ends(problems, job, into, scored=scored)
     problems.raise_any()
     if job is None:
         raise AssertionError  # raise_any has raised
@@ -97,10 +96,24 @@ def _unquantized(request: Request) -> Source:
     return source
 
 
+def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool) -> None:
+    """Note what would stop the run after hours: places to write, texts that cannot be made."""
+    problems.attempt(lambda: _check_room(job, into))
+    if scored:
+        problems.attempt(lambda: check_asked(job.recipe.suite, job.source))
+        if isinstance(job.baseline, Source):
+            problems.attempt(check_writable)
+
+
 def check_questions(problems: Problems, suite: Suite) -> None:
     """Note what is wrong with a suite's tasks and margins."""
-    problems.attempt(lambda: score.check_suite(suite))
+    problems.attempt(lambda: _check_tasks(suite))
     problems.attempt(lambda: check_margins(suite))
+
+
+def _check_tasks(suite: Suite) -> None:
+    score.check_suite(suite)
+    score.check_prompts(suite)
 
 
 def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:
@@ -114,6 +127,7 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
     planned = problems.attempt(lambda: plan(recipe, inventory))
     if planned is None or extent is None or resolved is None:
         return None
+    problems.attempt(lambda: _check_ranks(recipe, extent))
     problems.attempt(lambda: ignored_modules(planned))
     if scored:
         problems.attempt(lambda: check_served(resolved, demands_of(planned)))
@@ -126,6 +140,15 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
         extent=extent,
         baseline=source,
     )
+
+
+def _check_ranks(recipe: Recipe, extent: Extent) -> None:
+    if recipe.ranks > extent.num_batches:
+        message = (
+            f"--ranks {recipe.ranks}: the calibration has {extent.num_batches} batches, and each "
+            f"process takes one at least. Type at most --ranks {extent.num_batches}."
+        )
+        raise UsageError(message)
 
 
 def _with_device(recipe: Recipe) -> Recipe:

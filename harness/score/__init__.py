@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from harness.score.again import score_again
     from harness.score.catalog import answer_budgets, check_suite
     from harness.score.endpoint import endpoint_of
+    from harness.score.prepare import check_prompts
     from harness.score.probing import probe
     from harness.score.run import score
 
 __all__ = [
     "answer_budgets",
+    "check_prompts",
     "check_suite",
     "endpoint_of",
     "probe",
@@ -28,6 +30,7 @@ __all__ = [
 
 _LATER = {
     "answer_budgets": "catalog",
+    "check_prompts": "prepare",
     "check_suite": "catalog",
     "endpoint_of": "endpoint",
     "probe": "probing",

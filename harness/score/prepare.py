@@ -8,7 +8,7 @@ options there: both arms must see the same.
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -35,24 +35,68 @@ def prepare(catalog: Catalog, suite: Suite, spec: TaskSpec, lm: Any) -> Tasks:  
     """Return the tasks that `spec` stands for, their requests built.
 
     Raises:
-        SuiteError: the data cannot be had, or lacks the field that items are grouped by.
-        ScoringError: the prompts cannot be built.
+        SuiteError: the data cannot be had, lacks the field that items are grouped by, or is not
+            what the task's templates take.
     """
+    return _build(catalog, suite, spec, lm.apply_chat_template)
+
+
+def check_prompts(suite: Suite) -> None:
+    """Build the prompts of the tasks whose items lie here, as a trial; chats are not rendered.
+
+    Raises:
+        SuiteError: with the task and what its template lacks.
+    """
+    catalog = Catalog()
+    for spec in suite.tasks:
+        if all(catalog.is_local(leaf) for leaf in catalog.leaves(spec.name)):
+            _build(catalog, suite, spec, _unrendered)
+
+
+def _unrendered(messages: list[dict[str, str]], **_: object) -> str:
+    """Stand in for a model's chat template."""
+    return "\n".join(str(message.get("content")) for message in messages)
+
+
+def _build(
+    catalog: Catalog, suite: Suite, spec: TaskSpec, render_chat: Callable[..., str]
+) -> Tasks:
     _set_seeds(suite.seed)
-    tasks = _load_tasks(catalog, spec)
-    with scoring(spec.name):
+    with _named_where_it_fails(spec), scoring(spec.name):
+        tasks = _load_tasks(catalog, spec)
         for task in tasks.values():
             task.set_fewshot_seed(seed=suite.seed)
             task.build_all_requests(
                 limit=items_of_each(spec, tasks),
                 apply_chat_template=suite.apply_chat_template,
                 fewshot_as_multiturn=suite.apply_chat_template,
-                chat_template=lm.apply_chat_template if suite.apply_chat_template else None,
+                chat_template=render_chat if suite.apply_chat_template else None,
             )
             task.build_all_requests = _keep_requests
     if spec.cluster:
         _check_cluster(spec, tasks)
     return tasks
+
+
+@contextmanager
+def _named_where_it_fails(spec: TaskSpec) -> Iterator[None]:
+    """Turn what templates raise, which may be anything, into one line with the task's name.
+
+    Raises:
+        SuiteError: the prompts cannot be built; no second try would build them.
+    """
+    try:
+        yield
+    except (SuiteError, EngineError):
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, ScoringError) else error
+        kind, said = type(cause).__name__, _first_line(cause or error)
+        message = (
+            f"the prompts of task '{spec.name}' cannot be built ({kind}: {said}). Correct its "
+            "templates, or the fields of its items."
+        )
+        raise SuiteError(message) from error
 
 
 def _check_cluster(spec: TaskSpec, tasks: Tasks) -> None:

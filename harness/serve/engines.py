@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.errors import HarnessError, PrerequisiteError, ReasonCode, RecipeError
+from harness.errors import (
+    HarnessError,
+    PrerequisiteError,
+    ReasonCode,
+    RecipeError,
+    UsageError,
+)
 from harness.formats import get_scheme
 from harness.serve.reference import Served, serve_reference
 from harness.serve.vllm import (
@@ -61,6 +67,7 @@ def resolve_engine(engine: EngineSpec) -> EngineSpec:
     """
     match engine.name:
         case "reference":
+            _refuse_ignored(engine)
             _check_reference(engine)
             return engine
         case "vllm":
@@ -136,6 +143,27 @@ def _served_over_http(
 
         return serve_docker(engine, directory, records=records, gpus=gpus)
     return serve_vllm(resolve_engine(engine), directory, records=records, gpus=gpus)
+
+
+def _refuse_ignored(engine: EngineSpec) -> None:
+    """Refuse what the reference engine would not heed.
+
+    Raises:
+        UsageError: it is for a server, and this is none.
+    """
+    given = {
+        f"--engine-arg {engine.arguments[0]}" if engine.arguments else "": engine.arguments,
+        f"--tensor-parallel-size {engine.tensor_parallel_size}": engine.tensor_parallel_size > 1,
+        f"--vllm {engine.vllm}": engine.vllm,
+        f"--image {engine.image}": engine.image,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            message = (
+                f"{option} is for a server, and the reference engine is none. Leave it out, or "
+                "type --engine vllm or --engine docker."
+            )
+            raise UsageError(message)
 
 
 def _check_reference_serves(demands: Demands) -> None:

@@ -1,7 +1,9 @@
 """Check a checkpoint's files before an engine loads them."""
 
+from harness.verify.checks_sidecars import TOKENIZER_FILES
 from harness.verify.engines import engine_of, find_engine
 from harness.verify.incidents import CHECK_IDS
+from harness.verify.templates import has_template
 from harness.verify.verification import (
     CHECKS,
     ENGINE_CHECKS,
@@ -15,8 +17,10 @@ __all__ = [
     "CHECK_IDS",
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
+    "TOKENIZER_FILES",
     "engine_of",
     "find_engine",
+    "has_template",
     "refuse_errors",
     "verify",
 ]

@@ -12,9 +12,9 @@ from harness.verify.contents import Contents, Origin, read_json
 from harness.verify.finding import finding
 from harness.verify.templates import first_difference, has_template
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 _COMPARED = (
-    *_TOKENIZERS,
+    *TOKENIZER_FILES,
     "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",
@@ -31,8 +31,8 @@ def sidecars_present(contents: Contents) -> Check:
     """Ask for a tokenizer, a chat template and generation settings."""
     folder = contents.directory
     faults = []
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        faults.append(f"no tokenizer: none of {', '.join(_TOKENIZERS)}")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        faults.append(f"no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     if not (folder / "tokenizer_config.json").is_file():
         faults.append("no tokenizer_config.json")
     if not (folder / "generation_config.json").is_file():

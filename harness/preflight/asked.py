@@ -1,0 +1,29 @@
+"""Can a model be asked what the suite asks: has it a tokenizer, and a template for chats."""
+
+from harness.artifacts import Suite
+from harness.errors import ModelError
+from harness.models import Source
+from harness.verify import TOKENIZER_FILES, has_template
+
+
+def check_asked(suite: Suite, source: Source) -> None:
+    """Refuse a model that has no tokenizer, or no chat template where chats are asked.
+
+    Raises:
+        ModelError: with what is missing.
+    """
+    if not any((source.path / name).is_file() for name in TOKENIZER_FILES):
+        message = (
+            f"'{source.name}' has no tokenizer: none of {', '.join(TOKENIZER_FILES)}. Copy the "
+            "model's tokenizer files there."
+        )
+        raise ModelError(message)
+    asks_chats = suite.apply_chat_template or (
+        suite.smoke is not None and suite.smoke.apply_chat_template
+    )
+    if asks_chats and not has_template(source.path):
+        message = (
+            f"suite '{suite.name}' asks chats, and '{source.name}' has no chat template. Copy its "
+            "chat_template.jinja there, or choose a suite without chats."
+        )
+        raise ModelError(message)
