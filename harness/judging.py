@@ -1,5 +1,6 @@
 """Put before the judge what a run has found, and apply the waivers that were given."""
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from harness.artifacts import (
 )
 from harness.baselines import check_entry, read_rerun
 from harness.errors import EvidenceError
-from harness.gate import Overrides, Subject, explain_waivers, judge
+from harness.gate import Overrides, Subject, explain_waivers, judge, not_compared
 from harness.models import digest_folder
 from harness.rundir import RunDirectory, Stage
 from harness.score import read_arm
@@ -63,6 +64,9 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
         coverage=_coverage(trial, run),
         waivers=overrides.used(failed),
     )
+    if trial.checkpoint is not None:
+        scope = (*verdict.scope, not_compared(trial.checkpoint))
+        verdict = dataclasses.replace(verdict, scope=scope)
     return explain_waivers(verdict, overrides, failed)
 
 

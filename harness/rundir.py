@@ -328,9 +328,11 @@ def naming_refusals() -> Iterator[None]:
 
     Raises:
         DiskFullError: no space was left, or the quota was used up.
-        SystemRefusedError: the system refused something else.
+        StageError: the system refused something else, or no memory was left.
     """
     try:
         yield
     except OSError as error:
         raise refusals.running(error) from error
+    except MemoryError as error:
+        raise refusals.out_of_memory(error) from error

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from harness.errors import ExitCode, HarnessError, ReasonCode, RejectedError
 from harness.evidence import CHECKPOINT, changes_since_judged, folder_of, ingredients
 from harness.garbage import settled
 from harness.gate import exit_code_of, explain_waivers, reject
+from harness.interrupts import ToldToEndError
 from harness.judging import overrides_of
 from harness.preflight import GateJob, Job
 from harness.report import REPORT_FILES, write_pending, write_report
@@ -37,6 +39,7 @@ from harness.rundir import (
     RunDirectory,
     Stage,
     find_noun,
+    naming_refusals,
     open_run,
     process_in,
     read_recipe,
@@ -116,7 +119,8 @@ def run_job(
         write_pending(pending, into=path)
         failure = None
         try:
-            work(job, run)
+            with naming_refusals():
+                work(job, run)
         except RejectedError as error:
             _reject(error, job, run)
         except HarnessError as error:
@@ -268,8 +272,13 @@ def default_directory(job: Job | GateJob) -> Path:
         model, digest = job.recipe.model, digest_of(recipe, job.source.digest)
     else:
         model, digest = job.checkpoint.name, digest_of(recipe, job.checkpoint.digest)
-    name = _NO_NAME.sub("_", Path(model.rstrip("/")).name)[:_LONGEST_NAME] or "model"
-    return Path("runs") / f"{name}-{job.recipe.name}-{digest[:8]}"
+    return Path("runs") / f"{plain_name(model)}-{job.recipe.name}-{digest[:8]}"
+
+
+def plain_name(model: str) -> str:
+    """Return the last part of a model's name or path, as a part of a folder's name."""
+    name = _NO_NAME.sub("_", Path(model.rstrip("/")).name)[:_LONGEST_NAME]
+    return name if name.strip(".") else "model"
 
 
 def exit_code(record: RunRecord) -> ExitCode:
@@ -331,13 +340,13 @@ def _ended_by(error: BaseException, stage: str) -> Failure:
             retryable=False,
             exit_code=ExitCode.BUG,
         )
-    is_sigint = isinstance(error, KeyboardInterrupt)
+    number = error.number if isinstance(error, ToldToEndError) else signal.SIGINT
     return Failure(
         stage=stage,
-        message=f"interrupted by {'SIGINT' if is_sigint else 'SIGTERM'}",
+        message=f"interrupted by {number.name}",
         reason_code=ReasonCode.INTERRUPTED,
         retryable=True,
-        exit_code=ExitCode.SIGINT if is_sigint else ExitCode.SIGTERM,
+        exit_code=128 + number,
     )
 
 

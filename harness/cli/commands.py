@@ -9,6 +9,7 @@ from harness.artifacts import RunRecord, Suite, to_json
 from harness.baselines import read_rerun
 from harness.cli import text
 from harness.cli.console import Result
+from harness.doors import check_apart
 from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError, SuiteError
 from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
@@ -43,6 +44,7 @@ def _found_by_a_plan() -> Iterator[None]:
 
 def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
     """Run everything."""
+    _check_apart(run_dir, request.model, request.baseline)
     with runs.refusals_reported(run_dir):
         job = preflight(request, into=run_dir)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.release_gate)
@@ -51,10 +53,17 @@ def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
 
 def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: bool) -> Result:
     """Judge a checkpoint that was made elsewhere."""
+    _check_apart(run_dir, str(checkpoint), request.model)
     with runs.refusals_reported(run_dir):
         job = preflight_gate(request, checkpoint, into=run_dir)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
     return _ended(path, record)
+
+
+def _check_apart(run_dir: Path | None, *read: str | None) -> None:
+    """Refuse a run directory in or around a folder that is read, before a word is written to it."""
+    if run_dir is not None:
+        check_apart(run_dir, [Path(name) for name in read if name and Path(name).is_dir()])
 
 
 def plan_gate(request: Request, checkpoint: Path, run_dir: Path | None) -> Result:

@@ -1,6 +1,7 @@
 """Compare a candidate with its baseline and decide; plan what a suite can decide."""
 
 from harness.gate.judge import Subject, judge
+from harness.gate.phrases import not_compared
 from harness.gate.power import (
     TaskPower,
     chance_of_go,
@@ -26,6 +27,7 @@ __all__ = [
     "explain_waivers",
     "joint_probability_of_go",
     "judge",
+    "not_compared",
     "plan_power",
     "probability_of_go",
     "reject",

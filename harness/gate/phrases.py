@@ -113,6 +113,14 @@ def scope(suite: Suite, baseline: Deployment, beside: Beside) -> tuple[str, ...]
     return tuple(lines)
 
 
+def not_compared(checkpoint: str) -> str:
+    """Return what a verdict does not hold for, of a checkpoint that was made elsewhere."""
+    return (
+        "weights were not compared with the baseline's, so only their scores speak for them: "
+        f"'harness verify {checkpoint} --source MODEL' compares them"
+    )
+
+
 def _smoke_line(smoke: SmokeReport | None) -> str:
     if smoke is None:
         return "no smoke run came before the scores"

@@ -16,7 +16,12 @@ from harness.errors import UsageError
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**31 - 1
+"""Of anything that is counted; the largest number that every library here takes."""
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Number = Annotated[int, Field(ge=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""As numpy takes it."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Part of a folder's name: letters, digits, `.`, `_` and `-`."""
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+()-]{0,127}$")]
@@ -26,7 +31,7 @@ TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+()-]{0,127}$"
 class Strict(BaseModel):
     """Unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RuleFile(Strict):
@@ -41,7 +46,7 @@ class CoverageFile(Strict):
 
     min_tokens: Count
     max_thin: Share
-    max_size: Annotated[int, Field(ge=0)] = 0
+    max_size: Number = 0
 
 
 class CalibrationFile(Strict):
@@ -49,8 +54,8 @@ class CalibrationFile(Strict):
 
     data: str
     size: Count
-    seq: Annotated[int, Field(ge=2)]
-    seed: int
+    seq: Annotated[int, Field(ge=2, le=MOST)]
+    seed: Seed
     batch_tokens: Count | Literal["auto"]
     layerwise: bool
     experts: Literal["eager", "grouped"] = "grouped"
@@ -80,18 +85,18 @@ class TaskFile(Strict):
     tier: Tier
     metric: str
     filter: str
-    items: Count
+    items: Annotated[int, Field(ge=1, le=1_000_000)]
     margin: Fraction | None = None
     recovery: Fraction | None = None
     claim: Claim | None = None
     cluster: str = ""
-    clusters: Annotated[int, Field(ge=0)] = 0
-    design_effect: Annotated[float, Field(ge=1)] = 1.0
+    clusters: Number = 0
+    design_effect: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     value_range: tuple[float, float] | None = None
     spread: Annotated[float, Field(gt=0, le=1)] = 1.0
     baseline_accuracy: Share = 1.0
     flip_rate: Share
-    num_fewshot: Annotated[int, Field(ge=0)]
+    num_fewshot: Number
     chance: Share
 
     @model_validator(mode="after")
@@ -127,8 +132,8 @@ class SuiteFile(Strict):
     apply_chat_template: bool
     thinking: bool = False
     think_end_token: str | None = None
-    thinking_budget: Annotated[int, Field(ge=0)] = 0
-    seed: int
+    thinking_budget: Number = 0
+    seed: Seed
     batch_size: Count
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     max_truncated: Share

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.rundir import WRITTEN
 from tests.cli.conftest import Cli
 
 REPORTS = ("verdict.json", "report.md", "report.html", "junit.xml")
@@ -31,6 +33,11 @@ def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathF
     assert "\nGO: " in done.out
     assert "reason codes: non-inferior" in done.out
     return path
+
+
+def test_all_that_a_run_writes_is_what_fresh_removes(run_dir: Path) -> None:
+    names = {entry.name for entry in run_dir.iterdir()} - {"run.lock"}
+    assert {n for n in names if not any(fnmatchcase(n, pattern) for pattern in WRITTEN)} == set()
 
 
 def delete_input_scales(checkpoint: Path) -> int:

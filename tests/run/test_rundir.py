@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import CalibrationStats, Recipe, save, write_atomically
-from harness.errors import DiskFullError, ReasonCode, RunDirectoryError
+from harness.errors import (
+    DiskFullError,
+    ReasonCode,
+    RunDirectoryError,
+    SystemRefusedError,
+    UsageError,
+)
 from harness.recipe import Request, load_recipe
 from harness.rundir import Stage, find_noun, open_run, process_in, read_recipe
 
@@ -129,6 +135,56 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(
     ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_fresh_removes_what_harness_wrote_and_nothing_else(tmp_path: Path, recipe: Recipe) -> None:
+    path = tmp_path / "run"
+    with open_run(path, recipe) as run:
+        run.keep(STAGE, stats(), {})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    (path / "checkpoint").symlink_to(tmp_path / "elsewhere")
+    (path / "samples").mkdir()
+    (path / "thesis.txt").touch()
+    with open_run(path, recipe, fresh=True):
+        left = {entry.name for entry in path.iterdir()}
+    assert left == {"run.lock", "recipe.yaml", "thesis.txt"}
+    assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_a_lock_by_itself_makes_no_run_of_a_folder_with_files(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    (tmp_path / "run.lock").touch()
+    (tmp_path / "samples").mkdir()
+    with (
+        pytest.raises(RunDirectoryError, match=r"holds files but no run"),
+        open_run(tmp_path, recipe, fresh=True),
+    ):
+        pass
+    assert (tmp_path / "samples").exists()
+
+
+def test_a_lock_that_is_a_link_is_refused_and_not_followed(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match="is no regular file"), open_run(tmp_path / "run", recipe):
+        pass
+    assert not (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.EROFS])
+def test_what_the_system_refuses_to_a_stage_ends_it_in_one_line(
+    tmp_path: Path, recipe: Recipe, number: int
+) -> None:
+    def fail() -> CalibrationStats:
+        raise OSError(number, os.strerror(number), "/the/file")
+
+    with (
+        pytest.raises(SystemRefusedError, match="'/the/file'"),
+        open_run(tmp_path / "run", recipe) as run,
+    ):
+        run.stage(STAGE, made_from={}, make=fail)
 
 
 def test_the_recipe_on_disk_reads_as_the_recipe(tmp_path: Path, recipe: Recipe) -> None:
