@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from harness import doors
 from harness.artifacts import CalibrationStats, ExpertCoverage, MadeFrom, load, save
 from harness.errors import ReasonCode, RunDirectoryError
 from harness.models import sha256_of
@@ -42,7 +43,8 @@ def write_stats(stats: CalibrationStats, path: Path, made_from: MadeFrom) -> str
     tensors = {f"{name}{_WEIGHT}": value for name, value in stats.weight_amax.items()}
     tensors |= {f"{name}{_INPUT}": value for name, value in stats.input_amax.items()}
     ranges = path.with_suffix(".safetensors")
-    partial = ranges.with_name(f".{ranges.name}.partial")
+    partial = doors.partial_of(ranges)
+    doors.remove(partial)  # of a process that was killed; a link itself, not its target
     save_file({n: torch.tensor(v, dtype=torch.float64) for n, v in tensors.items()}, partial)
     partial.replace(ranges)
     rest = _Coverage(

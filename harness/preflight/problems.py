@@ -19,7 +19,8 @@ class Problems:
         try:
             return check()
         except UsageError as error:
-            self.found.append(error)
+            if str(error) not in map(str, self.found):  # two checks may meet the same
+                self.found.append(error)
             return None
 
     def raise_any(self) -> None:

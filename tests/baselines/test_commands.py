@@ -72,7 +72,7 @@ def test_a_quantized_model_is_no_baseline(run: Run, tiny_suite: Path, tmp_path: 
     (model / "config.json").write_text(json.dumps(config))
     done = run("baseline", "add", "--model", model, "--suite", tiny_suite)
     assert done.code == 2
-    assert "is quantized (FP8)" in done.line()
+    assert "declares FP8" in done.line()
 
 
 def test_the_same_run_of_another_version_is_said_to_differ_before_it_is_measured(
