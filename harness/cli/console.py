@@ -35,8 +35,10 @@ def show_progress(*, quiet: bool) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    # Threads that wait spin otherwise, and take the core that the one they wait for would need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Threads of torch that wait spin otherwise, on the core that the others would need. Servers
+        # are not given this variable.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -120,13 +120,28 @@ def test_deleted_input_scales_are_found_and_refused(
     found = cli("verify", path / "checkpoint")
     assert found.code == 4
     assert f"{num_deleted} of {num_deleted} expert input_scale" in found.out
-    again = cli(*quick, "--qformat", "nvfp4", "--run-dir", path, "--json")
-    assert again.code == 4
-    assert again.json["reason_codes"] == ["integrity-failed"]
-    unverified = cli(*quick, "--qformat", "nvfp4", "--run-dir", path, "--skip-verify", "--json")
-    assert unverified.code == 3
+    suite = quick[quick.index("--suite") + 1]
+    gate = ("gate", path / "checkpoint", "--baseline", "canary", "--suite", suite, "--json")
+    judged = cli(*gate, "--run-dir", tmp_path / "gate")
+    assert judged.code == 4
+    assert judged.json["reason_codes"] == ["integrity-failed"]
+    unverified = cli(*gate, "--run-dir", tmp_path / "unverified", "--skip-verify")
+    assert unverified.code == 4
     assert unverified.json["reason_codes"] == ["scale-missing"]
-    assert not (path / "scorecard.json").exists()
+    assert unverified.json["serve_command"] is None
+    assert not (tmp_path / "unverified" / "scorecard.json").exists()
+
+
+def test_a_checkpoint_that_was_damaged_in_its_run_directory_is_made_again(
+    cli: Cli, quick: tuple[str, ...], run_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_dir, path)
+    assert delete_input_scales(path / "checkpoint") > 0
+    again = cli(*quick, "--qformat", "nvfp4", "--run-dir", path)
+    assert again.code == 0, again.err
+    assert "export: starting" in again.err
+    assert cli("verify", path / "checkpoint").code == 0
 
 
 def test_a_run_that_skips_verification_never_ends_go(

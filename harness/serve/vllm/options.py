@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.artifacts.store import write_atomically
+from harness.doors import write_atomically
 from harness.errors import PrerequisiteError, UsageError
 from harness.serve.vllm.permitted import DECIDED, PERMITTED
 
