@@ -1,6 +1,6 @@
 """Tell people and machines how a run ended."""
 
-from harness.report.junit import write_junit
+from harness.report.junit import write_junit, write_no_findings
 from harness.report.smoke import terminal_smoke
 from harness.report.terminal import terminal_table
 from harness.report.write import REPORT_FILES, ReportFiles, write_pending, write_report
@@ -11,6 +11,7 @@ __all__ = [
     "terminal_smoke",
     "terminal_table",
     "write_junit",
+    "write_no_findings",
     "write_pending",
     "write_report",
 ]

@@ -45,6 +45,12 @@ def write_junit(report: IntegrityReport, path: Path) -> None:
     write_atomically(path, _document({"integrity": cases}))
 
 
+def write_no_findings(path: Path, why: str) -> None:
+    """Write that a checkpoint's files were not verified, which is an error."""
+    case = _Case("integrity", _Problem("error", "not-verified", why), {})
+    write_atomically(path, _document({"integrity": [case]}))
+
+
 def junit_xml(record: RunRecord) -> str:
     """Return the whole document."""
     waived = {w.check: w for w in record.verdict.waived} if record.verdict else {}

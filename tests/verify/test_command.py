@@ -91,3 +91,15 @@ def test_a_source_that_is_not_there_is_a_usage_error(checkpoint: Make, tmp_path:
 def checkpoint_folder(checkpoint: Make) -> Path:
     made: Path = checkpoint("FP8").folder
     return made
+
+
+def test_a_refusal_replaces_the_findings_of_an_earlier_run(
+    checkpoint: Make, tmp_path: Path
+) -> None:
+    file = tmp_path / "junit.xml"
+    folder = checkpoint().folder
+    assert run(folder, "--junit", file).exit_code == 0
+    (folder / "config.json").unlink()
+    assert run(folder, "--junit", file).exit_code == 2
+    (case,) = ET.parse(file).getroot().iter("testcase")  # noqa: S314 - written just now
+    assert case.find("error") is not None
