@@ -11,6 +11,7 @@
     - IncomparableError        two arms that may not be compared
     - BaselineError            a baseline that is damaged, missing or stale
     - WaiverError              the file of waivers
+    - UnreadableError          a file or a text that breaks its format or a bound
   + StageError            3    a stage failed; the run directory can be resumed
     - CorruptWeightError       a weight that holds NaN or infinity, or a file that ends early
     - DiskFullError            no space left while writing
@@ -24,6 +25,8 @@ A failed comparison is no exception: it is a Verdict.
 """
 
 from enum import IntEnum, StrEnum
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -133,6 +136,8 @@ class ReasonCode(StrEnum):
     """The baseline was made from something else than this run compares with."""
     BAD_WAIVERS = "bad-waivers"
     """The file of waivers is malformed, expired, or waives what is no check."""
+    UNREADABLE = "unreadable"
+    """A file or a text from elsewhere breaks its format, or is larger or deeper than any such."""
     RUN_DIRECTORY_BUSY = "run-directory-busy"
     """Another run works in this directory."""
     EVIDENCE_CHANGED = "evidence-changed"
@@ -215,6 +220,23 @@ class WaiverError(UsageError):
     """The file of waivers is malformed, or one in it can never apply."""
 
     default_reason = ReasonCode.BAD_WAIVERS
+
+
+class UnreadableError(UsageError):
+    """A file or a text from elsewhere breaks its format or a bound (harness/reading)."""
+
+    default_reason = ReasonCode.UNREADABLE
+
+    def __init__(self, where: str | Path, why: str, *, reason: ReasonCode | None = None) -> None:
+        place = f"'{where}'" if isinstance(where, Path) else where
+        super().__init__(f"{place} {why}.", reason=reason)
+        self.where = where
+        self.why = why
+        """What is wrong, without the place, as the end of a sentence."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross to another process, which Python does with one argument only."""
+        return partial(UnreadableError, reason=self.reason), (self.where, self.why)
 
 
 class StageError(HarnessError):

@@ -15,7 +15,6 @@ from harness.artifacts.checkpoint import (
     Severity,
 )
 from harness.artifacts.plan import (
-    DTYPE_BITS,
     Attention,
     Excluded,
     Inventory,
@@ -83,7 +82,6 @@ from harness.artifacts.waivers import WaivedCheck, Waiver
 from harness.doors import write_atomically
 
 __all__ = [
-    "DTYPE_BITS",
     "GO_WITH_WAIVERS",
     "KLD_CHECK",
     "Arm",

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from harness.artifacts import DTYPE_BITS, TensorType
+from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
+from harness.reading import DTYPE_BITS
 
 
 class Place(NamedTuple):

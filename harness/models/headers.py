@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.artifacts import DTYPE_BITS, TensorHeader
+from harness.artifacts import TensorHeader
 from harness.errors import ModelError, ReasonCode
+from harness.reading import DTYPE_BITS
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

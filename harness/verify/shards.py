@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from harness.artifacts import DTYPE_BITS, TensorHeader
+from harness.artifacts import TensorHeader
+from harness.reading import DTYPE_BITS
 
 ITEM_BYTES = {name: bits // 8 for name, bits in DTYPE_BITS.items() if bits % 8 == 0}
 _LENGTH_BYTES = 8

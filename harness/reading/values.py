@@ -1,0 +1,74 @@
+"""What a text held, looked through once: nothing in it may break whoever follows or prints it."""
+
+import math
+from collections.abc import Iterable
+
+from harness.errors import UnreadableError
+from harness.reading import bounds
+
+_LARGEST = 10**bounds.DIGITS
+
+
+def refuse_beyond(value: object, where: str, *, infinity: bool = False) -> None:
+    """Refuse nesting, numbers and texts that are beyond the bounds.
+
+    Args:
+        value: of mappings, lists and scalars, none of which holds itself.
+        where: the file, or what else the value was read from.
+        infinity: whether infinite numbers may occur.
+
+    Raises:
+        UnreadableError: with what is wrong.
+    """
+    level: list[object] = [[value]]
+    depth = -1
+    while level:
+        depth += 1
+        if depth > bounds.DEPTH:
+            raise UnreadableError(where, f"is nested more than {bounds.DEPTH} levels deep")
+        level = [
+            inner
+            for outer in level
+            for inner in _checked(outer, where, infinity=infinity)
+            if isinstance(inner, dict | list | tuple)
+        ]
+
+
+def _checked(outer: object, where: str, *, infinity: bool) -> Iterable[object]:
+    """Return the values of a mapping or list, each of them and each key looked at."""
+    if isinstance(outer, dict):
+        for key, value in outer.items():
+            _check_scalar(key, f"{where}, in a key,", infinity=infinity)
+            _check_scalar(value, where, of=key, infinity=infinity)
+        return outer.values()
+    assert isinstance(outer, list | tuple)  # noqa: S101 -- the caller asked
+    for value in outer:
+        _check_scalar(value, where, infinity=infinity)
+    return outer
+
+
+def _check_scalar(value: object, where: str, *, of: object = None, infinity: bool) -> None:
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_text(value, where)
+    elif isinstance(value, float):
+        if not math.isfinite(value) and not (infinity and math.isinf(value)):
+            raise UnreadableError(where, f"holds {_spell(value)}{_at(of)}, which is no number")
+    elif isinstance(value, int) and not -_LARGEST < value < _LARGEST:
+        why = f"holds a whole number of more than {bounds.DIGITS} digits{_at(of)}"
+        raise UnreadableError(where, why)
+
+
+def _check_text(value: str, where: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UnreadableError(where, "holds half of a surrogate pair, which is no text") from error
+
+
+def _spell(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _at(key: object) -> str:
+    return "" if key is None else f" as '{str(key)[:80]}'"

@@ -1,0 +1,99 @@
+"""YAML that people wrote: values only, each key once, no aliases, no deep nesting.
+
+An alias is how a file of 300 bytes becomes a billion values, and our files are flat: they need
+none. The text is gone through twice, first as a plain series of events, because the loader itself
+follows nesting by recursion.
+"""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UnreadableError
+from harness.reading import bounds
+from harness.reading.opened import as_utf8, read_bytes
+from harness.reading.values import refuse_beyond
+
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's is ten times faster, and not everywhere."""
+_OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML raises where a scalar does not fit its tag, such as a date of month 13."""
+
+
+def read_yaml_file(path: Path) -> object:
+    """Return the value in a YAML file.
+
+    Raises:
+        UnreadableError: it cannot be read within the bounds, with the line.
+    """
+    return read_yaml_text(read_bytes(path, most=bounds.YAML_BYTES), f"'{path}'")
+
+
+def read_yaml_text(text: bytes | str, where: str) -> object:
+    """Return the value in a YAML text.
+
+    Raises:
+        UnreadableError: it cannot be read within the bounds, with the line.
+    """
+    decoded = as_utf8(text, where) if isinstance(text, bytes) else text
+    try:
+        _refuse_nesting(decoded, where)
+        value: object = yaml.load(decoded, Loader=_Loader)  # noqa: S506 -- a SafeLoader
+    except yaml.YAMLError as error:
+        raise UnreadableError(where, f"is not YAML that can be read: {_line(error)}") from error
+    except _OF_VALUES as error:
+        why = f"holds a value that does not fit its kind: {str(error)[:100]}"
+        raise UnreadableError(where, why) from error
+    refuse_beyond(value, where)
+    return value
+
+
+class _Loader(_Base):  # type: ignore[valid-type, misc]  # chosen when this is run
+    """Takes a key once."""
+
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 -- PyYAML's
+    ) -> dict[Hashable, Any]:
+        """Return a mapping.
+
+        Raises:
+            YAMLError: it has a key twice.
+        """
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # refused by PyYAML, or a key that nothing here reads
+            key = key_node.tag, key_node.value
+            if key in seen:
+                mark = key_node.start_mark
+                what = f"the key '{key_node.value[:80]}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, what, mark)
+            seen.add(key)
+        values: Mapping[Hashable, Any] = super().construct_mapping(node, deep=deep)
+        return dict(values)
+
+
+def _refuse_nesting(text: str, where: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Base):
+        if isinstance(event, yaml.AliasEvent):
+            place = f" in line {event.start_mark.line + 1}" if event.start_mark else ""
+            why = f"has the alias '*{event.anchor}'{place}; write its value out there"
+            raise UnreadableError(where, why)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > bounds.DEPTH:
+            raise UnreadableError(where, f"is nested more than {bounds.DEPTH} levels deep")
+
+
+def _line(error: yaml.YAMLError) -> str:
+    """Return what is wrong, and in which line, in one line."""
+    what = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return f"{what}, in line {mark.line + 1}" if mark else what
