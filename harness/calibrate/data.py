@@ -7,9 +7,10 @@ a set that is silently smaller than its user believes calibrates another model t
 """
 
 import hashlib
-import json
+import os
 import random
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from typing import NamedTuple
 from harness import shipped
 from harness.artifacts import CalibrationSpec, digest_of
 from harness.doors import expanded
-from harness.errors import DataError
+from harness.errors import DataError, UnreadableError
+from harness.reading import iter_json_lines, open_regular
 
 _SHUFFLE_BUFFER = 1_000  # rows that are held while a public set is read in a random order
 
@@ -78,10 +80,8 @@ def data_digest(spec: CalibrationSpec) -> str:
     if spec.data in PUBLIC_SETS:
         return digest_of(PUBLIC_SETS[spec.data])
     path = _locate(spec.data)
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with _readable(), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def iter_texts(spec: CalibrationSpec) -> Iterator[Text]:
@@ -105,7 +105,7 @@ def _locate(data: str) -> Path:
     if data == "default":
         return shipped.calibration() / "default.jsonl"
     path = expanded(data)
-    if not path.is_file():
+    if not os.path.lexists(path):
         message = (
             f"the calibration data '{data}' is no file and no known set. Use the path of a JSON "
             f"lines file, `canary`, `default`, or one of {', '.join(PUBLIC_SETS)}."
@@ -115,31 +115,33 @@ def _locate(data: str) -> Path:
 
 
 def _read_file(path: Path) -> list[Text]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    if not lines:
+    with _readable():
+        texts = [
+            Text(content=_content(line.value, place := f"{path}:{line.number}"), place=place)
+            for line in iter_json_lines(path)
+        ]
+    if not texts:
         message = f"the calibration data '{path}' is empty. Give one JSON object a line."
         raise DataError(message)
-    return [
-        Text(content=_parse(line, place := f"{path}:{number}"), place=place)
-        for number, line in enumerate(lines, start=1)
-    ]
+    return texts
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"the calibration data '{path}' cannot be read: {error}. Give a file of UTF-8 JSON lines."
-    )
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Say of what cannot be read what it should have been.
 
-
-def _parse(line: str, place: str) -> str | tuple[int, ...]:
-    """Return the text or the token ids of one line."""
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise _bad_line(place, "is not JSON") from error
+        yield
+    except UnreadableError as error:
+        message = f"the calibration data cannot be read: {error} Give a file of UTF-8 JSON lines."
+        raise DataError(message) from error
+
+
+def _content(value: object, place: str) -> str | tuple[int, ...]:
+    """Return the text or the token ids of one line."""
     if not isinstance(value, dict) or len({"text", "input_ids"} & value.keys()) != 1:
         raise _bad_line(place, "has not exactly one of 'text' and 'input_ids'")
     if "text" in value:

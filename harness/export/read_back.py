@@ -7,7 +7,6 @@ several times slower than a disk and is computed once.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from torch import Tensor
 from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
 from harness.models import header_dtype
+from harness.reading import parse_weights_header, refused_as
 
 _PIECE_BYTES = 8 << 20
 """Read at a time: each read and each hash asks for the interpreter, which the model needs."""
@@ -131,10 +131,9 @@ def _types(path: Path) -> Mapping[str, TensorType]:
 
 def _sizes(header: bytes) -> Mapping[str, int]:
     """Return the bytes of each tensor, in the order of the file; the package suffers no gap."""
-    entries = json.loads(header)
-    entries.pop("__metadata__", None)
-    places = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
-    return {name: end - begin for begin, end, name in places}
+    with refused_as(StageError, "Check the disk.", reason=ReasonCode.READ_BACK_MISMATCH):
+        entries = parse_weights_header(header, "what was written")
+    return {name: entry.end - entry.begin for name, entry in entries.items()}
 
 
 def _hash_each(sizes: Iterable[int], next_piece: Callable[[], memoryview]) -> Iterator[bytes]:

@@ -13,10 +13,12 @@ Source: compressed-tensors 0.17.0 and 0.19.0, quantization/quant_scheme.py and u
 and utils.py, `find_matched_target`, `should_ignore_layer`.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from harness.reading import Refused, compiled, fits
+
+_REGEX = "re:"
 METHOD = "compressed-tensors"
 MIXED = "MIXED_PRECISION"
 _EVERY_LINEAR = {"linear", "routedexperts"}
@@ -92,22 +94,21 @@ def algorithm_of(groups: Iterable[Group]) -> str | None:
 
 
 def hits(name: str, entry: str) -> bool:
-    """Return whether a target or an ignored entry names the layer `name` itself."""
-    if not entry.startswith("re:"):
+    """Return whether a target or an ignored entry names the layer `name` itself.
+
+    Raises:
+        UnreadableError: a regular expression would backtrack without end.
+    """
+    if not entry.startswith(_REGEX):
         return name == entry
-    try:
-        return re.match(entry[3:], name) is not None
-    except re.error:
-        return False
+    return fits(entry.removeprefix(_REGEX), name)
 
 
 def is_pattern_broken(entry: str) -> bool:
     """Return whether an entry is meant as a regular expression and is none."""
-    try:
-        re.compile(entry.removeprefix("re:") if entry.startswith("re:") else "")
-    except re.error:
-        return True
-    return False
+    if not entry.startswith(_REGEX):
+        return False
+    return isinstance(compiled(entry.removeprefix(_REGEX)), Refused)
 
 
 def names_every_linear(target: str) -> bool:

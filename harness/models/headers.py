@@ -1,36 +1,21 @@
-"""Read what a safetensors file says it holds, and check that it can be true.
+"""The headers of a model's weight files, held against the index and each other.
 
-A file is 8 bytes (length of the header, little-endian), a JSON header, then the tensors' bytes.
-The header is read here and not by the safetensors package, because a file that was cut short by
-an interrupted download must be told apart from one that never was a safetensors file, and both
-must be found before anything else runs. No tensor is read.
-
-Source: https://github.com/huggingface/safetensors, README, section "Format".
+What one file says is read by harness/reading. Which files there are, the index says, as it does to
+the loaders of engines; without one there is a single file. No tensor is read.
 """
 
-import json
-import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
-from harness.errors import ModelError, ReasonCode
-from harness.reading import DTYPE_BITS
+from harness.errors import ModelError
+from harness.reading import bounds, read_json_object, read_weights_header, refused_as
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
-_LFS_POINTER = b"version "
-
-
-class _Entry(NamedTuple):
-    """One tensor of a header, after its types were checked."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+_SUFFIX = ".safetensors"
+_ADVICE = "Download it again."
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:
@@ -45,10 +30,12 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
         return read_file_header(folder / _single_file(folder))
     headers: dict[str, TensorHeader] = {}
     for shard in sorted(set(index.values())):
-        if not (folder / shard).is_file():
-            message = f"'{folder / INDEX}' names '{shard}', which is missing. Download it again."
+        if not os.path.lexists(folder / shard):
+            message = f"'{folder / INDEX}' names '{shard}', which is missing. {_ADVICE}"
             raise ModelError(message)
-        headers |= read_file_header(folder / shard)
+        found = read_file_header(folder / shard)
+        _refuse_doubles(folder, headers, found)
+        headers |= found
     _check_index(folder, index, headers)
     return headers
 
@@ -59,39 +46,23 @@ def read_file_header(path: Path) -> dict[str, TensorHeader]:
     Raises:
         ModelError: the file is cut short, is no safetensors file, or its header lies.
     """
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        header_bytes = int.from_bytes(prefix, "little")
-        if prefix == _LFS_POINTER:
-            message = f"'{path}' is a Git LFS pointer, not weights. Run `git lfs pull` there."
-            raise ModelError(message)
-        if len(prefix) == len(_LFS_POINTER) and header_bytes > _MAX_HEADER_BYTES:
-            raise _no_safetensors(path, "its header's length makes no sense")
-        if 8 + header_bytes > file_bytes or len(prefix) < len(_LFS_POINTER):
-            raise _truncated(path, file_bytes, 8 + header_bytes)
-        entries = _parse(path, file.read(header_bytes))
-    data_bytes = _check_layout(path, entries)
-    expected_bytes = 8 + header_bytes + data_bytes
-    if file_bytes < expected_bytes:
-        raise _truncated(path, file_bytes, expected_bytes)
-    if file_bytes > expected_bytes:
-        raise _no_safetensors(path, f"{file_bytes - expected_bytes} bytes follow its last tensor")
+    with refused_as(ModelError, _ADVICE):
+        header = read_weights_header(path)
     return {
         name: TensorHeader(
             shard=path.name,
-            dtype=entry.dtype,
-            shape=entry.shape,
-            num_bytes=entry.end - entry.begin,
-            offset=8 + header_bytes + entry.begin,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            num_bytes=tensor.end - tensor.begin,
+            offset=header.data_start + tensor.begin,
         )
-        for name, entry in entries.items()
+        for name, tensor in header.tensors.items()
     }
 
 
 def _single_file(folder: Path) -> str:
     """Return the name of the one weight file, or say what the folder has instead."""
-    if (folder / SINGLE).is_file():
+    if os.path.lexists(folder / SINGLE):
         return SINGLE
     if shards := sorted(folder.glob("*.safetensors")):
         message = (
@@ -112,21 +83,35 @@ def _single_file(folder: Path) -> str:
 def _read_index(folder: Path) -> Mapping[str, str] | None:
     """Return tensor names to shards, or None where there is no index."""
     path = folder / INDEX
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        index = json.loads(path.read_bytes())
-    except ValueError as error:
-        message = f"'{path}' is not JSON ({error}). Download it again."
-        raise ModelError(message) from error
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    with refused_as(ModelError, _ADVICE):
+        weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        message = f"'{path}' has no 'weight_map'. Download it again."
+        message = f"'{path}' has no 'weight_map'. {_ADVICE}"
         raise ModelError(message)
-    if strange := [s for s in weight_map.values() if not isinstance(s, str) or Path(s).name != s]:
-        message = f"'{path}' names {strange[0]!r}, which is no file beside it. Download it again."
+    if strange := [shard for shard in weight_map.values() if not _is_beside(shard)]:
+        message = f"'{path}' names {strange[0]!r:.80}, which is no file beside it. {_ADVICE}"
         raise ModelError(message)
     return weight_map
+
+
+def _is_beside(shard: object) -> bool:
+    """Return whether this is the plain name of a weight file."""
+    return isinstance(shard, str) and Path(shard).name == shard and shard.endswith(_SUFFIX)
+
+
+def _refuse_doubles(
+    folder: Path, known: Mapping[str, TensorHeader], found: Mapping[str, TensorHeader]
+) -> None:
+    """Refuse a tensor that two files hold: which of them a loader takes depends on the loader."""
+    if doubles := sorted(known.keys() & found.keys()):
+        name = doubles[0]
+        message = (
+            f"'{folder}' holds '{name}' twice, in '{known[name].shard}' and '{found[name].shard}'. "
+            "Download the model again."
+        )
+        raise ModelError(message)
 
 
 def _check_index(
@@ -142,48 +127,3 @@ def _check_index(
             f"'{left_out[0]}'. Download it again."
         )
         raise ModelError(message)
-
-
-def _parse(path: Path, header: bytes) -> dict[str, _Entry]:
-    """Return the header's tensors, sorted by where they lie."""
-    try:
-        parsed = json.loads(header)
-        parsed.pop("__metadata__", None)
-        entries = {name: _entry(value) for name, value in parsed.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _no_safetensors(path, "its header cannot be read") from error
-    return dict(sorted(entries.items(), key=lambda item: item[1].begin))
-
-
-def _entry(value: Mapping[str, object]) -> _Entry:
-    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(shape, list) or not isinstance(offsets, list) or not isinstance(dtype, str):
-        raise TypeError
-    begin, end = (int(o) for o in offsets)
-    return _Entry(dtype=dtype, shape=tuple(int(s) for s in shape), begin=begin, end=end)
-
-
-def _check_layout(path: Path, entries: Mapping[str, _Entry]) -> int:
-    """Return the bytes of all tensors, which must follow each other without a gap."""
-    position = 0
-    for name, entry in entries.items():
-        if entry.dtype not in DTYPE_BITS:
-            raise _no_safetensors(path, f"'{name}' has the unknown dtype '{entry.dtype}'")
-        num_bits = DTYPE_BITS[entry.dtype] * math.prod(entry.shape)
-        if entry.begin != position or (entry.end - entry.begin) * 8 != num_bits:
-            raise _no_safetensors(
-                path, f"the bytes of '{name}' do not fit its shape {list(entry.shape)}"
-            )
-        position = entry.end
-    return position
-
-
-def _truncated(path: Path, file_bytes: int, expected_bytes: int) -> ModelError:
-    message = (
-        f"'{path}' ends early: {file_bytes} bytes of at least {expected_bytes}. Download it again."
-    )
-    return ModelError(message, reason=ReasonCode.TRUNCATED_FILE)
-
-
-def _no_safetensors(path: Path, why: str) -> ModelError:
-    return ModelError(f"'{path}' is no valid safetensors file: {why}. Download it again.")

@@ -5,7 +5,7 @@ the files is found here, from headers alone, before anything else runs. Code tha
 model's folder is never run.
 """
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from harness import shipped
 from harness.artifacts import TensorHeader
 from harness.doors import expanded
 from harness.errors import ModelError
+from harness.models.counts import refuse_impossible_counts
 from harness.models.digests import digest_folder
 from harness.models.headers import read_headers
+from harness.reading import read_json_object, refused_as
 
 CANARY = "canary"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -64,6 +66,7 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
     path = locate_model(model, revision=revision)
     config = _read_config(path)
     tensors = read_headers(path)
+    refuse_impossible_counts(path / "config.json", config, tensors)
     digest = digest_folder(path)
     return Source(name=model, path=path, config=config, tensors=tensors, digest=digest)
 
@@ -133,15 +136,12 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
 def _read_config(folder: Path) -> Mapping[str, object]:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
+    if not os.path.lexists(path):
         message = f"'{folder}' is no model folder: it has no config.json that can be read."
-        raise ModelError(message) from error
-    except ValueError as error:
-        message = f"'{path}' is not JSON ({error}). Download it again."
-        raise ModelError(message) from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError(message)
+    with refused_as(ModelError, "Download it again."):
+        config = read_json_object(path)
+    if not isinstance(config.get("model_type"), str):
         message = f"'{path}' names no model_type. It must be the config.json of transformers."
         raise ModelError(message)
     return config

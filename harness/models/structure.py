@@ -20,6 +20,7 @@ from harness.models.source import Source
 FAMILIES = (qwen3_5_moe.FAMILY, qwen3_moe.FAMILY, mixtral.FAMILY, qwen3.FAMILY)
 _CONFIG_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     RuntimeError,
@@ -99,7 +100,11 @@ def vocabulary_size(source: Source) -> int:
     Raises:
         ModelError: config.json cannot be read.
     """
-    return int(_config(source).get_text_config().vocab_size)
+    try:
+        return int(_config(source).get_text_config().vocab_size)
+    except _CONFIG_ERRORS as error:
+        message = f"'{source.path / 'config.json'}' has no vocab_size ({_one_line(error)})."
+        raise ModelError(message + " Compare it with the model's original.") from error
 
 
 def _config(source: Source) -> "PreTrainedConfig":

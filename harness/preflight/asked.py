@@ -3,11 +3,11 @@
 from harness.artifacts import Suite
 from harness.errors import ModelError
 from harness.models import Source
-from harness.verify import TOKENIZER_FILES, has_template
+from harness.verify import TOKENIZER_FILES, check_template
 
 
 def check_asked(suite: Suite, source: Source) -> None:
-    """Refuse a model that has no tokenizer, or no chat template where chats are asked.
+    """Refuse a model that has no tokenizer, or no chat template that works where chats are asked.
 
     Raises:
         ModelError: with what is missing.
@@ -21,9 +21,5 @@ def check_asked(suite: Suite, source: Source) -> None:
     asks_chats = suite.apply_chat_template or (
         suite.smoke is not None and suite.smoke.apply_chat_template
     )
-    if asks_chats and not has_template(source.path):
-        message = (
-            f"suite '{suite.name}' asks chats, and '{source.name}' has no chat template. Copy its "
-            "chat_template.jinja there, or choose a suite without chats."
-        )
-        raise ModelError(message)
+    if asks_chats:
+        check_template(suite.name, source.path)

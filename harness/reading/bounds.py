@@ -20,6 +20,10 @@ TEXT_BYTES = 4 << 20
 YAML_BYTES = 1 << 20
 """A recipe, a suite, a smoke set or waivers, which people write; 1 MiB takes 2 s to read."""
 
+YAML_VALUES = 500_000
+"""In a YAML file, each counted as often as aliases name it: with those a file of 300 bytes can hold
+a billion. As many as 1 MiB can hold without."""
+
 LINE_BYTES = 8 << 20
 """One line of JSON lines: a text of two million tokens, more than any model's context."""
 

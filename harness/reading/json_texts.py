@@ -24,6 +24,8 @@ class JsonLine(NamedTuple):
     number: int
     """From 1 on."""
     value: object
+    where: str
+    """As an error about it begins."""
 
 
 def read_json(path: Path, *, most: int = bounds.CONFIG_BYTES, infinity: bool = False) -> object:
@@ -103,7 +105,7 @@ def read_json_object_text(
 
 
 def iter_json_lines(path: Path) -> Iterator[JsonLine]:
-    """Yield the values of a file of JSON lines as they are read; lines of spaces are left out.
+    """Yield the values of a file of JSON lines as they are read; an empty last line is left out.
 
     A line ends at a line feed alone: other separators of Unicode may occur within a text. A byte
     order mark in front of the first line is left out, as editors put it there unasked.
@@ -115,14 +117,14 @@ def iter_json_lines(path: Path) -> Iterator[JsonLine]:
         number, total = 0, 0
         while line := file.readline(bounds.LINE_BYTES + 1):
             number, total = number + 1, total + len(line)
-            where = f"'{path}', line {number},"
+            where = f"{path}:{number}: the line"
             if len(line) > bounds.LINE_BYTES:
                 raise UnreadableError(where, f"has more than {bounds.LINE_BYTES} bytes")
             if total > bounds.LINES_BYTES:
                 raise UnreadableError(path, f"has more than {bounds.LINES_BYTES} bytes")
             text = line.removeprefix(_MARK) if number == 1 else line
-            if text.strip():
-                yield JsonLine(number, read_json_text(text, where))
+            if text.strip() or file.peek(1):
+                yield JsonLine(number, read_json_text(text.rstrip(b"\r\n"), where), where)
 
 
 class _DoubleKeyError(ValueError):
@@ -139,7 +141,7 @@ def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _an_object(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UnreadableError(where, f"holds {_kind(value)} where a JSON object must be")
+        raise UnreadableError(where, f"holds no JSON object but {_kind(value)}")
     return value
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -33,6 +34,7 @@ class LimitedChild:
         """
         self._kind = kind
         self._cpu_s = cpu_s
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, **request: object) -> Any:  # noqa: ANN401 -- what the child answers
@@ -41,6 +43,10 @@ class LimitedChild:
         Raises:
             TooMuchWorkError: the child died of it.
         """
+        with self._lock:  # both arms may render at once
+            return self._answer_to(request)
+
+    def _answer_to(self, request: dict[str, object]) -> Any:  # noqa: ANN401 -- what the child answers
         process = self._begun()
         assert process.stdin is not None  # noqa: S101 -- see _begin
         assert process.stdout is not None  # noqa: S101 -- see _begin

@@ -78,7 +78,7 @@ def _fits_within_limits(pattern: str, name: str) -> bool:
         [answer] = _child().ask(pattern=pattern, names=[name])
     except TooMuchWorkError as error:
         where = f"the regular expression '{pattern:.200}'"
-        why = f"needs {error} to be tried on the name '{name:.200}'"
+        why = f"needs {error}, on the name '{name:.200}'; mend the list that holds it"
         raise UnreadableError(where, why) from error
     return bool(answer)
 

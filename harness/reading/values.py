@@ -6,26 +6,33 @@ from collections.abc import Iterable
 from harness.errors import UnreadableError
 from harness.reading import bounds
 
+_Container = dict[object, object] | list[object] | tuple[object, ...]
 _LARGEST = 10**bounds.DIGITS
 
 
-def refuse_beyond(value: object, where: str, *, infinity: bool = False) -> None:
+def refuse_beyond(
+    value: object, where: str, *, infinity: bool = False, most: int | None = None
+) -> None:
     """Refuse nesting, numbers and texts that are beyond the bounds.
 
     Args:
-        value: of mappings, lists and scalars, none of which holds itself.
+        value: of mappings, lists and scalars.
         where: the file, or what else the value was read from.
         infinity: whether infinite numbers may occur.
+        most: values that there may be, one that occurs in several places counted in each.
 
     Raises:
         UnreadableError: with what is wrong.
     """
-    level: list[object] = [[value]]
-    depth = -1
+    level: list[_Container] = [[value]]
+    depth, count = -1, 0
     while level:
         depth += 1
         if depth > bounds.DEPTH:
             raise UnreadableError(where, f"is nested more than {bounds.DEPTH} levels deep")
+        count += sum(map(len, level))
+        if most is not None and count > most:
+            raise UnreadableError(where, f"holds more than {most} values, aliases written out")
         level = [
             inner
             for outer in level
@@ -34,14 +41,13 @@ def refuse_beyond(value: object, where: str, *, infinity: bool = False) -> None:
         ]
 
 
-def _checked(outer: object, where: str, *, infinity: bool) -> Iterable[object]:
+def _checked(outer: _Container, where: str, *, infinity: bool) -> Iterable[object]:
     """Return the values of a mapping or list, each of them and each key looked at."""
     if isinstance(outer, dict):
         for key, value in outer.items():
             _check_scalar(key, f"{where}, in a key,", infinity=infinity)
             _check_scalar(value, where, of=key, infinity=infinity)
         return outer.values()
-    assert isinstance(outer, list | tuple)  # noqa: S101 -- the caller asked
     for value in outer:
         _check_scalar(value, where, infinity=infinity)
     return outer

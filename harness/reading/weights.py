@@ -117,11 +117,11 @@ def parse_weights_header(text: bytes, where: str) -> Mapping[str, StoredTensor]:
         UnreadableError: the safetensors package would refuse it.
     """
     if not text.startswith(b"{"):
-        raise _no_safetensors(where, "its header does not begin with '{'")
+        raise _unreadable(where, "it does not begin with '{'")
     try:
         header = read_json_text(text, "its header", whole=_whole)
     except UnreadableError as error:
-        raise _no_safetensors(where, str(error).removesuffix(".")) from error
+        raise _unreadable(where, error.why) from error
     assert isinstance(header, dict)  # noqa: S101 -- it begins with a brace
     _check_metadata(header.pop(_METADATA, None), where)
     tensors = {name: _tensor(name, value, where) for name, value in header.items()}
@@ -140,7 +140,7 @@ def _header_length(prefix: bytes, file_bytes: int, where: str) -> int:
         raise UnreadableError(where, "is a Git LFS pointer, not weights: run `git lfs pull` there")
     length = int.from_bytes(prefix, "little")
     if len(prefix) == _LENGTH_BYTES and length > bounds.HEADER_BYTES:
-        raise _no_safetensors(where, f"its header's length of {length} bytes makes no sense")
+        raise _no_safetensors(where, f"its header's length makes no sense: {length} bytes")
     if len(prefix) < _LENGTH_BYTES or _LENGTH_BYTES + length > file_bytes:
         raise _truncated(where, file_bytes, _LENGTH_BYTES + length)
     return length
@@ -157,7 +157,7 @@ def _check_metadata(metadata: object, where: str) -> None:
     if metadata is None:
         return
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _no_safetensors(where, f"'{_METADATA}' is no mapping of texts to texts")
+        raise _unreadable(where, f"'{_METADATA}' is no mapping of texts to texts")
 
 
 def _tensor(name: str, value: Any, where: str) -> StoredTensor:  # noqa: ANN401 -- of any shape
@@ -169,9 +169,9 @@ def _tensor(name: str, value: Any, where: str) -> StoredTensor:  # noqa: ANN401 
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _no_safetensors(where, f"'{name}' has the unknown dtype '{dtype!s:.40}'")
     if shape is None or not _are_whole(shape) or len(shape) > bounds.DIMENSIONS:
-        raise _no_safetensors(where, f"the shape of '{name}' is {shape!s:.80}")
+        raise _unreadable(where, f"the shape of '{name}' is {shape!s:.80}")
     if offsets is None or not _are_whole(offsets) or len(offsets) != 2:  # noqa: PLR2004 -- begin and end
-        raise _no_safetensors(where, f"the data_offsets of '{name}' are {offsets!s:.80}")
+        raise _unreadable(where, f"the data_offsets of '{name}' are {offsets!s:.80}")
     begin, end = offsets
     if end < begin or end - begin != _num_bytes(dtype, shape):
         raise _no_safetensors(where, f"the bytes of '{name}' do not fit its shape {shape!s:.80}")
@@ -195,9 +195,13 @@ def _num_bytes(dtype: str, shape: list[int]) -> int | None:
 
 
 def _truncated(where: str, file_bytes: int, expected_bytes: int) -> UnreadableError:
-    why = f"ends early: {file_bytes} bytes of at least {expected_bytes}"
+    why = f"ends {expected_bytes - file_bytes} bytes early: it was cut off"
     return UnreadableError(where, why, reason=ReasonCode.TRUNCATED_FILE)
 
 
 def _no_safetensors(where: str, why: str) -> UnreadableError:
     return UnreadableError(where, f"is no valid safetensors file: {why}")
+
+
+def _unreadable(where: str, why: str) -> UnreadableError:
+    return _no_safetensors(where, f"its header cannot be read: {why}")

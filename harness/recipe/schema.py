@@ -7,11 +7,11 @@ optional here only where a value could not be written down before the model is k
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.artifacts import Claim, KvFormat, Tier
 from harness.errors import UsageError
+from harness.reading import read_yaml_file, refused_as
 
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +26,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Part of a folder's name: letters, digits, `.`, `_` and `-`."""
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+()-]{0,127}$")]
 """Name of a file of samples; lm-eval has some with brackets."""
+_MAX_RULES = 4096
+"""More than a recipe needs that treats every layer of 94 in a way of its own."""
 
 
 class Strict(BaseModel):
@@ -68,8 +70,8 @@ class RecipeFile(Strict):
     version: Literal[1]
     name: Name
     description: str
-    rules: Annotated[tuple[RuleFile, ...], Field(min_length=1)]
-    exclude: tuple[str, ...]
+    rules: Annotated[tuple[RuleFile, ...], Field(min_length=1, max_length=_MAX_RULES)]
+    exclude: Annotated[tuple[str, ...], Field(max_length=_MAX_RULES)]
     kv_cache: KvFormat
     calibration: CalibrationFile
     engine: Literal["auto", "reference", "vllm", "docker"]
@@ -96,7 +98,7 @@ class TaskFile(Strict):
     spread: Annotated[float, Field(gt=0, le=1)] = 1.0
     baseline_accuracy: Share = 1.0
     flip_rate: Share
-    num_fewshot: Number
+    num_fewshot: Annotated[int, Field(ge=0, le=1000)]
     chance: Share
 
     @model_validator(mode="after")
@@ -152,12 +154,8 @@ def read_yaml(path: Path, schema: type[Model], error: type[UsageError]) -> Model
     Raises:
         UsageError: as `error`, with the file, the field and what is wrong there.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
-        first_line = str(cause).splitlines()[0]
-        message = f"'{path}' cannot be read as YAML: {first_line}. Mend the file."
-        raise error(message) from cause
+    with refused_as(error, "Mend the file."):
+        values = read_yaml_file(path)
     try:
         return schema.model_validate(values)
     except ValidationError as cause:

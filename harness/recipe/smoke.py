@@ -12,8 +12,8 @@ from pydantic import Field
 from harness import shipped
 from harness.artifacts import Ask, Passage, SmokeSet, digest_of
 from harness.errors import SuiteError
-from harness.recipe.names import choose_file
-from harness.recipe.schema import Count, Strict, read_yaml
+from harness.recipe.names import choose_file, first_double
+from harness.recipe.schema import Count, Seed, Strict, read_yaml
 
 _MAX_TOP_K = 20
 """vLLM gives no more unless it is told so."""
@@ -38,7 +38,7 @@ class _SmokeFile(Strict):
     name: str
     apply_chat_template: bool
     max_model_len: Count
-    seed: int
+    seed: Seed
     top_k: Annotated[int, Field(ge=1, le=_MAX_TOP_K)]
     passages: Annotated[tuple[_PassageFile, ...], Field(min_length=2)]
     asks: Annotated[tuple[_AskFile, ...], Field(min_length=1)]
@@ -60,9 +60,9 @@ def load_smoke(name: str, *, beside: Path | None = None) -> SmokeSet:
     file = read_yaml(path, _SmokeFile, SuiteError)
     for parts in (file.passages, file.asks):
         ids = [part.id for part in parts]
-        twice = sorted({one for one in ids if ids.count(one) > 1})
-        if twice:
-            message = f"'{path}' has the id '{twice[0]}' twice. Rename one."
+        twice = first_double(ids)
+        if twice is not None:
+            message = f"'{path}' has the id '{twice}' twice. Rename one."
             raise SuiteError(message)
     settings = file.model_dump(exclude={"version", "passages", "asks"})
     passages = tuple(Passage(**part.model_dump()) for part in file.passages)

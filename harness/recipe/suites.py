@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import shipped
 from harness.artifacts import Suite, TaskSpec, digest_of
 from harness.errors import SuiteError
-from harness.recipe.names import choose_file
+from harness.recipe.names import choose_file, first_double
 from harness.recipe.schema import SuiteFile, read_yaml
 from harness.recipe.smoke import load_smoke
 
@@ -35,9 +35,9 @@ def load_suite(name: str, *, margin: float | None = None) -> Suite:
         TaskSpec(**{**task.model_dump(), "claim": task.claim or file.claim}) for task in file.tasks
     )
     names = [task.name for task in tasks]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        message = f"'{path}' lists the task '{twice[0]}' twice. Remove one."
+    twice = first_double(names)
+    if twice is not None:
+        message = f"'{path}' lists the task '{twice}' twice. Remove one."
         raise SuiteError(message)
     if margin is not None:
         if not 0 < margin < 1:
@@ -60,7 +60,9 @@ def _asked(task: TaskSpec) -> tuple[object, ...]:
 
 def _digest_of_files(task: str) -> str:
     """Return the sha256 of a shipped task's definition and data; empty for lm-eval's own tasks."""
-    files: list[Path] = sorted(shipped.tasks().rglob(f"{task}.*"))
+    # The name is no pattern: it may hold what a pattern gives a meaning to.
+    known = sorted(shipped.tasks().rglob("*.*"))
+    files: list[Path] = [path for path in known if path.name.startswith(f"{task}.")]
     sha = hashlib.sha256()
     for path in files:
         sha.update(path.name.encode() + b"\0" + path.read_bytes())

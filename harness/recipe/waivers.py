@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from harness.artifacts import Waiver
 from harness.errors import WaiverError
+from harness.recipe.names import first_double
 from harness.recipe.schema import read_yaml
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -67,7 +68,7 @@ def load_waivers(path: Path | None) -> tuple[Waiver, ...]:
     for waiver in waivers:
         _refuse_useless(waiver, path, today)
     named = [(waiver.check, waiver.checkpoint) for waiver in waivers]
-    twice = next((name for name in named if named.count(name) > 1), None)
+    twice = first_double(named)
     if twice is not None:
         message = f"'{path}' waives '{twice[0]}' of checkpoint {twice[1][:12]} twice. Remove one."
         raise WaiverError(message)

@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jinja2
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs
 from transformers import PreTrainedTokenizerBase
 
 from harness.artifacts import Suite
+from harness.errors import ModelError
+from harness.reading import Chat, Raised, refused_as, render_chats
 from harness.score.recording import Recorder
 
+_MEND_TEMPLATE = "Mend the model's chat_template.jinja, or the suite's apply_chat_template."
 DEFAULT_BUDGET = 256
 """Tokens of an answer for a task that does not say; lm-eval's own default."""
 
@@ -108,22 +110,39 @@ class Encoder:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     def render(self, history: list[dict[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """Return a chat as the text that the model reads, without the system if it knows none."""
-        try:
-            return self._render(history, add_generation_prompt=add_generation_prompt)
-        except jinja2.TemplateError:
-            plain = [message for message in history if message["role"] != "system"]
-            return self._render(plain, add_generation_prompt=add_generation_prompt)
+        """Return a chat as the text that the model reads, without the system if it knows none.
 
-    def _render(self, history: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        rendered = self._tokenizer.apply_chat_template(
-            history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            enable_thinking=self._thinking,
-        )
-        return str(rendered)
+        Raises:
+            ModelError: there is no chat template, or it fails.
+        """
+        rendered = self._render(history, add_generation_prompt=add_generation_prompt)
+        if isinstance(rendered, Raised) and rendered.is_refusal:
+            plain = [message for message in history if message["role"] != "system"]
+            rendered = self._render(plain, add_generation_prompt=add_generation_prompt)
+        if isinstance(rendered, Raised):
+            message = f"the chat template raises {rendered.kind}: {rendered.why}. {_MEND_TEMPLATE}"
+            raise ModelError(message)
+        return rendered
+
+    def _render(
+        self, history: list[dict[str, str]], *, add_generation_prompt: bool
+    ) -> str | Raised:
+        """Render as the tokenizer's apply_chat_template does, in a child process under limits."""
+        options = {
+            **self._tokenizer.special_tokens_map,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+            "enable_thinking": self._thinking,
+        }
+        with refused_as(ModelError, _MEND_TEMPLATE):
+            return render_chats(self._template(), [Chat(history, options)])[0]
+
+    def _template(self) -> str:
+        try:
+            return str(self._tokenizer.get_chat_template())
+        except ValueError as error:
+            message = "the model has no chat template, and the suite asks in chats. "
+            raise ModelError(message + _MEND_TEMPLATE) from error
 
 
 class Prompts(Encoder):

@@ -5,14 +5,14 @@ the current directory. lm-eval's hook for custom data takes a function; this one
 in memory, so no cache folder is written and runs side by side do not meet.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from harness.errors import SuiteError
+from harness.errors import SuiteError, UnreadableError
+from harness.reading import iter_json_lines, refused_as
 
 Rows = list[dict[str, Any]]
 
@@ -50,10 +50,9 @@ def in_memory(folder: Path, arguments: Mapping[str, Any]) -> Callable[..., dict[
 
 def _read_rows(path: Path) -> Rows:
     rows: Rows = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            rows.extend(json.loads(line) for line in file if line.strip())
-    except (OSError, ValueError) as error:
-        message = f"'{path}', line {len(rows) + 1}: {error}. Restore the task's file."
-        raise SuiteError(message) from error
+    with refused_as(SuiteError, "Restore the task's file."):
+        for line in iter_json_lines(path):
+            if not isinstance(line.value, dict):
+                raise UnreadableError(line.where, "is no JSON object")
+            rows.append(line.value)
     return rows

@@ -15,7 +15,6 @@ Source: vLLM 0.25.0 to 0.33.0, model_executor/layers/quantization/modelopt.py,
 `ModelOptQuantConfigBase`, and quantization/utils/quant_utils.py, `is_layer_skipped`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -32,6 +31,7 @@ from harness.formats.compressed import (
     read_groups,
 )
 from harness.models import Source
+from harness.reading import bounds, read_json_object, refused_as
 
 _VISION = ("vision_tower", "vision_model", "visual")
 """vLLM never quantizes a module with one of these in its name."""
@@ -203,7 +203,17 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 
 def _names(listed: object) -> tuple[str, ...]:
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else ()
+    """Return the names in a list that a configuration file may lack.
+
+    Raises:
+        EngineError: there is something else in its place, which engines read otherwise or not.
+    """
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        message = f"the list of unquantized layers is {listed!r:.80}. Export the checkpoint again."
+        raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED)
+    return tuple(listed)
 
 
 def _spell(found: _Found) -> str:
@@ -211,9 +221,5 @@ def _spell(found: _Found) -> str:
 
 
 def _read_json(source: Source, name: str) -> Mapping[str, object]:
-    try:
-        values = json.loads((source.path / name).read_bytes())
-    except (OSError, ValueError) as error:
-        message = f"'{source.path / name}' cannot be read as JSON: {error}. Export it again."
-        raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED) from error
-    return values if isinstance(values, Mapping) else {}
+    with refused_as(EngineError, "Export it again.", reason=ReasonCode.INTEGRITY_FAILED):
+        return read_json_object(source.path / name, most=bounds.INDEX_BYTES)

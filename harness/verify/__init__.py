@@ -3,7 +3,7 @@
 from harness.verify.checks_sidecars import TOKENIZER_FILES
 from harness.verify.engines import engine_of, find_engine
 from harness.verify.incidents import CHECK_IDS
-from harness.verify.templates import has_template
+from harness.verify.templates import check_template
 from harness.verify.verification import (
     CHECKS,
     ENGINE_CHECKS,
@@ -18,9 +18,9 @@ __all__ = [
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
     "TOKENIZER_FILES",
+    "check_template",
     "engine_of",
     "find_engine",
-    "has_template",
     "refuse_errors",
     "verify",
 ]

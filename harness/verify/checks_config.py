@@ -39,6 +39,7 @@ def quantization_declared(contents: Contents) -> Check:
 
 def _unknown(declared: Declaration) -> list[str]:
     faults = _unknown_groups(declared) if declared.layout == COMPRESSED else _unknown_algo(declared)
+    faults += [f"{fault}, in {declared.source}" for fault in declared.malformed]
     if declared.kv_algo not in _KV_ALGOS:
         faults.append(f"the KV cache's format '{declared.kv_algo}' is unknown")
     return faults

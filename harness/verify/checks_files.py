@@ -57,11 +57,12 @@ def _index_faults(contents: Contents) -> list[str]:
 def manifest_matches_files(contents: Contents) -> Check:
     """Ask whether any file changed since the export wrote down its hashes."""
     manifest = contents.manifest or {}
+    broken = {shard.name for shard in contents.shards if shard.problem}
     faults = []
     for name, expected in manifest.items():
         if not (contents.directory / name).is_file():
             faults.append(f"{name} is missing")
-        elif name in contents.hashes and contents.hashes[name] != expected:
+        elif name in broken or contents.hashes.get(name, expected) != expected:
             faults.append(f"{name} has changed")
     good = f"{len(manifest)} files are as they were exported"
     return finding(

@@ -10,7 +10,7 @@ from harness.artifacts import Check, KvFormat
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.layouts import COMPRESSED, MODELOPT
-from harness.verify.modules import KV_LEAVES, is_draft, is_vision
+from harness.verify.modules import KV_LEAVES, is_draft, is_vision, tensor_of
 
 _SCALAR = ((), (1,))
 _DTYPES = {MODELOPT: ("F32",), COMPRESSED: ("F32", "BF16", "F16")}
@@ -20,7 +20,7 @@ def kv_scales_consistent(contents: Contents) -> Check:
     """Ask whether scales of keys and values are there for all attention layers or for none."""
     algo = contents.declared.kv_algo if contents.declared else None
     scales = {
-        (_attention_of(name), leaf): f"{name}.{leaf}"
+        (_attention_of(name), leaf): tensor_of(name, leaf)
         for name, module in contents.modules.items()
         for leaf in KV_LEAVES
         if leaf in module

@@ -101,6 +101,9 @@ def experts_complete(contents: Contents) -> Check:
     sizes = {len(experts) for path, experts in layers.items() if not is_draft(path)}
     wanted = _expert_count(contents.config) or max(sizes, default=0)
     faults: list[str] = []
+    if not 0 <= wanted <= len(contents.tensors):  # before anything is counted up to it
+        faults.append(f"config.json names {wanted} experts, for {len(contents.tensors)} tensors")
+        wanted = max(sizes, default=0)
     for path, experts in layers.items():
         count = len(experts) if is_draft(path) else wanted
         faults += _expert_faults(contents, path, experts, count)
@@ -142,7 +145,7 @@ def _expert_counts(config: object) -> Iterator[int]:
     if not isinstance(config, dict):
         return
     for key, value in config.items():
-        if key in _EXPERT_COUNT_KEYS and isinstance(value, int):
+        if key in _EXPERT_COUNT_KEYS and type(value) is int:
             yield value
         else:
             yield from _expert_counts(value)

@@ -4,13 +4,17 @@ A lost or changed chat template, tokenizer or end-of-text token changes every an
 check notices. What is there at all is asked always; equality with the source with `--source`.
 """
 
+import filecmp
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.artifacts import Check, Severity
-from harness.verify.contents import Contents, Origin, read_json
+from harness.errors import UnreadableError
+from harness.reading import bounds, read_json_object
+from harness.verify.contents import Contents, Origin
 from harness.verify.finding import finding
-from harness.verify.templates import first_difference, has_template
+from harness.verify.templates import first_difference, has_template, template_problem
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 _COMPARED = (
@@ -20,6 +24,17 @@ _COMPARED = (
     "processor_config.json",
     "video_preprocessor_config.json",
 )
+_OBJECTS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+"""Files that hold a JSON object, which loaders read."""
 _FREE_KEYS = frozenset(
     {"truncation", "padding", "version", "transformers_version", "processor_class", "_commit_hash"}
 )
@@ -48,6 +63,29 @@ def sidecars_present(contents: Contents) -> Check:
     )
 
 
+def sidecars_readable(contents: Contents) -> Check:
+    """Ask whether loaders can read the files beside the weights, and render the chat template."""
+    folder = contents.directory
+    there = [name for name in _OBJECTS if os.path.lexists(folder / name)]
+    faults = [fault for name in there if (fault := _fault_of(folder / name))]
+    if problem := template_problem(folder):
+        faults.append(problem)
+    return finding(
+        "sidecars-readable",
+        faults,
+        good=f"{len(there)} files beside the weights and the chat template can be used",
+        bad=f"{len(faults)} files beside the weights cannot be used",
+    )
+
+
+def _fault_of(path: Path) -> str | None:
+    try:
+        read_json_object(path, most=bounds.INDEX_BYTES, infinity=True)
+    except UnreadableError as error:
+        return f"{path.name} {error.why}"
+    return None
+
+
 def sidecars_as_source(contents: Contents) -> Check:
     """Ask whether tokenizer and processor are there and mean the same as those of the source."""
     source, folder = _source(contents), contents.directory
@@ -67,15 +105,18 @@ def sidecars_as_source(contents: Contents) -> Check:
 
 
 def _is_same_file(source: Path, stored: Path) -> bool:
-    if source.read_bytes() == stored.read_bytes():
+    if filecmp.cmp(source, stored, shallow=False):
         return True
     if source.suffix != ".json":
         return False
-    return _meaning(source) == _meaning(stored)
+    try:
+        return _meaning(source) == _meaning(stored)
+    except UnreadableError:
+        return False  # another check says what is wrong with it
 
 
 def _meaning(path: Path) -> Mapping[str, object]:
-    content = read_json(path) or {}
+    content = read_json_object(path, most=bounds.INDEX_BYTES, infinity=True)
     return {k: v for k, v in content.items() if k not in _FREE_KEYS and v is not None}
 
 
@@ -108,7 +149,11 @@ def generation_config_as_source(contents: Contents) -> Check:
 
 def _generation_faults(source: Path, folder: Path) -> Iterator[str]:
     name = "generation_config.json"
-    wanted, stored = read_json(source / name), read_json(folder / name)
+    try:
+        wanted, stored = _settings(source / name), _settings(folder / name)
+    except UnreadableError as error:
+        yield f"eos_token_id and all others cannot be read: {error}"
+        return
     if wanted is None:
         return
     if stored is None:
@@ -117,6 +162,10 @@ def _generation_faults(source: Path, folder: Path) -> Iterator[str]:
     for key in sorted(wanted.keys() | stored.keys() - _FREE_KEYS):
         if key not in _FREE_KEYS and wanted.get(key) != stored.get(key):
             yield f"{key} is {stored.get(key)!r} and was {wanted.get(key)!r}"
+
+
+def _settings(path: Path) -> Mapping[str, object] | None:
+    return read_json_object(path, infinity=True) if os.path.lexists(path) else None
 
 
 def _source(contents: Contents) -> Path:

@@ -21,7 +21,7 @@ from harness.verify.fitting import Fit, Fitting
 from harness.verify.layouts import Layout
 from harness.verify.origin import Pair, copied_from, source_part
 from harness.verify.shards import ITEM_BYTES, Entry
-from harness.verify.stored import Buffers, Bytes, Floats, Part, StoredTensors, to_floats
+from harness.verify.stored import Buffers, Bytes, Floats, Part, StoredTensors, is_number, to_floats
 
 _COPIED_BYTES = 1 << 18
 _WORD_BYTES = 8
@@ -113,7 +113,7 @@ class Comparison:
         """Return what looks at a quantized weight; None where it cannot be compared."""
         weight = find_weight(module, layout, self.checkpoint)
         part = source_part(module, self.source)
-        if weight is None or part is None:
+        if weight is None or part is None or not is_number(self.source.headers[part.tensor].dtype):
             return None  # checks of shapes, of scales and of names say so
         near = Near(module, algo, weight, None, "")
         if part.shape != weight.shape:
@@ -212,6 +212,8 @@ class _Unquantized:
 
     def _is_part(self, mine: Bytes, part: "_Counterpart", start: int, buffers: Buffers) -> bool:
         dtype = self._header.dtype
+        if dtype != part.dtype and not (is_number(dtype) and is_number(part.dtype)):
+            return False
         ours, others = ITEM_BYTES[dtype], ITEM_BYTES[part.dtype]
         theirs = buffers.room("source", mine.size // ours * others)
         self._among.source.fill(theirs, part.source, start // ours * others)
@@ -234,7 +236,7 @@ class _Unquantized:
         llmcompressor does so with the norms of families that store them around zero.
         """
         part = self._parts[0].source
-        if part.shape != self._header.shape:
+        if part.shape != self._header.shape or not is_number(self._parts[0].dtype):
             return False
         source = self._among.source.floats(part)
         stored = self._among.checkpoint.floats(self._among.checkpoint.whole(self._name))

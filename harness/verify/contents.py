@@ -1,17 +1,18 @@
 """Everything that the checks look at, read once."""
 
-import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
-from harness.errors import ModelError
+from harness.errors import ModelError, UnreadableError
 from harness.processes import each
+from harness.reading import bounds, read_json_object
 from harness.verify.compare import Comparison, Looker
 from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
@@ -29,6 +30,8 @@ MANIFEST_FILE = "harness.json"
 _LOOKS = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}
 """Algorithm by the type of the weight."""
 
+_NAME_BYTES = 255
+"""Of a file's name, on all file systems in use."""
 _NO_MEMORY = "Free some memory and type the command again."
 
 _log = logging.getLogger("harness.verify")
@@ -117,8 +120,10 @@ def read_contents(directory: Path, against: Against = Against()) -> Contents:  #
         StageError: a process that reads a part was killed.
     """
     opened = _open(directory, against)
-    weights = [path for path in (directory, against.source) if path is not None]
-    num_bytes = sum(file.stat().st_size for path in weights for file in path.glob("*.safetensors"))
+    held = [opened.contents.tensors]
+    if opened.contents.origin is not None:
+        held.append(opened.contents.origin.comparison.source.headers)
+    num_bytes = sum(header.num_bytes for headers in held for header in headers.values())
     return _scanned(opened, num_processes(num_bytes))
 
 
@@ -140,12 +145,13 @@ def _open(directory: Path, against: Against) -> _Opened:
         )
         raise ModelError(message)
     shards = tuple(read_shard(path) for path in files)
-    stored = StoredTensors(directory, shards)
+    stored = StoredTensors(directory, tuple(shard for shard in shards if not shard.problem))
     modules = group_modules({n: e.header for shard in shards for n, e in shard.entries.items()})
     sidecar = read_json(directory / "hf_quant_config.json") or {}
     declarations = read_declarations(config, sidecar)
     export = read_json(directory / MANIFEST_FILE) or {}
-    manifest, meant = _hashes(export, "sha256"), _hashes(export, "tensors_xxh3") or {}
+    manifest = _hashes(directory, export, "sha256")
+    meant = _hashes(directory, export, "tensors_xxh3") or {}
     if manifest is not None:
         manifest = {**manifest, **meant}
     contents = Contents(
@@ -269,29 +275,49 @@ def read_json(path: Path) -> Mapping[str, object] | None:
     Raises:
         ModelError: the file holds something else.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        message = f"'{path}' holds no JSON object. Export the checkpoint again."
-        raise ModelError(message)
-    return value
+        # Mamba's configurations have an infinite limit, which loaders take.
+        return read_json_object(path, most=bounds.INDEX_BYTES, infinity=True)
+    except UnreadableError as error:
+        message = f"'{path}' holds no JSON object that can be read: it {error.why}."
+        raise ModelError(message + " Export the checkpoint again.") from error
 
 
 def _read_index(path: Path) -> tuple[Mapping[str, str] | None, str | None]:
     """Return the index, or None and what is wrong with it."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None, None
     try:
-        weight_map = json.loads(path.read_bytes())["weight_map"]
-        return {str(tensor): str(shard) for tensor, shard in weight_map.items()}, None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None, f"{path.name} is no index"
+        weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
+    except UnreadableError as error:
+        return None, f"{path.name} is no index: it {error.why}"
+    if not isinstance(weight_map, dict):
+        return None, f"{path.name} is no index: it has no weight_map"
+    return {tensor: str(shard) for tensor, shard in weight_map.items()}, None
 
 
-def _hashes(export: Mapping[str, object], key: str) -> Mapping[str, str] | None:
+def _hashes(directory: Path, export: Mapping[str, object], key: str) -> Mapping[str, str] | None:
+    """Return the hashes that a manifest has under `key`; None where it has none.
+
+    Raises:
+        ModelError: they are no hashes of files of this folder.
+    """
     hashes = export.get(key)
-    return {str(k): str(v) for k, v in hashes.items()} if isinstance(hashes, dict) else None
+    if hashes is None:
+        return None
+    if not isinstance(hashes, dict) or not all(map(_is_within, hashes)):
+        message = (
+            f"'{directory / MANIFEST_FILE}' has a '{key}' that does not give hashes of files of "
+            "this folder. Export the checkpoint again."
+        )
+        raise ModelError(message)
+    return {name: str(value) for name, value in hashes.items()}
+
+
+def _is_within(name: str) -> bool:
+    """Return whether a name is that of a file in the folder or below."""
+    path = PurePosixPath(name)
+    is_plain = not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return is_plain and all(0 < len(part.encode()) <= _NAME_BYTES for part in path.parts)

@@ -35,6 +35,8 @@ from harness.formats.compressed import (
 from harness.verify.layouts import COMPRESSED, MODELOPT
 from harness.verify.modules import engine_names, first_expert_names, is_head
 
+_MAPPINGS = ("config_groups", "quantized_layers")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declaration:
@@ -55,6 +57,8 @@ class Declaration:
     ignore: tuple[str, ...]
     kv_is_static: bool = False
     """Whether scales of keys and values have to be in the files."""
+    malformed: tuple[str, ...] = ()
+    """What is no list or no mapping where engines go through one."""
 
     @property
     def layout(self) -> str:
@@ -115,7 +119,7 @@ def read_declarations(
             found.append(_read_groups(flat, "config.json"))
         else:
             found.append(_read(inner or flat, "config.json", flat))
-    if nested:
+    if nested or sidecar.get("quantization") is not None:
         found.append(_read(nested, "hf_quant_config.json", {}))
     return tuple(found)
 
@@ -157,6 +161,7 @@ def _read_groups(raw: Mapping[str, object], source: str) -> Declaration:
         groups=groups,
         ignore=_strings(raw.get("ignore")),
         kv_is_static=bool(scheme) and not _mapping(scheme).get("dynamic"),
+        malformed=_malformed(raw),
     )
 
 
@@ -175,7 +180,25 @@ def _read(raw: Mapping[str, object], source: str, outer: Mapping[str, object]) -
         },
         groups=(),
         ignore=_strings(raw.get("exclude_modules", raw.get("ignore"))),
+        malformed=_malformed(raw),
     )
+
+
+def _malformed(raw: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what has another form than engines go by, such as one name where a list must be."""
+    lists = [key for key in ("ignore", "exclude_modules") if not _is_names(raw.get(key, []))]
+    mappings = [key for key in _MAPPINGS if not isinstance(raw.get(key, {}), dict | None)]
+    is_scheme = isinstance(raw.get("kv_cache_scheme"), dict | str | None)
+    mappings += [] if is_scheme else ["kv_cache_scheme"]
+    return (
+        *(f"{key} is no list of names" for key in lists),
+        *(f"{key} is no mapping" for key in mappings),
+    )
+
+
+def _is_names(value: object) -> bool:
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return value is None or is_list
 
 
 def _kv_algo(raw: Mapping[str, object]) -> str | None:

@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.verify.layouts import DIVISORS, Layout
+from harness.artifacts import TensorHeader
+from harness.verify.layouts import DIVISORS, Layout, Stored
+from harness.verify.modules import tensor_of
 from harness.verify.shards import ITEM_BYTES
 from harness.verify.stored import (
     BYTE_VALUES,
@@ -26,6 +28,7 @@ from harness.verify.stored import (
     Floats,
     Part,
     StoredTensors,
+    is_number,
     to_floats,
 )
 
@@ -160,7 +163,7 @@ def can_dequantize(algo: str | None) -> bool:
 
 def find_weight(module: str, layout: Layout, stored: StoredTensors) -> Coded | None:
     """Return where a quantized weight lies; None where a scale is missing or misshapen."""
-    names = {role: f"{module}.{part.leaf}" for role, part in layout.tensors.items()}
+    names = {role: tensor_of(module, part.leaf) for role, part in layout.tensors.items()}
     wanted = [role for role in ("weight_scale", "global_scale") if role in names]
     if any(names[role] not in stored.headers for role in wanted):
         return None
@@ -168,7 +171,7 @@ def find_weight(module: str, layout: Layout, stored: StoredTensors) -> Coded | N
     if len(codes.shape) != 2 or ITEM_BYTES[stored.headers[codes.tensor].dtype] != 1:  # noqa: PLR2004  a matrix
         return None  # another check says so
     out, width = codes.shape[0], codes.shape[1] * layout.packed
-    if scale.shape not in layout.tensors["weight_scale"].shapes(out, width):
+    if not all(_is_formed(layout.tensors[r], stored.headers[names[r]], out, width) for r in wanted):
         return None
     if len(scale.shape) == 2 and scale.shape[0] == out and not _is_even(width, scale.shape[1]):  # noqa: PLR2004  a matrix
         return None
@@ -178,6 +181,11 @@ def find_weight(module: str, layout: Layout, stored: StoredTensors) -> Coded | N
         is_divisor = layout.leaf("global_scale") in DIVISORS
         factor = np.float32(1 / one if is_divisor and one else one)
     return Coded(codes, layout.packed == 2, scale, factor)  # noqa: PLR2004  codes in a byte
+
+
+def _is_formed(part: Stored, header: TensorHeader, out: int, width: int) -> bool:
+    """Return whether a tensor holds numbers, in a shape that its layout knows."""
+    return is_number(header.dtype) and header.shape in part.shapes(out, width)
 
 
 def read_rows(weight: Coded, stored: StoredTensors, num_rows: int) -> Weight:

@@ -42,6 +42,7 @@ INCIDENTS: Mapping[str, str] = {
     "index-matches-shards": f"{_VLLM}issues/57108",
     "files-match-manifest": f"{_MODELOPT}pull/2276",
     "sidecars-present": f"{_VLLM}issues/46641",
+    "sidecars-readable": f"{_VLLM}issues/46641",
     "engine-loads-format": f"{_LLMCOMPRESSOR}issues/1768",
     "nibbles-in-order": f"{_MODELOPT}pull/2276",
     "scale-layout": f"{_VLLM}issues/48898",

@@ -66,6 +66,11 @@ def group_modules(tensors: Mapping[str, TensorHeader]) -> dict[str, dict[str, Te
     return dict(modules)
 
 
+def tensor_of(module: str, leaf: str) -> str:
+    """Return the name of a module's tensor; one without a dot is of the module without a name."""
+    return f"{module}.{leaf}" if module else leaf
+
+
 def expert_of(module: str) -> Expert | None:
     """Return which expert's projection `module` is; None for other layers."""
     found = _EXPERT.match(module)

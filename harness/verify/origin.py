@@ -19,6 +19,8 @@ STACKED: Mapping[str, tuple[str, ...]] = {
 }
 """Projections of an expert in the rows of a stacked tensor, from the first row on."""
 _STACK_DIMS = 3
+_MAX_EXPERTS = 1 << 16
+"""No model has as many; a header may name 2**40, which nothing must count up to."""
 
 
 class Pair(NamedTuple):
@@ -33,7 +35,8 @@ class Pair(NamedTuple):
 def is_stack(name: str, header: TensorHeader) -> bool:
     """Return whether a tensor stacks a projection of all experts of a layer."""
     parent, _, leaf = name.rpartition(".")
-    return leaf in STACKED and parent.endswith(".experts") and len(header.shape) == _STACK_DIMS
+    is_named_so = leaf in STACKED and parent.endswith(".experts")
+    return is_named_so and len(header.shape) == _STACK_DIMS and header.shape[0] <= _MAX_EXPERTS
 
 
 def source_part(module: str, source: StoredTensors) -> Part | None:

@@ -106,6 +106,11 @@ class StoredTensors(Holding):
         return to_floats(self.read(part, rows), self.headers[part.tensor].dtype).reshape(shape)
 
 
+def is_number(dtype: str) -> bool:
+    """Return whether values of a type can be read as float32."""
+    return dtype == "BF16" or dtype in BYTE_VALUES or dtype in _FLOATS
+
+
 def to_floats(content: Bytes, dtype: str) -> Floats:
     """Return stored bytes as float32.
 

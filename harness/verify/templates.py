@@ -1,16 +1,16 @@
-"""Chat templates: found where tokenizers keep them, rendered in transformers' sandbox.
+"""Chat templates: found where tokenizers keep them, rendered in transformers' sandbox, in a child.
 
 Two templates may differ in spelling and mean the same, or differ in a space that changes every
 answer. So conversations are rendered with both and the texts are compared.
 """
 
-import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from jinja2 import TemplateError
+from harness.errors import ModelError, UnreadableError
+from harness.reading import Chat, Raised, read_json_object, read_utf8, render_chats
 
 _Messages = list[dict[str, object]]
 _CONVERSATIONS: tuple[tuple[str, _Messages], ...] = (
@@ -51,26 +51,59 @@ _SHOWN = 40
 
 
 def has_template(folder: Path) -> bool:
-    """Return whether a folder's tokenizer has a chat template."""
-    return _read_template(folder) is not None
+    """Return whether a folder's tokenizer has a chat template, be it one that cannot be read."""
+    try:
+        return _read_template(folder) is not None
+    except UnreadableError:
+        return True
+
+
+def template_problem(folder: Path) -> str | None:
+    """Return why the chat template of a folder cannot be used; None where it can, or is none."""
+    try:
+        template = _read_template(folder)
+        rendered = _render(folder, template) if template is not None else []
+    except UnreadableError as error:
+        return str(error).removesuffix(".")
+    raised = [one for one in rendered if isinstance(one, Raised)]
+    # Templates may refuse a system prompt or tools; one that refuses all conversations is broken,
+    # and what is no refusal is a fault of the template.
+    faults = raised if len(raised) == len(rendered) else [r for r in raised if not r.is_refusal]
+    if not faults:
+        return None
+    return f"the chat template raises {faults[0].kind}: {faults[0].why}"
+
+
+def check_template(suite: str, folder: Path) -> None:
+    """Refuse a model that cannot be asked in chats, as the suite of this name asks.
+
+    Raises:
+        ModelError: it has no chat template, or one that fails.
+    """
+    problem = template_problem(folder) if has_template(folder) else "it has no chat template"
+    if problem is not None:
+        message = (
+            f"suite '{suite}' asks chats, and '{folder}' cannot be asked so: {problem}. Copy the "
+            "model's chat_template.jinja there, or choose a suite without chats."
+        )
+        raise ModelError(message)
 
 
 def first_difference(source: Path, stored: Path) -> str | None:
     """Return how the templates of two folders differ first; None where they mean the same."""
-    theirs, mine = _read_template(source), _read_template(stored)
-    if theirs is None or mine is None:
-        if theirs is not None:
-            return "the source has a chat template and the checkpoint has none"
-        return "the checkpoint has a chat template and the source has none" if mine else None
-    tokens = _special_tokens(source), _special_tokens(stored)
-    for name, messages in _CONVERSATIONS:
-        for options in _OPTIONS:
-            texts = (
-                _render(theirs, messages, {**tokens[0], **options}),
-                _render(mine, messages, {**tokens[1], **options}),
-            )
-            if texts[0] != texts[1]:
-                return f"{name} becomes {_around(texts[1], texts[0])}"
+    try:
+        theirs, mine = _read_template(source), _read_template(stored)
+        if theirs is None or mine is None:
+            if theirs is not None:
+                return "the source has a chat template and the checkpoint has none"
+            return "the checkpoint has a chat template and the source has none" if mine else None
+        texts = zip(_render(stored, mine), _render(source, theirs), strict=True)
+    except UnreadableError as error:
+        return str(error).removesuffix(".")
+    for (name, _), pair in zip(_asked(), texts, strict=True):
+        is_text, was_text = map(_text, pair)
+        if is_text != was_text:
+            return f"{name} becomes {_around(is_text, was_text)}"
     return None
 
 
@@ -82,35 +115,49 @@ def _around(mine: str, theirs: str) -> str:
     return f"{mine[begin : begin + _SHOWN]!r} and was {theirs[begin : begin + _SHOWN]!r}"
 
 
-def _render(template: str, messages: list[dict[str, object]], options: Mapping[str, object]) -> str:
-    """Return the text, or why there is none: a template may refuse a conversation."""
-    from transformers.utils.chat_template_utils import (  # noqa: PLC0415 -- takes seconds
-        render_jinja_template,
-    )
-
+def _asked() -> Sequence[tuple[str, Chat]]:
+    """Return every conversation with every option, and what it is called."""
     today = datetime.now(UTC).strftime("%d %b %Y")
-    try:
-        arguments: dict[str, Any] = {**options, "date_string": today}
-        rendered = render_jinja_template(
-            conversations=[messages], chat_template=template, **arguments
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        return f"no text, but {type(error).__name__}: {error}"
-    return str(rendered[0][0])
+    return [
+        (name, Chat(messages, {**options, "date_string": today}))
+        for name, messages in _CONVERSATIONS
+        for options in _OPTIONS
+    ]
+
+
+def _render(folder: Path, template: str) -> Sequence[str | Raised]:
+    """Return the texts of all conversations with the special tokens of a folder."""
+    tokens = _special_tokens(folder)
+    chats = [Chat(chat.messages, {**tokens, **chat.options}) for _, chat in _asked()]
+    return render_chats(template, chats)
+
+
+def _text(rendered: str | Raised) -> str:
+    """Return the text, or why there is none: a template may refuse a conversation."""
+    if isinstance(rendered, str):
+        return rendered
+    return f"no text, but {rendered.kind}: {rendered.why}"
 
 
 def _read_template(folder: Path) -> str | None:
-    """Return the default chat template, from whichever place tokenizers read it."""
+    """Return the default chat template, from whichever place tokenizers read it.
+
+    Raises:
+        UnreadableError: the file that would have it cannot be read.
+    """
     file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
+    if os.path.lexists(file):
+        return read_utf8(file)
     for name in ("chat_template.json", "tokenizer_config.json"):
         found = _read(folder / name).get("chat_template")
         if isinstance(found, list):
-            by_name = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-            found = by_name.get("default")
+            if not all(isinstance(t, dict) and {"name", "template"} <= t.keys() for t in found):
+                raise UnreadableError(folder / name, "has templates without a name")
+            found = {str(one["name"]): one["template"] for one in found}.get("default")
         if isinstance(found, str):
             return found
+        if found is not None:
+            raise UnreadableError(folder / name, "has a chat_template that is no text")
     return None
 
 
@@ -125,8 +172,4 @@ def _special_tokens(folder: Path) -> Mapping[str, object]:
 
 
 def _read(path: Path) -> Mapping[str, object]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_json_object(path) if os.path.lexists(path) else {}

@@ -72,6 +72,7 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_files.index_matches_shards,
     checks_files.manifest_matches_files,
     checks_sidecars.sidecars_present,
+    checks_sidecars.sidecars_readable,
     checks_engine.format_loadable,
 )
 """In the order of the report; of several that fail, the first says most about the cause."""

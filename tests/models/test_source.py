@@ -172,7 +172,7 @@ def test_an_index_that_leaves_a_tensor_out_is_refused(sharded: Path) -> None:
 def test_a_truncated_file_is_found_from_its_header(copy: Path, num_bytes: int) -> None:
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:num_bytes])
-    with pytest.raises(ModelError, match="ends early") as caught:
+    with pytest.raises(ModelError, match=r"ends \d+ bytes early") as caught:
         open_source(str(copy))
     assert caught.value.reason is ReasonCode.TRUNCATED_FILE
 
@@ -306,3 +306,52 @@ def test_a_tensor_without_elements_is_no_error(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors") | {"empty": torch.zeros(0, 4)}
     save_file(tensors, copy / "model.safetensors")
     assert open_source(str(copy)).tensors["empty"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "dangling link", "device"])
+def test_what_is_no_file_but_named_like_weights_is_refused(copy: Path, kind: str) -> None:
+    path = copy / "model.safetensors"
+    path.unlink()
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nothing")
+    with pytest.raises(ModelError, match=r"model\.safetensors' (is|cannot be read)"):
+        open_source(str(copy))
+
+
+@pytest.mark.parametrize("shard", ["..", ".", "", "/etc/passwd", "a\0", "a" * 300, 7, ["a"]])
+def test_an_index_may_only_name_weight_files_beside_it(sharded: Path, shard: object) -> None:
+    (sharded / INDEX).write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ModelError, match="which is no file beside it"):
+        open_source(str(sharded))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'\xef\xbb\xbf{"model_type": "qwen3"}', '{"a": 1}'.encode("utf-16"), b"{}"],
+)
+def test_a_configuration_that_no_loader_reads_is_refused(copy: Path, content: bytes) -> None:
+    (copy / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"config\.json'"):
+        open_source(str(copy))
+
+
+@pytest.mark.parametrize("count", [10**7, 10**10, 2**70, -5])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_experts", "num_labels", "depth"])
+def test_a_count_is_not_believed_before_the_files(copy: Path, key: str, count: int) -> None:
+    config = json.loads((copy / "config.json").read_bytes())
+    (copy / "config.json").write_text(json.dumps({**config, "vision_config": {key: count}}))
+    with pytest.raises(ModelError, match=rf"'{key}': {count}, and the weight files have"):
+        open_source(str(copy))
+
+
+def test_a_tensor_in_two_files_is_refused(sharded: Path) -> None:
+    index = json.loads((sharded / INDEX).read_bytes())
+    first, second = sorted(set(index["weight_map"].values()))[:2]
+    name, tensor = next(iter(load_file(sharded / first).items()))
+    save_file(load_file(sharded / second) | {name: tensor}, sharded / second)
+    with pytest.raises(ModelError, match=f"holds '{name}' twice"):
+        open_source(str(sharded))

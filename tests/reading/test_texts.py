@@ -32,7 +32,7 @@ BAD_JSON = {
     "whole number that is": b'{"a": ' + b"9" * 5000 + b"}",
     "half of a surrogate": rb'{"a": "\ud800"}',
     "in a key, holds half of a surrogate": rb'{"\ud800": 1}',
-    "where a JSON object must be": b"[1]",
+    "holds no JSON object but a list": b"[1]",
 }
 
 
@@ -100,10 +100,10 @@ def test_a_room_says_it_in_its_own_class_with_what_to_do() -> None:
 
 def test_separators_of_unicode_within_a_text_end_no_line(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    path.write_bytes('{"text": "a\u2028b\u0085c"}\n\n{"text": "d"}\r\n   \n'.encode())
+    path.write_bytes('{"text": "a\u2028b\u0085c"}\n{"text": "d"}\r\n   \n'.encode())
     assert [(line.number, line.value) for line in iter_json_lines(path)] == [
         (1, {"text": "a\u2028b\u0085c"}),
-        (3, {"text": "d"}),
+        (2, {"text": "d"}),
     ]
 
 
@@ -112,24 +112,28 @@ def test_a_mark_in_front_of_the_first_line_is_left_out(tmp_path: Path) -> None:
     assert [line.value for line in iter_json_lines(tmp_path / "a")] == [[1]]
 
 
-@pytest.mark.parametrize("line", [b"[", b"[" * 100_000, b"\xff", b"NaN", b"\xef\xbb\xbf[1]"])
+@pytest.mark.parametrize(
+    "line", [b"", b"  ", b"[", b"[" * 100_000, b"\xff", b"NaN", b"\xef\xbb\xbf[1]"]
+)
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: bytes) -> None:
-    (tmp_path / "a").write_bytes(b"[1]\n" + line + b"\n")
-    with pytest.raises(UnreadableError, match="line 2"):
+    (tmp_path / "a").write_bytes(b"[1]\n" + line + b"\n[1]\n")
+    with pytest.raises(UnreadableError, match=r"/a:2: the line"):
         list(iter_json_lines(tmp_path / "a"))
 
 
 def test_a_line_without_an_end_is_refused_before_it_is_all_read(tmp_path: Path) -> None:
     with (tmp_path / "a").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(UnreadableError, match="line 1, has more than"):
+    with pytest.raises(UnreadableError, match="/a:1: the line has more than"):
         list(iter_json_lines(tmp_path / "a"))
 
 
 BAD_YAML = {
     "key 'a' is given twice, in line 2": "a: 1\na: 2\n",
     "key 'b' is given twice": "a: [{b: 1, b: 1}]",
-    "alias '\\*x' in line 2": "a: &x [1]\nb: *x\n",
+    "500000 values, aliases": "a0: &a0 [1, 1]\n"
+    + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)),
+    "nested more than 64": "a: &a [*a]\n",
     "64 levels": "[" * 100_000,
     "64 levels deep": "".join(f"{' ' * i}a:\n" for i in range(70)),
     "does not fit its kind": "a: 2020-13-45\n",
@@ -149,6 +153,10 @@ def test_yaml_that_could_mislead_or_blow_up_is_refused(what: str) -> None:
     with pytest.raises(UnreadableError, match=what) as refused:
         read_yaml_text(BAD_YAML[what], "'recipe.yaml'")
     assert "\n" not in str(refused.value)
+
+
+def test_an_alias_stands_for_its_value() -> None:
+    assert read_yaml_text("a: &x [1]\nb: *x\n", "it") == {"a": [1], "b": [1]}
 
 
 def test_yaml_in_utf16_is_refused_by_name() -> None:

@@ -95,3 +95,29 @@ def test_fields_that_contradict_or_miss_each_other_are_refused(
 ) -> None:
     with pytest.raises(SuiteError, match=problem):
         loaded(write(**task))
+
+
+@pytest.mark.parametrize("name", ["*", "../*", "/etc/passwd", "a\0b", "[", "a" * 5000, ".."])
+def test_a_name_is_no_pattern_and_no_path(write: Write, name: str) -> None:
+    assert load_suite(str(write(name=name))).tasks[0].name == name
+
+
+@pytest.mark.parametrize("change", [{"items": 2**70}, {"num_fewshot": 10**9}, {"items": 10**10}])
+def test_counts_that_no_task_has_are_refused(write: Write, change: dict[str, object]) -> None:
+    with pytest.raises(SuiteError, match=next(iter(change))):
+        load_suite(str(write(**change)))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+def test_a_seed_is_one_that_generators_take(write: Write, seed: int) -> None:
+    with pytest.raises(SuiteError, match="seed"):
+        load_suite(str(write(suite={"seed": seed})))
+
+
+def test_a_margin_given_twice_is_refused(write: Write) -> None:
+    path = write()
+    text = path.read_text()
+    first = next(line for line in text.splitlines() if "margin:" in line)
+    path.write_text(text.replace(first, f"{first}\n{first.replace('- ', '  ')}", 1))
+    with pytest.raises(SuiteError, match=r"'margin' is given twice, in line \d+"):
+        load_suite(str(path))

@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from harness.artifacts import Suite
-from harness.errors import SuiteError
+from harness.errors import ModelError, SuiteError
 from harness.score import check_suite
 from harness.score.asking import Limits, Prompts
 from harness.score.generation import generate
@@ -100,3 +100,38 @@ def test_a_suite_that_lets_models_think_says_how(spec: Make, suite: Make) -> Non
         check(spec(), thinking_budget=30)
     with pytest.raises(SuiteError, match="is multiple choice"):
         check(spec("tiny_choice", metric="acc", items=2))
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ 1 // 0 }}", "raises ZeroDivisionError"),
+        ("{{ raise_exception('never') }}", "raises TemplateError: never"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "needs"),
+        (None, "has no chat template"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(suite: Make, template: str | None, why: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=why):
+        Prompts(tokenizer, suite(), max_length=64).render([{"role": "user", "content": "a"}])
+
+
+def test_a_chat_becomes_what_the_tokenizer_makes_of_it(suite: Make) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}{{ enable_thinking }}"
+    )
+    prompts = Prompts(tokenizer, suite(), max_length=64)
+    history = [{"role": "user", "content": "a \n"}, {"role": "assistant", "content": "b"}]
+    for asks in (True, False):
+        theirs = tokenizer.apply_chat_template(
+            history,
+            tokenize=False,
+            add_generation_prompt=asks,
+            continue_final_message=not asks,
+            enable_thinking=False,
+        )
+        assert prompts.render(history, add_generation_prompt=asks) == theirs

@@ -89,7 +89,7 @@ def test_a_task_that_runs_the_models_code_is_refused(tasks: Path, spec: Make, su
 def test_a_malformed_item_is_named(tasks: Path, spec: Make, suite: Make) -> None:
     with (tasks / "tiny_next.jsonl").open("a") as file:
         file.write("{broken\n")
-    with pytest.raises(SuiteError, match=r"tiny_next\.jsonl', line 5"):
+    with pytest.raises(SuiteError, match=r"tiny_next\.jsonl:5: "):
         check_suite(suite(spec()))
 
 
