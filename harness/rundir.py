@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from harness import doors, refusals
 from harness.artifacts import (
@@ -38,8 +38,9 @@ from harness.artifacts import (
     to_json,
     write_atomically,
 )
-from harness.errors import ReasonCode, RunDirectoryError, UsageError
+from harness.errors import ReasonCode, RunDirectoryError, UnreadableError, UsageError
 from harness.garbage import collect
+from harness.reading import read_json_object, read_yaml_mapping
 
 T = TypeVar("T")
 RECIPE_FILE = "recipe.yaml"
@@ -245,10 +246,10 @@ def _open_lock(path: Path) -> int:
 def read_times(path: Path) -> dict[str, float]:
     """Return the seconds of each stage that has run in the directory at `path`."""
     try:
-        times = json.loads((path / TIMES_FILE).read_bytes())
-    except (OSError, ValueError):
+        times = read_json_object(path / TIMES_FILE)
+    except UnreadableError:
         return {}
-    return {str(k): float(v) for k, v in times.items()}
+    return {name: float(s) for name, s in times.items() if isinstance(s, int | float)}
 
 
 def read_recipe(path: Path) -> Recipe | Trial:
@@ -258,11 +259,11 @@ def read_recipe(path: Path) -> Recipe | Trial:
         RunDirectoryError: there is no run.
     """
     try:
-        values = yaml.safe_load((path / RECIPE_FILE).read_text(encoding="utf-8"))
+        values = read_yaml_mapping(path / RECIPE_FILE)
         digest = values.pop("digest", None)
         is_gate = values.get("checkpoint") is not None
         recipe: Recipe | Trial = TypeAdapter(Trial if is_gate else Recipe).validate_python(values)
-    except (AttributeError, OSError, ValueError, yaml.YAMLError) as error:
+    except (UnreadableError, ValidationError) as error:
         message = f"'{path}' is no run directory ({RECIPE_FILE} cannot be read). Check the path."
         raise RunDirectoryError(message) from error
     if digest != digest_of(recipe):

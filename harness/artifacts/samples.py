@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from harness.artifacts.scores import Sample
 from harness.artifacts.store import to_json
 from harness.doors import write_atomically
-from harness.errors import RunDirectoryError
+from harness.errors import RunDirectoryError, UnreadableError
+from harness.reading import iter_json_lines
 
 
 def write_samples(samples: Iterable[Sample], path: Path) -> None:
@@ -27,9 +28,8 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     adapter = TypeAdapter(Sample)
     samples: list[Sample] = []
     try:
-        with path.open("rb") as file:
-            samples.extend(adapter.validate_json(line) for line in file)
-    except (OSError, ValidationError) as error:
+        samples.extend(adapter.validate_python(line.value) for line in iter_json_lines(path))
+    except (UnreadableError, ValidationError) as error:
         message = (
             f"'{path}', line {len(samples) + 1}: no sample can be read. "
             "Delete the file and score again."

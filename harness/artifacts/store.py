@@ -17,7 +17,8 @@ from typing import NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from harness.doors import write_atomically
-from harness.errors import ReasonCode, RunDirectoryError
+from harness.errors import ReasonCode, RunDirectoryError, UnreadableError
+from harness.reading import bounds, read_json_object
 
 T = TypeVar("T")
 MADE_FROM = "made_from"
@@ -128,7 +129,7 @@ def load(cls: type[T], path: Path) -> T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         found = f"{where}: {first['msg']}"
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         found = str(error)
     message = (
         f"'{path}' is no {cls.__name__}: {found}. "
@@ -149,7 +150,7 @@ class _Record(NamedTuple):
 def _read_record(path: Path) -> _Record | None:
     try:
         return _parse(path)
-    except (OSError, ValueError, RecursionError):
+    except ValueError:
         return None
 
 
@@ -160,10 +161,11 @@ def _parse(path: Path) -> _Record:
         ValueError: it is no record at all.
         RunDirectoryError: it was changed after it was written.
     """
-    values = json.loads(path.read_bytes())
-    if not isinstance(values, dict):
-        message = "it holds no JSON object"
-        raise ValueError(message)  # noqa: TRY004 -- of the file's content, not of an argument
+    try:
+        values = read_json_object(path, most=bounds.INDEX_BYTES)
+    except UnreadableError as error:
+        message = f"it {error.why}"
+        raise ValueError(message) from error
     digest = values.pop(RECORD_SHA256, None)
     ingredients = values.get(MADE_FROM)
     if not isinstance(digest, str) or not isinstance(ingredients, dict):

@@ -33,6 +33,7 @@ from harness.baselines.store import (
     store,
 )
 from harness.errors import BaselineError, PrerequisiteError
+from harness.reading import open_regular
 
 MANIFEST_FILE = "bundle.json"
 MAX_FILES = 4096
@@ -176,7 +177,11 @@ def _add(tar: tarfile.TarFile, name: str, content: BinaryIO, num_bytes: int) -> 
 def _unpack(bundle: Path, into: Path) -> None:
     """Write the files of `bundle` into an empty folder, each checked against the manifest."""
     try:
-        with tarfile.open(bundle, "r:gz") as tar:
+        with (
+            open_regular(bundle) as raw,
+            _Bounded(fileobj=raw, mode="rb") as unzipped,
+            tarfile.open(fileobj=unzipped, mode="r:") as tar,
+        ):
             manifest = _read_manifest(tar, bundle)
             left = dict(manifest.files)
             for member in tar:
@@ -189,6 +194,21 @@ def _unpack(bundle: Path, into: Path) -> None:
         raise BaselineError(message) from error
     if left:
         raise _damaged(bundle, f"'{min(left)}' is announced and missing")
+
+
+class _Bounded(gzip.GzipFile):
+    """What tarfile reads of: a name or a comment in an archive may say that it has a gigabyte."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            ReadError: more are asked for than our own reading ever does.
+        """
+        if size is None or not 0 <= size <= _MAX_MANIFEST_BYTES:
+            message = f"a name or comment in it has {size} bytes"
+            raise tarfile.ReadError(message)
+        return super().read(size)
 
 
 def _read_manifest(tar: tarfile.TarFile, bundle: Path) -> Manifest:

@@ -7,12 +7,13 @@ own reader takes. A key given twice is an error, for readers differ in which one
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import UnreadableError
 from harness.reading import bounds
-from harness.reading.opened import as_utf8, open_regular, read_bytes
+from harness.reading.opened import as_utf8, open_regular, read_bytes, readable
 from harness.reading.values import refuse_beyond
 
 _MARK = b"\xef\xbb\xbf"
@@ -115,7 +116,7 @@ def iter_json_lines(path: Path) -> Iterator[JsonLine]:
     """
     with open_regular(path) as file:
         number, total = 0, 0
-        while line := file.readline(bounds.LINE_BYTES + 1):
+        while line := _next_line(path, file):
             number, total = number + 1, total + len(line)
             where = f"{path}:{number}: the line"
             if len(line) > bounds.LINE_BYTES:
@@ -123,8 +124,18 @@ def iter_json_lines(path: Path) -> Iterator[JsonLine]:
             if total > bounds.LINES_BYTES:
                 raise UnreadableError(path, f"has more than {bounds.LINES_BYTES} bytes")
             text = line.removeprefix(_MARK) if number == 1 else line
-            if text.strip() or file.peek(1):
+            if text.strip() or _next_bytes(path, file):
                 yield JsonLine(number, read_json_text(text.rstrip(b"\r\n"), where), where)
+
+
+def _next_line(path: Path, file: BufferedReader) -> bytes:
+    with readable(path):
+        return file.readline(bounds.LINE_BYTES + 1)
+
+
+def _next_bytes(path: Path, file: BufferedReader) -> bytes:
+    with readable(path):
+        return file.peek(1)
 
 
 class _DoubleKeyError(ValueError):

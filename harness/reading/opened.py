@@ -31,15 +31,26 @@ _MARKS = (
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Open a regular file for reading bytes.
+    """Open a regular file for reading bytes; errors of what is then done with it stay as they are.
 
     Raises:
-        UnreadableError: there is none, it is something else, or it cannot be opened or read.
+        UnreadableError: there is none, it is something else, or it cannot be opened.
+    """
+    with readable(path):
+        file = os.fdopen(_handle_of(path), "rb")
+    with file:
+        yield file
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say of a file which it is that the operating system does not let be read.
+
+    Raises:
+        UnreadableError: for an OSError.
     """
     try:
-        with os.fdopen(_handle_of(path), "rb") as file:
-            _refuse_special(path, os.fstat(file.fileno()).st_mode)
-            yield file
+        yield
     except OSError as error:
         raise UnreadableError(path, f"cannot be read: {error.strerror or error}") from error
 
@@ -47,9 +58,15 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 def _handle_of(path: Path) -> int:
     try:
         _refuse_special(path, path.stat().st_mode)
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in the path
         raise UnreadableError(path, f"cannot be opened: {error}") from error
+    try:
+        _refuse_special(path, os.fstat(handle).st_mode)  # os.fdopen keeps no folder
+    except UnreadableError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def read_bytes(path: Path, *, most: int = bounds.CONFIG_BYTES) -> bytes:
@@ -58,7 +75,7 @@ def read_bytes(path: Path, *, most: int = bounds.CONFIG_BYTES) -> bytes:
     Raises:
         UnreadableError: it is none, or it is larger.
     """
-    with open_regular(path) as file:
+    with readable(path), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(most + 1) if size <= most else b""
     if size > most or len(content) > most:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from harness.errors import ReasonCode, UnreadableError
 from harness.reading import bounds
 from harness.reading.json_texts import read_json_text
-from harness.reading.opened import open_regular
+from harness.reading.opened import open_regular, readable
 
 DTYPE_BITS: Mapping[str, int] = {
     "F4": 4,
@@ -91,7 +91,7 @@ def examine_weights(path: Path) -> WeightsHeader:
     """Return what can be read of the header of a file, and what is wrong with the file."""
     where = f"'{path}'"
     try:
-        with open_regular(path) as file:
+        with readable(path), open_regular(path) as file:
             file_bytes = os.fstat(file.fileno()).st_size
             length = _header_length(file.read(_LENGTH_BYTES), file_bytes, where)
             tensors = parse_weights_header(file.read(length), where)

@@ -31,6 +31,18 @@ def read_yaml_file(path: Path) -> object:
     return read_yaml_text(read_bytes(path, most=bounds.YAML_BYTES), f"'{path}'")
 
 
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping of texts to values in a YAML file.
+
+    Raises:
+        UnreadableError: it cannot be read within the bounds, or holds something else.
+    """
+    value = read_yaml_file(path)
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UnreadableError(path, "holds no mapping of names to values")
+    return value
+
+
 def read_yaml_text(text: bytes | str, where: str) -> object:
     """Return the value in a YAML text.
 

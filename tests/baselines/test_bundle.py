@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -258,3 +259,27 @@ def test_scores_of_a_run_without_a_second_run_can_be_shared_too(
     found, is_new = baselines.import_baseline(out)
     assert (is_new, found.entry.rerun) == (True, None)
     assert load(Scorecard, found.folder / "scorecard.json").arm == "baseline"
+
+
+def test_a_name_of_a_gigabyte_is_refused_before_it_is_read(
+    exported: Path, elsewhere: Path, run: Run
+) -> None:
+    files = unpack(exported)
+    member = tarfile.TarInfo("bundle.json")
+    member.size = len(files["bundle.json"])
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    with gzip.open(exported, "wb", compresslevel=1) as out:
+        out.write(member.tobuf() + files["bundle.json"])
+        out.write(b"\0" * (-member.size % 512) + long_name.tobuf() + b"a" * (16 << 20))
+    done = run("baseline", "import", exported)
+    assert done.code == 2
+    assert "has 1073741824 bytes" in done.err
+    assert not list(elsewhere.glob("*/entry.json"))
+
+
+def test_a_bundle_that_is_a_fifo(exported: Path, elsewhere: Path, run: Run) -> None:
+    exported.unlink()
+    os.mkfifo(exported)
+    assert run("baseline", "import", exported).code == 2
+    assert not elsewhere.exists() or not list(elsewhere.glob("*/entry.json"))
