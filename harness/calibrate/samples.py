@@ -19,15 +19,14 @@ from torch import Tensor
 from harness.artifacts import CalibrationSpec
 from harness.calibrate.batches import CPU_TOKENS
 from harness.calibrate.data import Text, iter_texts
-from harness.errors import DataError, ModelError
-from harness.models import Source, vocabulary_size
+from harness.errors import DataError, HarnessError, ModelError
+from harness.models import Source, load_tokenizer, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger("harness.calibrate")
 _MIN_TOKENS = 2
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 Sample = tuple[int, ...]
 
@@ -117,33 +116,16 @@ def _encoder(source: Source, seq: int) -> Callable[[str], Sample]:
 
     @cache
     def tokenizer() -> "PreTrainedTokenizerBase":
-        return _load_tokenizer(source)
+        return load_tokenizer(source.path)
 
     def encode(text: str) -> Sample:
-        return tuple(tokenizer()(text, truncation=True, max_length=seq)["input_ids"])
+        try:
+            return tuple(tokenizer()(text, truncation=True, max_length=seq)["input_ids"])
+        except HarnessError:
+            raise
+        except Exception as error:  # the tokenizers library raises plain Exceptions
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            message = f"the tokenizer of '{source.name}' cannot read a text ({reason})."
+            raise ModelError(message + " Copy the model's tokenizer files there again.") from error
 
     return encode
-
-
-def _load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
-    # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
-    if not any((source.path / name).is_file() for name in _TOKENIZER_FILES):
-        message = (
-            f"'{source.name}' has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). "
-            "Add its files, or calibrate with input_ids."
-        )
-        raise ModelError(message)
-    from transformers import AutoTokenizer  # noqa: PLC0415 -- takes seconds
-
-    try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.path, trust_remote_code=False
-        )
-    except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        message = (
-            f"the tokenizer of '{source.name}' cannot be loaded ({reason}). "
-            "Download its files again, or calibrate with input_ids."
-        )
-        raise ModelError(message) from error
-    return loaded

@@ -27,6 +27,7 @@ from harness.models.source import Source, locate_model, open_source, refuse_ambi
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
+from harness.models.tokenizers import load_tokenizer
 from harness.models.transfer import gpu_index, threads_for
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "known_model_types",
     "layers_too_big",
     "load_model",
+    "load_tokenizer",
     "locate_model",
     "open_source",
     "part_of",

@@ -17,6 +17,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from lm_eval.api.registry import register_model
@@ -24,7 +25,8 @@ from lm_eval.models.api_models import TemplateAPI
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
 from harness.artifacts import Endpoint, Suite
-from harness.errors import PrerequisiteError
+from harness.errors import ModelError, PrerequisiteError
+from harness.models import load_tokenizer
 from harness.score.asking import Asked, Limits, Prompts, SamePrompts, item_of, limits_of
 from harness.score.client import PATIENCE, Connection, Reply, connect
 from harness.score.recording import Finish, Recorder, log_progress
@@ -131,19 +133,17 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
 
     def __init__(self, endpoint: Endpoint, suite: Suite) -> None:
         try:
-            super().__init__(
-                endpoint,
-                suite,
-                base_url=f"{endpoint.base_url}{_COMPLETIONS}",
-                tokenizer_backend="huggingface",
-                tokenizer=endpoint.tokenizer,
-            )
-        except (OSError, ValueError) as error:
-            message = (
-                f"'{endpoint.tokenizer}' holds no tokenizer that transformers reads: "
-                f"{str(error).splitlines()[0]:.200}. Name another folder with --tokenizer."
-            )
+            load_tokenizer(Path(endpoint.tokenizer))  # lm-eval loads its own, and says less
+        except ModelError as error:
+            message = f"{error} Or name another folder with --tokenizer."
             raise PrerequisiteError(message) from error
+        super().__init__(
+            endpoint,
+            suite,
+            base_url=f"{endpoint.base_url}{_COMPLETIONS}",
+            tokenizer_backend="huggingface",
+            tokenizer=endpoint.tokenizer,
+        )
         # A prompt whose log-likelihood is asked needs room for the one token that must follow.
         self._longest_read = min(suite.max_model_len + 1, endpoint.max_model_len - 1)
         length = min(suite.max_model_len, endpoint.max_model_len)

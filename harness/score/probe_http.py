@@ -7,12 +7,12 @@ a failed reading.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from harness.artifacts import Ask, Endpoint, Reading, SmokeSet
-from harness.errors import PrerequisiteError
+from harness.errors import ModelError, PrerequisiteError
+from harness.models import load_tokenizer
 from harness.over_http import in_words
 from harness.score.asking import Asked, Limits
 from harness.score.client import Connection
@@ -136,13 +136,9 @@ def _send(
 
 def _tokenizer(folder: str) -> Any:  # noqa: ANN401 -- transformers leaves it untyped
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        message = (
-            f"'{folder}' holds no tokenizer that transformers reads: "
-            f"{str(error).splitlines()[0]:.200}. Copy the model's tokenizer files there."
-        )
-        raise PrerequisiteError(message) from error
+        return load_tokenizer(Path(folder))
+    except ModelError as error:
+        raise PrerequisiteError(str(error)) from error
 
 
 def _read(name: str, tokens: list[int], reply: HttpReply) -> Reading:

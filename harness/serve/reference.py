@@ -24,7 +24,7 @@ from torch import Tensor
 
 from harness import __version__
 from harness.artifacts import Deployment, EngineSpec, Inventory, Linear
-from harness.errors import EngineError, ReasonCode
+from harness.errors import EngineError, ModelError, ReasonCode
 from harness.formats import get_format
 from harness.formats.e4m3 import to_e4m3
 from harness.formats.kv import qdq_kv
@@ -33,6 +33,7 @@ from harness.models import (
     TensorReader,
     eager_experts,
     load_model,
+    load_tokenizer,
     open_source,
     read_inventory,
     stored_dtype,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger("harness.serve")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class Served(NamedTuple):
@@ -191,20 +191,10 @@ def _kv_rounding(
 
 
 def _load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
-    # Without any of these transformers builds a tokenizer that knows no word, and says nothing.
-    if not any((source.path / name).is_file() for name in _TOKENIZER_FILES):
-        message = f"'{source.path}' has no tokenizer. Copy the model's tokenizer files there."
-        raise EngineError(message)
-    from transformers import AutoTokenizer  # noqa: PLC0415 -- takes seconds
-
     try:
-        load = AutoTokenizer.from_pretrained
-        tokenizer: PreTrainedTokenizerBase = load(source.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        message = f"'{source.path}' has no tokenizer that can be loaded: {reason}"
-        raise EngineError(message) from error
-    return tokenizer
+        return load_tokenizer(source.path)
+    except ModelError as error:
+        raise EngineError(str(error)) from error
 
 
 def _describe(

@@ -1,0 +1,496 @@
+"""What is fuzzed: for each reader a good folder, which of its files vary, and what reads them.
+
+A reader must end in a value or in a HarnessError, whatever lies there.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from harness import shipped
+from harness.artifacts import (
+    BaselineEntry,
+    CalibrationSpec,
+    CalibrationStats,
+    Checkpoint,
+    Deployment,
+    IntegrityReport,
+    Probe,
+    RunRecord,
+    Scorecard,
+    SmokeReport,
+    Verdict,
+    load,
+    made_from,
+    read_samples,
+    to_json,
+)
+from harness.baselines import import_baseline
+from harness.calibrate import check_data, measure_extent
+from harness.errors import HarnessError
+from harness.models import open_source, read_inventory, vocabulary_size
+from harness.models.headers import read_file_header, read_headers
+from harness.reading import examine_weights, read_json_text, render_chats
+from harness.reading.templates import Chat
+from harness.recipe import Request, load_recipe, load_suite
+from harness.recipe.smoke import load_smoke
+from harness.recipe.waivers import load_waivers
+from harness.rundir import read_recipe, read_times
+from harness.score.asking import Asked, Limits
+from harness.score.client import Reply
+from harness.score.local_data import read_local_splits
+from harness.score.replies import read_answer, read_chat, read_chosen
+from harness.serve.declared import producer_of, read_declared
+from harness.verify import check_template, verify
+from tests.conftest import _make_qwen3_moe, _write
+from tests.fuzz.mutations import (
+    Content,
+    changed,
+    damaged,
+    json_of,
+    lines_of,
+    weights_of,
+    yaml_of,
+)
+from tests.verify.conftest import Checkpoint as CheckpointFiles
+
+NOUNS: tuple[type[object], ...] = (
+    BaselineEntry,
+    CalibrationStats,
+    Checkpoint,
+    Deployment,
+    IntegrityReport,
+    Probe,
+    RunRecord,
+    Scorecard,
+    SmokeReport,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One reader."""
+
+    name: str
+    make: Callable[[Path], None]
+    """Writes the good folder."""
+    varied: Mapping[str, Callable[[bytes], Content]]
+    """Files of it, and what becomes of their contents; each is there."""
+    read: Callable[[Path], object]
+    share: int = 1
+    """Of all examples, in parts; what is quick gets more."""
+
+
+def _each(*reads: Callable[[], object]) -> None:
+    """Call all of them, for what one refuses the next may take.
+
+    Raises:
+        HarnessError: all refused; the first refusal.
+    """
+    refusals = []
+    for read in reads:
+        try:
+            read()
+        except HarnessError as error:
+            refusals.append(error)
+    if len(refusals) == len(reads):
+        raise refusals[0]
+
+
+def _make_header(folder: Path) -> None:
+    tensors = {"a.weight": torch.zeros(4, 2), "b.scale": torch.ones(3).bfloat16()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _read_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    _each(lambda: examine_weights(path), lambda: read_file_header(path))
+
+
+def _make_index(folder: Path) -> None:
+    for number, name in enumerate("ab"):
+        save_file({f"{name}.weight": torch.zeros(2)}, folder / f"{number}.safetensors")
+    index = {
+        "metadata": {},
+        "weight_map": {"a.weight": "0.safetensors", "b.weight": "1.safetensors"},
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _make_model(folder: Path) -> None:
+    shutil.copytree(_tiny_model(folder.parent / "tiny-model"), folder, dirs_exist_ok=True)
+    (folder / "texts.jsonl").write_text('{"text": "the quick brown fox"}\n')
+
+
+def _tiny_model(folder: Path) -> Path:
+    if not folder.exists():
+        _write(_make_qwen3_moe, folder)
+    return folder
+
+
+def _read_model(folder: Path) -> None:
+    source = open_source(str(folder))
+    _each(
+        lambda: read_inventory(source),
+        lambda: vocabulary_size(source),
+        lambda: read_declared(source),
+        lambda: producer_of(source),
+    )
+
+
+def _read_tokenizer(folder: Path) -> None:
+    source = open_source(str(folder))
+    spec = CalibrationSpec(
+        data=str(folder / "texts.jsonl"), size=1, seq=8, seed=0, batch_tokens=64, layerwise=False
+    )
+    _each(lambda: measure_extent(spec, source), lambda: check_template(folder))
+
+
+def _make_checkpoint(folder: Path) -> None:
+    folder.rmdir()
+    CheckpointFiles(folder, "NVFP4", "FP8").seal()
+
+
+def _make_compressed(folder: Path) -> None:
+    """The same tensors, declared in the words of compressed-tensors."""
+    _make_checkpoint(folder)
+    group = {
+        "targets": ["Linear", "re:.*mlp.*"],
+        "weights": {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16},
+        "input_activations": {"num_bits": 4, "type": "float", "strategy": "tensor_group"},
+        "format": "nvfp4-pack-quantized",
+    }
+    section = {
+        "quant_method": "compressed-tensors",
+        "ignore": ["lm_head", "re:.*visual.*", "re:.*mlp\\.gate$"],
+        "config_groups": {"group_0": group},
+    }
+    config = {"model_type": "qwen3_5_moe", "quantization_config": section}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _read_checkpoint(folder: Path) -> None:
+    report = verify(folder, engine="vllm==0.32.0")
+    assert all(str(check) for check in report.checks)
+
+
+_PIECES = st.sampled_from(
+    [
+        "{{ messages }}",
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+        "{{ messages[0].role.x.y }}",
+        "{% if add_generation_prompt %}a{% endif %}",
+        "{{ 1 // 0 }}",
+        "{{ raise_exception('no') }}",
+        "{{ tools | tojson }}",
+        "{{ messages | length ** 99 }}",
+        "{{ 'a' * 100000 }}",
+        "{{ 'é\\ud800' }}",
+        "{% set x = messages[9] %}",
+        "{{ range(10 ** 6) | list | length }}",
+        "{{ messages.__class__ }}",
+        "{{ '%c' % 1114112 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ strftime_now('%Q') }}",
+        "{%",
+        "}}",
+        "{{",
+        "{# ",
+        "\x00",
+    ]
+)
+
+
+def _templates(_: bytes) -> Content:
+    text = st.lists(st.one_of(_PIECES, st.text(max_size=5)), max_size=4).map("".join)
+    spelled = text.map(lambda t: t.encode("utf-8", "surrogatepass"))
+    return st.one_of(spelled, spelled, spelled.flatmap(damaged))
+
+
+def _make_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+
+
+def _read_template(folder: Path) -> None:
+    template = (folder / "chat_template.jinja").read_text(errors="replace")
+    chat = Chat([{"role": "user", "content": "hello"}], {"add_generation_prompt": True})
+    _each(lambda: check_template(folder), lambda: render_chats(template, [chat]))
+
+
+def _make_written(folder: Path) -> None:
+    """What people write."""
+    shutil.copy(shipped.recipes() / "nvfp4_experts_only.yaml", folder / "recipe.yaml")
+    shutil.copy(shipped.suites() / "canary.yaml", folder / "suite.yaml")
+    shutil.copy(shipped.smoke() / "canary.yaml", folder / "smoke.yaml")
+    waiver = {
+        "check": "scales-finite",
+        "checkpoint": "c" * 64,
+        "reason": "known",
+        "approver": "somebody",
+        "expires": "2999-12-31",
+    }
+    (folder / "waivers.yaml").write_text(json.dumps({"version": 1, "waivers": [waiver]}))
+
+
+def _make_lines(folder: Path) -> None:
+    lines = '{"text": "the quick"}\n{"input_ids": [1, 2, 3]}\n'
+    (folder / "lines.jsonl").write_text(lines)
+
+
+def _read_lines(folder: Path) -> None:
+    spec = CalibrationSpec(
+        data=str(folder / "lines.jsonl"), size=2, seq=8, seed=0, batch_tokens=64, layerwise=False
+    )
+    splits = {"data_files": {"test": "lines.jsonl"}}
+    _each(
+        lambda: check_data(spec),
+        lambda: read_local_splits(folder, splits),
+        lambda: read_samples(folder / "lines.jsonl"),
+    )
+
+
+def _make_nouns(folder: Path) -> None:
+    (folder / "noun.json").write_text("{}")
+
+
+def _nouns(_: bytes) -> Content:
+    def of(noun: object) -> Content:
+        values = st.one_of(st.just(to_json(noun)), changed(to_json(noun)))
+        return st.one_of(
+            values.map(_sealed), changed(json.loads(_sealed(to_json(noun)))).map(_text)
+        )
+
+    made = st.sampled_from(NOUNS).flatmap(st.from_type).flatmap(of)
+    return st.one_of(made, made, made, made.flatmap(damaged))
+
+
+def _text(values: object) -> bytes:
+    return json.dumps(values).encode()
+
+
+def _sealed(values: object) -> bytes:
+    """Return the text of a record with the digest that fits it, whatever is in it."""
+    if not isinstance(values, dict):
+        return _text(values)
+    record = {"made_from": {"recipe": "0"}, **values}
+    spelled = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return _text({"record_sha256": hashlib.sha256(spelled.encode()).hexdigest(), **record})
+
+
+def _read_nouns(folder: Path) -> None:
+    path = folder / "noun.json"
+    _each(
+        lambda: made_from(path),
+        *(lambda noun=noun: load(noun, path) for noun in NOUNS),
+    )
+
+
+def _make_run(folder: Path) -> None:
+    recipe = load_recipe(Request(model="canary", qformat="nvfp4"))
+    (folder / "recipe.yaml").write_text(json.dumps({"digest": "0", **_dict(to_json(recipe))}))
+    (folder / "stage_seconds.json").write_text('{"calibrate": 1.5}')
+
+
+def _dict(values: object) -> dict[str, Any]:
+    assert isinstance(values, dict)
+    return values
+
+
+def _read_run(folder: Path) -> None:
+    _each(lambda: read_recipe(folder), lambda: read_times(folder))
+
+
+def _make_bundle(folder: Path) -> None:
+    out = io.BytesIO()
+    manifest = {
+        "kind": "harness-baseline",
+        "version": 1,
+        "files": {"entry.json": {"sha256": hashlib.sha256(b"{}").hexdigest(), "num_bytes": 2}},
+    }
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in (
+            ("bundle.json", json.dumps(manifest).encode()),
+            ("entry.json", b"{}"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (folder / "baseline.tar").write_bytes(out.getvalue())
+    (folder / "baseline.bundle").write_bytes(gzip.compress(out.getvalue()))
+
+
+def _bundles(content: bytes) -> Content:
+    """Damage before and after the bundle is compressed."""
+    inside = damaged(gzip.decompress(content)).map(lambda b: gzip.compress(b, compresslevel=1))
+    return st.one_of(inside, inside, damaged(content))
+
+
+_ASKED = Asked(0, ("task", 0), [1, 2], Limits(stops=("\n",), max_new_tokens=4), cut=False)
+_ANSWER = {
+    "choices": [
+        {
+            "text": "a",
+            "finish_reason": "stop",
+            "message": {"content": "a", "reasoning": None},
+            "logprobs": {
+                "token_logprobs": [-0.5, -1.5],
+                "top_logprobs": [{"a": -0.5}, {"b": -1.5}],
+            },
+        }
+    ],
+    "usage": {"prompt_tokens": 2},
+}
+
+
+def _make_answer(folder: Path) -> None:
+    (folder / "answer.json").write_text(json.dumps(_ANSWER))
+
+
+def _read_answer(folder: Path) -> None:
+    body = read_json_text((folder / "answer.json").read_bytes(), "the answer")
+    reply = Reply(body=body, error=None)  # type: ignore[arg-type]  # of any shape
+    answers = read_answer(reply, _ASKED), read_chat(reply, _ASKED), read_chosen(reply, [1, 2], 0)
+    assert all(isinstance(one.error, str | None) for one in answers)
+
+
+def _file(name: str, read: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda folder: read(folder / name)
+
+
+TARGETS = (
+    Target(
+        name="header",
+        make=_make_header,
+        varied={"model.safetensors": weights_of},
+        read=_read_header,
+        share=6,
+    ),
+    Target(
+        name="index",
+        make=_make_index,
+        varied={"model.safetensors.index.json": json_of, "0.safetensors": weights_of},
+        read=read_headers,
+        share=4,
+    ),
+    Target(
+        name="config", make=_make_model, varied={"config.json": json_of}, read=_read_model, share=2
+    ),
+    Target(
+        name="quantization config",
+        make=_make_checkpoint,
+        varied={"config.json": json_of, "hf_quant_config.json": json_of},
+        read=_read_checkpoint,
+    ),
+    Target(
+        name="compressed-tensors config",
+        make=_make_compressed,
+        varied={"config.json": json_of},
+        read=_read_checkpoint,
+    ),
+    Target(
+        name="checkpoint's files",
+        make=_make_checkpoint,
+        varied={
+            "model-00001-of-00002.safetensors": weights_of,
+            "model.safetensors.index.json": json_of,
+            "tokenizer_config.json": json_of,
+            "generation_config.json": json_of,
+            "harness.json": json_of,
+        },
+        read=_read_checkpoint,
+        share=2,
+    ),
+    Target(
+        name="tokenizer files",
+        make=_make_model,
+        varied={"tokenizer.json": json_of, "tokenizer_config.json": json_of},
+        read=_read_tokenizer,
+    ),
+    Target(
+        name="template",
+        make=_make_template,
+        varied={"chat_template.jinja": _templates},
+        read=_read_template,
+        share=2,
+    ),
+    Target(
+        name="recipe",
+        make=_make_written,
+        varied={"recipe.yaml": yaml_of},
+        read=_file("recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p))),
+        share=2,
+    ),
+    Target(
+        name="suite",
+        make=_make_written,
+        varied={"suite.yaml": yaml_of},
+        read=_file("suite.yaml", lambda p: load_suite(str(p))),
+        share=3,
+    ),
+    Target(
+        name="smoke set",
+        make=_make_written,
+        varied={"smoke.yaml": yaml_of},
+        read=_file("smoke.yaml", lambda p: load_smoke(str(p))),
+        share=2,
+    ),
+    Target(
+        name="waivers",
+        make=_make_written,
+        varied={"waivers.yaml": yaml_of},
+        read=_file("waivers.yaml", load_waivers),
+        share=4,
+    ),
+    Target(
+        name="JSON lines",
+        make=_make_lines,
+        varied={"lines.jsonl": lines_of},
+        read=_read_lines,
+        share=6,
+    ),
+    Target(name="nouns", make=_make_nouns, varied={"noun.json": _nouns}, read=_read_nouns, share=4),
+    Target(
+        name="run directory",
+        make=_make_run,
+        varied={"recipe.yaml": yaml_of, "stage_seconds.json": json_of},
+        read=_read_run,
+        share=2,
+    ),
+    Target(
+        name="bundle",
+        make=_make_bundle,
+        varied={"baseline.bundle": _bundles},
+        read=_file("baseline.bundle", import_baseline),
+        share=3,
+    ),
+    Target(
+        name="HTTP answer",
+        make=_make_answer,
+        varied={"answer.json": json_of},
+        read=_read_answer,
+        share=6,
+    ),
+)
+TOTAL_SHARES = sum(target.share for target in TARGETS)
+
+
+def contents_of(target: Target, folder: Path) -> st.SearchStrategy[tuple[str, bytes]]:
+    """One file of a target, and what lies in it."""
+    return st.one_of(
+        *(
+            st.tuples(st.just(name), vary((folder / name).read_bytes()))
+            for name, vary in target.varied.items()
+        )
+    )
