@@ -55,12 +55,7 @@ def read_json_object(
 
 
 def read_json_text(
-    text: bytes | str,
-    where: str,
-    *,
-    most: int | None = None,
-    infinity: bool = False,
-    whole: Callable[[str], int] | None = None,
+    text: bytes | str, where: str, *, most: int | None = None, infinity: bool = False
 ) -> object:
     """Return the value in a JSON text, such as the answer of a server.
 
@@ -69,16 +64,30 @@ def read_json_text(
         where: what the text is, as an error begins: `'config.json'`, `the answer of URL`.
         most: bytes or characters that it may have; None where who read it knows the bound.
         infinity: whether infinite numbers may occur.
-        whole: makes a whole number of its digits, or raises ValueError.
 
     Raises:
         UnreadableError: it cannot be read within the bounds.
     """
     if most is not None and len(text) > most:
         raise UnreadableError(where, f"has {len(text)} bytes, more than the {most} of any such")
-    decoded = as_utf8(text, where) if isinstance(text, bytes) else text
+    value = parse(as_utf8(text, where) if isinstance(text, bytes) else text, where)
+    refuse_beyond(value, where, infinity=infinity)
+    return value
+
+
+def parse(text: str, where: str, **hooks: Callable[[str], object]) -> object:
+    """Return the value in a JSON text, of which only keys and syntax are looked at.
+
+    Args:
+        text: all of it.
+        where: as an error begins.
+        hooks: of json.loads, which may raise ValueError for a number.
+
+    Raises:
+        UnreadableError: it is no JSON, has a key twice, or a number that is refused.
+    """
     try:
-        value: object = json.loads(decoded, object_pairs_hook=_without_doubles, parse_int=whole)
+        value: object = json.loads(text, object_pairs_hook=_without_doubles, **hooks)  # type: ignore[arg-type]
     except json.JSONDecodeError as error:
         raise UnreadableError(where, f"is not JSON: {error}") from error
     except RecursionError as error:
@@ -86,11 +95,8 @@ def read_json_text(
         raise UnreadableError(where, why) from error
     except _DoubleKeyError as error:
         raise UnreadableError(where, f"has the key '{error}' twice") from error
-    except ValueError as error:  # `whole`, or Python's own limit of digits
-        raise UnreadableError(
-            where, "holds a whole number that is negative or too large"
-        ) from error
-    refuse_beyond(value, where, infinity=infinity)
+    except ValueError as error:  # of a hook, or Python's own limit of digits
+        raise UnreadableError(where, "holds a number that is negative or too large") from error
     return value
 
 

@@ -29,7 +29,7 @@ BAD_JSON = {
     "-Infinity": b"[-Infinity]",
     "Infinity, which": b"[1e999]",
     "whole number of more than 40 digits as 'a'": b'{"a": ' + b"9" * 400 + b"}",
-    "whole number that is": b'{"a": ' + b"9" * 5000 + b"}",
+    "number that is negative or too large": b'{"a": ' + b"9" * 5000 + b"}",
     "half of a surrogate": rb'{"a": "\ud800"}',
     "in a key, holds half of a surrogate": rb'{"\ud800": 1}',
     "holds no JSON object but a list": b"[1]",

@@ -171,7 +171,9 @@ def plausible(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return text.encode("utf-8", "surrogatepass") + b" " * draw(st.integers(0, 2)), data
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(made=plausible())
 def test_what_the_package_refuses_is_refused_and_what_is_accepted_it_opens(
     tmp_path: Path, made: tuple[bytes, bytes]
@@ -180,7 +182,9 @@ def test_what_the_package_refuses_is_refused_and_what_is_accepted_it_opens(
     assert not (examine_weights(path).problem is None and not is_opened(path))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(made=plausible())
 def test_what_the_package_opens_is_read_but_for_stricter_rules(
     tmp_path: Path, made: tuple[bytes, bytes]
