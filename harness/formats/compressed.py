@@ -16,8 +16,10 @@ and utils.py, `find_matched_target`, `should_ignore_layer`.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from harness.errors import UnreadableError
 from harness.reading import Refused, compiled, fits
 
+_FILE = "the model's config.json"
 _REGEX = "re:"
 METHOD = "compressed-tensors"
 MIXED = "MIXED_PRECISION"
@@ -52,12 +54,18 @@ class Group:
 
 
 def quantization_section(config: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what `config.json` says of quantization, in whichever place engines look for it."""
+    """Return what `config.json` says of quantization, in whichever place engines look for it.
+
+    Raises:
+        UnreadableError: there is something else in that place, which engines stop at.
+    """
     text = config.get("text_config")
     for place in (config, text if isinstance(text, Mapping) else {}):
         for key in ("quantization_config", "compression_config"):
             section = place.get(key)
-            if isinstance(section, Mapping) and section:
+            if section is not None and not isinstance(section, Mapping):
+                raise UnreadableError(_FILE, f"has a {key} that is no mapping: {section!r:.80}")
+            if section:
                 return section
     return {}
 
