@@ -139,11 +139,7 @@ def _open(directory: Path, against: Against) -> _Opened:
     files = sorted(directory.glob("*.safetensors"))
     index, index_problem = _read_index(directory / INDEX_FILE)
     if config is None or not (files or index):
-        message = (
-            f"'{directory}' is no checkpoint: it needs a config.json and *.safetensors files. "
-            "Give the folder that an export wrote."
-        )
-        raise ModelError(message)
+        raise no_checkpoint(directory)
     shards = tuple(read_shard(path) for path in files)
     stored = StoredTensors(directory, tuple(shard for shard in shards if not shard.problem))
     modules = group_modules({n: e.header for shard in shards for n, e in shard.entries.items()})
@@ -172,6 +168,15 @@ def _open(directory: Path, against: Against) -> _Opened:
         origin=_open_origin(against.source, stored),
     )
     return _Opened(contents, stored)
+
+
+def no_checkpoint(directory: Path) -> ModelError:
+    """Return what to say of a folder that holds none."""
+    message = (
+        f"'{directory}' is no checkpoint: it needs a config.json and *.safetensors files. "
+        "Give the folder that an export wrote."
+    )
+    return ModelError(message)
 
 
 def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | None:

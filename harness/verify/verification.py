@@ -11,6 +11,7 @@ that it would have caught (`incidents.py`).
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from harness.verify import (
     checks_size,
     checks_source,
 )
-from harness.verify.contents import Against, Contents, read_contents
+from harness.verify.contents import Against, Contents, no_checkpoint, read_contents
 from harness.verify.engines import find_engine
 from harness.verify.incidents import incident_of
 from harness.verify.modules import kind_of
@@ -112,6 +113,8 @@ def verify(
         EvidenceError: the files were changed or exchanged meanwhile.
     """
     known = find_engine(engine) if engine else None
+    if not os.path.isdir(directory):  # noqa: PTH112 -- answers for a name that is too long as well
+        raise no_checkpoint(directory)
     digest = digest_folder(directory)
     with unchanged(directory, digest, meanwhile="verified"):
         contents = read_contents(directory, Against(source, known))
