@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from harness import doors, refusals
 from harness.artifacts import (
@@ -263,10 +263,11 @@ def read_recipe(path: Path) -> Recipe | Trial:
         digest = values.pop("digest", None)
         is_gate = values.get("checkpoint") is not None
         recipe: Recipe | Trial = TypeAdapter(Trial if is_gate else Recipe).validate_python(values)
-    except (UnreadableError, ValidationError) as error:
+        found = digest_of(recipe)
+    except (UnreadableError, ValueError) as error:  # such as a text that means infinity
         message = f"'{path}' is no run directory ({RECIPE_FILE} cannot be read). Check the path."
         raise RunDirectoryError(message) from error
-    if digest != digest_of(recipe):
+    if digest != found:
         message = f"'{path / RECIPE_FILE}' was changed after harness wrote it. Run it again."
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     return recipe

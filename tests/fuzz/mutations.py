@@ -29,6 +29,8 @@ _TEXTS = [
     "*" * 40,
     "{{ 1 // 0 }}",
     "2020-13-45",
+    "inf",
+    "nan",
 ]
 _CONTAINERS: list[object] = [[], {}, [[]], [{}], [None], [1], ["x"], {"": []}, {"x": {"x": [1]}}]
 HOSTILE: Values = st.one_of(

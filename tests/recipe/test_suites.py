@@ -108,6 +108,12 @@ def test_counts_that_no_task_has_are_refused(write: Write, change: dict[str, obj
         load_suite(str(write(**change)))
 
 
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999"])
+def test_a_text_that_means_infinity_is_no_number(write: Write, value: str) -> None:
+    with pytest.raises(SuiteError, match="finite"):
+        load_suite(str(write(value_range=[0, value], spread=0.1)))
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
 def test_a_seed_is_one_that_generators_take(write: Write, seed: int) -> None:
     with pytest.raises(SuiteError, match="seed"):
