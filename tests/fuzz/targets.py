@@ -155,7 +155,7 @@ def _read_tokenizer(folder: Path) -> None:
     spec = CalibrationSpec(
         data=str(folder / "texts.jsonl"), size=1, seq=8, seed=0, batch_tokens=64, layerwise=False
     )
-    _each(lambda: measure_extent(spec, source), lambda: check_template(folder))
+    _each(lambda: measure_extent(spec, source), lambda: check_template("suite", folder))
 
 
 def _make_checkpoint(folder: Path) -> None:
@@ -226,7 +226,7 @@ def _make_template(folder: Path) -> None:
 def _read_template(folder: Path) -> None:
     template = (folder / "chat_template.jinja").read_text(errors="replace")
     chat = Chat([{"role": "user", "content": "hello"}], {"add_generation_prompt": True})
-    _each(lambda: check_template(folder), lambda: render_chats(template, [chat]))
+    _each(lambda: check_template("suite", folder), lambda: render_chats(template, [chat]))
 
 
 def _make_written(folder: Path) -> None:
