@@ -107,7 +107,7 @@ def main(examples: int, number: int, names: list[str]) -> None:
         os.environ["XDG_CACHE_HOME"] = os.environ["HARNESS_BASELINES"] = str(Path(name) / "kept")
         _limit_memory()
         for index, target in enumerate(chosen):
-            count = max(1, round(examples * target.share / TOTAL_SHARES))
+            count = -(-examples * target.share // TOTAL_SHARES)
             found = fuzz(target, Path(name) / str(index), examples=count, number=number)
             print(json.dumps(found), flush=True)  # noqa: T201 -- what this is for
 
