@@ -140,7 +140,7 @@ def _read_config(folder: Path) -> Mapping[str, object]:
         message = f"'{folder}' is no model folder: it has no config.json that can be read."
         raise ModelError(message)
     with refused_as(ModelError, "Download it again."):
-        config = read_json_object(path)
+        config = read_json_object(path, infinity=True)  # as Mamba has
     if not isinstance(config.get("model_type"), str):
         message = f"'{path}' names no model_type. It must be the config.json of transformers."
         raise ModelError(message)

@@ -18,6 +18,9 @@ def register() -> None:
     from .parent import end_with_parent  # noqa: PLC0415 -- see the module's docstring
 
     end_with_parent()
+    from .listening import listen_here_alone  # noqa: PLC0415 -- imports torch
+
+    listen_here_alone()
     from vllm.platforms import current_platform  # noqa: PLC0415 -- see the module's docstring
     from vllm.version import __version__  # noqa: PLC0415 -- see the module's docstring
 
