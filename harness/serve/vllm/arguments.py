@@ -13,7 +13,12 @@ from pathlib import Path
 from harness.artifacts import EngineSpec
 from harness.models import Source
 from harness.serve.vllm.capabilities import Capability, Demands
-from harness.serve.vllm.variables import KEY_VARIABLE, REPORT_PREFIX, REPORT_VARIABLE
+from harness.serve.vllm.variables import (
+    ADDRESS_VARIABLE,
+    KEY_VARIABLE,
+    REPORT_PREFIX,
+    REPORT_VARIABLE,
+)
 
 SERVED_NAME = "harness"
 """Name under which our servers know the model; requests must give it."""
@@ -78,6 +83,9 @@ def own_variables(setting: Setting, *, plugin: str, records: str, key: str) -> d
         REPORT_VARIABLE: f"{records}/{REPORT_PREFIX}",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        # Where vLLM's processes meet; else it is the address by which others reach this machine.
+        ADDRESS_VARIABLE: "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1",
     }
     if setting.capability.platform == "cpu":

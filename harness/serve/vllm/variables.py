@@ -15,6 +15,8 @@ from harness.surroundings import SEARCHED, absolute_entries
 REPORT_VARIABLE = "HARNESS_LOAD_REPORT"
 REPORT_PREFIX = "load_report"
 KEY_VARIABLE = "VLLM_API_KEY"
+ADDRESS_VARIABLE = "VLLM_HOST_IP"
+_OURS = {KEY_VARIABLE, ADDRESS_VARIABLE}
 
 _RECORDED = frozenset(
     {
@@ -127,12 +129,11 @@ def passed_on() -> dict[str, str]:
 
 def left_out() -> tuple[str, ...]:
     """Return the names of vLLM's variables that are set here and not passed on."""
-    ours = {KEY_VARIABLE}
     return tuple(
         sorted(
             name
             for name in os.environ
-            if name.startswith("VLLM_") and name not in _PASSED and name not in ours
+            if name.startswith("VLLM_") and name not in _PASSED and name not in _OURS
         )
     )
 
@@ -162,6 +163,6 @@ def recorded_arguments(flags: Iterable[str], environment: Mapping[str, str]) -> 
     variables = (
         f"{name}={environment[name]}" if name in _RECORDED else name
         for name in own
-        if name in _RECORDED or (name not in _PASSED and name != KEY_VARIABLE)
+        if name in _RECORDED or (name not in _PASSED and name not in _OURS)
     )
     return (*flags, *variables)
