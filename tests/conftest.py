@@ -34,6 +34,10 @@ from transformers import (
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan
 from harness.models import Source, TensorReader, open_source, read_inventory
 from harness.recipe import Request, load_recipe, plan
+from harness.serve import find_vllm
+from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure, slow
+
+__all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 
 torch.set_num_threads(1)
 
@@ -333,3 +337,21 @@ def planned() -> Callable[..., Planned]:
         return Planned(source, chosen, stats_of(source, inventory))
 
     return make
+
+
+@pytest.fixture(scope="session")
+@slow("a real vLLM takes half a minute to start, and serves on all cores")
+def vllm_python() -> Path:
+    """The Python of an environment with vLLM in it."""
+    path = find_vllm()
+    if path is None:
+        pytest.fail("no vLLM was found: run scripts/setup-vllm cpu, or set HARNESS_VLLM")
+    return path
+
+
+@pytest.fixture(scope="session")
+def lm_eval_index() -> None:
+    """Build lm-eval's own index of tasks, which takes seconds, once for all who look into it."""
+    from harness.score import catalog  # noqa: PLC0415 - imports lm-eval
+
+    catalog._lm_eval_tasks()  # noqa: SLF001  # what it keeps is what is wanted

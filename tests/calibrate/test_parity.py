@@ -1,6 +1,7 @@
 """Names and ranges are Model-Optimizer's, on the same batches."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,17 +11,26 @@ from harness.artifacts import KvFormat
 from harness.calibrate.samples import make_batches, read_samples
 from harness.models import load_model
 from tests.calibrate.conftest import MakeCase
+from tests.tiers import slow
 
 _UNPLANNED = ("visual", "in_proj_a", "in_proj_b", "shared_expert_gate", "lm_head")
+
+
+@pytest.fixture(scope="module")
+@slow("nvidia-modelopt takes many seconds to import")
+def mtq() -> Any:  # noqa: ANN401 - an untyped library
+    return pytest.importorskip("modelopt.torch.quantization")
 
 
 # Model-Optimizer warns about the version of transformers and about its own imports.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"])
 def test_quantizers_and_ranges_are_those_of_model_optimizer(
-    tiny_models: dict[str, Path], make_case: MakeCase, family: str
+    tiny_models: dict[str, Path],
+    make_case: MakeCase,
+    mtq: Any,  # noqa: ANN401 - an untyped library
+    family: str,
 ) -> None:
-    mtq = pytest.importorskip("modelopt.torch.quantization")
     case = make_case(
         tiny_models[family],
         kv_cache=KvFormat.NONE,

@@ -1,11 +1,13 @@
-"""Run the command line as a user does: in a process of its own."""
+"""The command line, typed in this process, or as a user does in a process of its own."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ import pytest
 import torch
 import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from typer.testing import CliRunner
 
 from harness import shipped
+from harness.cli import app
+from tests.tiers import slow
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,39 @@ def environment(baselines: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def cli(environment: dict[str, str]) -> Cli:
+def cli(baselines: Path) -> Cli:
+    """Type a command in this process: enough where its ending, texts and files are looked at."""
+
+    def run(*arguments: object, cwd: Path | None = None) -> Done:
+        with chdir(cwd or Path.cwd()), _logging_as_before():
+            done = CliRunner().invoke(
+                app,
+                [str(argument) for argument in arguments],
+                env={"HARNESS_BASELINES": str(baselines)},
+                catch_exceptions=False,
+            )
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """A command sends what harness logs to its own stderr, which is gone when it ends."""
+    logger = logging.getLogger("harness")
+    before = logger.handlers, logger.propagate, logger.level
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
+
+
+@pytest.fixture(scope="session")
+@slow("each command is a process of its own, which imports torch and more anew")
+def cli_process(environment: dict[str, str]) -> Cli:
+    """Type a command as a user does."""
+
     def run(*arguments: object, cwd: Path | None = None, fault: str = "") -> Done:
         """Run a command; `fault` is Python that first puts a fault into the process."""
         start = (

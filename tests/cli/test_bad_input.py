@@ -1,5 +1,7 @@
 """Each kind of bad input ends with one clear line, its exit code, and nothing written."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from harness import shipped
+from harness.calibrate import store
 from tests.cli.conftest import Cli, Done
 
 E2E = ("e2e", "--qformat", "nvfp4", "--suite", "canary", "--engine", "reference")
@@ -135,6 +138,7 @@ def test_a_run_directory_in_use(cli: Cli, quick: tuple[str, ...], tmp_path: Path
     assert [p.name for p in run_dir.iterdir()] == ["run.lock"]
 
 
+@pytest.mark.usefixtures("lm_eval_index")
 def test_a_task_that_does_not_exist(cli: Cli, quick_suite: Path, tmp_path: Path) -> None:
     values = yaml.safe_load(quick_suite.read_text())
     wrong = values["tasks"][0]["name"] + "x"
@@ -170,18 +174,16 @@ def test_an_error_as_json_has_its_reason_code(cli: Cli) -> None:
 
 
 def test_a_full_disk_is_named_and_nothing_half_written_is_left(
-    cli: Cli, quick: tuple[str, ...], tmp_path: Path
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Writing the first shard fails as it does on a full disk."""
-    fault = (
-        "import errno, os\n"
-        "import safetensors.torch as st\n"
-        "def full(*args, **kwargs):\n"
-        "    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
-        "st.save_file = full\n"
-    )
+    """Writing the ranges that calibration found fails as it does on a full disk."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "save_file", full)
     run_dir = tmp_path / "run"
-    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--json", fault=fault)
+    done = cli(*quick, "--qformat", "nvfp4", "--run-dir", run_dir, "--json")
     assert done.code == 3, done.err
     assert done.json["reason_codes"] == ["disk-full"]
     assert done.json["failure"]["retryable"] is True

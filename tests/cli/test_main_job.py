@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from harness.rundir import WRITTEN
 from tests.cli.conftest import Cli
+from tests.tiers import slow
 
+Tensors = dict[str, dict[str, torch.Tensor]]
 REPORTS = ("verdict.json", "report.md", "report.html", "junit.xml")
 NOUNS = (
     "recipe.yaml",
@@ -63,6 +65,15 @@ def delete_input_scales(checkpoint: Path) -> int:
         }
         index.write_text(json.dumps(values))
     return num_deleted
+
+
+def test_typed_by_a_user_it_ends_go(
+    cli_process: Cli, quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = cli_process(*quick, "--qformat", "nvfp4", "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "\nGO: " in done.out
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_the_run_directory_holds_every_noun_and_report(run_dir: Path) -> None:
@@ -212,10 +223,11 @@ def test_quantize_writes_a_verified_checkpoint(
     assert any(name.endswith("k_scale") for name in scales) == (kv == "fp8")
 
 
-def test_grouped_experts_leave_the_same_weights_and_nearly_the_same_input_scales(
-    cli: Cli, tmp_path: Path
-) -> None:
-    made: dict[str, dict[str, torch.Tensor]] = {}
+@pytest.fixture
+@slow("two calibrations, one of them expert by expert")
+def either_way(cli: Cli, tmp_path: Path) -> Tensors:
+    """What eager and grouped experts leave."""
+    made: Tensors = {}
     for way in ("eager", "grouped"):
         arguments = ["--qformat", "nvfp4", "--calib_size", "64", "--experts", way]
         out = tmp_path / way
@@ -223,6 +235,13 @@ def test_grouped_experts_leave_the_same_weights_and_nearly_the_same_input_scales
         assert done.code == 0, done.err
         shards = sorted((out / "checkpoint").glob("*.safetensors"))
         made[way] = {name: tensor for path in shards for name, tensor in load_file(path).items()}
+    return made
+
+
+def test_grouped_experts_leave_the_same_weights_and_nearly_the_same_input_scales(
+    either_way: Tensors,
+) -> None:
+    made = either_way
     assert made["grouped"].keys() == made["eager"].keys()
     for name, tensor in made["eager"].items():
         if name.endswith("input_scale"):
@@ -251,11 +270,11 @@ experts.nn.functional.grouped_mm = unseen
 
 @pytest.mark.parametrize("way", sorted(UNSEEN))
 def test_where_experts_run_unseen_the_run_is_no_go_and_names_the_cause(
-    cli: Cli, quick: tuple[str, ...], tmp_path: Path, way: str
+    cli_process: Cli, quick: tuple[str, ...], tmp_path: Path, way: str
 ) -> None:
     run_dir = tmp_path / "run"
     options = ("--qformat", "nvfp4", "--experts", way, "--run-dir", run_dir, "--json")
-    done = cli(*quick, *options, fault=UNSEEN[way])
+    done = cli_process(*quick, *options, fault=UNSEEN[way])
     assert done.code == 4, done.err
     assert done.json["reason_codes"] == ["no-expert-observed"]
     assert "linear calls: 0" in done.json["verdict"]["summary"]

@@ -13,25 +13,24 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.serve import find_vllm
 from tests.cli.conftest import Cli
 from tests.cli.test_main_job import delete_input_scales
+from tests.tiers import slow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def found() -> Path:
-    place = find_vllm()
-    if place is None:
-        pytest.fail("no vLLM was found: run scripts/setup-vllm cpu, or set HARNESS_VLLM")
-    return place
-
-
 @pytest.fixture(scope="module")
-def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+@slow("two real vLLM servers, one an arm")
+def run_dir(
+    vllm_python: Path,
+    cli_process: Cli,
+    quick: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    assert vllm_python.is_file()
     path = tmp_path_factory.mktemp("runs") / "nvfp4"
-    done = cli(*quick, "--qformat", "nvfp4", "--engine", "vllm", "--run-dir", path)
+    done = cli_process(*quick, "--qformat", "nvfp4", "--engine", "vllm", "--run-dir", path)
     assert done.code == 0, done.err
     assert "\nGO: " in done.out
     return path

@@ -11,9 +11,9 @@ from harness.drill import FORMATS
 from harness.preflight import preflight
 from harness.recipe import Request
 from harness.runs import run_job
-from tests.cli.conftest import baselines, cli, environment
+from tests.cli.conftest import baselines, cli, cli_process, environment
 
-__all__ = ["baselines", "cli", "environment"]
+__all__ = ["baselines", "cli", "cli_process", "environment"]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.tiers import slow
 
 SEED = (
     "eager-experts-off",
@@ -31,10 +32,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drilled(cli: Cli, short_suite: Path, folder: Path) -> dict[str, Any]:
-    faults = [word for name in DRILLED for word in ("--fault", name)]
-    asked = (*faults, "--suite", short_suite, "--run-dir", folder, "--jobs", "2", "--json")
-    done = cli("drill", *asked)
+@slow("a whole run of a correct format, and two of a fault")
+def seed_incident(cli_process: Cli, short_suite: Path, folder: Path) -> dict[str, Any]:
+    return drill(cli_process, short_suite, folder, SEED[-1])
+
+
+@pytest.fixture(scope="module")
+@slow("whole runs, two a fault and one a correct format")
+def drilled(
+    cli_process: Cli, short_suite: Path, folder: Path, seed_incident: dict[str, Any]
+) -> dict[str, Any]:
+    del seed_incident  # its runs are used again
+    return drill(cli_process, short_suite, folder, *DRILLED)
+
+
+def drill(cli: Cli, suite: Path, folder: Path, *names: str) -> dict[str, Any]:
+    faults = [word for name in names for word in ("--fault", name)]
+    done = cli("drill", *faults, "--suite", suite, "--run-dir", folder, "--jobs", "2", "--json")
     assert done.code == 0, done.err
     report: dict[str, Any] = done.json
     return report
@@ -43,6 +57,12 @@ def drilled(cli: Cli, short_suite: Path, folder: Path) -> dict[str, Any]:
 def caught(report: dict[str, Any], fault: str, pass_: str = "first") -> tuple[str, list[str]]:  # noqa: S107  # no secret
     found = next(one for one in report["drilled"] if one["fault"] == fault)[pass_]
     return found["caught_by"], found["evidence"]
+
+
+def test_the_seed_incident_is_caught_by_either_of_two_nets(seed_incident: dict[str, Any]) -> None:
+    assert caught(seed_incident, SEED[-1]) == ("verify", ["expert-input-scales-complete"])
+    assert caught(seed_incident, SEED[-1], "second")[0] == "serve"
+    assert [one["decision"] for one in seed_incident["correct"]] == ["GO"]
 
 
 @pytest.mark.parametrize(
@@ -90,10 +110,10 @@ def test_every_fault_leaves_run_directories_and_the_drill_its_reports(
 
 
 def test_a_fault_that_nothing_catches_fails_the_drill(
-    cli: Cli, short_suite: Path, folder: Path, drilled: dict[str, Any]
+    cli_process: Cli, short_suite: Path, folder: Path, drilled: dict[str, Any]
 ) -> None:
     del drilled  # its correct run is used again
-    done = cli(
+    done = cli_process(
         "drill",
         *("--fault", "harmless", "--suite", short_suite, "--run-dir", folder),
         fault=HARMLESS,

@@ -31,6 +31,7 @@ from harness.errors import DiskFullError, ReasonCode, RunDirectoryError, StageEr
 from harness.export import bits_per_weight, export, required_bytes
 from harness.models import Source
 from harness.quantize import quantize
+from tests.tiers import slow
 
 Make = Callable[..., "Made"]
 SCRIPT = Path(__file__).with_name("killed_export.py")
@@ -311,9 +312,9 @@ def test_no_space_at_the_final_flush_is_a_full_disk_too(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_export_leaves_nothing_under_the_final_name(
-    planned: Make, tiny_qwen3: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+@slow("an export in a process of its own, which is killed half way")
+def killed_export(tiny_qwen3: Path, tmp_path: Path) -> Path:
     out, marker = tmp_path / "out", tmp_path / "half-way"
     command = [sys.executable, str(SCRIPT), *map(str, (tiny_qwen3, out, marker))]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
@@ -321,6 +322,13 @@ def test_a_killed_export_leaves_nothing_under_the_final_name(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
+    return out
+
+
+def test_a_killed_export_leaves_nothing_under_the_final_name(
+    planned: Make, tiny_qwen3: Path, tmp_path: Path, killed_export: Path
+) -> None:
+    out = killed_export
     assert not out.exists()
     assert list((tmp_path / "out.partial").glob("*.safetensors"))
     made = planned(tiny_qwen3)

@@ -1,25 +1,8 @@
-"""Run a kernel for GPUs in Triton's interpreter, whose multiply-add rounds once, as GPUs' does."""
+"""Triton's interpreter with a multiply-add that rounds once, as GPUs' does."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
-
-def interpret(module: str) -> None:
-    """Call a module's `interpreted` in a process whose Triton interprets.
-
-    It does so from the time on when it is imported.
-    """
-    pytest.importorskip("triton", reason="needs Triton, which CUDA builds of torch bring along")
-    code = f"from {module} import interpreted; interpreted()"
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
 
 
 def round_once() -> None:

@@ -1,12 +1,14 @@
 """The kernel for GPUs against the plain functions, bit for bit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from harness.formats import get_format
-from tests.formats.interpreter import interpret, round_once
+from tests.formats.interpreter import round_once
 
 FP8 = get_format("fp8")
 
@@ -81,7 +83,9 @@ def interpreted() -> None:
     check_quotients("cpu", 1, 61)
 
 
-def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> None:
+def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted(
+    interpret: Callable[[str], None],
+) -> None:
     interpret("tests.formats.test_fp8_kernel")
 
 

@@ -1,12 +1,14 @@
 """The kernel for GPUs against the plain functions, bit for bit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from harness.formats import get_format
-from tests.formats.interpreter import interpret, round_once
+from tests.formats.interpreter import round_once
 
 NVFP4 = get_format("nvfp4")
 
@@ -117,7 +119,9 @@ def interpreted() -> None:
     check_scales("cpu", 1, 11)
 
 
-def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted() -> None:
+def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted(
+    interpret: Callable[[str], None],
+) -> None:
     interpret("tests.formats.test_nvfp4_kernel")
 
 

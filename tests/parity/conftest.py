@@ -21,6 +21,7 @@ from harness.export import export
 from harness.models import open_source, read_inventory
 from harness.quantize import quantize
 from harness.recipe import Request, load_recipe, plan
+from tests.tiers import slow
 
 FAMILIES = ("qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3")
 ASKED = (
@@ -132,6 +133,7 @@ def write_matrices(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+@slow("nvidia-modelopt is imported, and makes 31 checkpoints")
 def peer(
     tiny_models: dict[str, Path],
     calibration_jsonl: Path,

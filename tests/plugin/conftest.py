@@ -44,19 +44,6 @@ class Loaded:
 
 
 @pytest.fixture(scope="session")
-def vllm_python() -> Path:
-    named = os.environ.get("HARNESS_VLLM")
-    path = Path(named) if named else ROOT / ".venv-vllm"
-    path = path / "bin" / "python" if path.is_dir() else path
-    if not path.is_file():
-        pytest.fail(
-            f"no Python with vLLM's CPU build at '{path}': run scripts/setup-vllm cpu, or set "
-            "HARNESS_VLLM to the Python of an existing environment"
-        )
-    return path
-
-
-@pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One calibration for all formats: the ranges of weights and inputs depend on none."""
     folder = tmp_path_factory.mktemp("checkpoints")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ from harness import arms, baselines
 from harness.artifacts import EngineSpec, Suite
 from harness.models import open_source
 from harness.recipe import load_suite
+from tests.tiers import slow
 
 REFERENCE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
 VLLM = EngineSpec(name="vllm", numerics="declared", device="cuda", dtype="bfloat16")
+Beside = Callable[[arms.BaselineOrder], AbstractContextManager[object]]
 
 
 @pytest.fixture
@@ -26,6 +30,12 @@ def order_of(suite: Suite) -> arms.BaselineOrder:
     source = open_source("canary")
     inputs = baselines.inputs_of(source, REFERENCE, suite)
     return arms.BaselineOrder(REFERENCE, source.path, suite, inputs)
+
+
+@pytest.fixture
+@slow("the baseline is measured in a process of its own, which imports torch and lm-eval anew")
+def baseline_beside() -> Beside:
+    return arms.baseline_beside
 
 
 @pytest.mark.parametrize(
@@ -58,11 +68,11 @@ def test_engines_without_gpus_share_the_machine(
 
 
 def test_a_baseline_measured_beside_is_found_by_the_run(
-    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, baseline_beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
     order = order_of(suite)
-    with arms.baseline_beside(order):
+    with baseline_beside(order):
         pass
     with baselines.entry(order.inputs.key) as entry:
         written = (entry / "scorecard.json").stat().st_mtime_ns
@@ -74,13 +84,13 @@ def test_a_baseline_measured_beside_is_found_by_the_run(
 
 
 def test_a_baseline_beside_is_stopped_when_the_candidate_fails(
-    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, baseline_beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
     order = order_of(suite)
 
     def fail() -> None:
-        with arms.baseline_beside(order):
+        with baseline_beside(order):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ import pytest
 import torch
 
 from harness import pipeline
+from harness import ranks as ranks_module
 from harness.artifacts import RunRecord
 from harness.errors import CorruptWeightError, ReasonCode, StageError, UsageError
 from harness.preflight import preflight
-from harness.ranks import ALONE, Ranks, together
+from harness.ranks import ALONE, Ranks
 from harness.recipe import Request
 from harness.runs import run_job
+from tests.tiers import slow
 
 BOOM = KeyError("boom")
 Make = Callable[..., RunRecord]
+Together = Callable[[int, Callable[[Ranks], None]], AbstractContextManager[Ranks]]
 
 
 def quantized(model: Path, data: Path, ranks: int, into: Path, **options: Any) -> RunRecord:  # noqa: ANN401 - of a request
@@ -42,6 +46,13 @@ def quantized(model: Path, data: Path, ranks: int, into: Path, **options: Any) -
 
 
 @pytest.fixture
+@slow("every rank is a process that imports torch anew")
+def together() -> Together:
+    return ranks_module.together
+
+
+@pytest.fixture
+@slow("runs of several ranks, each a process that imports torch anew")
 def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
     """Return a function that does so into a folder called by the number of ranks."""
 
@@ -112,7 +123,7 @@ def find_a_fault(ranks: Ranks) -> None:
     raise CorruptWeightError(message)
 
 
-def test_ranks_tell_each_other_what_they_have() -> None:
+def test_ranks_tell_each_other_what_they_have(together: Together) -> None:
     with together(3, reduce) as ranks:
         largest, added, gathered = talk(ranks)
     assert largest == [2.0, 0.0]
@@ -131,12 +142,12 @@ def test_each_item_is_somebodys() -> None:
     assert ALONE.largest([1.5]) == [1.5]
 
 
-def test_what_another_rank_raises_is_raised_here() -> None:
+def test_what_another_rank_raises_is_raised_here(together: Together) -> None:
     with pytest.raises(CorruptWeightError, match="'w' holds NaN"), together(2, find_a_fault) as me:
         talk(me)
 
 
-def test_a_rank_that_is_killed_ends_the_others_with_one_line() -> None:
+def test_a_rank_that_is_killed_ends_the_others_with_one_line(together: Together) -> None:
     with (
         pytest.raises(StageError, match="rank 1 of 2 was killed by signal 9") as caught,
         together(2, die) as me,
@@ -145,7 +156,7 @@ def test_a_rank_that_is_killed_ends_the_others_with_one_line() -> None:
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY
 
 
-def test_of_several_ranks_the_one_at_fault_is_named() -> None:
+def test_of_several_ranks_the_one_at_fault_is_named(together: Together) -> None:
     with (
         pytest.raises(CorruptWeightError, match="'w' holds NaN"),
         together(3, find_a_fault_last) as me,
@@ -156,7 +167,7 @@ def test_of_several_ranks_the_one_at_fault_is_named() -> None:
         talk(me)
 
 
-def test_an_interrupt_does_not_wait_for_a_slow_rank() -> None:
+def test_an_interrupt_does_not_wait_for_a_slow_rank(together: Together) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -175,6 +186,7 @@ def test_an_interrupt_does_not_wait_for_a_slow_rank() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("together")
 def test_a_rank_does_not_outlive_its_parent(tmp_path: Path) -> None:
     code = (
         "import os, signal, time\n"
@@ -196,21 +208,21 @@ def test_a_rank_does_not_outlive_its_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_bug_in_another_rank_is_a_bug() -> None:
+def test_a_bug_in_another_rank_is_a_bug(together: Together) -> None:
     bug = pytest.raises(RuntimeError, match=r"a bug in rank 1 of 2:[\s\S]*KeyError: 'boom'")
     with bug, together(2, stumble) as me:
         talk(me)
 
 
 def test_a_rank_that_dies_before_it_joins_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+    together: Together, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.ranks._run", vanish)
     with pytest.raises(RuntimeError, match="a rank ended with 3"), together(2, reduce):
         pass
 
 
-def test_an_error_of_this_rank_ends_the_others() -> None:
+def test_an_error_of_this_rank_ends_the_others(together: Together) -> None:
     with pytest.raises(KeyError, match="boom"), together(2, reduce):
         raise BOOM
 
@@ -258,6 +270,6 @@ def test_processes_on_a_gpu_write_the_same_whoever_tunes_its_kernels(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_ranks_need_layers(tiny_qwen3: Path, make: Make) -> None:
+def test_ranks_need_layers(tiny_qwen3: Path, calibration_jsonl: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--ranks 2: .* Type --layerwise"):
-        make(tiny_qwen3, 2, layerwise=False)
+        quantized(tiny_qwen3, calibration_jsonl, 2, tmp_path, layerwise=False)

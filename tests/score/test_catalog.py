@@ -46,7 +46,7 @@ def test_what_a_task_lacks_is_named(
         check_suite(suite(spec(**changes)))
 
 
-@pytest.mark.usefixtures("tasks")
+@pytest.mark.usefixtures("tasks", "lm_eval_index")
 def test_an_unknown_task_is_refused_with_the_nearest_names(spec: Make, suite: Make) -> None:
     with pytest.raises(SuiteError, match=r"unknown task: 'gsm9k'.*'gsm8k'"):
         check_suite(suite(spec("gsm9k")))
@@ -98,6 +98,7 @@ def test_a_shipped_suite_can_be_scored(path: Path) -> None:
     check_suite(load_suite(str(path)))
 
 
+@pytest.mark.usefixtures("lm_eval_index")
 def test_a_group_of_lm_eval_is_its_members(spec: Make, suite: Make) -> None:
     group = suite(
         spec("mmlu_pro", filter="custom-extract", items=14, num_fewshot=5), max_model_len=4096

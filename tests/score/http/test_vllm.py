@@ -1,6 +1,5 @@
-"""The canary on a real vLLM server: set HARNESS_VLLM to the Python of vLLM's environment."""
+"""The canary on a real vLLM server."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from harness.score import endpoint_of, score
 from harness.score.client import connect
 from harness.serve import Served, resolve_engine, serve
 
-VLLM = os.environ.get("HARNESS_VLLM")
 MODEL = shipped.canary() / "model"
 ITEMS = 40
 FLIPS = 4
@@ -33,8 +31,6 @@ MODES: dict[str, dict[str, Any]] = {
 }
 """The canary has no thoughts of its own: a character that it writes ends what is taken for one."""
 
-pytestmark = pytest.mark.skipif(not VLLM, reason="HARNESS_VLLM names no vLLM")
-
 
 @pytest.fixture(autouse=True)
 def impatient() -> None:
@@ -49,14 +45,14 @@ def shortened() -> Suite:
 
 
 @pytest.fixture(scope="module")
-def vllm(shortened: Suite) -> Iterator[Endpoint]:
+def vllm(vllm_python: Path, shortened: Suite) -> Iterator[Endpoint]:
     engine = EngineSpec(
         name="vllm",
         numerics="declared",
         device="cpu",
         dtype="auto",
         max_model_len=shortened.max_model_len,
-        vllm=VLLM,
+        vllm=str(vllm_python),
     )
     with serve(resolve_engine(engine), MODEL) as served:
         assert isinstance(served, Endpoint)

@@ -15,6 +15,7 @@ from docker.client import DockerClient
 from harness.artifacts import EngineSpec
 from harness.errors import PrerequisiteError
 from harness.serve.docker.daemon import connected
+from tests.tiers import slow
 
 IMAGE = os.environ.get("HARNESS_TEST_IMAGE", "harness/serve:cpu")
 FAKE = Path(__file__).parents[1] / "vllm" / "fake_vllm.py"
@@ -50,6 +51,7 @@ def model(tiny_qwen3_5_moe: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+@slow("containers are started")
 def daemon() -> Iterator[DockerClient]:
     try:
         with connected() as client:

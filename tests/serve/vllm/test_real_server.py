@@ -3,16 +3,14 @@
 import http.client
 import json
 import os
+from pathlib import Path
 
 import psutil
-import pytest
 
 from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec
-from harness.serve import find_vllm, resolve_engine, serve
+from harness.serve import resolve_engine, serve
 from harness.serve.vllm.process import processes_of_session
-
-PYTHON = find_vllm()
 
 
 def complete(endpoint: Endpoint, prompt: str) -> str:
@@ -29,11 +27,15 @@ def complete(endpoint: Endpoint, prompt: str) -> str:
         connection.close()
 
 
-@pytest.mark.skipif(PYTHON is None, reason="no vLLM here: scripts/setup-vllm cpu makes one")
-def test_the_canary_is_served_by_vllm_and_nothing_is_left() -> None:
+def test_the_canary_is_served_by_vllm_and_nothing_is_left(vllm_python: Path) -> None:
     engine = resolve_engine(
         EngineSpec(
-            name="vllm", numerics="declared", device="cpu", dtype="bfloat16", max_model_len=256
+            name="vllm",
+            numerics="declared",
+            device="cpu",
+            dtype="bfloat16",
+            max_model_len=256,
+            vllm=str(vllm_python),
         )
     )
     with serve(engine, shipped.canary() / "model") as endpoint:
