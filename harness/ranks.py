@@ -192,7 +192,10 @@ class _Others:
         if self._codes is not None:
             return
         if isinstance(sys.exception(), RuntimeError):
-            wait([process.sentinel for process in self._processes], _NEWS_S)
+            gone = wait([process.sentinel for process in self._processes], _NEWS_S)
+            for process in self._processes:
+                if process.sentinel in gone:
+                    process.join()  # its pipes are closed a moment before its exit code is known
         self._codes = [process.exitcode for process in self._processes]
         for process in self._processes:
             process.terminate()
