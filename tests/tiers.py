@@ -66,19 +66,19 @@ def slow_fixtures(item: pytest.Item) -> dict[str, str]:
     return {name: _reasons[made] for name, made in used if made in _reasons}
 
 
-def is_kept(item: pytest.Item) -> bool:
-    return item.nodeid.partition("[")[0] in KEPT
+def is_kept(nodeid: str) -> bool:
+    return nodeid.partition("[")[0] in KEPT
 
 
 def quick(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """Return the quick ones; what is KEPT takes longest, so it comes first, and its file too."""
-    chosen = [item for item in items if is_kept(item) or not slow_fixtures(item)]
-    first = {file_of(nodeid) for nodeid in KEPT}
-    return sorted(chosen, key=lambda item: (file_of(item.nodeid) not in first, not is_kept(item)))
+    chosen = [item for item in items if is_kept(item.nodeid) or not slow_fixtures(item)]
+    first = {file_of(one) for one in chosen if is_kept(one.nodeid)}
+    return sorted(chosen, key=lambda one: (file_of(one) not in first, not is_kept(one.nodeid)))
 
 
-def file_of(nodeid: str) -> str:
-    return nodeid.partition("::")[0]
+def file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("quick"):
         return
     chosen = quick(items)
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
     items[:] = chosen
 
 
@@ -171,4 +171,5 @@ class Limit:
             )
 
     def _over(self) -> list[str]:
-        return [nodeid for nodeid, seconds in self._seconds.items() if seconds > CPU_SECONDS]
+        taken = self._seconds.items()
+        return [one for one, seconds in taken if seconds > CPU_SECONDS and not is_kept(one)]

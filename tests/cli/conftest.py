@@ -46,7 +46,7 @@ def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(baselines: Path) -> dict[str, str]:
-    return os.environ | {"HARNESS_BASELINES": str(baselines), "OMP_NUM_THREADS": "2"}
+    return os.environ | {"HARNESS_BASELINES": str(baselines)}
 
 
 @pytest.fixture(scope="session")
