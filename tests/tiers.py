@@ -11,6 +11,7 @@ made by a fixture, which says so where it is defined:
 test that is left takes more than CPU_SECONDS by itself. Without it every test runs.
 """
 
+import gc
 import importlib
 import inspect
 import resource
@@ -35,7 +36,12 @@ KEPT = {
 CPU_SECONDS = 5.0
 """What a quick test may take: its call and its own fixtures, in all threads and ended processes."""
 
-IMPORTED_BEFORE = ("harness.score.run", "harness.cli.commands", "harness.cli.serving")
+IMPORTED_BEFORE = (
+    "harness.score.run",
+    "harness.cli.commands",
+    "harness.cli.serving",
+    "harness.report.plots",
+)
 """What takes seconds to import: the first test that uses it is not to pay for it."""
 
 NUM_SHOWN = 15
@@ -124,7 +130,14 @@ class Meter:
             importlib.import_module(module)
 
     def pytest_runtest_logstart(self) -> None:
+        # Imports and the tests themselves are a million objects that stay: looking for garbage
+        # among them again and again, as what is tested does, would take most of the time.
+        if not gc.get_freeze_count():
+            gc.freeze()
         self._started, self._shared = cpu_seconds(), 0.0
+
+    def pytest_sessionfinish(self) -> None:
+        gc.unfreeze()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:

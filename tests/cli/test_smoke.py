@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import Cli, Done
+from tests.tiers import slow
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def smoked_suite(quick_suite: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+@slow("both arms read passages and answer prompts")
 def spoiled(
     cli: Cli, made: Path, smoked_suite: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Done, Path]:
