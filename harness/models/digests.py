@@ -95,7 +95,7 @@ def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
 
 def _states(folder: Path) -> list[_State]:
     """Return what every exchange of the folder, a link to it or a file in it changes."""
-    places = (folder.lstat(), folder.stat())
+    places = (folder.lstat(), folder.stat()) if folder.exists() else ()
     return [*map(_state, places), *(_state(f.stat()) for f in files_of(folder).values())]
 
 

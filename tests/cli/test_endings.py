@@ -129,20 +129,20 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     assert (code, out) == (0, "unharmed\n")
 
 
-def test_a_reader_that_has_gone_changes_no_exit_code() -> None:
-    for argument, code in (("--help", 0), ("drill --list", 0), ("status /nowhere --json", 2)):
-        reading, writing = os.pipe()
-        os.close(reading)
-        arguments = argument.split()
-        program = (
-            f"import sys; sys.argv[1:] = {arguments!r}\nfrom harness.__main__ import main; main()"
-        )
-        with python(program, stdout=writing) as process:
-            os.close(writing)
-            _, err = process.communicate()
-        assert process.returncode == code
-        assert "Traceback" not in err
-        assert "Exception ignored" not in err
+@pytest.mark.parametrize(
+    ("argument", "code"), [("--help", 0), ("drill --list", 0), ("status /nowhere --json", 2)]
+)
+def test_a_reader_that_has_gone_changes_no_exit_code(argument: str, code: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = argument.split()
+    program = f"import sys; sys.argv[1:] = {arguments!r}\nfrom harness.__main__ import main; main()"
+    with python(program, stdout=writing) as process:
+        os.close(writing)
+        _, err = process.communicate()
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from harness.verify.reading import Reading, Task, num_processes
 from harness.verify.scan import Facts, facts_of
 from harness.verify.shards import read_shard
 from harness.verify.stored import StoredTensors
+from tests.tiers import slow
 
 CUTS = {
     "one thread": {"threads": 1},
@@ -115,13 +116,22 @@ def test_findings_lie_in_the_order_of_the_files_and_the_first_are_explained(tmp_
     assert all("its scale is 3 times what it should be" in e for e in found.examples)
 
 
+@pytest.fixture
+@slow("three processes, each of which imports torch anew")
+def verify_shared(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], IntegrityReport]:
+    def run(folder: Path, source: Path) -> IntegrityReport:
+        monkeypatch.setattr(contents, "num_processes", lambda _: 3)
+        return verify(folder, source=source)
+
+    return run
+
+
 def test_the_report_is_the_same_when_processes_share_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, verify_shared: Callable[[Path, Path], IntegrityReport]
 ) -> None:
     folder, source = many_weights(tmp_path, 8)
     alone = verify(folder, source=source)
-    monkeypatch.setattr(contents, "num_processes", lambda _: 3)
-    assert verify(folder, source=source) == alone
+    assert verify_shared(folder, source) == alone
     assert alone.errors
 
 

@@ -15,16 +15,10 @@ import psutil
 import pytest
 
 from harness import shipped
-from harness.serve import find_vllm
 from harness.serve.vllm.process import processes_of_session
 
-PYTHON = find_vllm()
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "s3cret-of-somebody"  # noqa: S105 -- no secret
-
-pytestmark = pytest.mark.skipif(
-    PYTHON is None, reason="no vLLM here: scripts/setup-vllm cpu makes one"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +47,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Serve from a folder that somebody hostile filled."""
     folder = tmp_path_factory.mktemp("cloned")
     records = tmp_path_factory.mktemp("records")
@@ -68,7 +62,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     secrets = {"GITHUB_PAT": SECRET, "DATABASE_URL": SECRET, "VLLM_OWN_PASSWD": SECRET}
     place = {"PYTHONPATH": str(ROOT), "PATH": f":.:{os.environ['PATH']}", "PWD": str(folder)}
     command = [sys.executable, "-m", "harness", "serve", shipped.canary() / "model", "--json"]
-    options = ["--engine", "vllm", "--vllm", PYTHON, "--max-model-len", "256", "--out", records]
+    options = [
+        "--engine",
+        "vllm",
+        "--vllm",
+        vllm_python,
+        "--max-model-len",
+        "256",
+        "--out",
+        records,
+    ]
     with subprocess.Popen(
         [*map(str, command), *map(str, options)],
         env=os.environ | secrets | place,
