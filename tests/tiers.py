@@ -122,6 +122,7 @@ class Meter:
     """Notes a test's CPU-seconds in its report, but for the fixtures that it shares with others."""
 
     def __init__(self) -> None:
+        self._file = ""
         self._started = 0.0
         self._shared = 0.0
 
@@ -129,11 +130,13 @@ class Meter:
         for module in IMPORTED_BEFORE:
             importlib.import_module(module)
 
-    def pytest_runtest_logstart(self) -> None:
-        # Imports and the tests themselves are a million objects that stay: looking for garbage
-        # among them again and again, as what is tested does, would take most of the time.
-        if not gc.get_freeze_count():
+    def pytest_runtest_logstart(self, location: tuple[str, int | None, str]) -> None:
+        if location[0] != self._file:
+            # Imports and the tests themselves are a million objects that stay: looking for garbage
+            # among them again and again, as what is tested does, would take most of the time.
+            gc.collect()
             gc.freeze()
+            self._file = location[0]
         self._started, self._shared = cpu_seconds(), 0.0
 
     def pytest_sessionfinish(self) -> None:
