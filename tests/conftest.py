@@ -33,6 +33,7 @@ from transformers import (
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan
 from harness.models import Source, TensorReader, open_source, read_inventory
+from harness.reading import patterns, templates
 from harness.recipe import Request, load_recipe, plan
 from harness.serve import find_vllm
 from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure, slow
@@ -347,6 +348,13 @@ def vllm_python() -> Path:
     if path is None:
         pytest.fail("no vLLM was found: run scripts/setup-vllm cpu, or set HARNESS_VLLM")
     return path
+
+
+@pytest.fixture
+def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give what never ends one second of a processor, where it would have two or three."""
+    for module in (patterns, templates):
+        monkeypatch.setattr(module._child(), "_cpu_s", 1)  # noqa: SLF001  # made with the limit
 
 
 @pytest.fixture(scope="session")

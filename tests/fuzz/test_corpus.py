@@ -10,6 +10,7 @@ from tests.fuzz.corpus import CORPUS
 from tests.verify.conftest import Checkpoint
 
 
+@pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_hostile_checkpoint_is_refused_in_a_line_or_a_finding(tmp_path: Path, name: str) -> None:
     folder = Checkpoint(tmp_path / "checkpoint", "NVFP4").folder

@@ -27,12 +27,14 @@ def test_a_pattern_fits_what_python_says_wherever_it_is_matched(pattern: str) ->
     assert [fits(pattern, n) for n in NAMES] == [bool(re.match(pattern, n)) for n in NAMES]
 
 
+@pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)*b", ".*" * 12 + "b", "(?:a*)*b"])
 def test_a_pattern_that_backtracks_without_end_is_named(pattern: str) -> None:
     with pytest.raises(UnreadableError, match=re.escape(f"regular expression '{pattern}' needs")):
         fits(pattern, "a" * 64 + "c")
 
 
+@pytest.mark.usefixtures("short_limits")
 def test_a_name_of_a_megabyte_makes_no_simple_pattern_slow() -> None:
     with pytest.raises(UnreadableError, match="needs more than"):
         fits(".*a.*b", "a" * 1_000_000)
@@ -73,6 +75,7 @@ def test_whatever_a_template_raises_is_told_and_the_next_is_rendered(
     assert render_chats("a", [HELLO]) == ["a"]
 
 
+@pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize(
     "template",
     [

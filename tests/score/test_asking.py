@@ -102,6 +102,7 @@ def test_a_suite_that_lets_models_think_says_how(spec: Make, suite: Make) -> Non
         check(spec("tiny_choice", metric="acc", items=2))
 
 
+@pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize(
     ("template", "why"),
     [

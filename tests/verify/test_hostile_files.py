@@ -142,6 +142,7 @@ def test_a_count_of_experts_is_not_believed_before_the_files(checkpoint: Make, c
     assert f"config.json names {count} experts" in found(folder, "experts-complete").message
 
 
+@pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -183,6 +184,7 @@ def test_a_model_without_a_template_cannot_be_asked_in_chats(tmp_path: Path) -> 
         check_template("smoke", tmp_path)
 
 
+@pytest.mark.usefixtures("short_limits")
 def test_a_pattern_that_backtracks_without_end_is_one_line(checkpoint: Make) -> None:
     def change(section: dict[str, Any]) -> None:
         section["quant_method"] = "compressed-tensors"
