@@ -81,10 +81,10 @@ def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
     Raises:
         EvidenceError: it held something else, with both digests.
     """
-    before = _states(folder)
+    before = _states(folder) if folder.exists() else None  # whoever reads it says that
     _refuse_changed(folder, digest, f"before it was {meanwhile}")
     yield
-    if _states(folder) != before:
+    if before is not None and _states(folder) != before:
         _refuse_changed(folder, digest, f"while it was {meanwhile}")
         message = (
             f"files of '{folder}' were touched, or exchanged and put back, while it was "
@@ -94,9 +94,17 @@ def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
 
 
 def _states(folder: Path) -> list[_State]:
-    """Return what every exchange of the folder, a link to it or a file in it changes."""
-    places = (folder.lstat(), folder.stat()) if folder.exists() else ()
-    return [*map(_state, places), *(_state(f.stat()) for f in files_of(folder).values())]
+    """Return what every exchange of the folder, of a file in it or of a link to one changes.
+
+    Raises:
+        EvidenceError: there is no such folder any more.
+    """
+    try:
+        places = [folder, *files_of(folder).values()]
+        return [_state(look) for place in places for look in (place.lstat(), place.stat())]
+    except OSError as error:
+        message = f"'{folder}' is gone while it is looked at ({error.strerror}). Put it back."
+        raise EvidenceError(message) from error
 
 
 def _refuse_changed(folder: Path, digest: str, when: str) -> None:
