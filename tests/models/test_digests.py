@@ -39,8 +39,7 @@ def test_a_folder_that_was_exchanged_and_put_back_is_said(folder: Path) -> None:
         pytest.raises(EvidenceError, match="exchanged and put back, while it was loaded"),
         unchanged(folder, digest, meanwhile="loaded"),
     ):
-        folder.rename(aside)
-        aside.rename(folder)
+        folder.rename(aside).rename(folder)
 
 
 def test_a_link_that_led_elsewhere_for_a_moment_is_said(folder: Path) -> None:
@@ -48,16 +47,16 @@ def test_a_link_that_led_elsewhere_for_a_moment_is_said(folder: Path) -> None:
     before = link.readlink()
     digest = digest_folder(folder)
 
-    def lead_to(target: Path) -> None:
-        link.unlink()
-        link.symlink_to(target)
+    def lead_to(*targets: Path) -> None:
+        for target in targets:
+            link.unlink()
+            link.symlink_to(target)
 
     with (
         pytest.raises(EvidenceError, match="exchanged and put back"),
         unchanged(folder, digest, meanwhile="loaded"),
     ):
-        lead_to(before.with_name("other"))
-        lead_to(before)
+        lead_to(before.with_name("other"), before)
 
 
 def test_a_folder_that_is_gone_is_said(folder: Path) -> None:
