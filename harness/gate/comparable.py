@@ -14,6 +14,7 @@ from itertools import zip_longest
 
 from harness.artifacts import Arm, Sample, Scorecard, Suite
 from harness.errors import IncomparableError
+from harness.reading import read_json_object_text, refused_as
 
 _UNKNOWN_ENGINE = "url"
 """Of a deployment of which nothing is known but its address."""
@@ -91,7 +92,9 @@ def _conditions(baseline: Scorecard, candidate: Scorecard) -> Iterator[tuple[str
 
 def _arguments(task: str, baseline: str, candidate: str) -> Iterator[tuple[str, str, str]]:
     """Yield each argument that shapes a task's answers: shots, template, seed, budget, stops."""
-    left, right = json.loads(baseline), json.loads(candidate)
+    with refused_as(IncomparableError, "Score both arms again."):
+        left = read_json_object_text(baseline, f"what the baseline was asked in '{task}'")
+        right = read_json_object_text(candidate, f"what the candidate was asked in '{task}'")
     for name in sorted(left.keys() | right.keys()):
         what = f"{name} of task '{task}'"
         yield what, json.dumps(left.get(name)), json.dumps(right.get(name))

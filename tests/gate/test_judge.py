@@ -492,3 +492,13 @@ def test_a_proven_fault_outranks_an_inferior_task(
     verdict = judge(suite(), baseline, redeployed(candidate, shown), verified=True)
     assert leading(verdict) == (Decision.NO_GO, ReasonCode.SCALE_MISSING)
     assert ReasonCode.TASK_INFERIOR in verdict.reason_codes
+
+
+@pytest.mark.parametrize("asked", ["", "[]", "{", "[" * 5000, '{"a": NaN}'])
+def test_arguments_that_are_none_are_not_compared(
+    suite: MakeSuite, arms: MakeArms, asked: str
+) -> None:
+    baseline, candidate = arms(lost=0, won=0)
+    card = replace(candidate.scorecard, generation={"add": asked})
+    with pytest.raises(IncomparableError, match="what the candidate was asked in 'add'"):
+        judge(suite(), baseline, replace(candidate, scorecard=card), verified=True)
