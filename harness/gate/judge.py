@@ -12,6 +12,7 @@ from typing import NamedTuple
 from harness.artifacts import (
     Arm,
     Decision,
+    Deployment,
     PooledTest,
     SmokeReport,
     Suite,
@@ -97,13 +98,14 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     check_comparable(suite, baseline, candidate)
     flips = count_flips(baseline, rerun) if rerun else {}
     deployment = waive_findings(candidate.scorecard.deployment, waivers)
+    compared = baseline.scorecard.deployment
     subject = subject or Subject(deployment.model, " ".join(deployment.declared) or "unquantized")
+    named = subject.baseline or compared.model
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks = _decide_each(paired, suite, flips)
     pooled = pool(paired, suite)
     beside = Beside(deployment, verified, waive_checks(smoke, waivers), coverage)
-    found = _against(tasks, pooled, beside)
-    reasons = _in_order(found, pooled)
+    reasons = _in_order(found := _against(tasks, pooled, beside), pooled)
     decision = found.get(reasons[0], Decision.GO)
     verdict = Verdict(
         decision=decision,
@@ -116,14 +118,22 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         flips=choose_flips(paired),
         flip_rate=_flip_rate(tasks),
         pooled_difference=pooled.difference if pooled else None,
-        scope=scope(suite, baseline.scorecard.deployment, beside),
+        scope=(_compared(deployment, named, compared), *scope(suite, compared, beside)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
         checkpoint_digest=deployment.checkpoint_digest,
-        baseline=subject.baseline or baseline.scorecard.deployment.model,
-        baseline_digest=baseline.scorecard.deployment.checkpoint_digest,
+        baseline=named,
+        baseline_digest=compared.checkpoint_digest,
     )
     return name_waivers(verdict, waivers)
+
+
+def _compared(candidate: Deployment, named: str, baseline: Deployment) -> str:
+    """Return what was compared with what, by the digests of their files."""
+    return (
+        f"checkpoint {candidate.checkpoint_digest:.12}, compared with the unquantized {named}, "
+        f"{baseline.checkpoint_digest:.12}"
+    )
 
 
 def _flip_rate(tasks: tuple[TaskVerdict, ...]) -> float | None:

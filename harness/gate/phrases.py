@@ -88,9 +88,7 @@ def scope(suite: Suite, baseline: Deployment, beside: Beside) -> tuple[str, ...]
     num_critical = sum(spec.tier is Tier.CRITICAL for spec in suite.tasks)
     kernels = ", ".join(f"{part} {name}" for part, name in sorted(candidate.kernels.items()))
     tasks = f"{num_critical} critical and {len(suite.tasks) - num_critical} advisory tasks"
-    compared = f"the unquantized {baseline.model}, {baseline.checkpoint_digest:.12}"
     lines = [
-        f"checkpoint {candidate.checkpoint_digest:.12}, compared with {compared}",
         f"suite {suite.name}: {tasks}, each bound at {suite.confidence:.0%} confidence",
         f"engine {candidate.engine} {candidate.version} on {candidate.device}, {candidate.dtype}",
         f"kernels: {kernels or 'not recorded'}",
