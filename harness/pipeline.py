@@ -83,7 +83,8 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
     spec = recipe.calibration
     folder = run.path / CHECKPOINT_FOLDER
     planned = {"model": source.digest, "plan": plan.digest}
-    with Draft(source, plan, into=folder) as draft:
+    reading = unchanged(source.path, source.digest, meanwhile="quantized")
+    with reading, Draft(source, plan, into=folder) as draft:
         stats = run.stage(
             CALIBRATE,
             made_from={
