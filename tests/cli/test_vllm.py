@@ -113,14 +113,13 @@ def test_a_running_server_is_scored_by_its_url(
     server: tuple[str, int, str],
     quick_suite: Path,
     tmp_path: Path,
-    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, _, key = server
     refused = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores")
     assert (refused.code, "wants an API key" in refused.err) == (2, True)
-    environment["HARNESS_API_KEY"] = key
+    monkeypatch.setenv("HARNESS_API_KEY", key)
     done = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores", "--json")
-    del environment["HARNESS_API_KEY"]
     assert done.code == 0, done.err
     assert all(task["value"] > 0.9 for task in done.json["tasks"])
     assert done.json["deployment"]["engine"] == "url"
