@@ -4,8 +4,9 @@
 
 The checkpoint is the canary's with a file of `--gib` GiB beside its weights, which counts for its
 identity like any other. It is gated once, to GO; then the same command is typed again, as it is and
-with --paranoid, and the whole is held against reading the folder's bytes once. `--tree` is another
-checkout of harness, such as one of an older commit, whose command line is timed instead.
+with --paranoid. A read is one of all the checkpoint's bytes; what a process reads of its libraries
+counts too. `--tree` is another checkout of harness, such as one of an older commit, whose command
+line is run instead.
 """
 
 import argparse
@@ -14,12 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from scripts import ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 _CHUNK = 1 << 24
+_LOOK_S = 0.01
 _SETTLED_S = 3
 """After which a file's hash is remembered."""
 
@@ -44,7 +50,7 @@ def main() -> None:
 
 
 def measure(folder: Path, tree: Path, gib: float) -> dict[str, object]:
-    """Return the times as multiples of one read of the checkpoint."""
+    """Return what each command took."""
     made = ("quantize", "--model", "canary", "--qformat", "nvfp4", "--calib-size", "64")
     run(tree, folder, *made, "--out", folder / "made")
     checkpoint = folder / "made" / "checkpoint"
@@ -53,47 +59,47 @@ def measure(folder: Path, tree: Path, gib: float) -> dict[str, object]:
             file.write(os.urandom(_CHUNK))
     time.sleep(_SETTLED_S)
     gate = ("gate", checkpoint, "--baseline", "canary", "--suite", "drill", "--run-dir")
-    first_s = run(tree, folder, *gate, folder / "run")
-    again_s = min(run(tree, folder, *gate, folder / "run") for _ in range(3))
-    started_s = min(run(tree, folder, "--version") for _ in range(3))
-    read_s = read(checkpoint)
+    command = (*gate, folder / "run")
+    first = run(tree, folder, *command)
+    again = min(run(tree, folder, *command) for _ in range(3))
+    whole = sum(path.stat().st_size for path in checkpoint.iterdir())
     values: dict[str, object] = {
-        "one read of its bytes, from memory": f"{read_s:.2f} s",
-        "the first run": f"{first_s / read_s:.1f} reads",
-        "typed again": f"{again_s / read_s:.2f} reads ({again_s:.1f} s)",
-        "of that, starting Python and nothing else": f"{started_s / read_s:.2f} reads",
+        "the first run": f"{first.seconds:.1f} s, {first.num_bytes / whole:.2f} reads",
+        "typed again": f"{again.seconds:.1f} s, {again.num_bytes / whole:.2f} reads",
     }
     if tree == ROOT:
-        paranoid_s = run(tree, folder, *gate, folder / "run", "--paranoid")
-        values["typed again with --paranoid"] = f"{paranoid_s / read_s:.2f} reads"
-        values["hashing all of it, which that adds"] = f"{(paranoid_s - again_s) / read_s:.2f}"
+        paranoid = run(tree, folder, *command, "--paranoid")
+        values["typed again with --paranoid"] = (
+            f"{paranoid.seconds:.1f} s, {paranoid.num_bytes / whole:.2f} reads"
+        )
     return values
 
 
-def run(tree: Path, folder: Path, *arguments: object) -> float:
-    """Run a command of `tree`, which must end with 0; return the seconds it took."""
+class Ran(NamedTuple):
+    """What a command took."""
+
+    seconds: float
+    num_bytes: int
+    """Read by it, its libraries included."""
+
+
+def run(tree: Path, folder: Path, *arguments: object) -> Ran:
+    """Run a command of `tree`, which must end with 0."""
     environment = os.environ | {
         "PYTHONPATH": str(tree),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "HARNESS_BASELINES": str(folder / "baselines"),
     }
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "harness", *map(str, arguments)]
-    subprocess.run(command, env=environment, cwd=tree, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
-
-
-def read(folder: Path) -> float:
-    """Return the seconds that one read of a folder's bytes takes, the fastest of three."""
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        for path in folder.iterdir():
-            with path.open("rb", buffering=0) as file:
-                while file.read(_CHUNK):
-                    pass
-        times.append(time.perf_counter() - started)
-    return min(times)
+    command = [sys.executable, "-m", "harness", "--quiet", *map(str, arguments)]
+    started, num_bytes = time.perf_counter(), 0
+    with psutil.Popen(command, env=environment, cwd=tree, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with suppress(psutil.Error):
+                num_bytes = process.io_counters().read_chars
+            time.sleep(_LOOK_S)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Ran(time.perf_counter() - started, num_bytes)
 
 
 if __name__ == "__main__":
