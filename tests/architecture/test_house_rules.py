@@ -98,6 +98,24 @@ def test_every_reason_code_is_used_and_stands_in_the_readme() -> None:
     assert (unused, unlisted) == ([], [])
 
 
+def test_the_readme_is_at_most_160_lines() -> None:
+    assert len(README.splitlines()) <= 160
+
+
+PAGES = [
+    page
+    for page in sorted(ROOT.rglob("*.md"))
+    if not any(part.startswith(".") or part == "runs" for part in page.relative_to(ROOT).parts)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    files = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [name for name in files if name and not (page.parent / name).exists()] == []
+
+
 def test_every_command_stands_in_the_readme() -> None:
     names = [c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands]
     assert [n for n in names if f"harness {n}" not in README] == []
