@@ -29,13 +29,16 @@ from harness.models.stream import StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
 from harness.models.tokenizers import load_tokenizer
 from harness.models.transfer import gpu_index, threads_for
+from harness.models.weight_files import INDEX, WeightFiles, find_weights
 
 __all__ = [
+    "INDEX",
     "MANIFEST_FILE",
     "Source",
     "Stack",
     "StreamedModel",
     "TensorReader",
+    "WeightFiles",
     "architecture_of",
     "believe_no_cache",
     "by_parameter",
@@ -44,6 +47,7 @@ __all__ = [
     "digest_folder",
     "eager_experts",
     "experts_run",
+    "find_weights",
     "fused_convolutions",
     "gpu_index",
     "header_dtype",

@@ -4,17 +4,14 @@ What one file says is read by harness/reading. Which files there are, the index 
 the loaders of engines; without one there is a single file. No tensor is read.
 """
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
-from harness.reading import bounds, read_json_object, read_weights_header, refused_as
+from harness.models.weight_files import INDEX, SINGLE, find_weights
+from harness.reading import read_weights_header, refused_as
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-_SUFFIX = ".safetensors"
 _ADVICE = "Download it again."
 
 
@@ -25,18 +22,22 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
         ModelError: there are no safetensors weights, a file is missing or cut short, or the index
             and the files contradict each other.
     """
-    index = _read_index(folder)
-    if index is None:
-        return read_file_header(folder / _single_file(folder))
+    weights = find_weights(folder)
+    if weights.problem is not None:
+        with refused_as(ModelError, _ADVICE):
+            raise weights.problem
+    if weights.weight_map is None:
+        _refuse_no_single_file(folder, weights.files)
+        return read_file_header(folder / SINGLE)
     headers: dict[str, TensorHeader] = {}
-    for shard in sorted(set(index.values())):
-        if not os.path.lexists(folder / shard):
+    for shard in sorted(set(weights.weight_map.values())):
+        if shard not in weights.files:
             message = f"'{folder / INDEX}' names '{shard}', which is missing. {_ADVICE}"
             raise ModelError(message)
         found = read_file_header(folder / shard)
         _refuse_doubles(folder, headers, found)
         headers |= found
-    _check_index(folder, index, headers)
+    _check_index(folder, weights.weight_map, headers)
     return headers
 
 
@@ -60,13 +61,13 @@ def read_file_header(path: Path) -> dict[str, TensorHeader]:
     }
 
 
-def _single_file(folder: Path) -> str:
-    """Return the name of the one weight file, or say what the folder has instead."""
-    if os.path.lexists(folder / SINGLE):
-        return SINGLE
-    if shards := sorted(folder.glob("*.safetensors")):
+def _refuse_no_single_file(folder: Path, files: Sequence[str]) -> None:
+    """Say what a folder without an index has where the one weight file is missing."""
+    if SINGLE in files:
+        return
+    if files:
         message = (
-            f"'{folder}' has {len(shards)} safetensors file(s), such as '{shards[0].name}', but "
+            f"'{folder}' has {len(files)} safetensors file(s), such as '{files[0]}', but "
             f"neither '{SINGLE}' nor '{INDEX}'. Download the model again."
         )
         raise ModelError(message)
@@ -78,27 +79,6 @@ def _single_file(folder: Path) -> str:
         raise ModelError(message)
     message = f"'{folder}' has no weights. It must hold '{SINGLE}', or shards and '{INDEX}'."
     raise ModelError(message)
-
-
-def _read_index(folder: Path) -> Mapping[str, str] | None:
-    """Return tensor names to shards, or None where there is no index."""
-    path = folder / INDEX
-    if not os.path.lexists(path):
-        return None
-    with refused_as(ModelError, _ADVICE):
-        weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        message = f"'{path}' has no 'weight_map'. {_ADVICE}"
-        raise ModelError(message)
-    if strange := [shard for shard in weight_map.values() if not _is_beside(shard)]:
-        message = f"'{path}' names {strange[0]!r:.80}, which is no file beside it. {_ADVICE}"
-        raise ModelError(message)
-    return weight_map
-
-
-def _is_beside(shard: object) -> bool:
-    """Return whether this is the plain name of a weight file."""
-    return isinstance(shard, str) and Path(shard).name == shard and shard.endswith(_SUFFIX)
 
 
 def _refuse_doubles(

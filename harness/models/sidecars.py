@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from harness.models.weight_files import read_by_none
+
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 """Never read here: they may hold code, or the same weights for other programs."""
 _WEIGHTS = (".safetensors", *_OTHER_WEIGHTS)
@@ -16,12 +18,14 @@ def files_of(folder: Path) -> Mapping[str, Path]:
     """Return every file that counts by its path within `folder`: weights and what lies beside them.
 
     Left out are the manifest of whoever exported it, which holds the digest of all others, and what
-    no engine of ours reads: hidden and cache folders, and weights that are no safetensors.
+    no engine of ours reads: hidden and cache folders, weights that are no safetensors, and those
+    that the index, which counts itself, keeps engines from.
     """
+    left_out = {MANIFEST_FILE, *read_by_none(folder)}
     return {
         name: path
         for name, path in _visible(folder)
-        if name != MANIFEST_FILE and not name.endswith(_OTHER_WEIGHTS)
+        if name not in left_out and not name.endswith(_OTHER_WEIGHTS)
     }
 
 

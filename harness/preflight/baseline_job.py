@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
 from harness.baselines import check_writable, inputs_of
-from harness.models import Source, open_source
+from harness.models import Source
 from harness.preflight.asked import check_asked
 from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
-from harness.preflight.unquantized import refuse_quantized
+from harness.preflight.unquantized import open_unquantized
 from harness.recipe import Request, load_engine, load_suite
 from harness.serve import check_served, read_demands
 
@@ -33,7 +33,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
     """
     problems = Problems()
     suite = problems.attempt(lambda: load_suite(str(request.suite), margin=request.margin))
-    source = problems.attempt(lambda: _unquantized(request))
+    source = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if suite is not None:
         check_questions(problems, suite)
     if suite is None or source is None:
@@ -47,12 +47,6 @@ def preflight_baseline(request: Request) -> BaselineJob:
         raise AssertionError  # raise_any has raised
     inputs = inputs_of(source, engine, suite)
     return BaselineJob(source=source, engine=engine, suite=suite, inputs=inputs)
-
-
-def _unquantized(request: Request) -> Source:
-    source = open_source(request.model, revision=request.revision)
-    refuse_quantized(source)
-    return source
 
 
 def _engine(request: Request, suite: Suite, source: Source) -> EngineSpec:

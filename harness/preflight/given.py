@@ -7,8 +7,8 @@ the candidate itself, and what the store or a bundle holds of it is whole.
 from harness.artifacts import Trial
 from harness.baselines import ScoredArm, check_kept, find_scored, inputs_of, refuse_stale
 from harness.errors import BaselineError
-from harness.models import Source, architecture_of, difference, open_source, refuse_ambiguous
-from harness.preflight.unquantized import refuse_quantized
+from harness.models import Source, architecture_of, difference, refuse_ambiguous
+from harness.preflight.unquantized import open_unquantized
 
 Baseline = Source | ScoredArm
 """A model that is measured where the store does not have it, or scores that exist."""
@@ -24,9 +24,7 @@ def open_baseline(named: str, *, revision: str | None = None) -> Baseline:
     scored = find_scored(named)
     if scored is not None:
         return scored
-    source = open_source(named, revision=revision)
-    refuse_quantized(source)
-    return source
+    return open_unquantized(named, revision)
 
 
 def check_baseline(baseline: Baseline, source: Source, trial: Trial, *, is_its_model: bool) -> None:

@@ -16,12 +16,12 @@ from harness.calibrate import Extent, check_data, measure_extent
 from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
-from harness.models import Source, open_source, read_inventory
+from harness.models import Source, read_inventory
 from harness.preflight.asked import check_asked
 from harness.preflight.engine import choose_engine, demands_of, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.problems import Problems
-from harness.preflight.unquantized import refuse_quantized
+from harness.preflight.unquantized import open_unquantized
 from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_recipe, plan
 from harness.serve import check_served
@@ -64,7 +64,7 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     """
     problems = Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
-    source = problems.attempt(lambda: _unquantized(request))
+    source = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if recipe is not None and scored:
         check_questions(problems, recipe.suite)
         waivers = recipe.waivers
@@ -88,12 +88,6 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     if job is None:
         raise AssertionError  # raise_any has raised
     return job
-
-
-def _unquantized(request: Request) -> Source:
-    source = open_source(request.model, revision=request.revision)
-    refuse_quantized(source)
-    return source
 
 
 def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool) -> None:

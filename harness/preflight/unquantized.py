@@ -1,12 +1,14 @@
 """Whether a model is unquantized: what is quantized, or measured as a baseline, must be."""
 
+import logging
 import re
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
-from harness.models import Source
+from harness.models import Source, find_weights, open_source
 from harness.serve import read_demands
 
+_log = logging.getLogger("harness.preflight")
 _PLAIN = ("BF16", "F16", "F32", "F64")
 _NARROW = ("F8_", "F6_", "F4")
 """How types begin that only quantized weights are stored in."""
@@ -17,7 +19,20 @@ _SCALE = re.compile(
 )
 
 
-def refuse_quantized(source: Source) -> None:
+def open_unquantized(model: str, revision: str | None) -> Source:
+    """Open the model that is to be quantized, or measured as a baseline.
+
+    Raises:
+        ModelError: it is no model that can be read, or is quantized.
+    """
+    source = open_source(model, revision=revision)
+    _refuse_quantized(source)
+    for line in find_weights(source.path).stray_lines:
+        _log.warning("model: in '%s', %s", model, line)
+    return source
+
+
+def _refuse_quantized(source: Source) -> None:
     """Refuse a model that is quantized, whether it says so or not.
 
     Raises:

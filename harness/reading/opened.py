@@ -52,7 +52,10 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnreadableError(path, f"cannot be read: {error.strerror or error}") from error
+        why = f"cannot be read: {error.strerror or error}"
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            why = f"is a link to {path.readlink()}, which is not there: copy the files with `cp -L`"
+        raise UnreadableError(path, why) from error
 
 
 def _handle_of(path: Path) -> int:

@@ -2,8 +2,9 @@
 
 from collections import Counter
 
-from harness.artifacts import Check
-from harness.verify.contents import INDEX_FILE, MANIFEST_FILE, Contents
+from harness.artifacts import Check, Severity
+from harness.models import INDEX
+from harness.verify.contents import MANIFEST_FILE, Contents
 from harness.verify.finding import finding
 
 
@@ -32,16 +33,17 @@ def index_matches_shards(contents: Contents) -> Check:
 def _index_faults(contents: Contents) -> list[str]:
     held = Counter(name for shard in contents.shards for name in shard.entries)
     faults = [f"{name} is in {n} files" for name, n in held.items() if n > 1]
-    if contents.index_problem:
-        return [contents.index_problem, *faults]
-    if contents.index is None:
+    index, problem = contents.weights.weight_map, contents.weights.problem
+    if problem is not None:
+        return [f"{INDEX} is no index: it {problem.why}", *faults]
+    if index is None:
         if len(contents.shards) > 1:
-            faults.append(f"{len(contents.shards)} weight files and no {INDEX_FILE}")
+            faults.append(f"{len(contents.shards)} weight files and no {INDEX}")
         return faults
     present = {shard.name: shard for shard in contents.shards}
-    absent = sorted(set(contents.index.values()) - present.keys())
+    absent = sorted(set(index.values()) - present.keys())
     faults += [f"{name} is missing" for name in absent]
-    for name, where in contents.index.items():
+    for name, where in index.items():
         shard = present.get(where)
         if shard is not None and shard.entries and name not in shard.entries:
             faults.append(f"{name} is not in {where}")
@@ -49,9 +51,21 @@ def _index_faults(contents: Contents) -> list[str]:
         faults += [
             f"{name} is in {shard.name} and not in the index"
             for name in shard.entries
-            if contents.index.get(name) != shard.name
+            if index.get(name) != shard.name
         ]
     return faults
+
+
+def weight_files_listed(contents: Contents) -> Check:
+    """Ask for weight files that are no part of the model: most engines leave them alone."""
+    weights = contents.weights
+    return finding(
+        "weight-files-listed",
+        weights.stray_lines,
+        good="no weight file lies beside those of the model",
+        bad=f"{len(weights.stray)} weight file(s) are no part of the model and were not checked",
+        severity=Severity.WARNING,
+    )
 
 
 def manifest_matches_files(contents: Contents) -> Check:

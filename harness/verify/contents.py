@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError, UnreadableError
+from harness.models import WeightFiles, find_weights
 from harness.processes import each
 from harness.reading import bounds, read_json_object
 from harness.verify.compare import Comparison, Looker
@@ -25,7 +26,6 @@ from harness.verify.scan import Facts
 from harness.verify.shards import Entry, Shard, read_shard
 from harness.verify.stored import StoredTensors
 
-INDEX_FILE = "model.safetensors.index.json"
 MANIFEST_FILE = "harness.json"
 _LOOKS = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}
 """Algorithm by the type of the weight."""
@@ -53,9 +53,8 @@ class Contents:
     directory: Path
     config: Mapping[str, object]
     declarations: tuple[Declaration, ...]
-    index: Mapping[str, str] | None
-    """Shard by tensor, as the index says; None where there is no index."""
-    index_problem: str | None
+    weights: WeightFiles
+    """Which files hold weights, and which are stray."""
     shards: tuple[Shard, ...]
     modules: Mapping[str, Module]
     expected: Mapping[str, str | None]
@@ -136,11 +135,10 @@ class _Opened(NamedTuple):
 
 def _open(directory: Path, against: Against) -> _Opened:
     config = read_json(directory / "config.json")
-    files = sorted(directory.glob("*.safetensors"))
-    index, index_problem = _read_index(directory / INDEX_FILE)
-    if config is None or not (files or index):
+    weights = find_weights(directory)
+    if config is None or not (weights.files or weights.weight_map):
         raise no_checkpoint(directory)
-    shards = tuple(read_shard(path) for path in files)
+    shards = tuple(read_shard(directory / name) for name in weights.files)
     stored = StoredTensors(directory, tuple(shard for shard in shards if not shard.problem))
     modules = group_modules({n: e.header for shard in shards for n, e in shard.entries.items()})
     sidecar = read_json(directory / "hf_quant_config.json") or {}
@@ -154,8 +152,7 @@ def _open(directory: Path, against: Against) -> _Opened:
         directory=directory,
         config=config,
         declarations=declarations,
-        index=index,
-        index_problem=index_problem,
+        weights=weights,
         shards=shards,
         modules=modules,
         expected=declarations[0].algos_of(modules) if declarations else dict.fromkeys(modules),
@@ -188,7 +185,7 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
     if source is None:
         return None
     config = read_json(source / "config.json")
-    shards = tuple(read_shard(path) for path in sorted(source.glob("*.safetensors")))
+    shards = tuple(read_shard(source / name) for name in find_weights(source).files)
     problems = [shard.problem for shard in shards if shard.problem]
     if config is None or not shards:
         problems.append("it needs a config.json and *.safetensors files")
@@ -288,19 +285,6 @@ def read_json(path: Path) -> Mapping[str, object] | None:
     except UnreadableError as error:
         message = f"'{path}' holds no JSON object that can be read: it {error.why}."
         raise ModelError(message + " Export the checkpoint again.") from error
-
-
-def _read_index(path: Path) -> tuple[Mapping[str, str] | None, str | None]:
-    """Return the index, or None and what is wrong with it."""
-    if not os.path.lexists(path):
-        return None, None
-    try:
-        weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
-    except UnreadableError as error:
-        return None, f"{path.name} is no index: it {error.why}"
-    if not isinstance(weight_map, dict):
-        return None, f"{path.name} is no index: it has no weight_map"
-    return {tensor: str(shard) for tensor, shard in weight_map.items()}, None
 
 
 def _hashes(directory: Path, export: Mapping[str, object], key: str) -> Mapping[str, str] | None:

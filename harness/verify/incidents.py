@@ -40,6 +40,7 @@ INCIDENTS: Mapping[str, str] = {
     "bits-per-weight": f"{_MODELOPT}issues/868",
     "declarations-agree": f"{_VLLM}issues/47215",
     "index-matches-shards": f"{_VLLM}issues/57108",
+    "weight-files-listed": f"{_VLLM}pull/5005",
     "files-match-manifest": f"{_MODELOPT}pull/2276",
     "sidecars-present": f"{_VLLM}issues/46641",
     "sidecars-readable": f"{_VLLM}issues/46641",

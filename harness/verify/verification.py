@@ -71,6 +71,7 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_size.bits_as_claimed,
     checks_config.declarations_agree,
     checks_files.index_matches_shards,
+    checks_files.weight_files_listed,
     checks_files.manifest_matches_files,
     checks_sidecars.sidecars_present,
     checks_sidecars.sidecars_readable,

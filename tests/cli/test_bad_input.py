@@ -73,6 +73,14 @@ def test_a_truncated_safetensors_file(cli: Cli, tmp_path: Path) -> None:
     assert shard.name in refused(cli, tmp_path, *E2E, "--model", model)
 
 
+def test_a_file_beside_the_weights_is_named_and_not_read(cli: Cli, tmp_path: Path) -> None:
+    model = copy_of_canary(tmp_path)
+    save_file({"lora_A": torch.ones(2, 2)}, model / "adapter_model.safetensors")
+    done = cli(*E2E, "--model", model, "--calib-data", "canary", "--plan")
+    assert done.code == 0, done.err
+    assert "adapter_model.safetensors" in done.err
+
+
 def test_a_nan_in_a_weight_fails_the_stage_and_leaves_no_checkpoint(
     cli: Cli, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from harness.artifacts import Check
+from harness.artifacts import Check, Severity
 from harness.errors import ModelError, UnreadableError
 from harness.verify import check_template, verify
 from tests.verify.test_verify import Make, failed
@@ -60,17 +60,49 @@ def test_bytes_behind_the_last_tensor_are_a_finding(checkpoint: Make) -> None:
     assert "4 bytes follow its last tensor" in found(folder, "shards-complete").message
 
 
-@pytest.mark.parametrize("kind", ["FIFO", "folder", "dangling link", "device", "link loop"])
-def test_what_is_no_file_but_named_like_weights_is_a_finding(checkpoint: Make, kind: str) -> None:
-    folder = checkpoint().folder
-    path = folder / "model-00003-of-00002.safetensors"
+KINDS = ["FIFO", "folder", "dangling link", "device", "link loop"]
+
+
+def put_special(path: Path, kind: str) -> None:
+    """Put something there that is no file."""
     if kind == "FIFO":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
     else:
         path.symlink_to({"device": "/dev/zero", "link loop": path.name}.get(kind, "nothing"))
-    assert path.name in found(folder, "shards-complete").message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_in_the_place_of_weights_is_a_finding(checkpoint: Make, kind: str) -> None:
+    folder = checkpoint().folder
+    (folder / FIRST).unlink()
+    put_special(folder / FIRST, kind)
+    assert FIRST in found(folder, "shards-complete").message
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a file that is no safetensors"])
+def test_what_lies_beside_the_weights_under_such_a_name_is_a_warning(
+    checkpoint: Make, kind: str
+) -> None:
+    folder = checkpoint().folder
+    stray = folder / "consolidated.safetensors"
+    if kind in KINDS:
+        put_special(stray, kind)
+    else:
+        stray.write_bytes(b"pickled")
+    faults = failed(verify(folder))
+    assert list(faults) == ["weight-files-listed"]
+    assert faults["weight-files-listed"].severity is Severity.WARNING
+    assert stray.name in faults["weight-files-listed"].message
+
+
+def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(checkpoint: Make) -> None:
+    folder = checkpoint().folder
+    (folder / FIRST).unlink()
+    (folder / FIRST).symlink_to("../../blobs/0123")
+    message = found(folder, "shards-complete").message
+    assert "is a link to ../../blobs/0123, which is not there" in message
 
 
 @pytest.mark.parametrize("name", ["config.json", "hf_quant_config.json", "harness.json"])

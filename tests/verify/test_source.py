@@ -277,6 +277,12 @@ def test_a_lost_tensor_is_found_and_a_tied_head_is_none(model: Make) -> None:
     assert "lm_head.weight is missing" not in missing
 
 
+def test_a_file_that_the_source_does_not_load_is_not_missed(model: Make) -> None:
+    made = model("NVFP4")
+    save_file({"layers.0.wq.weight": torch.ones(2, 2)}, made.source / "consolidated.safetensors")
+    assert made.failed() == {}
+
+
 def test_a_lost_draft_head_is_a_warning(model: Make) -> None:
     good = model("FP8")
     path = good.source / "model.safetensors"

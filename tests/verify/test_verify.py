@@ -433,6 +433,24 @@ def test_a_tensor_in_two_shards_is_found(checkpoint: Make) -> None:
     assert f"{name} is in 2 files" in str(failed(verify(folder))["index-matches-shards"])
 
 
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_a_file_beside_the_weights_is_a_warning_and_no_other_check_sees_it(
+    checkpoint: Make, *, is_indexed: bool
+) -> None:
+    folder = checkpoint().folder
+    if not is_indexed:
+        shards = sorted(folder.glob("*.safetensors"))
+        merged = {n: t for shard in shards for n, t in load_file(shard).items()}
+        for path in (*shards, folder / "model.safetensors.index.json"):
+            path.unlink()
+        save_file(merged, folder / "model.safetensors")
+    foreign = {"layers.0.attention.wq.weight": torch.full((4, 4), float("nan"))}
+    save_file(foreign, folder / "consolidated.safetensors")
+    faults = failed(verify(folder))
+    assert list(faults) == ["weight-files-listed"]
+    assert faults["weight-files-listed"].severity is Severity.WARNING
+
+
 def test_a_file_changed_since_the_export_is_found(checkpoint: Make) -> None:
     folder = checkpoint().seal()
     shard = folder / "model-00002-of-00002.safetensors"

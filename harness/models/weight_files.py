@@ -1,0 +1,107 @@
+"""Which files of a folder are its weights: those that the index names, as loaders have it.
+
+Without an index it is model.safetensors; a folder with neither has no order, and all of its files
+count. Others that lie there (the same weights in another layout, an adapter) are stray: no part of
+the model. Two of vLLM's habits make an exception of some: its default load format takes
+`consolidated*.safetensors` before the index, and without an index it reads every file.
+
+Source: vLLM 0.32.0, model_executor/model_loader/default_loader.py, `_prepare_weights`;
+transformers 5, `_get_resolved_checkpoint_files`.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import UnreadableError
+from harness.reading import bounds, read_json_object
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_SUFFIX = ".safetensors"
+_BEFORE_INDEX = "consolidated"
+
+
+class WeightFiles(NamedTuple):
+    """The weight files of a folder, by name."""
+
+    weight_map: Mapping[str, str] | None
+    """File by tensor; None where there is no index, or none that can be read."""
+    problem: UnreadableError | None
+    """Why the index cannot be read."""
+    files: tuple[str, ...]
+    """Those that are there and that loaders read."""
+    stray: tuple[str, ...]
+    """All others."""
+
+    @property
+    def stray_lines(self) -> tuple[str, ...]:
+        """What engines make of each stray file."""
+        return tuple(f"{name} {self._fate(name)}" for name in self.stray)
+
+    def _fate(self, name: str) -> str:
+        if name.startswith(_BEFORE_INDEX):
+            return "is what vLLM's default load format reads in place of all others"
+        if self.weight_map is None:
+            return f"lies beside {SINGLE}: transformers leaves it alone, vLLM reads both"
+        return f"is not in {INDEX}, so that no engine reads it"
+
+
+def find_weights(folder: Path) -> WeightFiles:
+    """Return which files of a folder are its weights; none of them is opened."""
+    there = [path.name for path in folder.glob(f"*{_SUFFIX}") if not path.name.startswith(".")]
+    try:
+        index = read_index(folder)
+    except UnreadableError as error:
+        return WeightFiles(None, error, tuple(sorted(there)), ())
+    listed = set(index.values()) if index is not None else {SINGLE} & set(there) or set(there)
+    stray = tuple(sorted(set(there) - listed))
+    return WeightFiles(index, None, tuple(sorted(listed & set(there))), stray)
+
+
+def read_index(folder: Path) -> Mapping[str, str] | None:
+    """Return the index's file by tensor; None where there is no index.
+
+    Raises:
+        UnreadableError: it names no files of this folder.
+    """
+    path = folder / INDEX
+    if not os.path.lexists(path):
+        return None
+    weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UnreadableError(path, "has no 'weight_map'")
+    if strange := [file for file in weight_map.values() if not _is_beside(file)]:
+        raise UnreadableError(path, f"names {strange[0]!r:.80}, which is no file beside it")
+    return weight_map
+
+
+def _is_beside(file: object) -> bool:
+    """Return whether this is the plain name of a weight file."""
+    return isinstance(file, str) and Path(file).name == file and file.endswith(_SUFFIX)
+
+
+def read_by_none(folder: Path) -> frozenset[str]:
+    """Return the stray files that no engine reads as long as the index stays as it is."""
+    path = folder / INDEX
+    try:
+        stat = path.stat()
+    except OSError:
+        return frozenset()
+    state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    files = _files_of_index(folder, state)
+    names = (p.name for p in folder.glob(f"*{_SUFFIX}"))
+    return frozenset(
+        n for n in names if files and n not in files and not n.startswith(_BEFORE_INDEX)
+    )
+
+
+@lru_cache(maxsize=8)
+def _files_of_index(folder: Path, _state: tuple[int, ...]) -> frozenset[str]:
+    """Return the files that an index names; a folder is looked through many times in a run."""
+    try:
+        return frozenset((read_index(folder) or {}).values())
+    except UnreadableError:
+        return frozenset()
