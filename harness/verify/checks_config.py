@@ -9,8 +9,8 @@ from harness.verify.layouts import COMPRESSED, LAYOUTS, MODELOPT, PACKINGS
 from harness.verify.modules import (
     is_plain_linear,
     is_quantized,
-    is_router,
     is_vision,
+    routers_of,
     stacked_experts,
 )
 
@@ -171,12 +171,13 @@ def patterns_used(contents: Contents) -> Check:
 def routers_and_vision_plain(contents: Contents) -> Check:
     """Ask whether a router or the part that sees was quantized by a rule that matched too much."""
     layers = contents.declared.layers if contents.declared else {}
+    routers = routers_of(contents.modules)
     faults = [
         name
         for name, module in contents.modules.items()
         if is_quantized(module)
         and name not in layers
-        and (_is_foreign_vision(contents, name) or is_router(name, contents.modules))
+        and (_is_foreign_vision(contents, name) or name in routers)
     ]
     return finding(
         "routers-and-vision-unquantized",

@@ -8,6 +8,7 @@ from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.modules import (
     expert_of,
+    experts_of,
     fused_name,
     is_draft,
     is_quantized,
@@ -71,7 +72,7 @@ def _is_one_scalar_for_all(contents: Contents, modules: list[str]) -> bool:
         return False
     saturated: dict[str, bool] = defaultdict(bool)
     for name in modules:
-        facts = contents.facts.get(f"{name}.{layout.leaf(coded)}", Facts())
+        facts = contents.facts.get(contents.tensor_of(name, layout.leaf(coded)), Facts())
         saturated[name.rpartition(".")[0]] |= facts.largest_code >= _SATURATED
     return sum(saturated.values()) >= _NEARLY_ALL * len(saturated)
 
@@ -87,7 +88,8 @@ def _is_one_matrix_for_all(contents: Contents, modules: list[str]) -> bool:
 
 
 def _facts(contents: Contents, modules: list[str], leaf: str | None) -> Iterator[Facts]:
-    return (f for name in modules if (f := contents.facts.get(f"{name}.{leaf}")) is not None)
+    found = (contents.facts.get(contents.tensor_of(name, leaf)) for name in modules)
+    return (facts for facts in found if facts is not None)
 
 
 def experts_quantized(contents: Contents) -> Check:
@@ -98,9 +100,8 @@ def experts_quantized(contents: Contents) -> Check:
     plain: set[str] = set()
     quantized: set[str] = set()
     for name, module in contents.modules.items():
-        expert = expert_of(name)
-        path = expert.experts if expert else name
-        if is_draft(path) or not (expert or stacked_experts(name, module)):
+        path = experts_of(name)
+        if path is None or is_draft(path) or (path == name and not stacked_experts(name, module)):
             continue
         (quantized if is_quantized(module) else plain).add(path)
     left_out = sorted(plain - quantized)

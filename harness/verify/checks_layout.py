@@ -1,13 +1,22 @@
 """Has every quantized layer all of its tensors, in the type and shape that engines load?"""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from harness.artifacts import Check, TensorHeader
+from harness.artifacts import Check
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
-from harness.verify.layouts import Layout, Stored
-from harness.verify.modules import expert_of, fused_groups, is_draft, is_quantized, weight_of
+from harness.verify.layouts import Form, Layout, forms_of
+from harness.verify.modules import (
+    expert_of,
+    experts_of,
+    fused_groups,
+    is_draft,
+    is_quantized,
+    may_be_stack,
+    quantized_stacks,
+    weight_of,
+)
 
 _EXPERT_COUNT_KEYS = {"num_experts", "num_local_experts", "n_routed_experts"}
 
@@ -17,11 +26,11 @@ def tensors_present(contents: Contents) -> Check:
     faults, asked = [], 0
     for name, layout in _layouts(contents):
         for role, stored in layout.tensors.items():
-            if role == "input_scale" and expert_of(name):
+            if role == "input_scale" and experts_of(name):
                 continue
             asked += 1
             if stored.leaf not in contents.modules[name]:
-                faults.append(f"{name}.{stored.leaf}")
+                faults.append(contents.tensor_of(name, stored.leaf))
     return finding(
         "layer-tensors-complete",
         faults,
@@ -32,23 +41,11 @@ def tensors_present(contents: Contents) -> Check:
 
 def tensors_well_formed(contents: Contents) -> Check:
     """Ask whether types and shapes of each quantized layer's tensors fit together."""
-    faults = []
+    faults: list[str] = []
     for name, layout in _layouts(contents):
-        module = contents.modules[name]
-        weight = module.get(layout.tensors["weight"].leaf)
-        if weight is None:
-            continue
-        if len(weight.shape) != 2:  # noqa: PLR2004  a matrix [out, in]
-            faults.append(f"{name}.weight has the shape {list(weight.shape)}")
-            continue
-        out = weight.shape[0] * layout.packed_rows
-        width = weight.shape[1] * layout.packed
-        if width % layout.block:
-            faults.append(f"{name}.weight is {width} wide, no multiple of {layout.block}")
-        for stored in layout.tensors.values():
-            if stored.leaf in module:
-                header = module[stored.leaf]
-                faults += _misshapen(f"{name}.{stored.leaf}", header, stored, (out, width))
+        weight = contents.modules[name].get(layout.tensors["weight"].leaf)
+        if weight is not None:
+            faults += _misshapen(contents, name, layout, weight.shape)
     return finding(
         "layer-tensors-well-formed",
         faults,
@@ -58,12 +55,31 @@ def tensors_well_formed(contents: Contents) -> Check:
 
 
 def _misshapen(
-    name: str, header: TensorHeader, stored: Stored, shape: tuple[int, int]
-) -> Iterator[str]:
-    if header.dtype not in stored.dtypes:
-        yield f"{name} is {header.dtype} and should be {' or '.join(stored.dtypes)}"
-    elif header.shape not in stored.shapes(*shape):
-        yield f"{name} has the shape {list(header.shape)} beside a weight of {list(shape)}"
+    contents: Contents, name: str, layout: Layout, shape: tuple[int, ...]
+) -> Sequence[str]:
+    """Return what is wrong with a layer whose weight has this shape, read the way it fits best."""
+    forms = forms_of(shape, layout, is_stack=may_be_stack(name))
+    where = contents.tensor_of(name, layout.leaf("weight"))
+    readings = [tuple(_misfits(contents, name, form)) for form in forms]
+    return min(readings, key=len, default=(f"{where} has the shape {list(shape)}",))
+
+
+def _misfits(contents: Contents, module: str, form: Form) -> Iterator[str]:
+    """Yield what is wrong with a layer's tensors if its weight is read as `form`."""
+    layout = form.layout
+    if form.width % layout.block:
+        where = contents.tensor_of(module, layout.leaf("weight"))
+        yield f"{where} is {form.width} wide, no multiple of {layout.block}"
+    for stored in layout.tensors.values():
+        header = contents.modules[module].get(stored.leaf)
+        if header is None:
+            continue
+        name = contents.tensor_of(module, stored.leaf)
+        if header.dtype not in stored.dtypes:
+            yield f"{name} is {header.dtype} and should be {' or '.join(stored.dtypes)}"
+        elif header.shape not in form.shapes(stored):
+            shape = [form.out, form.width]
+            yield f"{name} has the shape {list(header.shape)} beside a weight of {shape}"
 
 
 def _layouts(contents: Contents) -> Iterator[tuple[str, Layout]]:
@@ -79,9 +95,11 @@ def expert_input_scales_complete(contents: Contents) -> Check:
     asked = {
         name: leaf
         for name, layout in _layouts(contents)
-        if expert_of(name) and (leaf := layout.leaf("input_scale"))
+        if experts_of(name) and (leaf := layout.leaf("input_scale"))
     }
-    faults = [f"{n}.{leaf}" for n, leaf in asked.items() if leaf not in contents.modules[n]]
+    faults = [
+        contents.tensor_of(n, leaf) for n, leaf in asked.items() if leaf not in contents.modules[n]
+    ]
     found = f"{len(asked)} of {len(asked)} expert input scales are there"
     return finding(
         "expert-input-scales-complete",
@@ -98,7 +116,9 @@ def experts_complete(contents: Contents) -> Check:
         expert = expert_of(name)
         if expert:
             layers[expert.experts][expert.number][expert.projection] = name
+    stacks = quantized_stacks(contents.modules)
     sizes = {len(experts) for path, experts in layers.items() if not is_draft(path)}
+    sizes |= {size for name, size in stacks.items() if not is_draft(name)}
     wanted = _expert_count(contents.config) or max(sizes, default=0)
     faults: list[str] = []
     if not 0 <= wanted <= len(contents.tensors):  # before anything is counted up to it
@@ -107,11 +127,15 @@ def experts_complete(contents: Contents) -> Check:
     for path, experts in layers.items():
         count = len(experts) if is_draft(path) else wanted
         faults += _expert_faults(contents, path, experts, count)
+    for name, size in stacks.items():
+        if size != wanted and not is_draft(name):
+            faults.append(f"{name} stacks {size} experts and not {wanted}")
     total = sum(len(experts) for experts in layers.values())
+    stacked = f", {len(stacks)} stacks of all experts" if stacks else ""
     return finding(
         "experts-complete",
         faults,
-        good=f"{total} experts in {len(layers)} layers, each with all projections",
+        good=f"{total} experts in {len(layers)} layers, each with all projections{stacked}",
         bad=f"{len(faults)} experts or projections are missing, too many or unlike their siblings",
     )
 

@@ -10,7 +10,7 @@ from harness.artifacts import Check, Severity
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.layouts import DIVISORS, INPUT_SCALES, UNMEASURED_DIVISOR
-from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, expert_of, fused_groups
+from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, expert_of, fused_groups, leaf_of
 from harness.verify.scan import Facts
 
 _IMPLAUSIBLE = 1e-3
@@ -53,7 +53,7 @@ def scales_normal(contents: Contents) -> Check:
 def _about_scales(
     contents: Contents, check: str, count: Callable[[Facts], int], bad: str, good: str
 ) -> Check:
-    scales = [name for name in contents.facts if _leaf(name) in (*SCALE_LEAVES, *KV_LEAVES)]
+    scales = [name for name in contents.facts if leaf_of(name) in (*SCALE_LEAVES, *KV_LEAVES)]
     faults = [
         f"{name}, {number} value{'s' if number > 1 else ''}"
         for name in scales
@@ -69,7 +69,7 @@ def _about_scales(
 
 def weights_finite(contents: Contents) -> Check:
     """Ask for NaN and infinity in all other tensors."""
-    others = [n for n in contents.facts if _leaf(n) not in (*SCALE_LEAVES, *KV_LEAVES)]
+    others = [n for n in contents.facts if leaf_of(n) not in (*SCALE_LEAVES, *KV_LEAVES)]
     faults = [n for n in others if contents.facts[n].num_non_finite]
     return finding(
         "weights-finite",
@@ -137,7 +137,7 @@ def _about_groups(
 
 
 def _values(contents: Contents, group: tuple[str, ...], role: str) -> list[float]:
-    facts = (contents.facts.get(f"{n}.{_spelled(contents, n, role)}") for n in group)
+    facts = (contents.facts.get(contents.tensor_of(n, _spelled(contents, n, role))) for n in group)
     return [f.high for f in facts if f is not None and math.isfinite(f.high)]
 
 
@@ -213,10 +213,8 @@ def weight_scales_plausible(contents: Contents) -> Check:
     """
     scales: dict[str, float] = {}
     for name, facts in contents.facts.items():
-        module = name.rpartition(".")[0]
-        is_one = _leaf(name) in {
-            _spelled(contents, module, r) for r in ("global_scale", "weight_scale")
-        }
+        module, leaf = contents.place_of(name)
+        is_one = leaf in {_spelled(contents, module, r) for r in ("global_scale", "weight_scale")}
         if is_one and facts.low == facts.high and facts.high > 0:
             scales[name] = facts.high
     middles = {kind: median(values) for kind, values in _by_kind(scales).items()}
@@ -254,7 +252,7 @@ def weights_not_zero(contents: Contents) -> Check:
 def input_scales(contents: Contents) -> Iterator[tuple[str, float]]:
     """Yield the name and value of every finite input scale; what is stored as divisor, inverted."""
     for name, facts in contents.facts.items():
-        leaf = _leaf(name)
+        leaf = leaf_of(name)
         if leaf in INPUT_SCALES and math.isfinite(facts.high):
             if leaf not in DIVISORS:
                 yield name, facts.high
@@ -263,8 +261,4 @@ def input_scales(contents: Contents) -> Iterator[tuple[str, float]]:
 
 
 def _is_unmeasured(name: str, value: float) -> bool:
-    return _leaf(name) in DIVISORS and value == 1 / UNMEASURED_DIVISOR
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
+    return leaf_of(name) in DIVISORS and value == 1 / UNMEASURED_DIVISOR

@@ -7,7 +7,7 @@ from harness.verify.causes import INVERTED, NIBBLES, SWIZZLED, TRANSPOSED
 from harness.verify.compare import Misfit
 from harness.verify.contents import Contents, Origin
 from harness.verify.finding import finding
-from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, is_draft, is_quantized
+from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, is_draft, is_quantized, quantized_stacks
 from harness.verify.origin import copied_from, modules_from, source_part
 
 _MADE_LEAVES = frozenset({*SCALE_LEAVES, *KV_LEAVES, "pre_quant_scale", "k_bias", "v_bias"})
@@ -89,11 +89,13 @@ def _extra(contents: Contents, origin: Origin) -> Iterator[str]:
     is_tied = bool(contents.config.get("tie_word_embeddings"))
     source = origin.comparison.source
     for name, header in contents.tensors.items():
-        module, _, leaf = name.rpartition(".")
+        module, leaf = contents.place_of(name)
         if leaf in _MADE_LEAVES or (is_tied and module == "lm_head"):
             continue
         if is_quantized(contents.modules[module]):
-            if leaf in {"weight", "weight_packed"} and source_part(module, source) is None:
+            is_weight = leaf in {"weight", "weight_packed"}
+            is_known = source_part(module, source) or copied_from(name, header, source)
+            if is_weight and not is_known:
                 yield name
         elif not copied_from(name, header, source):
             yield name
@@ -126,11 +128,13 @@ def weights_near_source(contents: Contents) -> Check:
     for algo, fit in fits.values():
         largest[algo] = max(largest.get(algo, 0.0), fit.error)
     spelled = ", ".join(f"{algo} {error:.2%}" for algo, error in sorted(largest.items()))
+    stacks = len(quantized_stacks(contents.modules))
+    left_out = f"; {stacks} stacks of experts are not compared here" if stacks else ""
     return finding(
         "weights-near-source",
         [_spelled(misfit) for misfit in comparison.misfits],
         good=f"{len(fits)} quantized weights are near their source; largest relative error: "
-        f"{spelled or 'nothing to compare'}",
+        f"{spelled or 'nothing to compare'}{left_out}",
         bad=f"{len(comparison.misfits)} of {len(fits) + len(comparison.misfits)} quantized weights "
         "are not what rounding makes of their source",
     )

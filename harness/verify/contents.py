@@ -19,8 +19,16 @@ from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
 from harness.verify.engines import Engine
 from harness.verify.hashing import Hashed, hash_file
-from harness.verify.layouts import LAYOUTS, MODELOPT, Layout
-from harness.verify.modules import Module, group_modules, is_quantized, weight_of
+from harness.verify.layouts import BLOCKED_EXPERTS, LAYOUTS, MODELOPT, Layout
+from harness.verify.modules import (
+    BLOCK_SCALES,
+    BLOCKS,
+    Module,
+    group_modules,
+    is_quantized,
+    leaf_of,
+    weight_of,
+)
 from harness.verify.reading import Found, Reading, ShardScan, Task, num_processes
 from harness.verify.scan import Facts
 from harness.verify.shards import Entry, Shard, read_shard
@@ -90,6 +98,18 @@ class Contents:
         """Every tensor of every shard whose header can be read."""
         return {name: e.header for shard in self.shards for name, e in shard.entries.items()}
 
+    def tensor_of(self, module: str, leaf: str | None) -> str:
+        """Return the name of a tensor of a module, be it there or not."""
+        return self.modules[module].tensor_of(module, leaf or "")
+
+    def place_of(self, tensor: str) -> tuple[str, str]:
+        """Return the module of a tensor, and the last part of its name there."""
+        parent, _, last = tensor.rpartition(".")
+        if last in self.modules.get(parent, ()):
+            return parent, last
+        leaf = leaf_of(tensor)
+        return (tensor, "weight") if leaf == last else (tensor.removesuffix(f"_{leaf}"), leaf)
+
     def algo_of(self, module: str) -> str | None:
         """Return the algorithm that engines expect of a module, or that its tensors look like."""
         if expected := self.expected[module]:
@@ -99,6 +119,8 @@ class Contents:
 
     def layout_of(self, module: str) -> Layout | None:
         """Return what a quantized module has to consist of; None for unknown algorithms."""
+        if not {BLOCKS, BLOCK_SCALES}.isdisjoint(self.modules[module]):
+            return BLOCKED_EXPERTS
         layouts = LAYOUTS[self.declared.layout if self.declared else MODELOPT]
         return layouts.get(self.algo_of(module) or "")
 
@@ -262,7 +284,7 @@ def _look(contents: Contents, name: str, entry: Entry) -> Looker | None:
     if contents.origin is None:
         return None
     comparison = contents.origin.comparison
-    module, _, leaf = name.rpartition(".")
+    module, leaf = contents.place_of(name)
     if not is_quantized(contents.modules[module]):
         return comparison.copied(name, entry)
     layout, algo = contents.layout_of(module), contents.algo_of(module)

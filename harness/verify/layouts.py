@@ -16,6 +16,8 @@ and compressed_tensors/schemes/*.py).
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from harness.verify.modules import BLOCK_SCALES, BLOCKS
+
 MODELOPT, COMPRESSED = "modelopt", "compressed-tensors"
 DIVISORS = frozenset({"weight_global_scale", "input_global_scale"})
 """Tensors that hold one divided by the scale."""
@@ -53,6 +55,44 @@ class Layout(NamedTuple):
         """Return the spelling of a part; None where the algorithm has no such part."""
         stored = self.tensors.get(role)
         return stored.leaf if stored else None
+
+
+class Form(NamedTuple):
+    """One way to read the axes of a stored weight: a matrix, or a stack of experts' matrices."""
+
+    layout: Layout
+    out: int
+    width: int
+    num_experts: int | None = None
+    is_transposed: bool = False
+    """Whether the stack's matrices are [in, out], as Llama 4 and gpt-oss multiply them."""
+
+    def shapes(self, stored: Stored) -> tuple[Shape, ...]:
+        """Return the shapes that a tensor of the layer may have."""
+        shapes = stored.shapes(self.out, self.width)
+        if self.num_experts is None:
+            return shapes
+        each = [(self.num_experts, *shape[:: -1 if self.is_transposed else 1]) for shape in shapes]
+        if () in shapes:  # one for all of them, or one for each
+            return (*shapes, *each, (self.num_experts, 1, 1))
+        return tuple(each)
+
+
+def forms_of(shape: Shape, layout: Layout, *, is_stack: bool) -> tuple[Form, ...]:
+    """Return the ways to read a stored weight of this shape; none where it is no weight."""
+    match shape:
+        case (rows, columns):
+            return (Form(layout, rows * layout.packed_rows, columns * layout.packed),)
+        case _ if not is_stack:
+            return ()
+        case (experts, rows, columns):
+            flat = Form(layout, rows * layout.packed_rows, columns * layout.packed, experts)
+            out, width = columns * layout.packed_rows, rows * layout.packed
+            return flat, flat._replace(out=out, width=width, is_transposed=True)
+        case (experts, rows, blocks, num_bytes):
+            return (Form(layout, rows, blocks * num_bytes * layout.packed, experts),)
+        case _:
+            return ()
 
 
 def _scalar(_out: int, _in: int) -> tuple[Shape, ...]:
@@ -130,6 +170,21 @@ def _four_bits(scale: Stored, *more: tuple[str, Stored], rows: int = 1, block: i
 _OURS = ("weight", "weight_scale_2")
 _THEIRS = ("weight_packed", "weight_global_scale")
 _TENSOR, _CHANNEL = _scale(_scalar, _ANY_FLOAT), _scale(_rows, _ANY_FLOAT)
+
+
+def _blocks(out: int, width: int) -> tuple[Shape, ...]:
+    return ((out, width // 32, 16),)
+
+
+BLOCKED_EXPERTS = Layout(
+    {
+        "weight": Stored(BLOCKS, ("U8",), _blocks),
+        "weight_scale": Stored(BLOCK_SCALES, ("U8",), _blocks_of_32),
+    },
+    packed=2,
+    block=32,
+)
+"""MXFP4 as OpenAI stores it for the experts of a layer: [expert, out, in / 32, 16]."""
 
 LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
     MODELOPT: {

@@ -1,18 +1,31 @@
 """What a checkpoint's modules are, told from names and shapes alone.
 
-No model family is named here: an expert is `<path>.experts.<number>.<projection>`, a router is the
-gate beside experts, and layers that engines fuse are siblings with well-known names.
+No model family is named here: an expert is `<path>.experts.<number>.<projection>`, a router has a
+row for each expert that lies beside it, and layers that engines fuse are siblings with well-known
+names.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
 
-Module = Mapping[str, TensorHeader]
-"""The tensors of one module by the last part of their names."""
+
+class Module(dict[str, TensorHeader]):
+    """The tensors of one module by the last part of their names."""
+
+    joint = "."
+    """What stands between the module's name and the last part; `_` for a stack of experts, whose
+    weight has the name of the module."""
+
+    def tensor_of(self, name: str, leaf: str) -> str:
+        """Return the full name of a tensor of the module called `name`, be it there or not."""
+        if self.joint == ".":
+            return tensor_of(name, leaf)
+        return name if leaf == "weight" else f"{name}{self.joint}{leaf}"
+
 
 SCALE_LEAVES = (
     "weight_scale",
@@ -21,16 +34,33 @@ SCALE_LEAVES = (
     "weight_global_scale",
     "input_global_scale",
 )
-_SCALES = frozenset(SCALE_LEAVES)
+BLOCKS, BLOCK_SCALES = "blocks", "scales"
+"""What OpenAI's MXFP4 stores for the experts of a layer."""
+_SCALES = frozenset({*SCALE_LEAVES, BLOCK_SCALES})
+_STACK_LEAVES = (*SCALE_LEAVES, "weight_scale_inv", BLOCKS, BLOCK_SCALES)
+"""What is written behind the name of a stack: `experts.gate_up_proj_weight_scale`."""
 KV_LEAVES = ("k_scale", "v_scale")
-FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-    "w13": ("w1", "w3"),
-    "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
-    "in_proj_ba": ("in_proj_b", "in_proj_a"),
-}
-"""Siblings that engines load into one weight, with one global scale, by the name of the whole."""
+FUSED = (
+    ("qkv_proj", ("q_proj", "k_proj", "v_proj")),
+    ("qkv_proj", ("query", "key", "value")),
+    ("qkv_proj", ("wq", "wk", "wv")),
+    ("gate_up_proj", ("gate_proj", "up_proj")),
+    ("gate_up_proj", ("c_fc_0", "c_fc_1")),
+    ("w13", ("w1", "w3")),
+    ("in_proj_qkvz", ("in_proj_qkv", "in_proj_z")),
+    ("in_proj_ba", ("in_proj_b", "in_proj_a")),
+    ("fused_qkv_a_proj", ("q_a_proj", "kv_a_proj_with_mqa")),
+    ("fused_wqa_wkv", ("wq_a", "wkv")),
+    ("fused_wkv_wgate", ("wkv", "wgate")),
+    ("qkvr", ("wq_du", "wk_dv", "wv_dv", "wr_du")),
+    ("kv_proj", ("key_proj", "value_proj")),
+)
+"""Siblings that engines load into one weight, with one global scale, and the name of the whole.
+
+Not among them are `wk` and `weights_proj` of an indexer of sparse attention: vLLM builds the whole
+unquantized and turns FP8 back into BF16. Source: `packed_modules_mapping` and
+`stacked_params_mapping` of vLLM's models.
+"""
 
 _EXPERT = re.compile(r"^(?P<experts>.+\.experts)\.(?P<index>\d+)\.(?P<projection>[^.]+)$")
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
@@ -57,13 +87,40 @@ class Expert(NamedTuple):
     projection: str
 
 
-def group_modules(tensors: Mapping[str, TensorHeader]) -> dict[str, dict[str, TensorHeader]]:
+def group_modules(tensors: Mapping[str, TensorHeader]) -> dict[str, Module]:
     """Return the tensors by module, in the order of the names."""
-    modules: dict[str, dict[str, TensorHeader]] = defaultdict(dict)
+    modules: dict[str, Module] = defaultdict(Module)
     for name in sorted(tensors):
-        module, _, leaf = name.rpartition(".")
+        module, leaf = _place_of(name, tensors)
         modules[module][leaf] = tensors[name]
+        if not name.startswith(f"{module}.") and module:
+            modules[module].joint = "_"
     return dict(modules)
+
+
+def _place_of(name: str, tensors: Mapping[str, TensorHeader]) -> tuple[str, str]:
+    """Return the module of one of the tensors, and the last part of its name there."""
+    parent, _, last = name.rpartition(".")
+    if not _is_experts(parent) or last.isdigit():
+        return parent, last
+    for leaf in _STACK_LEAVES:
+        if last.endswith(f"_{leaf}"):
+            return name.removesuffix(f"_{leaf}"), leaf
+    is_coded = tensors[name].dtype in _QUANTIZED_TYPES and len(tensors[name].shape) > 2  # noqa: PLR2004  a matrix
+    is_stack = is_coded or any(f"{name}_{leaf}" in tensors for leaf in _STACK_LEAVES)
+    return (name, "weight") if is_stack else (parent, last)
+
+
+def leaf_of(name: str) -> str:
+    """Return the last part of a tensor's name, that of a stack's scale without the stack."""
+    parent, _, last = name.rpartition(".")
+    if _is_experts(parent):
+        return next((leaf for leaf in _STACK_LEAVES if last.endswith(f"_{leaf}")), last)
+    return last
+
+
+def _is_experts(path: str) -> bool:
+    return path.rpartition(".")[2] == "experts"
 
 
 def tensor_of(module: str, leaf: str) -> str:
@@ -79,20 +136,42 @@ def expert_of(module: str) -> Expert | None:
     return Expert(found["experts"], int(found["index"]), found["projection"])
 
 
-def weight_of(module: Module) -> TensorHeader | None:
+def experts_of(module: str) -> str | None:
+    """Return the path of a layer's experts, of which `module` is one, a stack, or all."""
+    expert = expert_of(module)
+    if expert is not None:
+        return expert.experts
+    return next((p for p in (module.rpartition(".")[0], module) if _is_experts(p)), None)
+
+
+def may_be_stack(module: str) -> bool:
+    """Return whether the weight of a module may be that of all experts of a layer."""
+    return experts_of(module) is not None or module.rpartition(".")[0].endswith("moe")
+
+
+def quantized_stacks(modules: Mapping[str, Module]) -> Mapping[str, int]:
+    """Return how many experts each quantized stack holds."""
+    weights = {name: weight_of(module) for name, module in modules.items() if may_be_stack(name)}
+    return {
+        name: weight.shape[0]
+        for name, weight in weights.items()
+        if weight and len(weight.shape) > 2 and is_quantized(modules[name])  # noqa: PLR2004  a matrix
+    }
+
+
+def weight_of(module: Mapping[str, TensorHeader]) -> TensorHeader | None:
     """Return a linear layer's weight, packed or not."""
-    weight = module.get("weight")
-    return module.get("weight_packed") if weight is None else weight
+    return next((module[n] for n in ("weight", "weight_packed", BLOCKS) if n in module), None)
 
 
-def is_quantized(module: Module) -> bool:
+def is_quantized(module: Mapping[str, TensorHeader]) -> bool:
     """Return whether a module's tensors are those of a quantized layer."""
     weight = weight_of(module)
     packed = weight is not None and weight.dtype in _QUANTIZED_TYPES
     return packed or not _SCALES.isdisjoint(module)
 
 
-def is_plain_linear(name: str, module: Module) -> bool:
+def is_plain_linear(name: str, module: Mapping[str, TensorHeader]) -> bool:
     """Return whether a module looks like an unquantized linear layer: a matrix, no embedding."""
     weight = module.get("weight")
     if weight is None or len(weight.shape) != 2 or is_quantized(module):  # noqa: PLR2004  a matrix
@@ -101,17 +180,50 @@ def is_plain_linear(name: str, module: Module) -> bool:
     return "embed" not in last and last not in {"wte", "wpe"}
 
 
-def stacked_experts(name: str, module: Module) -> tuple[str, ...]:
+def stacked_experts(name: str, module: Mapping[str, TensorHeader]) -> tuple[str, ...]:
     """Return the tensors of a module that stack all experts of a layer, unquantized."""
-    if name.rpartition(".")[2] != "experts":
+    if not _is_experts(name):
         return ()
     return tuple(leaf for leaf, header in module.items() if len(header.shape) == 3)  # noqa: PLR2004  [expert, out, in]
 
 
-def is_router(name: str, modules: Iterable[str]) -> bool:
-    """Return whether `name` decides which experts a token goes to."""
-    block, _, last = name.rpartition(".")
-    return last in _ROUTERS and any(other.startswith(f"{block}.experts") for other in modules)
+def routers_of(modules: Mapping[str, Module]) -> frozenset[str]:
+    """Return the modules that decide which experts a token goes to.
+
+    A router is a matrix [number of experts, width] beside the experts, or the only matrix of a part
+    that lies there (`router.proj`, `router.layer`); one that is called so is one in any shape.
+    """
+    blocks = dict(_blocks(modules))
+    rows: dict[str, int] = {}
+    for name, module in modules.items():
+        weight = weight_of(module)
+        if weight is None or len(weight.shape) == 2:  # noqa: PLR2004  a matrix
+            rows[name] = weight.shape[0] if weight else 0
+    siblings = Counter(name.rpartition(".")[0] for name in rows)
+    found = set()
+    for name, num_rows in rows.items():
+        part = name if (parent := name.rpartition(".")[0]) in blocks else parent
+        block, _, last = part.rpartition(".")
+        is_alone = part == name or siblings[part] == 1
+        if block in blocks and is_alone and (last in _ROUTERS or num_rows == blocks[block]):
+            found.add(name)
+    return frozenset(found)
+
+
+def _blocks(modules: Mapping[str, Module]) -> Iterator[tuple[str, int]]:
+    """Yield the blocks that hold experts, with their number."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for name, module in modules.items():
+        expert = expert_of(name)
+        if expert is not None:
+            numbers[expert.experts].add(expert.number)
+            continue
+        if may_be_stack(name):
+            stacks = (h.shape for h in module.values() if len(h.shape) > 2)  # noqa: PLR2004  a matrix
+            path = experts_of(name) or name
+            yield from ((path.rpartition(".")[0], shape[0]) for shape in stacks)
+    for path, found in numbers.items():
+        yield path.rpartition(".")[0], len(found)
 
 
 def is_vision(name: str) -> bool:
@@ -128,25 +240,28 @@ def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:
     """Return the groups of modules that engines fuse; a group has at least two members."""
     members: dict[str, list[str]] = defaultdict(list)
     for name in modules:
-        whole = fused_name(name)
-        if whole is not None:
+        for whole in _wholes(name):
             members[whole].append(name)
     return [tuple(group) for group in members.values() if len(group) > 1]
 
 
 def fused_name(module: str) -> str | None:
     """Return the name of the layer that engines fuse a module into; None for other modules."""
+    return next(_wholes(module), None)
+
+
+def _wholes(module: str) -> Iterator[str]:
+    """Yield what a module may be a part of; its siblings tell of which."""
     parent, _, last = module.rpartition(".")
-    return next((f"{parent}.{whole}" for whole, parts in FUSED.items() if last in parts), None)
+    return (f"{parent}.{whole}" for whole, parts in FUSED if last in parts)
 
 
 def engine_names(module: str) -> tuple[str, ...]:
     """Return the names under which an engine may ask whether a module is excluded."""
-    expert = expert_of(module)
-    if expert is not None:
-        return (expert.experts,)
-    whole = fused_name(module)
-    return (module, whole) if whole else (module,)
+    experts = experts_of(module)
+    if experts is not None:
+        return (experts,)
+    return (module, *_wholes(module))
 
 
 def first_expert_names(module: str) -> tuple[str, ...]:
@@ -158,8 +273,9 @@ def first_expert_names(module: str) -> tuple[str, ...]:
     expert = expert_of(module)
     if expert is not None:
         return (f"{expert.experts}.0.{expert.projection}",)
-    if module.rpartition(".")[2] == "experts":
-        return (f"{module}.0.gate_proj", module)
+    experts = experts_of(module)
+    if experts is not None:
+        return (f"{experts}.0.gate_proj", experts)
     return engine_names(module)
 
 

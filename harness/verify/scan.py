@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.verify.modules import KV_LEAVES, SCALE_LEAVES
+from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, leaf_of
 from harness.verify.stored import to_floats
 
 _MARK_BYTES = 1 << 12
@@ -74,7 +74,7 @@ def is_settled(facts: Facts, name: str, dtype: str) -> bool:
 
 
 def _is_scale(name: str) -> bool:
-    return name.rpartition(".")[2] in _SCALES
+    return leaf_of(name) in _SCALES
 
 
 def marked(facts: Facts, piece: _Bytes) -> Facts:

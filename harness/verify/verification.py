@@ -162,7 +162,7 @@ def _input_scale_ranges(contents: Contents) -> dict[str, tuple[float, float]]:
     """Return the smallest and largest input scale by layer and kind."""
     ranges: dict[str, tuple[float, float]] = {}
     for name, value in checks_scales.input_scales(contents):
-        kind = kind_of(name.rpartition(".")[0])
+        kind = kind_of(contents.place_of(name)[0])
         if kind is not None:
             low, high = ranges.get(kind, (value, value))
             ranges[kind] = (min(low, value), max(high, value))
