@@ -10,11 +10,11 @@ from harness.artifacts import EngineSpec, QuantPlan
 from harness.errors import PrerequisiteError, UsageError
 from harness.models import Source
 from harness.serve import Demands, find_vllm, resolve_engine
+from harness.shipped import CANARY
 
 GIB = 1 << 30
 REFERENCE_LIMIT_BYTES = GIB
 """Larger models are too slow for the in-process engine to be chosen by itself."""
-_CANARY = "canary"
 _DTYPES = {"reference": "float32"}
 """Of the arithmetic between quantized layers; servers compute in bfloat16."""
 
@@ -80,7 +80,7 @@ def choose_engine(engine: EngineSpec, source: Source) -> EngineSpec:
 def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
     if engine.image:
         return "docker"
-    if engine.vllm or (source.name != _CANARY and find_vllm()):
+    if engine.vllm or (source.name != CANARY and find_vllm()):
         return "vllm"
     if num_bytes <= REFERENCE_LIMIT_BYTES:
         return "reference"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import shipped
@@ -22,52 +21,14 @@ from harness.recipe.names import choose_file
 from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
 from harness.recipe.waivers import load_waivers
+from harness.request import Request
+from harness.shipped import CANARY
 
-CANARY = "canary"
 GATE = "gate"
 _NUMERICS = ("deployed", "declared")
 _EXPERTS = ("eager", "grouped")
 _DECLARED_SUITES = (CANARY, "signoff")
 """Suites that are answered with the arithmetic that the checkpoint declares, if nothing is said."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What was typed; None where nothing was."""
-
-    model: str
-    qformat: str | None = None
-    """A shipped recipe by name."""
-    recipe: Path | None = None
-    """A recipe file, instead of `qformat`."""
-    revision: str | None = None
-    kv_cache: str | None = None
-    calib_data: str | None = None
-    calib_size: int | None = None
-    calib_seq: int | None = None
-    layerwise: bool | None = None
-    experts: str | None = None
-    suite: str | None = None
-    margin: float | None = None
-    engine: str | None = None
-    numerics: str | None = None
-    engine_args: tuple[str, ...] = ()
-    """`KEY=VALUE` each, after those of the recipe."""
-    tensor_parallel_size: int = 1
-    vllm: Path | None = None
-    image: str | None = None
-    device: str = "auto"
-    ranks: int = 1
-    """Processes that calibrate and quantize together."""
-    gpu_memory: str | None = None
-    """Bound of each GPU, such as `24GiB`."""
-    host_memory: str | None = None
-    """The same of the host."""
-    skip_verify: bool = False
-    baseline: str | None = None
-    """What the candidate is compared with, where it is not `model`."""
-    waivers: Path | None = None
-    """A file of waivers; none is looked for."""
 
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]i?B)", re.IGNORECASE)
@@ -154,12 +115,8 @@ def _engine(
     if request.numerics not in (None, *_NUMERICS):
         message = f"unknown numerics '{request.numerics}'. Type one of: {', '.join(_NUMERICS)}."
         raise UsageError(message)
-    if request.tensor_parallel_size < 1:
-        message = (
-            f"--tensor-parallel-size {request.tensor_parallel_size}: a server needs at least one "
-            "GPU. Type --tensor-parallel-size 1."
-        )
-        raise UsageError(message)
+    gpus = request.tensor_parallel_size
+    _check_least("--tensor-parallel-size", gpus, 1, "a server needs at least one GPU")
     is_declared = request.model == CANARY or suite.name in _DECLARED_SUITES
     return EngineSpec(
         name=request.engine or default,
@@ -168,7 +125,7 @@ def _engine(
         dtype="auto",
         max_model_len=suite.max_model_len,
         arguments=(*arguments, *request.engine_args),
-        tensor_parallel_size=request.tensor_parallel_size,
+        tensor_parallel_size=gpus,
         vllm=str(request.vllm) if request.vllm else None,
         image=request.image,
     )
@@ -200,12 +157,9 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
         data = CANARY if request.model == CANARY else "default"
     size = spec.size if request.calib_size is None else request.calib_size
     seq = spec.seq if request.calib_seq is None else request.calib_seq
-    if size < 1:
-        message = f"--calib-size {size}: at least one sample is needed. Type --calib-size 512."
-        raise UsageError(message)
-    if seq < 2:  # noqa: PLR2004 - one token has no next token; the model has nothing to do
-        message = f"--calib-seq {seq}: samples need at least two tokens. Type --calib-seq 512."
-        raise UsageError(message)
+    _check_least("--calib-size", size, 1, "at least one sample is needed")
+    # One token has no next token; the model has nothing to do.
+    _check_least("--calib-seq", seq, 2, "samples need at least two tokens")
     layerwise = spec.layerwise if request.layerwise is None else request.layerwise
     experts = request.experts or spec.experts
     if experts not in _EXPERTS:
@@ -214,6 +168,12 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     return dataclasses.replace(
         spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
     )
+
+
+def _check_least(option: str, value: int, least: int, why: str) -> None:
+    if value < least:
+        message = f"{option} {value}: {why}. Type {option} {least} or more."
+        raise UsageError(message)
 
 
 def _bytes(option: str, text: str | None) -> int | None:
@@ -228,6 +188,7 @@ def _bytes(option: str, text: str | None) -> int | None:
 
 
 def _ranks(request: Request, file: RecipeFile) -> int:
+    _check_least("--ranks", request.ranks, 1, "one process is the least")
     layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
     if request.ranks > 1 and not layerwise:
         message = (
