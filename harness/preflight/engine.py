@@ -9,7 +9,7 @@ import torch
 from harness.artifacts import EngineSpec, QuantPlan
 from harness.errors import PrerequisiteError, UsageError
 from harness.models import Source
-from harness.serve import Demands, find_vllm, resolve_engine
+from harness.serve import Demands, check_served, find_vllm, read_demands, resolve_engine
 from harness.shipped import CANARY
 
 GIB = 1 << 30
@@ -74,6 +74,19 @@ def choose_engine(engine: EngineSpec, source: Source) -> EngineSpec:
             f"{engine.dtype}, {free / GIB:.1f} GiB are free. Use a machine with more memory."
         )
         raise PrerequisiteError(message)
+    return engine
+
+
+def engine_for(engine: EngineSpec, source: Source) -> EngineSpec:
+    """Return the engine that serves a model or checkpoint as it lies there, all of it filled in.
+
+    Raises:
+        UsageError: this machine has no such device, or cannot run the engine.
+        PrerequisiteError: the engine cannot load the files.
+    """
+    device = resolve_device(engine.device)
+    engine = choose_engine(dataclasses.replace(engine, device=device), source)
+    check_served(engine, read_demands(source))
     return engine
 
 
