@@ -7,12 +7,10 @@ from pathlib import Path
 from harness import shipped
 from harness.artifacts import (
     CalibrationSpec,
-    CoverageSpec,
     EngineSpec,
     KvFormat,
     MemorySpec,
     Recipe,
-    Rule,
     Suite,
     Trial,
 )
@@ -54,19 +52,20 @@ def load_recipe(request: Request) -> Recipe:
     """
     file = _read(request)
     suite = _suite(request, file.suite)
+    calibration = _calibration(request, file)
     return Recipe(
         name=file.name,
         model=request.model,
         revision=request.revision,
-        rules=tuple(Rule(quantizer=r.quantizer, format=r.format) for r in file.rules),
+        rules=file.rules,
         exclude=file.exclude,
         kv_cache=_kv_format(request.kv_cache) if request.kv_cache else file.kv_cache,
-        calibration=_calibration(request, file),
+        calibration=calibration,
         engine=_engine(request, suite, default=file.engine, arguments=file.engine_args),
         suite=suite,
         device=request.device,
-        ranks=_ranks(request, file),
-        memory=_memory(request, file),
+        ranks=_ranks(request, layerwise=calibration.layerwise),
+        memory=_memory(request, layerwise=calibration.layerwise),
         skip_verify=request.skip_verify,
         baseline=request.baseline,
         waivers=load_waivers(request.waivers),
@@ -146,12 +145,7 @@ def _read(request: Request) -> RecipeFile:
 
 
 def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
-    wanted = file.calibration.coverage
-    spec = CalibrationSpec(
-        **file.calibration.model_dump(exclude={"coverage", "batch_tokens"}),
-        batch_tokens=None if (tokens := file.calibration.batch_tokens) == "auto" else tokens,
-        coverage=CoverageSpec(**wanted.model_dump()) if wanted else CoverageSpec(),
-    )
+    spec = file.calibration
     data = request.calib_data or spec.data
     if data == "auto":
         data = CANARY if request.model == CANARY else "default"
@@ -187,9 +181,8 @@ def _bytes(option: str, text: str | None) -> int | None:
     return int(size)
 
 
-def _ranks(request: Request, file: RecipeFile) -> int:
+def _ranks(request: Request, *, layerwise: bool) -> int:
     _check_least("--ranks", request.ranks, 1, "one process is the least")
-    layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
     if request.ranks > 1 and not layerwise:
         message = (
             f"--ranks {request.ranks}: several processes share a model that is run layer by layer. "
@@ -199,8 +192,7 @@ def _ranks(request: Request, file: RecipeFile) -> int:
     return request.ranks
 
 
-def _memory(request: Request, file: RecipeFile) -> MemorySpec:
-    layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
+def _memory(request: Request, *, layerwise: bool) -> MemorySpec:
     if request.host_memory is not None and not layerwise:
         message = (
             f"--host-memory {request.host_memory}: the model is in memory as a whole, of which no "
