@@ -2,30 +2,26 @@
 
 from dataclasses import dataclass
 
-from harness.artifacts.limits import STRICT, Count, Text
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
     """One prompt."""
 
-    __pydantic_config__ = STRICT
-    id: Text
-    prompt: Text
-    expect: tuple[Text, ...] = ()
+    id: str
+    prompt: str
+    expect: tuple[str, ...] = ()
     """Any of these in the answer makes it right; empty where nothing is expected."""
-    max_tokens: Count
+    max_tokens: int
     """Of the answer."""
-    stops: tuple[Text, ...] = ()
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
     """One text that the model is read the log probability of each token of."""
 
-    __pydantic_config__ = STRICT
-    id: Text
-    text: Text
+    id: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

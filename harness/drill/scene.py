@@ -41,7 +41,7 @@ class Ending(NamedTuple):
     message: str
 
 
-class Sandbox:
+class Scene:
     """Copies of a correct run, and what is done to them."""
 
     def __init__(self, setting: Setting, correct: Path, folder: Path) -> None:

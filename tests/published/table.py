@@ -1,0 +1,100 @@
+"""The whole table: every configuration asked, and every fault planted."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.published import build, faults
+from tests.published.asking import ENGINES, Answer, ask_plan, ask_verify, is_found
+from tests.published.cut import cut
+
+CUT = Path(__file__).with_name("configurations.jsonl")
+HEAD = "| model | declared | verify | " + " | ".join(ENGINES)
+HEAD += " | gate --plan | faults found |"
+
+
+class Model(NamedTuple):
+    """A configuration, cut."""
+
+    name: str
+    config: Mapping[str, Any]
+    sidecar: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was answered about one configuration."""
+
+    name: str
+    declared: str
+    alone: Answer
+    engines: Mapping[str, Answer]
+    plan: Answer
+    faults: Mapping[str, str]
+    """What was wrong with the answer, by fault; nothing where it was found and named."""
+
+    def markdown(self) -> str:
+        found = sum(not wrong for wrong in self.faults.values())
+        cells = [
+            self.name.replace("--", "/"),
+            self.declared,
+            self.alone.word,
+            *(answer.word for answer in self.engines.values()),
+            self.plan.word.replace("read", "planned", 1) if self.plan.code == 0 else self.plan.word,
+            f"{found} of {len(self.faults)}" if self.faults else "-",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def stored() -> list[Model]:
+    """Return the configurations that are kept here."""
+    lines = CUT.read_text(encoding="utf-8").splitlines()
+    return [Model(**json.loads(line)) for line in lines]
+
+
+def read_folder(folder: Path) -> Iterator[Model]:
+    """Yield what declares a quantization: `NAME_config.json` files, or folders of models."""
+    for path in sorted([*folder.glob("*_config.json"), *folder.glob("*/config.json")]):
+        is_folder = path.name == "config.json"
+        name = path.parent.name if is_folder else path.name.removesuffix("_config.json")
+        if name.endswith("_hf_quant"):
+            continue
+        beside = path.with_name(
+            "hf_quant_config.json" if is_folder else f"{name}_hf_quant_config.json"
+        )
+        sidecar = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        small = cut(json.loads(path.read_text(encoding="utf-8")), sidecar)
+        if small["config"]:
+            yield Model(name, small["config"], small["sidecar"])
+
+
+def row_of(model: Model, work: Path) -> Row:
+    """Ask all about one configuration, in folders below `work`."""
+    built = build.build(model.config, model.sidecar)
+    folder = build.write(built, work / "checkpoint")
+    source = build.write(build.unquantized(model.config, model.sidecar), work / "source")
+    alone = ask_verify(folder)
+    return Row(
+        name=model.name,
+        declared=built.declared.what,
+        alone=alone,
+        engines={engine: ask_verify(folder, engine) for engine in ENGINES},
+        plan=ask_plan(folder, source, work / "store"),
+        faults=dict(_planted(built, work / "damaged")) if alone.code != 2 else {},
+    )
+
+
+def _planted(built: build.Built, folder: Path) -> Iterator[tuple[str, str]]:
+    for one in faults.planted(built):
+        found, answer = is_found(one, folder)
+        wanted = f"wanted {one.check} about {one.named}"
+        yield one.fault, "" if found else f"{wanted}, got {answer.word}"
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return the table in markdown."""
+    return "\n".join(
+        [HEAD, "|---" * (HEAD.count("|") - 1) + "|", *(row.markdown() for row in rows)]
+    )
