@@ -6,6 +6,8 @@ wheel they are `harness/files/...`.
 
 from pathlib import Path
 
+CANARY = "canary"
+"""What the model, the suite and the calibration text that ship with harness are called."""
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -26,6 +26,7 @@ from harness.artifacts.plan import (
     TensorType,
 )
 from harness.artifacts.recipe import (
+    ANY_COVERAGE,
     CalibrationSpec,
     Claim,
     CoverageSpec,
@@ -82,6 +83,7 @@ from harness.artifacts.waivers import WaivedCheck, Waiver
 from harness.doors import write_atomically
 
 __all__ = [
+    "ANY_COVERAGE",
     "GO_WITH_WAIVERS",
     "KLD_CHECK",
     "Arm",

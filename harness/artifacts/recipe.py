@@ -3,7 +3,21 @@
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field
+
+from harness.artifacts.limits import (
+    MOST,
+    STRICT,
+    Count,
+    Fraction,
+    Number,
+    Seed,
+    Share,
+    TaskName,
+    Text,
+)
 from harness.artifacts.smoke_set import SmokeSet
 from harness.artifacts.waivers import Waiver
 
@@ -39,7 +53,8 @@ class Claim(StrEnum):
 class Rule:
     """Quantizers whose name matches `quantizer` get `format`; the last rule that matches wins."""
 
-    quantizer: str
+    __pydantic_config__ = STRICT
+    quantizer: Text
     """Wildcard pattern (fnmatch) on quantizer names, such as `*mlp.experts*weight_quantizer`."""
     format: str
     """A name in harness.formats (`nvfp4`, `fp8`), or `none` to leave the quantizer off."""
@@ -49,34 +64,40 @@ class Rule:
 class CoverageSpec:
     """How many tokens calibration should show to each routed expert."""
 
-    min_tokens: int = 1
+    __pydantic_config__ = STRICT
+    min_tokens: Count
     """An expert whose projection saw fewer is thin."""
-    max_thin: float = 1.0
+    max_thin: Share
     """Share of projections of experts that may be thin; with more the run cannot end GO."""
-    max_size: int = 0
+    max_size: Number = 0
     """Samples up to which more are drawn while too many are thin; 0 draws none."""
+
+
+ANY_COVERAGE = CoverageSpec(min_tokens=1, max_thin=1.0)
+"""Where nothing is said of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationSpec:
     """Which text calibrates the model, and how it is run."""
 
+    __pydantic_config__ = STRICT
     data: str
     """`canary`, `default`, the path of a JSONL file, or the name of a public data set."""
-    size: int
+    size: Count
     """Number of samples at most."""
-    seq: int
+    seq: Annotated[int, Field(ge=2, le=MOST)]
     """Tokens of a sample at most."""
-    seed: int
+    seed: Seed
     """Of the order in which samples are drawn."""
-    batch_tokens: int | None
-    """Tokens of a batch at most; None for what the machine runs best, which is measured. A batch
-    holds samples of one length, so none is padded."""
+    batch_tokens: Annotated[Count | None, BeforeValidator(lambda n: None if n == "auto" else n)]
+    """Tokens of a batch at most; None (`auto`) for what the machine runs best, which is measured. A
+    batch holds samples of one length, so none is padded."""
     layerwise: bool
     """Run one decoder layer over all batches before the next (same bytes, one layer resident)."""
-    experts: str = "grouped"
+    experts: Annotated[str, Field(pattern="^(eager|grouped)$")] = "grouped"
     """All routed experts of a layer in one product (`grouped`), or one by one (`eager`)."""
-    coverage: CoverageSpec = CoverageSpec()
+    coverage: CoverageSpec = ANY_COVERAGE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +114,8 @@ class MemorySpec:
 class TaskSpec:
     """One lm-eval task of a suite."""
 
-    name: str
+    __pydantic_config__ = STRICT
+    name: TaskName
     """As lm-eval knows it."""
     tier: Tier
     metric: str
@@ -101,30 +123,30 @@ class TaskSpec:
     `value_range` says otherwise."""
     filter: str
     """lm-eval's filter whose answers count; `none` where the task has none."""
-    items: int
+    items: Annotated[int, Field(ge=1, le=1_000_000)]
     """Number of items that are answered, from the task's beginning."""
-    margin: float | None
+    margin: Fraction | None = None
     """Largest loss that is allowed, as a fraction of 1; None where `recovery` is asked for."""
-    flip_rate: float
+    flip_rate: Share
     """Share of items expected to differ between the arms; planning uses it. Measured."""
-    num_fewshot: int
+    num_fewshot: Annotated[int, Field(ge=0, le=1000)]
     """Worked examples put before each question."""
-    chance: float
+    chance: Share
     """Accuracy of guessing, as a fraction of 1."""
-    recovery: float | None = None
+    recovery: Fraction | None = None
     """Share of the baseline's accuracy that must be kept, such as 0.99; instead of `margin`."""
     claim: Claim | None = None
     cluster: str = ""
     """Field of lm-eval's document that names the group of an item; empty: items are independent."""
-    clusters: int = 0
+    clusters: Number = 0
     """Groups that the items form; planning uses it."""
-    design_effect: float = 1.0
+    design_effect: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     """By how much grouping widens the variance at least, as measured on other candidates."""
     value_range: tuple[float, float] | None = None
     """Worst and best value of the metric, mapped to 0 and 1; None where it is 0 or 1 itself."""
-    spread: float = 1.0
+    spread: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Expected root mean square of the differences of items that differ; planning uses it."""
-    baseline_accuracy: float = 1.0
+    baseline_accuracy: Share = 1.0
     """Expected; planning of `recovery` uses it."""
 
     @property

@@ -2,26 +2,30 @@
 
 from dataclasses import dataclass
 
+from harness.artifacts.limits import STRICT, Count, Text
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
     """One prompt."""
 
-    id: str
-    prompt: str
-    expect: tuple[str, ...] = ()
+    __pydantic_config__ = STRICT
+    id: Text
+    prompt: Text
+    expect: tuple[Text, ...] = ()
     """Any of these in the answer makes it right; empty where nothing is expected."""
-    max_tokens: int
+    max_tokens: Count
     """Of the answer."""
-    stops: tuple[str, ...] = ()
+    stops: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
     """One text that the model is read the log probability of each token of."""
 
-    id: str
-    text: str
+    __pydantic_config__ = STRICT
+    id: Text
+    text: Text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

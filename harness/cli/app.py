@@ -1,4 +1,4 @@
-"""The typer application and its commands."""
+"""The typer application and its commands; what each does is imported when it is typed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,24 @@ import typer
 
 from harness import __version__
 from harness.cli import options as opt
-from harness.cli.baseline import baseline_app
-from harness.cli.console import concluding, emit, show_progress
-from harness.cli.drill import drill
-from harness.cli.groups import CalibrationOptions, EngineOptions, grouped, requested
+from harness.cli.command import command
+from harness.cli.console import Result, show_progress
 from harness.garbage import collect_rarely
+from harness.request import JUDGING, MAKING, SERVING, Request
 from harness.surroundings import leave_current_folder
+
+_BASELINE_EXAMPLES = """Examples:
+
+    harness baseline add --model canary --suite canary
+
+    harness baseline list
+
+    harness baseline export 1a2b3c4d --out canary.baseline
+
+    HARNESS_BASELINES=/shared harness baseline import canary.baseline
+
+    harness gate CHECKPOINT --baseline canary.baseline
+"""
 
 app = typer.Typer(
     name="harness",
@@ -20,6 +32,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+baseline_app = typer.Typer(
+    help="Measure, list, share and remove the scores of unquantized models.",
+    epilog=_BASELINE_EXAMPLES,
+    no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(baseline_app, name="baseline")
@@ -49,251 +67,214 @@ def main(
     show_progress(quiet=quiet)
 
 
-@app.command(
-    epilog="Example: harness e2e --model canary --qformat nvfp4",
-)
-@grouped
-def e2e(  # noqa: PLR0913 - one parameter an option; the contract lists them
+@command(app, "e2e --model canary --qformat nvfp4", *MAKING, *JUDGING, "baseline")
+def e2e(
+    request: Request,
     *,
-    model: opt.Model,
-    qformat: opt.Qformat = None,
-    recipe: opt.RecipeFile = None,
-    kv_cache_qformat: opt.KvCache = None,
-    suite: opt.SuiteName = None,
-    margin: opt.Margin = None,
-    engine_options: EngineOptions,
-    calibration: CalibrationOptions,
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
     plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
-    baseline: opt.OtherBaseline = None,
-    waivers: opt.Waivers = None,
-    skip_verify: opt.SkipVerify = False,
     paranoid: opt.Paranoid = False,
-    as_json: opt.AsJson = False,
-) -> None:
+) -> Result:
     """Quantize, export, verify, serve, score and judge; exit 0 on GO, 4 on NO-GO."""
-    with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+    from harness.cli import commands
 
-        commands.set_paranoid(on=paranoid)
-        request = requested(
-            model,
-            calibration,
-            engine_options,
-            qformat=qformat,
-            recipe=recipe,
-            revision=revision,
-            kv_cache=kv_cache_qformat,
-            suite=suite,
-            margin=margin,
-            device=device,
-            skip_verify=skip_verify,
-            baseline=baseline,
-            waivers=waivers,
-        )
-        if plan:
-            emit(commands.plan(request, run_dir), as_json=as_json)
-        else:
-            emit(commands.e2e(request, run_dir, fresh=fresh), as_json=as_json)
+    commands.set_paranoid(on=paranoid)
+    if plan:
+        return commands.plan(request, run_dir)
+    return commands.e2e(request, run_dir, fresh=fresh)
 
 
-@app.command(
-    epilog="Example: harness quantize --model canary --qformat nvfp4 --out /tmp/canary-nvfp4",
-)
-@grouped
-def quantize(  # noqa: PLR0913 - one parameter an option; the contract lists them
+@command(app, "quantize --model canary --qformat nvfp4 --out /tmp/canary-nvfp4", *MAKING)
+def quantize(
+    request: Request,
     *,
-    model: opt.Model,
     out: opt.OutDir,
-    qformat: opt.Qformat = None,
-    recipe: opt.RecipeFile = None,
-    kv_cache_qformat: opt.KvCache = None,
-    calibration: CalibrationOptions,
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
     plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
-    as_json: opt.AsJson = False,
-) -> None:
+) -> Result:
     """Calibrate, quantize, export and verify; the checkpoint is OUT/checkpoint."""
-    with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+    from harness.cli import commands
 
-        request = requested(
-            model,
-            calibration,
-            qformat=qformat,
-            recipe=recipe,
-            revision=revision,
-            kv_cache=kv_cache_qformat,
-            device=device,
-        )
-        if plan:
-            emit(commands.plan(request, out, scored=False), as_json=as_json)
-        else:
-            emit(commands.quantize(request, out, fresh=fresh), as_json=as_json)
+    if plan:
+        return commands.plan(request, out, scored=False)
+    return commands.quantize(request, out, fresh=fresh)
 
 
-@app.command(
-    epilog="Example: harness gate /models/Qwen3-30B-A3B-NVFP4 --baseline Qwen/Qwen3-30B-A3B",
+@command(
+    app,
+    "gate /models/Qwen3-30B-A3B-NVFP4 --baseline Qwen/Qwen3-30B-A3B",
+    *("model", "revision", "device", *JUDGING),
+    model=opt.Baseline,
 )
-@grouped
-def gate(  # noqa: PLR0913 - one parameter an option; the contract lists them
+def gate(  # noqa: PLR0913 - one parameter an option
+    request: Request,
     *,
     checkpoint: opt.Checkpoint,
-    baseline: opt.Baseline,
-    suite: opt.SuiteName = None,
-    margin: opt.Margin = None,
-    engine_options: EngineOptions,
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
     run_dir: opt.RunDir = None,
     plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
-    waivers: opt.Waivers = None,
-    skip_verify: opt.SkipVerify = False,
     paranoid: opt.Paranoid = False,
-    as_json: opt.AsJson = False,
-) -> None:
+) -> Result:
     """Verify, serve, score and judge a checkpoint of any origin; exit 0 on GO, 4 on NO-GO."""
-    with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+    from harness.cli import commands
 
-        commands.set_paranoid(on=paranoid)
-        request = requested(
-            baseline,
-            engine_options,
-            revision=revision,
-            suite=suite,
-            margin=margin,
-            device=device,
-            skip_verify=skip_verify,
-            waivers=waivers,
-        )
-        if plan:
-            emit(commands.plan_gate(request, checkpoint, run_dir), as_json=as_json)
-        else:
-            emit(commands.gate(request, checkpoint, run_dir, fresh=fresh), as_json=as_json)
+    commands.set_paranoid(on=paranoid)
+    if plan:
+        return commands.plan_gate(request, checkpoint, run_dir)
+    return commands.gate(request, checkpoint, run_dir, fresh=fresh)
 
 
-@app.command(
-    epilog="Example: harness verify runs/canary-nvfp4-1a2b3c4d/checkpoint --source canary",
-)
+@command(app, "verify runs/canary-nvfp4-1a2b3c4d/checkpoint --source canary")
 def verify(
     *,
     checkpoint: opt.Checkpoint,
     source: opt.SourceModel = None,
     engine: opt.EngineVersion = None,
     junit: opt.JunitFile = None,
-    as_json: opt.AsJson = False,
-) -> None:
+) -> Result:
     """Check a checkpoint's files; needs no accelerator. Exit 4 on an error."""
-    with concluding(as_json=as_json):
-        from harness.cli import verifying  # noqa: PLC0415 - imports torch
+    from harness.cli import verifying
 
-        emit(verifying.verify(checkpoint, source, engine, junit), as_json=as_json)
+    return verifying.verify(checkpoint, source, engine, junit)
 
 
-@app.command(epilog="Example: harness serve runs/canary-nvfp4-1a2b3c4d/checkpoint")
-@grouped
+@command(app, "serve runs/canary-nvfp4-1a2b3c4d/checkpoint", "model", *SERVING, model=opt.Served)
 def serve(
+    request: Request,
     *,
-    checkpoint: opt.Checkpoint,
-    engine_options: EngineOptions,
     max_model_len: opt.MaxModelLen = None,
     out: opt.RecordsDir = None,
-    as_json: opt.AsJson = False,
+    as_json: bool,
 ) -> None:
     """Serve a checkpoint until interrupted; the base URL is printed when it is ready."""
-    with concluding(as_json=as_json):
-        from harness.cli import serving  # noqa: PLC0415 - imports torch
+    from harness.cli import serving
 
-        request = requested(
-            str(checkpoint),
-            engine_options,
-        )
-        serving.serve_until_interrupted(request, max_model_len, out, as_json=as_json)
+    serving.serve_until_interrupted(request, max_model_len, out, as_json=as_json)
 
 
-@app.command(
-    epilog="Example: harness score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
+@command(
+    app,
+    "score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
+    *("model", "suite", *SERVING, "device"),
+    model=opt.Target,
+    suite=...,
 )
-@grouped
-def score(  # noqa: PLR0913 - one parameter an option; the contract lists them
+def score(
+    request: Request,
     *,
-    target: opt.Target,
-    suite: opt.SuiteName,
     out: opt.OutDir,
     tokenizer: opt.TokenizerDir = None,
     served_model: opt.ServedModel = None,
-    engine_options: EngineOptions,
-    device: opt.Device = "auto",
-    as_json: opt.AsJson = False,
-) -> None:
+) -> Result:
     """Score a checkpoint, an unquantized model, or a server that somebody else runs."""
-    with concluding(as_json=as_json):
-        from harness.cli import serving  # noqa: PLC0415 - imports torch
+    from harness.cli import serving
 
-        request = requested(
-            target,
-            engine_options,
-            suite=suite,
-            device=device,
-        )
-        server = serving.Server(tokenizer=tokenizer, model=served_model)
-        emit(serving.score(request, server, out), as_json=as_json)
+    return serving.score(request, serving.Server(tokenizer=tokenizer, model=served_model), out)
 
 
-@app.command(epilog="Example: harness judge baseline-scores candidate-scores --suite canary")
-def judge(
-    *,
-    baseline: Annotated[Path, typer.Argument(help="Folder with the baseline's scorecard.json.")],
-    candidate: Annotated[Path, typer.Argument(help="Folder with the candidate's scorecard.json.")],
-    suite: opt.SuiteName = None,
-    margin: opt.Margin = None,
-    as_json: opt.AsJson = False,
-) -> None:
+@command(app, "judge baseline-scores candidate-scores --suite canary", "suite", "margin")
+def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.CandidateArm) -> Result:
     """Compare two scored arms. Without verification of files it can never end GO."""
-    with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+    from harness.cli import commands
 
-        emit(commands.judge(baseline, candidate, suite, margin), as_json=as_json)
+    return commands.judge(baseline, candidate, request.suite, request.margin)
 
 
-@app.command(epilog="Example: harness report runs/canary-nvfp4-1a2b3c4d")
-def report(
-    *, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False, as_json: opt.AsJson = False
-) -> None:
+@command(app, "report runs/canary-nvfp4-1a2b3c4d")
+def report(*, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False) -> Result:
     """Write the reports of a run again from what its directory holds."""
-    with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+    from harness.cli import commands
 
-        commands.set_paranoid(on=paranoid)
-        emit(commands.report(run_dir), as_json=as_json)
+    commands.set_paranoid(on=paranoid)
+    return commands.report(run_dir)
 
 
-@app.command(epilog="Example: harness status runs/canary-nvfp4-1a2b3c4d")
-def status(
-    *, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False, as_json: opt.AsJson = False
-) -> None:
+@command(app, "status runs/canary-nvfp4-1a2b3c4d")
+def status(*, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False) -> Result:
     """Say which stages of a run are finished, how long each took, and how it ended."""
-    with concluding(as_json=as_json):
-        from harness.cli import commands  # noqa: PLC0415 - imports torch
+    from harness.cli import commands
 
-        commands.set_paranoid(on=paranoid)
-        emit(commands.status(run_dir), as_json=as_json)
+    commands.set_paranoid(on=paranoid)
+    return commands.status(run_dir)
 
 
-@app.command(epilog="Example: harness doctor")
-def doctor(*, as_json: opt.AsJson = False) -> None:
+@command(app, "doctor")
+def doctor() -> Result:
     """Say what this machine can run, and the command that would mend what it cannot."""
-    with concluding(as_json=as_json):
-        from harness.cli import serving  # noqa: PLC0415 - imports torch
+    from harness.cli import serving
 
-        emit(serving.doctor(), as_json=as_json)
+    return serving.doctor()
 
 
-app.command(epilog="Example: harness drill --fault expert-input-scales-deleted")(drill)
+@command(
+    app,
+    "drill --fault expert-input-scales-deleted",
+    *("engine", "vllm", "engine_args", "suite"),
+    engine=opt.DrillEngine,
+)
+def drill(  # noqa: PLR0913 - one parameter an option
+    request: Request,
+    *,
+    fault: opt.FaultNames = None,
+    tamper: opt.Tamper = False,
+    run_dir: opt.DrillDir = None,
+    jobs: opt.Jobs = 1,
+    fresh: opt.DrillFresh = False,
+    list_faults: opt.ListFaults = False,
+) -> Result:
+    """Put known faults back, one at a time; exit 0 if each is caught and correct runs get GO."""
+    from harness.cli import drills
+
+    names = fault or []
+    if list_faults:
+        return drills.listed_attacks() if tamper else drills.listed_faults()
+    if tamper:
+        return drills.tampered(request, run_dir or Path("runs/tamper"), names, fresh=fresh)
+    return drills.drilled(request, run_dir or Path("runs/drill"), names, jobs=jobs, fresh=fresh)
+
+
+@command(
+    baseline_app,
+    "baseline add --model canary --suite canary",
+    *("model", "revision", "suite", *SERVING, "device"),
+    name="add",
+    suite=...,
+)
+def add_baseline(request: Request) -> Result:
+    """Score an unquantized model twice with a suite and keep both; later runs find it."""
+    from harness.cli import baselines
+
+    return baselines.add(request)
+
+
+@command(baseline_app, "baseline list --json", name="list")
+def list_baselines() -> Result:
+    """Show what the store holds ($HARNESS_BASELINES, or a folder in the user's cache)."""
+    from harness.cli import baselines
+
+    return baselines.list_all()
+
+
+@command(baseline_app, "baseline export 1a2b3c4d --out canary.baseline", name="export")
+def export_baseline(*, key: opt.Key, out: opt.BundleOut) -> Result:
+    """Write one baseline, with every answer of both its runs, to one file."""
+    from harness.cli import baselines
+
+    return baselines.export(key, out)
+
+
+@command(baseline_app, "baseline import canary.baseline", name="import")
+def import_baseline(*, bundle: opt.BundleFile) -> Result:
+    """Check a file that `export` wrote and put it into the store; twice does no harm."""
+    from harness.cli import baselines
+
+    return baselines.import_bundle(bundle)
+
+
+@command(baseline_app, "baseline rm 1a2b3c4d", name="rm")
+def remove_baseline(*, key: opt.Key) -> Result:
+    """Remove one baseline from the store."""
+    from harness.cli import baselines
+
+    return baselines.remove(key)

@@ -14,9 +14,9 @@ from harness.cli.console import Result, emit
 from harness.doors import check_apart, check_folder
 from harness.errors import ExitCode, UsageError
 from harness.models import Source, open_source
-from harness.preflight import choose_engine, resolve_device
+from harness.preflight import engine_for
 from harness.recipe import Request, load_engine, load_suite
-from harness.serve import check_served, examine, read_demands, serve, serve_command, wait_until_gone
+from harness.serve import examine, serve, serve_command, wait_until_gone
 
 _SCHEMES = ("http://", "https://")
 _LONGEST = 4096
@@ -104,11 +104,7 @@ def _ready(served: Endpoint, engine: EngineSpec, folder: Path) -> Result:
 def _prepare(request: Request, suite: Suite) -> tuple[EngineSpec, Source]:
     """Resolve the engine and check that it can load the folder."""
     source = open_source(request.model)
-    engine = load_engine(request, suite)
-    engine = dataclasses.replace(engine, device=resolve_device(engine.device))
-    engine = choose_engine(engine, source)
-    check_served(engine, read_demands(source))
-    return engine, source
+    return engine_for(load_engine(request, suite), source), source
 
 
 def doctor() -> Result:

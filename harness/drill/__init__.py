@@ -6,21 +6,18 @@ from harness.drill.fault import Fault
 from harness.drill.result import DrillReport
 from harness.drill.run import drill
 from harness.drill.table import text
-from harness.drill.tamper import TamperReport, tamper, text_of_ways
-from harness.drill.way import Way
-from harness.drill.ways import WAYS
+from harness.drill.tamper import ATTACKS, TamperReport, tamper, text_of_attacks
 
 __all__ = [
+    "ATTACKS",
     "FAULTS",
     "FORMATS",
-    "WAYS",
     "DrillReport",
     "Fault",
     "Setting",
     "TamperReport",
-    "Way",
     "drill",
     "tamper",
     "text",
-    "text_of_ways",
+    "text_of_attacks",
 ]

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from harness.drill.tampering import Files
 
+VLLM = "https://github.com/vllm-project/vllm/"
+LLMCOMPRESSOR = "https://github.com/vllm-project/llm-compressor/"
+MODELOPT = "https://github.com/NVIDIA/Model-Optimizer/"
+
 
 class Kind(StrEnum):
     """Where the fault strikes."""
@@ -54,6 +58,26 @@ def no_options(folder: Path) -> Mapping[str, object]:
     """Change nothing of what is typed."""
     del folder
     return {}
+
+
+class Faults:
+    """The faults of finished checkpoints that a module declares: decorates what puts each there."""
+
+    def __init__(self) -> None:
+        self.declared: list[FileFault] = []
+
+    def __call__(
+        self, incident: str, what: str, *, name: str = "", of: str = "nvfp4"
+    ) -> Callable[[Callable[[Files], None]], FileFault]:
+        """Return a decorator for a fault that is called like the function, `of` that format."""
+
+        def declare(spoil: Callable[[Files], None]) -> FileFault:
+            called = name or spoil.__name__.strip("_").replace("_", "-")
+            fault = FileFault(name=called, incident=incident, what=what, spoil=spoil, format=of)
+            self.declared.append(fault)
+            return fault
+
+        return declare
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 
-from harness.artifacts import Checkpoint, CoverageSpec, QuantizedTensor, RunRecord
+from harness.artifacts import ANY_COVERAGE, Checkpoint, QuantizedTensor, RunRecord
 from harness.calibrate import Extent
 from harness.calibrate.observer import Observer
 from harness.drill.making import exchanged
@@ -129,7 +129,7 @@ def without(prepared: Job, net: Net | None) -> Job:
         recipe = dataclasses.replace(prepared.recipe, suite=suite)
         return dataclasses.replace(prepared, recipe=recipe)
     if net is Net.CALIBRATE:
-        spec = dataclasses.replace(prepared.recipe.calibration, coverage=CoverageSpec())
+        spec = dataclasses.replace(prepared.recipe.calibration, coverage=ANY_COVERAGE)
         recipe = dataclasses.replace(prepared.recipe, calibration=spec)
         return dataclasses.replace(prepared, recipe=recipe)
     return prepared

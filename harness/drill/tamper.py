@@ -1,4 +1,4 @@
-"""Go every known way to a GO that is not deserved, and see whether it ends without one.
+"""Make every known attack on the gate, and see whether it ends without a GO.
 
 The drill of faults shows that a bad checkpoint is caught. This one shows that the gate cannot be
 led to believe something about other files, another baseline or another run than those it looked at.
@@ -15,24 +15,25 @@ from pathlib import Path
 
 from harness import pipeline
 from harness.artifacts import Decision, save, write_atomically
+from harness.drill import attacks_baselines, attacks_files, attacks_records
+from harness.drill.attack import Attack
 from harness.drill.attempt import Setting
 from harness.drill.catalogue import find_format
 from harness.drill.run import quiet_runs, refuse_other_folders
-from harness.drill.scene import FORMAT, Ending, Scene, ended
-from harness.drill.way import Way
-from harness.drill.ways import WAYS
+from harness.drill.sandbox import FORMAT, Ending, Sandbox, ended
 from harness.errors import ExitCode, RunDirectoryError, UsageError
 from harness.preflight import preflight
 from harness.runs import run_job
 
 REPORT = "tamper.json"
+ATTACKS = (*attacks_files.ATTACKS, *attacks_records.ATTACKS, *attacks_baselines.ATTACKS)
 _STORE = "HARNESS_BASELINES"
 _log = logging.getLogger("harness.drill")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tampered:
-    """How one way ended."""
+    """How one attack ended."""
 
     way: str
     what: str
@@ -51,58 +52,59 @@ class Tampered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TamperReport:
-    """All ways that were gone."""
+    """All attacks that were made."""
 
     engine: str
     suite: str
     ways: tuple[Tampered, ...] = ()
+    """The attacks, by the name that this file has always had for them."""
     finished: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return 0 if every way was stopped for its cause, NO-GO if one led to GO."""
+        """Return 0 if every attack was stopped for its cause, NO-GO if one led to GO."""
         if any(one.is_go for one in self.ways):
             return ExitCode.NO_GO
         return ExitCode.GO if all(one.stopped for one in self.ways) else ExitCode.STAGE_FAILED
 
 
 def tamper(setting: Setting, names: Sequence[str], *, fresh: bool = False) -> TamperReport:
-    """Make a correct run, go every way in copies of it, and write the report after each.
+    """Make a correct run, attack copies of it, and write the report after each.
 
     Args:
         setting: where and how; the baselines' store lies there too, so that the user's is not
             touched.
-        names: of the ways; all where there are none.
+        names: of the attacks; all where there are none.
         fresh: whether to make the correct run anew.
 
     Raises:
-        UsageError: a way is not known, or the correct run cannot start.
+        UsageError: an attack is not known, or the correct run cannot start.
         RunDirectoryError: the folder holds something else, or the correct run gets no GO.
     """
-    ways = find_ways(names)
+    attacks = find_attacks(names)
     refuse_other_folders(setting.folder, REPORT)
     report = TamperReport(engine=setting.engine, suite=setting.suite)
     _keep(report, setting)
     with _own_store(setting.folder / "store"), quiet_runs():
         correct = _correct_run(setting, fresh=fresh)
-        for number, way in enumerate(ways, start=1):
-            with _own_store(setting.folder / "ways" / way.name / "store"):
-                scene = Scene(setting, correct, setting.folder / "ways" / way.name)
-                one = go(way, scene)
+        for number, attack in enumerate(attacks, start=1):
+            folder = setting.folder / "attacks" / attack.name
+            with _own_store(folder / "store"):
+                one = make_attack(attack, Sandbox(setting, correct, folder))
             report = _keep(replace(report, ways=(*report.ways, one)), setting)
             word = "stopped" if one.stopped else "GO" if one.is_go else "ANOTHER CAUSE"
-            _log.info("drill: %d of %d, %s: %s", number, len(ways), way.name, word)
+            _log.info("drill: %d of %d, %s: %s", number, len(attacks), attack.name, word)
     return _keep(replace(report, finished=True), setting)
 
 
-def go(way: Way, scene: Scene) -> Tampered:
-    """Go one way, and say how it ended."""
-    ending = way.go(scene)
+def make_attack(attack: Attack, sandbox: Sandbox) -> Tampered:
+    """Make one attack, and say how it ended."""
+    ending = attack.tamper(sandbox)
     told = f"{' '.join(ending.reasons)} {ending.message}"
     one = Tampered(
-        way=way.name,
-        what=way.what,
-        stopped=re.search(way.cause, told) is not None,
+        way=attack.name,
+        what=attack.what,
+        stopped=re.search(attack.cause, told) is not None,
         exit_code=ending.exit_code,
         decision=ending.decision,
         reasons=ending.reasons,
@@ -111,21 +113,21 @@ def go(way: Way, scene: Scene) -> Tampered:
     return replace(one, stopped=False) if one.is_go else one
 
 
-def find_ways(names: Sequence[str]) -> tuple[Way, ...]:
-    """Return the ways of these names; all where there are none.
+def find_attacks(names: Sequence[str]) -> tuple[Attack, ...]:
+    """Return the attacks of these names; all where there are none.
 
     Raises:
-        UsageError: there is no such way.
+        UsageError: there is no such attack.
     """
-    known = {way.name: way for way in WAYS}
+    known = {attack.name: attack for attack in ATTACKS}
     for name in names:
         if name not in known:
-            message = f"unknown way '{name}'. 'harness drill --tamper --list' names {len(known)}."
+            message = f"unknown attack '{name}': 'harness drill --tamper --list' has {len(known)}."
             raise UsageError(message)
-    return tuple(known[name] for name in names) or WAYS
+    return tuple(known[name] for name in names) or ATTACKS
 
 
-def text_of_ways(report: TamperReport) -> str:
+def text_of_attacks(report: TamperReport) -> str:
     """Return the table for a terminal."""
     width = max((len(one.way) for one in report.ways), default=0)
     lines = [
@@ -133,7 +135,7 @@ def text_of_ways(report: TamperReport) -> str:
         for one in report.ways
     ]
     stopped = sum(one.stopped for one in report.ways)
-    return "\n".join([*lines, "", f"{stopped} of {len(report.ways)} ways were stopped"])
+    return "\n".join([*lines, "", f"{stopped} of {len(report.ways)} attacks were stopped"])
 
 
 def _word(one: Tampered) -> str:

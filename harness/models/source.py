@@ -22,8 +22,8 @@ from harness.models.counts import refuse_impossible_counts
 from harness.models.digests import digest_folder
 from harness.models.headers import read_headers
 from harness.reading import read_json_object, refused_as
+from harness.shipped import CANARY
 
-CANARY = "canary"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]

@@ -1,18 +1,16 @@
 """Resolve and check `harness baseline add`: an unquantized model and what it is asked."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
 from harness.baselines import check_writable, inputs_of
 from harness.models import Source
 from harness.preflight.asked import check_asked
-from harness.preflight.engine import choose_engine, resolve_device
+from harness.preflight.engine import engine_for
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
 from harness.recipe import Request, load_engine, load_suite
-from harness.serve import check_served, read_demands
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,25 +31,14 @@ def preflight_baseline(request: Request) -> BaselineJob:
     """
     problems = Problems()
     suite = problems.attempt(lambda: load_suite(str(request.suite), margin=request.margin))
-    source = problems.attempt(lambda: open_unquantized(request.model, request.revision))
+    opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if suite is not None:
         check_questions(problems, suite)
-    if suite is None or source is None:
-        problems.raise_any()
-        raise AssertionError  # one of the attempts above has failed
-    engine = problems.attempt(lambda: _engine(request, suite, source))
+    asked, source = problems.demand(suite), problems.demand(opened)
+    found = problems.attempt(lambda: engine_for(load_engine(request, asked), source))
     problems.attempt(check_writable)
-    problems.attempt(lambda: check_asked(suite, source))
+    problems.attempt(lambda: check_asked(asked, source))
     problems.raise_any()
-    if engine is None:
-        raise AssertionError  # raise_any has raised
-    inputs = inputs_of(source, engine, suite)
-    return BaselineJob(source=source, engine=engine, suite=suite, inputs=inputs)
-
-
-def _engine(request: Request, suite: Suite, source: Source) -> EngineSpec:
-    engine = load_engine(request, suite)
-    engine = dataclasses.replace(engine, device=resolve_device(engine.device))
-    engine = choose_engine(engine, source)
-    check_served(engine, read_demands(source))
-    return engine
+    engine = problems.demand(found)
+    inputs = inputs_of(source, engine, asked)
+    return BaselineJob(source=source, engine=engine, suite=asked, inputs=inputs)

@@ -9,12 +9,12 @@ import torch
 from harness.artifacts import EngineSpec, QuantPlan
 from harness.errors import PrerequisiteError, UsageError
 from harness.models import Source
-from harness.serve import Demands, find_vllm, resolve_engine
+from harness.serve import Demands, check_served, find_vllm, read_demands, resolve_engine
+from harness.shipped import CANARY
 
 GIB = 1 << 30
 REFERENCE_LIMIT_BYTES = GIB
 """Larger models are too slow for the in-process engine to be chosen by itself."""
-_CANARY = "canary"
 _DTYPES = {"reference": "float32"}
 """Of the arithmetic between quantized layers; servers compute in bfloat16."""
 
@@ -77,10 +77,23 @@ def choose_engine(engine: EngineSpec, source: Source) -> EngineSpec:
     return engine
 
 
+def engine_for(engine: EngineSpec, source: Source) -> EngineSpec:
+    """Return the engine that serves a model or checkpoint as it lies there, all of it filled in.
+
+    Raises:
+        UsageError: this machine has no such device, or cannot run the engine.
+        PrerequisiteError: the engine cannot load the files.
+    """
+    device = resolve_device(engine.device)
+    engine = choose_engine(dataclasses.replace(engine, device=device), source)
+    check_served(engine, read_demands(source))
+    return engine
+
+
 def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
     if engine.image:
         return "docker"
-    if engine.vllm or (source.name != _CANARY and find_vllm()):
+    if engine.vllm or (source.name != CANARY and find_vllm()):
         return "vllm"
     if num_bytes <= REFERENCE_LIMIT_BYTES:
         return "reference"

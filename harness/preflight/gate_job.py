@@ -13,7 +13,6 @@ from harness.preflight.engine import choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
 from harness.preflight.problems import Problems
-from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_trial
 from harness.serve import Demands, check_served, read_demands
 
@@ -45,9 +44,7 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     candidate = problems.attempt(lambda: open_source(str(checkpoint)))
     baseline = problems.attempt(lambda: open_baseline(request.model, revision=request.revision))
     if trial is not None:
-        check_questions(problems, trial.suite)
-        waivers = trial.waivers
-        problems.attempt(lambda: check_waivers(waivers))
+        check_questions(problems, trial.suite, trial.waivers)
     demands = problems.attempt(lambda: _demands(candidate)) if candidate is not None else None
     if trial is None or candidate is None or baseline is None or demands is None:
         problems.raise_any()
@@ -64,10 +61,8 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
         resolved = dataclasses.replace(trial, engine=engine)
         problems.attempt(lambda: check_baseline(baseline, candidate, resolved, is_its_model=False))
     problems.raise_any()
-    if engine is None:
-        raise AssertionError  # raise_any has raised
     return GateJob(
-        recipe=dataclasses.replace(trial, engine=engine),
+        recipe=dataclasses.replace(trial, engine=problems.demand(engine)),
         checkpoint=candidate,
         baseline=baseline,
         scheme=demands.scheme,

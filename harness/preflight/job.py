@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import doors, score
-from harness.artifacts import Inventory, QuantPlan, Recipe, Suite
+from harness.artifacts import Inventory, QuantPlan, Recipe, Suite, Waiver
 from harness.baselines import check_writable
 from harness.calibrate import Extent, check_data, measure_extent
 from harness.errors import UsageError
@@ -64,20 +64,15 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     """
     problems = Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
-    source = problems.attempt(lambda: open_unquantized(request.model, request.revision))
+    opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if recipe is not None and scored:
-        check_questions(problems, recipe.suite)
-        waivers = recipe.waivers
-        problems.attempt(lambda: check_waivers(waivers))
-    if recipe is None or source is None:
-        if recipe is not None:
-            spec = recipe.calibration
-            problems.attempt(lambda: check_data(spec))
-        problems.raise_any()
-        raise AssertionError  # one of the two attempts above has failed
-    named = request.baseline
+        check_questions(problems, recipe.suite, recipe.waivers)
+    if recipe is not None and opened is None:
+        spec = recipe.calibration
+        problems.attempt(lambda: check_data(spec))
+    source, named = problems.demand(opened), request.baseline
     other = problems.attempt(lambda: open_baseline(named)) if named else source
-    job = _resolve(problems, recipe, source, scored=scored)
+    job = _resolve(problems, problems.demand(recipe), source, scored=scored)
     if job is not None and other is not None:
         job = dataclasses.replace(job, baseline=other)
         if scored:
@@ -85,9 +80,7 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     if job is not None:
         _check_ends(problems, job, into, scored=scored)
     problems.raise_any()
-    if job is None:
-        raise AssertionError  # raise_any has raised
-    return job
+    return problems.demand(job)
 
 
 def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool) -> None:
@@ -99,15 +92,16 @@ def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool
             problems.attempt(check_writable)
 
 
-def check_questions(problems: Problems, suite: Suite) -> None:
-    """Note what is wrong with a suite's tasks and margins."""
-    problems.attempt(lambda: _check_tasks(suite))
+def check_questions(problems: Problems, suite: Suite, waivers: tuple[Waiver, ...] = ()) -> None:
+    """Note what is wrong with a suite's tasks and margins, and with waivers of its checks."""
+
+    def check_tasks() -> None:
+        score.check_suite(suite)
+        score.check_prompts(suite)
+
+    problems.attempt(check_tasks)
     problems.attempt(lambda: check_margins(suite))
-
-
-def _check_tasks(suite: Suite) -> None:
-    score.check_suite(suite)
-    score.check_prompts(suite)
+    problems.attempt(lambda: check_waivers(waivers))
 
 
 def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:

@@ -23,6 +23,17 @@ class Problems:
                 self.found.append(error)
             return None
 
+    def demand(self, value: T | None) -> T:
+        """Return `value`; None means that what should have made it has complained.
+
+        Raises:
+            UsageError: it has.
+        """
+        if value is None:
+            self.raise_any()
+            raise AssertionError
+        return value
+
     def raise_any(self) -> None:
         """Raise what was found, if anything.
 

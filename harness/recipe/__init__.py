@@ -1,10 +1,11 @@
 """Turn what was typed into a recipe, and a recipe into a plan for each weight of a model."""
 
-from harness.recipe.load import Request, load_engine, load_recipe, load_trial, recipe_names
+from harness.recipe.load import load_engine, load_recipe, load_trial, recipe_names
 from harness.recipe.names import nearest
 from harness.recipe.plan import plan
 from harness.recipe.smoke import load_smoke
 from harness.recipe.suites import load_suite
+from harness.request import Request
 
 __all__ = [
     "Request",

@@ -2,18 +2,15 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import shipped
 from harness.artifacts import (
     CalibrationSpec,
-    CoverageSpec,
     EngineSpec,
     KvFormat,
     MemorySpec,
     Recipe,
-    Rule,
     Suite,
     Trial,
 )
@@ -22,52 +19,14 @@ from harness.recipe.names import choose_file
 from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
 from harness.recipe.waivers import load_waivers
+from harness.request import Request
+from harness.shipped import CANARY
 
-CANARY = "canary"
 GATE = "gate"
 _NUMERICS = ("deployed", "declared")
 _EXPERTS = ("eager", "grouped")
 _DECLARED_SUITES = (CANARY, "signoff")
 """Suites that are answered with the arithmetic that the checkpoint declares, if nothing is said."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What was typed; None where nothing was."""
-
-    model: str
-    qformat: str | None = None
-    """A shipped recipe by name."""
-    recipe: Path | None = None
-    """A recipe file, instead of `qformat`."""
-    revision: str | None = None
-    kv_cache: str | None = None
-    calib_data: str | None = None
-    calib_size: int | None = None
-    calib_seq: int | None = None
-    layerwise: bool | None = None
-    experts: str | None = None
-    suite: str | None = None
-    margin: float | None = None
-    engine: str | None = None
-    numerics: str | None = None
-    engine_args: tuple[str, ...] = ()
-    """`KEY=VALUE` each, after those of the recipe."""
-    tensor_parallel_size: int = 1
-    vllm: Path | None = None
-    image: str | None = None
-    device: str = "auto"
-    ranks: int = 1
-    """Processes that calibrate and quantize together."""
-    gpu_memory: str | None = None
-    """Bound of each GPU, such as `24GiB`."""
-    host_memory: str | None = None
-    """The same of the host."""
-    skip_verify: bool = False
-    baseline: str | None = None
-    """What the candidate is compared with, where it is not `model`."""
-    waivers: Path | None = None
-    """A file of waivers; none is looked for."""
 
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]i?B)", re.IGNORECASE)
@@ -93,19 +52,20 @@ def load_recipe(request: Request) -> Recipe:
     """
     file = _read(request)
     suite = _suite(request, file.suite)
+    calibration = _calibration(request, file)
     return Recipe(
         name=file.name,
         model=request.model,
         revision=request.revision,
-        rules=tuple(Rule(quantizer=r.quantizer, format=r.format) for r in file.rules),
+        rules=file.rules,
         exclude=file.exclude,
         kv_cache=_kv_format(request.kv_cache) if request.kv_cache else file.kv_cache,
-        calibration=_calibration(request, file),
+        calibration=calibration,
         engine=_engine(request, suite, default=file.engine, arguments=file.engine_args),
         suite=suite,
         device=request.device,
-        ranks=_ranks(request, file),
-        memory=_memory(request, file),
+        ranks=_ranks(request, layerwise=calibration.layerwise),
+        memory=_memory(request, layerwise=calibration.layerwise),
         skip_verify=request.skip_verify,
         baseline=request.baseline,
         waivers=load_waivers(request.waivers),
@@ -154,12 +114,8 @@ def _engine(
     if request.numerics not in (None, *_NUMERICS):
         message = f"unknown numerics '{request.numerics}'. Type one of: {', '.join(_NUMERICS)}."
         raise UsageError(message)
-    if request.tensor_parallel_size < 1:
-        message = (
-            f"--tensor-parallel-size {request.tensor_parallel_size}: a server needs at least one "
-            "GPU. Type --tensor-parallel-size 1."
-        )
-        raise UsageError(message)
+    gpus = request.tensor_parallel_size
+    _check_least("--tensor-parallel-size", gpus, 1, "a server needs at least one GPU")
     is_declared = request.model == CANARY or suite.name in _DECLARED_SUITES
     return EngineSpec(
         name=request.engine or default,
@@ -168,7 +124,7 @@ def _engine(
         dtype="auto",
         max_model_len=suite.max_model_len,
         arguments=(*arguments, *request.engine_args),
-        tensor_parallel_size=request.tensor_parallel_size,
+        tensor_parallel_size=gpus,
         vllm=str(request.vllm) if request.vllm else None,
         image=request.image,
     )
@@ -189,23 +145,15 @@ def _read(request: Request) -> RecipeFile:
 
 
 def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
-    wanted = file.calibration.coverage
-    spec = CalibrationSpec(
-        **file.calibration.model_dump(exclude={"coverage", "batch_tokens"}),
-        batch_tokens=None if (tokens := file.calibration.batch_tokens) == "auto" else tokens,
-        coverage=CoverageSpec(**wanted.model_dump()) if wanted else CoverageSpec(),
-    )
+    spec = file.calibration
     data = request.calib_data or spec.data
     if data == "auto":
         data = CANARY if request.model == CANARY else "default"
     size = spec.size if request.calib_size is None else request.calib_size
     seq = spec.seq if request.calib_seq is None else request.calib_seq
-    if size < 1:
-        message = f"--calib-size {size}: at least one sample is needed. Type --calib-size 512."
-        raise UsageError(message)
-    if seq < 2:  # noqa: PLR2004 - one token has no next token; the model has nothing to do
-        message = f"--calib-seq {seq}: samples need at least two tokens. Type --calib-seq 512."
-        raise UsageError(message)
+    _check_least("--calib-size", size, 1, "at least one sample is needed")
+    # One token has no next token; the model has nothing to do.
+    _check_least("--calib-seq", seq, 2, "samples need at least two tokens")
     layerwise = spec.layerwise if request.layerwise is None else request.layerwise
     experts = request.experts or spec.experts
     if experts not in _EXPERTS:
@@ -214,6 +162,12 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     return dataclasses.replace(
         spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
     )
+
+
+def _check_least(option: str, value: int, least: int, why: str) -> None:
+    if value < least:
+        message = f"{option} {value}: {why}. Type {option} {least} or more."
+        raise UsageError(message)
 
 
 def _bytes(option: str, text: str | None) -> int | None:
@@ -227,8 +181,8 @@ def _bytes(option: str, text: str | None) -> int | None:
     return int(size)
 
 
-def _ranks(request: Request, file: RecipeFile) -> int:
-    layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
+def _ranks(request: Request, *, layerwise: bool) -> int:
+    _check_least("--ranks", request.ranks, 1, "one process is the least")
     if request.ranks > 1 and not layerwise:
         message = (
             f"--ranks {request.ranks}: several processes share a model that is run layer by layer. "
@@ -238,8 +192,7 @@ def _ranks(request: Request, file: RecipeFile) -> int:
     return request.ranks
 
 
-def _memory(request: Request, file: RecipeFile) -> MemorySpec:
-    layerwise = file.calibration.layerwise if request.layerwise is None else request.layerwise
+def _memory(request: Request, *, layerwise: bool) -> MemorySpec:
     if request.host_memory is not None and not layerwise:
         message = (
             f"--host-memory {request.host_memory}: the model is in memory as a whole, of which no "

@@ -11,26 +11,13 @@ from pydantic import Field
 
 from harness import shipped
 from harness.artifacts import Ask, Passage, SmokeSet, digest_of
+from harness.artifacts.limits import Count, Seed
 from harness.errors import SuiteError
 from harness.recipe.names import choose_file, first_double
-from harness.recipe.schema import Count, Seed, Strict, read_yaml
+from harness.recipe.schema import Strict, read_yaml
 
 _MAX_TOP_K = 20
 """vLLM gives no more unless it is told so."""
-Text = Annotated[str, Field(min_length=1)]
-
-
-class _PassageFile(Strict):
-    id: Text
-    text: Text
-
-
-class _AskFile(Strict):
-    id: Text
-    prompt: Text
-    expect: tuple[Text, ...] = ()
-    max_tokens: Count
-    stops: tuple[Text, ...] = ()
 
 
 class _SmokeFile(Strict):
@@ -40,8 +27,8 @@ class _SmokeFile(Strict):
     max_model_len: Count
     seed: Seed
     top_k: Annotated[int, Field(ge=1, le=_MAX_TOP_K)]
-    passages: Annotated[tuple[_PassageFile, ...], Field(min_length=2)]
-    asks: Annotated[tuple[_AskFile, ...], Field(min_length=1)]
+    passages: Annotated[tuple[Passage, ...], Field(min_length=2)]
+    asks: Annotated[tuple[Ask, ...], Field(min_length=1)]
 
 
 def load_smoke(name: str, *, beside: Path | None = None) -> SmokeSet:
@@ -65,8 +52,5 @@ def load_smoke(name: str, *, beside: Path | None = None) -> SmokeSet:
             message = f"'{path}' has the id '{twice}' twice. Rename one."
             raise SuiteError(message)
     settings = file.model_dump(exclude={"version", "passages", "asks"})
-    passages = tuple(Passage(**part.model_dump()) for part in file.passages)
-    asks = tuple(Ask(**part.model_dump()) for part in file.asks)
-    return SmokeSet(
-        **settings, passages=passages, asks=asks, digest=digest_of(settings, passages, asks)
-    )
+    digest = digest_of(settings, file.passages, file.asks)
+    return SmokeSet(**settings, passages=file.passages, asks=file.asks, digest=digest)

@@ -31,9 +31,7 @@ def load_suite(name: str, *, margin: float | None = None) -> Suite:
     """
     path = choose_file(name, shipped.suites(), "suite", SuiteError)
     file = read_yaml(path, SuiteFile, SuiteError)
-    tasks = tuple(
-        TaskSpec(**{**task.model_dump(), "claim": task.claim or file.claim}) for task in file.tasks
-    )
+    tasks = tuple(dataclasses.replace(task, claim=task.claim or file.claim) for task in file.tasks)
     names = [task.name for task in tasks]
     twice = first_double(names)
     if twice is not None:

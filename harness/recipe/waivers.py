@@ -11,47 +11,21 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
 from harness.artifacts import Waiver
 from harness.errors import WaiverError
 from harness.recipe.names import first_double
-from harness.recipe.schema import read_yaml
+from harness.recipe.schema import Strict, read_yaml
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def _day(value: object) -> object:
-    """Refuse what pydantic would take for a day too, such as a number of seconds."""
-    if isinstance(value, str) or (isinstance(value, date) and not isinstance(value, datetime)):
-        return value
-    message = "a day is written as 2031-12-31"
-    raise ValueError(message)
-
-
-_Day = Annotated[date, BeforeValidator(_day)]
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WaiverFile(_Strict):
-    """One waiver."""
-
-    check: _Text
-    checkpoint: str
-    reason: _Text
-    approver: _Text
-    expires: _Day
-
-
-class WaiversFile(_Strict):
+class WaiversFile(Strict):
     """The whole file."""
 
     version: Literal[1]
-    waivers: Annotated[tuple[WaiverFile, ...], Field(min_length=1)]
+    waivers: Annotated[tuple[Waiver, ...], Field(min_length=1)]
 
 
 def load_waivers(path: Path | None) -> tuple[Waiver, ...]:
@@ -63,8 +37,7 @@ def load_waivers(path: Path | None) -> tuple[Waiver, ...]:
     if path is None:
         return ()
     file = read_yaml(path, WaiversFile, WaiverError)
-    waivers = tuple(Waiver(**one.model_dump()) for one in file.waivers)
-    today = datetime.now(UTC).date()
+    waivers, today = file.waivers, datetime.now(UTC).date()
     for waiver in waivers:
         _refuse_useless(waiver, path, today)
     named = [(waiver.check, waiver.checkpoint) for waiver in waivers]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.artifacts import (
+    ANY_COVERAGE,
     GO_WITH_WAIVERS,
     CalibrationStats,
     Check,
-    CoverageSpec,
     Decision,
     Deployment,
     IntegrityReport,
@@ -224,7 +224,7 @@ def coverage_note(recipe: Recipe | Trial, stats: CalibrationStats | None) -> str
     """Say how many experts were reached, by how many tokens, and which saw too few."""
     if stats is None or not stats.coverage:
         return None
-    wanted = recipe.calibration.coverage if isinstance(recipe, Recipe) else CoverageSpec()
+    wanted = recipe.calibration.coverage if isinstance(recipe, Recipe) else ANY_COVERAGE
     thin = thin_experts(stats.coverage, wanted)
     tokens = [count for layer in stats.coverage for count in layer.tokens]
     seen = sum(layer.num_observed for layer in stats.coverage)

@@ -1,26 +1,26 @@
-"""The gate tampered with: every way to a GO that is not deserved ends without one, and says why."""
+"""The gate tampered with: every attack ends without one, and says why."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.artifacts import Decision
-from harness.drill import WAYS, Setting, TamperReport, Way, tamper
-from harness.drill.scene import Ending, Scene
-from harness.drill.tamper import find_ways, go, text_of_ways
+from harness.drill import ATTACKS, Setting, TamperReport, tamper
+from harness.drill.attack import Attack, Tamper
+from harness.drill.sandbox import Ending, Sandbox
+from harness.drill.tamper import find_attacks, make_attack, text_of_attacks
 from harness.errors import ExitCode, RunDirectoryError, UsageError
 
 SCORED = {"unpacked-with-anothers-times"}
-"""Ways that score a checkpoint once more."""
+"""Attacks that score a checkpoint once more."""
 SMOKED = {
     "exchanged-while-served",
     "exchanged-while-verified",
     "rewritten-after-verify",
     "smoke-turned",
 }
-"""Ways that need a smoke run, which the short suite has not."""
-QUICK = [way.name for way in WAYS if way.name not in SCORED | SMOKED]
+"""Attacks that need a smoke run, which the short suite has not."""
+QUICK = [attack.name for attack in ATTACKS if attack.name not in SCORED | SMOKED]
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +29,27 @@ def report(short_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Tampe
     return tamper(Setting(folder, str(short_suite), "reference"), QUICK)
 
 
-@pytest.mark.parametrize("way", QUICK)
-def test_each_way_is_stopped_for_its_cause(report: TamperReport, way: str) -> None:
-    one = next(one for one in report.ways if one.way == way)
+@pytest.mark.parametrize("name", QUICK)
+def test_each_attack_is_stopped_for_its_cause(report: TamperReport, name: str) -> None:
+    one = next(one for one in report.ways if one.way == name)
     assert (one.stopped, one.message) == (True, one.message)
 
 
-def test_a_drill_that_stopped_every_way_ends_with_0(report: TamperReport) -> None:
+def test_a_drill_that_stopped_every_attack_ends_with_0(report: TamperReport) -> None:
     assert (report.finished, report.exit_code) == (True, ExitCode.GO)
-    assert f"{len(QUICK)} of {len(QUICK)} ways were stopped" in text_of_ways(report)
+    assert f"{len(QUICK)} of {len(QUICK)} attacks were stopped" in text_of_attacks(report)
 
 
-def test_there_are_at_least_25_ways_each_with_a_name_of_its_own() -> None:
-    assert len({way.name for way in WAYS}) == len(WAYS) >= 25
+def test_there_are_at_least_25_attacks_each_with_a_name_of_its_own() -> None:
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) >= 25
 
 
-def ending(code: int, decision: Decision | None, message: str) -> Callable[[Scene], Ending]:
+def ending(code: int, decision: Decision | None, message: str) -> Tamper:
     return lambda _: Ending(code, decision, (), message)
 
 
 @pytest.mark.parametrize(
-    ("way", "stopped", "code"),
+    ("attack", "stopped", "code"),
     [
         (ending(0, Decision.GO, "the cause"), False, ExitCode.NO_GO),
         (ending(0, None, "the cause"), False, ExitCode.NO_GO),
@@ -57,18 +57,18 @@ def ending(code: int, decision: Decision | None, message: str) -> Callable[[Scen
         (ending(3, None, "the cause"), True, ExitCode.GO),
     ],
 )
-def test_a_way_counts_as_stopped_without_go_and_for_its_cause(
-    way: Callable[[Scene], Ending], *, stopped: bool, code: ExitCode
+def test_an_attack_counts_as_stopped_without_go_and_for_its_cause(
+    attack: Tamper, *, stopped: bool, code: ExitCode
 ) -> None:
-    scene = Scene.__new__(Scene)  # no way of these looks at it
-    one = go(Way(name="x", what="y", go=way, cause="the cause"), scene)
+    sandbox = Sandbox.__new__(Sandbox)  # none of these looks at it
+    one = make_attack(Attack(name="x", what="y", tamper=attack, cause="the cause"), sandbox)
     assert one.stopped is stopped
     assert TamperReport(engine="e", suite="s", ways=(one,)).exit_code is code
 
 
-def test_an_unknown_way_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="unknown way 'no-such-way'"):
-        find_ways(["no-such-way"])
+def test_an_unknown_attack_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="unknown attack 'no-such'"):
+        find_attacks(["no-such"])
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

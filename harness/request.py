@@ -1,0 +1,62 @@
+"""What was typed: the one place where the options of runs are declared.
+
+Each field is the option of its name, with its help; a second text is how it is spelled where that
+is not the name. The command line (harness.cli.command) reads the declarations, harness.recipe
+fills in a recipe from the values.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What was typed; None where nothing was."""
+
+    model: Annotated[str, "Hub id, folder, or 'canary'."]
+    qformat: Annotated[str | None, "A format: a file in recipes/."] = None
+    recipe: Annotated[Path | None, "A recipe file, instead of --qformat."] = None
+    kv_cache: Annotated[str | None, "none, fp8_cast or fp8.", "--kv-cache-qformat"] = None
+    calib_data: Annotated[str | None, "canary, default, FILE.jsonl or a data set."] = None
+    calib_size: Annotated[int | None, "Samples at most."] = None
+    calib_seq: Annotated[int | None, "Tokens of a sample at most."] = None
+    layerwise: Annotated[
+        bool | None, "Calibrate one decoder layer after the other.", "--layerwise/--whole"
+    ] = None
+    experts: Annotated[
+        str | None, "Routed experts in calibration: grouped, or eager (one by one)."
+    ] = None
+    ranks: Annotated[int, "Processes that calibrate and quantize together, a GPU each."] = 1
+    gpu_memory: Annotated[
+        str | None, "Most that quantizing may take of each GPU, such as 24GiB."
+    ] = None
+    host_memory: Annotated[str | None, "The same of the host, for each process."] = None
+    device: Annotated[str, "auto, cpu or cuda."] = "auto"
+    revision: Annotated[str | None, "Of a Hub model."] = None
+    suite: Annotated[str | None, "A suite: a file in evals/suites/, or a path."] = None
+    margin: Annotated[float | None, "Allowed loss of each task, fraction of 1."] = None
+    engine: Annotated[str | None, "auto, reference, vllm or docker."] = None
+    numerics: Annotated[str | None, "deployed or declared."] = None
+    engine_args: Annotated[
+        tuple[str, ...], "KEY=VALUE for the server of both arms; repeatable.", "--engine-arg"
+    ] = ()
+    tensor_parallel_size: Annotated[int, "GPUs of one server."] = 1
+    vllm: Annotated[Path | None, "Environment that holds vLLM, or its python."] = None
+    image: Annotated[str | None, "Image of the docker engine: digest, id or name."] = None
+    baseline: Annotated[str | None, "Instead of MODEL: another model, a run, or a bundle file."] = (
+        None
+    )
+    waivers: Annotated[Path | None, "Reviewed file of failed checks that are accepted."] = None
+    skip_verify: Annotated[bool, "Do not check the files; the run cannot end GO."] = False
+
+
+SERVING = ("engine", "numerics", "engine_args", "tensor_parallel_size", "vllm", "image")
+"""Options of a command that serves."""
+JUDGING = ("suite", "margin", *SERVING, "waivers", "skip_verify")
+"""Options of a command that judges."""
+MAKING = (
+    *("model", "qformat", "recipe", "kv_cache", "calib_data", "calib_size", "calib_seq"),
+    *("layerwise", "experts", "ranks", "gpu_memory", "host_memory", "device", "revision"),
+)
+"""Options of a command that makes a checkpoint."""
