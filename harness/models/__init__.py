@@ -27,6 +27,7 @@ from harness.models.source import Source, locate_model, open_source, refuse_ambi
 from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
+from harness.models.token_ids import ids_beyond_embedding, is_token_id, settings_in
 from harness.models.tokenizers import load_tokenizer
 from harness.models.transfer import gpu_index, threads_for
 from harness.models.weight_files import INDEX, WeightFiles, find_weights
@@ -51,7 +52,9 @@ __all__ = [
     "fused_convolutions",
     "gpu_index",
     "header_dtype",
+    "ids_beyond_embedding",
     "is_out_of_memory",
+    "is_token_id",
     "known_model_types",
     "layers_too_big",
     "load_model",
@@ -63,6 +66,7 @@ __all__ = [
     "read_rate",
     "refuse_ambiguous",
     "remember_written",
+    "settings_in",
     "sha256_of",
     "sidecars",
     "stacks",

@@ -1,11 +1,11 @@
-"""Whether a model is unquantized: what is quantized, or measured as a baseline, must be."""
+"""The unquantized model, which is quantized, or measured as a baseline."""
 
 import logging
 import re
 
 from harness.artifacts import TensorHeader
 from harness.errors import ModelError
-from harness.models import Source, find_weights, open_source
+from harness.models import Source, find_weights, ids_beyond_embedding, open_source
 from harness.serve import read_demands
 
 _log = logging.getLogger("harness.preflight")
@@ -27,9 +27,24 @@ def open_unquantized(model: str, revision: str | None) -> Source:
     """
     source = open_source(model, revision=revision)
     _refuse_quantized(source)
+    _refuse_unknown_tokens(source)
     for line in find_weights(source.path).stray_lines:
         _log.warning("model: in '%s', %s", model, line)
     return source
+
+
+def _refuse_unknown_tokens(source: Source) -> None:
+    """Refuse a model whose tokenizer or settings name tokens that it has no embedding for.
+
+    Raises:
+        ModelError: with the first of them.
+    """
+    if lines := ids_beyond_embedding(source.path, source.config, source.tensors):
+        message = (
+            f"'{source.name}' names tokens that it has no embedding for: {lines[0]}. Copy the "
+            "model's own tokenizer and settings there, or download it again."
+        )
+        raise ModelError(message)
 
 
 def _refuse_quantized(source: Source) -> None:

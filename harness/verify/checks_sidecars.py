@@ -12,7 +12,8 @@ from pathlib import Path
 from harness.artifacts import Check, Severity
 from harness.errors import UnreadableError
 from harness.reading import bounds, read_json_object
-from harness.verify.contents import Contents, Origin
+from harness.verify.checks_source import origin_of
+from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.templates import first_difference, has_template, template_problem
 
@@ -88,7 +89,7 @@ def _fault_of(path: Path) -> str | None:
 
 def sidecars_as_source(contents: Contents) -> Check:
     """Ask whether tokenizer and processor are there and mean the same as those of the source."""
-    source, folder = _source(contents), contents.directory
+    source, folder = origin_of(contents).directory, contents.directory
     there = [name for name in _COMPARED if (source / name).is_file()]
     faults = []
     for name in there:
@@ -122,7 +123,7 @@ def _meaning(path: Path) -> Mapping[str, object]:
 
 def chat_template_as_source(contents: Contents) -> Check:
     """Ask whether conversations become the same text with both chat templates."""
-    difference = first_difference(_source(contents), contents.directory)
+    difference = first_difference(origin_of(contents).directory, contents.directory)
     return finding(
         "chat-template-matches-source",
         [difference] if difference else [],
@@ -136,7 +137,7 @@ def generation_config_as_source(contents: Contents) -> Check:
 
     Other sampling is a warning: exporters set `do_sample` where temperatures are given.
     """
-    faults = list(_generation_faults(_source(contents), contents.directory))
+    faults = list(_generation_faults(origin_of(contents).directory, contents.directory))
     is_serious = any(fault.startswith(_TOKEN_KEYS) for fault in faults)
     return finding(
         "generation-config-matches-source",
@@ -166,11 +167,3 @@ def _generation_faults(source: Path, folder: Path) -> Iterator[str]:
 
 def _settings(path: Path) -> Mapping[str, object] | None:
     return read_json_object(path, infinity=True) if os.path.lexists(path) else None
-
-
-def _source(contents: Contents) -> Path:
-    origin: Origin | None = contents.origin
-    if origin is None:
-        message = "a check against the source ran without one"
-        raise AssertionError(message)
-    return origin.directory

@@ -30,7 +30,7 @@ _FREE_KEYS = frozenset(
 
 def source_tensors_accounted(contents: Contents) -> Check:
     """Ask whether each tensor of the source is in the checkpoint, and nothing that it lacks."""
-    origin = _origin(contents)
+    origin = origin_of(contents)
     missing = [name for name in _missing(contents, origin) if not is_draft(name)]
     extra = list(_extra(contents, origin))
     faults = [f"{name} is missing" for name in missing]
@@ -53,7 +53,7 @@ def draft_head_kept(contents: Contents) -> Check:
     Without it the model still answers. A part of it is of no use to any engine, and an engine that
     loads it finds holes: that is an error.
     """
-    missing = [name for name in _missing(contents, _origin(contents)) if is_draft(name)]
+    missing = [name for name in _missing(contents, origin_of(contents)) if is_draft(name)]
     is_gone = not any(is_draft(name) for name in contents.tensors)
     return finding(
         "draft-head-kept",
@@ -106,7 +106,7 @@ def unquantized_copied(contents: Contents) -> Check:
 
     Norms that were only rounded once more are a warning.
     """
-    comparison = _origin(contents).comparison
+    comparison = origin_of(contents).comparison
     changed, rounded = comparison.changed, comparison.rounded
     bad = f"{len(changed)} of {comparison.num_copied} unquantized tensors differ from the source"
     if not changed:
@@ -122,7 +122,7 @@ def unquantized_copied(contents: Contents) -> Check:
 
 def weights_near_source(contents: Contents) -> Check:
     """Ask whether each dequantized weight is what rounding makes of its source."""
-    comparison = _origin(contents).comparison
+    comparison = origin_of(contents).comparison
     fits = comparison.fits
     largest: dict[str, float] = {}
     for algo, fit in fits.values():
@@ -142,7 +142,7 @@ def weights_near_source(contents: Contents) -> Check:
 
 def nibbles_in_order(contents: Contents) -> Check:
     """Ask whether the even column is in the low half of each byte."""
-    swapped = [m for m in _origin(contents).comparison.misfits if m.cause == NIBBLES]
+    swapped = [m for m in origin_of(contents).comparison.misfits if m.cause == NIBBLES]
     return finding(
         "nibbles-in-order",
         [_spelled(misfit) for misfit in swapped],
@@ -153,7 +153,7 @@ def nibbles_in_order(contents: Contents) -> Check:
 
 def scales_in_order(contents: Contents) -> Check:
     """Ask whether block scales lie in rows, and global scales are the right way up."""
-    misplaced = [m for m in _origin(contents).comparison.misfits if m.cause in _LAYOUTS]
+    misplaced = [m for m in origin_of(contents).comparison.misfits if m.cause in _LAYOUTS]
     return finding(
         "scale-layout",
         [_spelled(misfit) for misfit in misplaced],
@@ -171,7 +171,7 @@ def _spelled(misfit: Misfit) -> str:
 
 def config_as_source(contents: Contents) -> Check:
     """Ask whether config.json describes the same model as that of the source."""
-    origin = _origin(contents)
+    origin = origin_of(contents)
     faults = list(_differences(origin.config, contents.config, ""))
     return finding(
         "config-matches-source",
@@ -191,7 +191,7 @@ def _differences(source: object, stored: object, path: str) -> Iterator[str]:
         yield f"{path} is {stored!r} and was {source!r}"
 
 
-def _origin(contents: Contents) -> Origin:
+def origin_of(contents: Contents) -> Origin:
     """Return the source; these checks run only where one was named."""
     if contents.origin is None:
         message = "a check against the source ran without one"

@@ -44,6 +44,8 @@ INCIDENTS: Mapping[str, str] = {
     "files-match-manifest": f"{_MODELOPT}pull/2276",
     "sidecars-present": f"{_VLLM}issues/46641",
     "sidecars-readable": f"{_VLLM}issues/46641",
+    "token-ids-in-embedding": f"{_VLLM}pull/9634",
+    "tokenizer-matches-source": f"{_VLLM}issues/46641",
     "engine-loads-format": f"{_LLMCOMPRESSOR}issues/1768",
     "nibbles-in-order": f"{_MODELOPT}pull/2276",
     "scale-layout": f"{_VLLM}issues/48898",

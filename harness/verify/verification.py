@@ -31,6 +31,7 @@ from harness.verify import (
     checks_sidecars,
     checks_size,
     checks_source,
+    checks_tokenizer,
 )
 from harness.verify.contents import Against, Contents, no_checkpoint, read_contents
 from harness.verify.engines import find_engine
@@ -75,6 +76,7 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_files.manifest_matches_files,
     checks_sidecars.sidecars_present,
     checks_sidecars.sidecars_readable,
+    checks_tokenizer.token_ids_in_embedding,
     checks_engine.format_loadable,
 )
 """In the order of the report; of several that fail, the first says most about the cause."""
@@ -87,6 +89,7 @@ SOURCE_CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_source.draft_head_kept,
     checks_source.config_as_source,
     checks_sidecars.sidecars_as_source,
+    checks_tokenizer.tokenizer_as_source,
     checks_sidecars.chat_template_as_source,
     checks_sidecars.generation_config_as_source,
 )

@@ -1,6 +1,7 @@
 """Each kind of bad input ends with one clear line, its exit code, and nothing written."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -71,6 +72,19 @@ def test_a_truncated_safetensors_file(cli: Cli, tmp_path: Path) -> None:
     with shard.open("r+b") as file:
         file.truncate(shard.stat().st_size - 1000)
     assert shard.name in refused(cli, tmp_path, *E2E, "--model", model)
+
+
+@pytest.mark.parametrize("command", [E2E, ("quantize", "--qformat", "nvfp4")])
+def test_a_token_beyond_the_embedding_is_named_before_anything_runs(
+    cli: Cli, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    model = copy_of_canary(tmp_path)
+    settings = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": 9999}))
+    arguments = ["--model", model, "--calib-data", "canary", "--plan"]
+    out = [] if command is E2E else ["--out", tmp_path / "out"]
+    line = refused(cli, tmp_path, *command, *arguments, *out)
+    assert "eos_token_id in generation_config.json has the token id 9999" in line
 
 
 def test_a_file_beside_the_weights_is_named_and_not_read(cli: Cli, tmp_path: Path) -> None:
