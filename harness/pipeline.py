@@ -19,9 +19,9 @@ from harness.arms import (
     Gpus,
     SmokeBaseline,
     assign_gpus,
-    baseline_beside,
     keep_baseline,
     measure_baseline,
+    measured_in_background,
     read_probe,
     smoke,
 )
@@ -157,13 +157,13 @@ def compare(what: Compared, run: RunDirectory) -> Verdict:
         given = partial(keep_baseline, baseline.path, arm, digest=baseline.digest)
         run.stage(BASELINE, made_from=theirs, make=given)
     is_kept = find_noun(run.path, BASELINE, theirs) is not None
-    beside: AbstractContextManager[Callable[[], bool] | None] = nullcontext()
+    measuring: AbstractContextManager[Callable[[], bool] | None] = nullcontext()
     if order is not None and baseline_gpus and not is_kept:
-        beside = baseline_beside(order)
-    with beside as is_beside, Candidate(candidate_order) as candidate:
+        measuring = measured_in_background(order)
+    with measuring as still_measuring, Candidate(candidate_order) as candidate:
         if suite.smoke is not None:
             known = read_probe(arm, suite.smoke) if is_kept else None
-            answers = SmokeBaseline(suite.smoke, known, order, is_beside)
+            answers = SmokeBaseline(suite.smoke, known, order, still_measuring)
             asked = {**ours, "smoke set": suite.smoke.digest, "baseline": baseline.digest}
             smoke(run, candidate_order, candidate, answers, made_from=asked)
         run.stage(CANDIDATE, made_from=ours, make=candidate.score)

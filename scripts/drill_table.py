@@ -69,7 +69,7 @@ def record(report: DrillReport) -> None:
         ("with that off, by", [one.second for one in report.drilled if one.second]),
     ):
         counts = Counter(one.caught_by or "nothing" for one in attempts)
-        values |= {f"{title} {net}": number for net, number in counts.most_common()}
+        values |= {f"{title} {defense}": number for defense, number in counts.most_common()}
     ledger.append(
         f"harness drill on engine {report.engine}: each known fault, and each correct format",
         command=f"harness drill --engine {report.engine}",

@@ -31,7 +31,7 @@ from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec, Suite
 from harness.recipe import load_suite
 from harness.score import endpoint_of, score
-from harness.score.client import Reply, Sender
+from harness.score.client import HttpReply, Sender
 from harness.serve import resolve_engine, serve
 from scripts import ledger
 
@@ -148,7 +148,7 @@ def _score(endpoint: Endpoint, suite: Suite) -> tuple[float, Traffic]:
 
     async def once(
         self: Sender, method: str, path: str, payload: Mapping[str, Any] | None
-    ) -> Reply:
+    ) -> HttpReply:
         traffic.sent.append((path, payload or {}))
         start = time.perf_counter()
         reply = await send_once(self, method, path, payload)

@@ -27,7 +27,7 @@ from harness.artifacts import Claim, Decision, Sample, Suite, TaskScore, TaskSpe
 from harness.gate import chance_of_go, joint_probability_of_go
 from harness.gate.claims import examine_claims
 from harness.gate.decide import decide
-from harness.gate.pairs import Pair, Side, TaskPairs
+from harness.gate.pairs import AnswerPair, Side, TaskPairs
 from harness.recipe import load_suite
 from scripts import ledger
 
@@ -219,7 +219,7 @@ def judge_answers(task: TaskSpec, answers: Values) -> Decision:
         for row in (baseline, candidate)
     )
     sides = _side("baseline", task, baseline, left), _side("candidate", task, candidate, right)
-    paired = TaskPairs(task, sides, tuple(map(Pair, left, right)))
+    paired = TaskPairs(task, sides, tuple(map(AnswerPair, left, right)))
     suite = _suite(task)
     claim = examine_claims([paired], suite).get(task.name)
     return decide(paired, suite, claim=claim, rerun_flip_rate=None).decision

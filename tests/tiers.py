@@ -27,7 +27,7 @@ KEPT = {
     "tests/cli/test_vllm.py::test_both_arms_ran_on_servers_that_are_known_to_the_bit": (
         "one run on real vLLM servers, from start to verdict"
     ),
-    "tests/drill/test_end_to_end.py::test_the_seed_incident_is_caught_by_either_of_two_nets": (
+    "tests/drill/test_end_to_end.py::test_the_seed_incident_is_caught_by_either_of_two_stages": (
         "one fault of the drill"
     ),
 }

@@ -7,6 +7,7 @@ One server answers the smoke prompts and the suite, started when the first of th
 GPUs are to spare the baseline is measured beside the candidate.
 """
 
+from harness.arms.background import measured_in_background
 from harness.arms.baseline import (
     BaselineOrder,
     keep_baseline,
@@ -14,7 +15,6 @@ from harness.arms.baseline import (
     probe_baseline,
     read_probe,
 )
-from harness.arms.beside import baseline_beside
 from harness.arms.candidate import DEPLOYMENT_FILE, Candidate, CandidateOrder
 from harness.arms.findings import failed_findings, refuse_findings
 from harness.arms.gpus import Gpus, assign_gpus
@@ -29,10 +29,10 @@ __all__ = [
     "Gpus",
     "SmokeBaseline",
     "assign_gpus",
-    "baseline_beside",
     "failed_findings",
     "keep_baseline",
     "measure_baseline",
+    "measured_in_background",
     "probe_baseline",
     "read_probe",
     "refuse_findings",

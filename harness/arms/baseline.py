@@ -78,21 +78,25 @@ def measure_baseline(order: BaselineOrder) -> Path:
 
 
 def probe_baseline(
-    order: BaselineOrder, prompts: SmokeSet, *, is_beside: Callable[[], bool] | None = None
+    order: BaselineOrder, prompts: SmokeSet, *, still_measuring: Callable[[], bool] | None = None
 ) -> Probe:
     """Return the baseline's answers to the smoke set; asked now if the store has none.
 
     Args:
         order: the baseline.
         prompts: what is asked.
-        is_beside: whether a process beside this one still works on the same baseline, which
+        still_measuring: whether a process beside this one still works on the same baseline, which
             answers them first of all; None where there is none.
 
     Raises:
         EngineError: the engine failed, or did not load the unquantized model as it should.
     """
     folder = baselines.folder_of(order.inputs.key)
-    while (kept := read_probe(folder, prompts)) is None and is_beside is not None and is_beside():
+    while (
+        (kept := read_probe(folder, prompts)) is None
+        and still_measuring is not None
+        and still_measuring()
+    ):
         time.sleep(_POLL_S)
     if kept is not None:
         return kept

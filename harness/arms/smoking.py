@@ -29,13 +29,13 @@ class SmokeBaseline(NamedTuple):
     """Kept in the run directory."""
     order: BaselineOrder | None
     """None where the baseline was scored elsewhere."""
-    is_beside: Callable[[], bool] | None
+    still_measuring: Callable[[], bool] | None
 
     def answers(self) -> Probe | None:
         """Return them, asked now if nobody did; None where nobody can be asked."""
         if self.known is not None or self.order is None:
             return self.known
-        return probe_baseline(self.order, self.prompts, is_beside=self.is_beside)
+        return probe_baseline(self.order, self.prompts, still_measuring=self.still_measuring)
 
 
 def smoke(
@@ -81,7 +81,7 @@ def smoke_candidate(candidate: Candidate, baseline: SmokeBaseline) -> SmokeRepor
         RejectedError: the candidate's deployment shows a fault of the checkpoint.
         EngineError: the engine failed.
     """
-    if baseline.is_beside is None:
+    if baseline.still_measuring is None:
         baseline.answers()  # before the candidate takes the device
     theirs = candidate.probe(baseline.prompts)
     return compare(baseline.prompts, baseline.answers(), theirs, numerics=candidate.numerics)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.artifacts import to_json
 from harness.cli.console import Result
-from harness.drill import ATTACKS, FAULTS, FORMATS, Setting, tamper, text, text_of_attacks
+from harness.drill import ATTACKS, FAULTS, FORMATS, DrillSetting, tamper, text, text_of_attacks
 from harness.drill import drill as put_back
 from harness.request import Request
 
@@ -28,9 +28,9 @@ def tampered(request: Request, folder: Path, attacks: Sequence[str], *, fresh: b
     return Result(text=line, values=to_json(report), exit_code=report.exit_code)
 
 
-def _setting(request: Request, folder: Path) -> Setting:
+def _setting(request: Request, folder: Path) -> DrillSetting:
     engine = request.engine or "reference"
-    return Setting(folder, request.suite or "drill", engine, request.vllm, request.engine_args)
+    return DrillSetting(folder, request.suite or "drill", engine, request.vllm, request.engine_args)
 
 
 def listed_faults() -> Result:

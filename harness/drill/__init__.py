@@ -1,6 +1,6 @@
 """Put known faults back and show which stage catches each."""
 
-from harness.drill.attempt import Setting
+from harness.drill.attempt import DrillSetting
 from harness.drill.catalogue import FAULTS, FORMATS
 from harness.drill.fault import Fault
 from harness.drill.result import DrillReport
@@ -13,8 +13,8 @@ __all__ = [
     "FAULTS",
     "FORMATS",
     "DrillReport",
+    "DrillSetting",
     "Fault",
-    "Setting",
     "TamperReport",
     "drill",
     "tamper",

@@ -22,17 +22,17 @@ from harness.artifacts import (
 from harness.baselines import versions
 from harness.calibrate import read_stats
 from harness.drill.catalogue import find_format
-from harness.drill.fault import Fault, FileFault, Format
-from harness.drill.making import exchanged
-from harness.drill.nets import (
+from harness.drill.defenses import (
     OF_SWITCHING_OFF,
     OF_THE_MACHINE,
-    Net,
+    Defense,
+    defense_of,
     evidence_of,
-    net_of,
     switched_off,
     without,
 )
+from harness.drill.fault import DrillFormat, Fault, FileFault
+from harness.drill.making import exchanged
 from harness.drill.result import Attempt
 from harness.drill.tampering import link_checkpoint, tampering
 from harness.errors import ExitCode, HarnessError, ReasonCode
@@ -64,7 +64,7 @@ CALIBRATION_SAMPLES = 128
 _log = logging.getLogger("harness.drill")
 
 
-class Setting(NamedTuple):
+class DrillSetting(NamedTuple):
     """What all runs of a drill have in common."""
 
     folder: Path
@@ -79,7 +79,7 @@ class Setting(NamedTuple):
         suite = load_suite(self.suite).digest
         return digest_of(versions(), suite, self.engine, str(self.vllm), self.engine_args)
 
-    def request(self, form: Format, **options: object) -> Request:
+    def request(self, form: DrillFormat, **options: object) -> Request:
         """Return what a user would type for a run of `form`."""
         typed: dict[str, object] = {
             "model": MODEL,
@@ -116,22 +116,22 @@ class _Watch:
 
 
 def attempt(
-    setting: Setting, fault: Fault, correct: Path, into: Path, *, off: Net | None
+    setting: DrillSetting, fault: Fault, correct: Path, into: Path, *, off: Defense | None
 ) -> Attempt:
-    """Run the pipeline with `fault` in it, and without the net `off`.
+    """Run the pipeline with `fault` in it, and without the defense `off`.
 
     Args:
         setting: of the drill.
         fault: what is put back.
         correct: run directory of the correct run of the same format.
         into: run directory of this one.
-        off: the net that is switched off.
+        off: the defense that is switched off.
     """
     watch = _Watch()
     into.mkdir(parents=True)
     options = {} if isinstance(fault, FileFault) else fault.options(into.parent)
     request = setting.request(find_format(fault.format), **options)
-    # The net goes first: a fault may strike just before what the net looks at.
+    # The defense goes first: a fault may strike just before what the defense looks at.
     with switched_off(off), _struck(fault, correct):
         try:
             job = preflight(request, into=into)
@@ -179,7 +179,7 @@ def message_of(record: RunRecord) -> str:
     return record.verdict.summary if record.verdict is not None else ""
 
 
-def _crashed(off: Net | None, error: Exception, seconds: float) -> Attempt:
+def _crashed(off: Defense | None, error: Exception, seconds: float) -> Attempt:
     """Return how a run ended that met a bug: the drill ends with 1, but not before its end."""
     return Attempt(
         off=off,
@@ -192,12 +192,12 @@ def _crashed(off: Net | None, error: Exception, seconds: float) -> Attempt:
     )
 
 
-def _refused(off: Net | None, error: HarnessError, seconds: float) -> Attempt:
+def _refused(off: Defense | None, error: HarnessError, seconds: float) -> Attempt:
     """Return how a run ended that did not start."""
     caught = error.reason not in OF_THE_MACHINE
     return Attempt(
         off=off,
-        caught_by=Net.PREFLIGHT if caught else None,
+        caught_by=Defense.PREFLIGHT if caught else None,
         evidence=(error.reason,),
         decision=None,
         exit_code=error.exit_code,
@@ -206,7 +206,7 @@ def _refused(off: Net | None, error: HarnessError, seconds: float) -> Attempt:
     )
 
 
-def judged(off: Net | None, record: RunRecord, stage: str, seconds: float) -> Attempt:
+def judged(off: Defense | None, record: RunRecord, stage: str, seconds: float) -> Attempt:
     """Return how a run ended that did start; `stage` is the last one that it was in."""
     verdict, failure = record.verdict, record.failure
     reasons: tuple[ReasonCode, ...] = ()
@@ -215,11 +215,11 @@ def judged(off: Net | None, record: RunRecord, stage: str, seconds: float) -> At
     elif verdict is not None and verdict.decision is not Decision.GO:
         reasons = verdict.reason_codes
     told = tuple(r for r in reasons if r not in OF_SWITCHING_OFF | OF_THE_MACHINE)
-    net = net_of(stage, told[0]) if told else None
+    defense = defense_of(stage, told[0]) if told else None
     return Attempt(
         off=off,
-        caught_by=net,
-        evidence=evidence_of(net, told, record) if net else reasons,
+        caught_by=defense,
+        evidence=evidence_of(defense, told, record) if defense else reasons,
         decision=verdict.decision if verdict is not None else None,
         exit_code=exit_code(record),
         message=message_of(record),

@@ -1,16 +1,16 @@
 """All known faults, and the formats whose correct runs must get GO beside them."""
 
 from harness.drill import declarations, making, scales, weights
-from harness.drill.fault import Fault, Format
+from harness.drill.fault import DrillFormat, Fault
 from harness.errors import UsageError
 
 FORMATS = (
-    Format(name="nvfp4", qformat="nvfp4"),
-    Format(name="nvfp4_experts_only", qformat="nvfp4_experts_only"),
-    Format(name="nvfp4_mlp_only", qformat="nvfp4_mlp_only"),
-    Format(name="w4a16_nvfp4", qformat="w4a16_nvfp4"),
-    Format(name="fp8", qformat="fp8"),
-    Format(name="nvfp4+kv-fp8", qformat="nvfp4", kv_cache="fp8"),
+    DrillFormat(name="nvfp4", qformat="nvfp4"),
+    DrillFormat(name="nvfp4_experts_only", qformat="nvfp4_experts_only"),
+    DrillFormat(name="nvfp4_mlp_only", qformat="nvfp4_mlp_only"),
+    DrillFormat(name="w4a16_nvfp4", qformat="w4a16_nvfp4"),
+    DrillFormat(name="fp8", qformat="fp8"),
+    DrillFormat(name="nvfp4+kv-fp8", qformat="nvfp4", kv_cache="fp8"),
 )
 
 FAULTS: tuple[Fault, ...] = (
@@ -35,6 +35,6 @@ def find_fault(name: str) -> Fault:
     raise UsageError(message)
 
 
-def find_format(name: str) -> Format:
+def find_format(name: str) -> DrillFormat:
     """Return the format called `name`, as faults spell it."""
     return next(form for form in FORMATS if form.name == name)

@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Format:
+class DrillFormat:
     """A format whose correct run must get GO."""
 
     name: str

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from harness.artifacts import Decision
+from harness.drill.defenses import Defense
 from harness.drill.fault import Kind
-from harness.drill.nets import Net
 from harness.errors import ExitCode
 
 _WORST_FIRST = (ExitCode.BUG, ExitCode.STAGE_FAILED, ExitCode.NO_GO, ExitCode.INCONCLUSIVE)
@@ -17,9 +17,9 @@ _WORST_FIRST = (ExitCode.BUG, ExitCode.STAGE_FAILED, ExitCode.NO_GO, ExitCode.IN
 class Attempt:
     """One run with a fault in it."""
 
-    off: Net | None
-    """The net that was switched off."""
-    caught_by: Net | None
+    off: Defense | None
+    """The defense that was switched off."""
+    caught_by: Defense | None
     """None where the run went on to GO, or ended for a reason that is not the fault."""
     evidence: tuple[str, ...]
     """Ids of the checks that failed, or reason codes."""
@@ -43,15 +43,15 @@ class Drilled:
     format: str
     first: Attempt
     second: Attempt | None
-    """With the first net switched off; None where it cannot be, or nothing was caught."""
+    """With the first defense switched off; None where it cannot be, or nothing was caught."""
     folder: str
     """Of its runs."""
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return 0 if the fault was stopped, by a net rather than by the machine or a bug.
+        """Return 0 if the fault was stopped, by a defense rather than by the machine or a bug.
 
-        With a net switched off it may be stopped by nothing but that; GO it may never get.
+        With a defense switched off it may be stopped by nothing but that; GO it may never get.
         """
         passes = [one for one in (self.first, self.second) if one is not None]
         if any(one.exit_code is ExitCode.BUG for one in passes):

@@ -17,10 +17,10 @@ import torch
 from harness import pipeline
 from harness.artifacts import load, made_from, save, write_atomically
 from harness.doors import check_folder, make_anew
-from harness.drill.attempt import Setting, attempt, message_of
+from harness.drill.attempt import DrillSetting, attempt, message_of
 from harness.drill.catalogue import find_fault, find_format
-from harness.drill.fault import Format
-from harness.drill.nets import SWITCHABLE
+from harness.drill.defenses import SWITCHABLE
+from harness.drill.fault import DrillFormat
 from harness.drill.result import Correct, Drilled, DrillReport
 from harness.drill.table import junit_xml, markdown
 from harness.errors import ExitCode, RunDirectoryError
@@ -35,7 +35,7 @@ _FEWER_JOBS = "Give fewer --jobs and type the command again: what was done is ke
 
 
 def drill(
-    setting: Setting,
+    setting: DrillSetting,
     faults: Sequence[str],
     formats: Sequence[str],
     *,
@@ -90,7 +90,7 @@ def _take_share(jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
-def _done_before(setting: Setting) -> tuple[Drilled, ...]:
+def _done_before(setting: DrillSetting) -> tuple[Drilled, ...]:
     """Return the faults that a drill with the same setting caught here before it broke off.
 
     What was not caught is tried again: it may have ended for want of space or memory.
@@ -103,7 +103,7 @@ def _done_before(setting: Setting) -> tuple[Drilled, ...]:
     return () if report.finished else tuple(caught)
 
 
-def _run_correct(setting: Setting, name: str, *, fresh: bool) -> Correct:
+def _run_correct(setting: DrillSetting, name: str, *, fresh: bool) -> Correct:
     form = find_format(name)
     folder = _correct_folder(setting, form)
     job = preflight(setting.request(form), into=folder)
@@ -119,11 +119,11 @@ def _run_correct(setting: Setting, name: str, *, fresh: bool) -> Correct:
     )
 
 
-def _correct_folder(setting: Setting, form: Format) -> Path:
+def _correct_folder(setting: DrillSetting, form: DrillFormat) -> Path:
     return setting.folder / "correct" / form.name
 
 
-def _put_back(setting: Setting, name: str) -> Drilled:
+def _put_back(setting: DrillSetting, name: str) -> Drilled:
     fault = find_fault(name)
     form = find_format(fault.format)
     folder = setting.folder / "faults" / fault.name
@@ -159,7 +159,7 @@ def refuse_other_folders(folder: Path, report: str) -> None:
         raise RunDirectoryError(message)
 
 
-def _keep(report: DrillReport, setting: Setting) -> DrillReport:
+def _keep(report: DrillReport, setting: DrillSetting) -> DrillReport:
     """Write what is known so far: a drill that breaks off keeps what it found out."""
     folder = setting.folder
     folder.mkdir(parents=True, exist_ok=True)

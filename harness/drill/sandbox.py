@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from harness import pipeline
 from harness.artifacts import Decision, MadeFrom, RunRecord
 from harness.artifacts.store import RECORD_SHA256, digest_of_record
-from harness.drill.attempt import Setting, message_of
+from harness.drill.attempt import DrillSetting, message_of
 from harness.drill.catalogue import find_fault, find_format
 from harness.drill.fault import FileFault
 from harness.drill.making import exchanged
@@ -44,7 +44,7 @@ class Ending(NamedTuple):
 class Sandbox:
     """Copies of a correct run, and what is done to them."""
 
-    def __init__(self, setting: Setting, correct: Path, folder: Path) -> None:
+    def __init__(self, setting: DrillSetting, correct: Path, folder: Path) -> None:
         """Take a correct run, and where copies of it may lie."""
         self.setting, self.correct, self.folder = setting, correct, folder
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ from harness import pipeline
 from harness.artifacts import Decision, save, write_atomically
 from harness.drill import attacks_baselines, attacks_files, attacks_records
 from harness.drill.attack import Attack
-from harness.drill.attempt import Setting
+from harness.drill.attempt import DrillSetting
 from harness.drill.catalogue import find_format
 from harness.drill.run import quiet_runs, refuse_other_folders
 from harness.drill.sandbox import FORMAT, Ending, Sandbox, ended
@@ -68,7 +68,7 @@ class TamperReport:
         return ExitCode.GO if all(one.stopped for one in self.ways) else ExitCode.STAGE_FAILED
 
 
-def tamper(setting: Setting, names: Sequence[str], *, fresh: bool = False) -> TamperReport:
+def tamper(setting: DrillSetting, names: Sequence[str], *, fresh: bool = False) -> TamperReport:
     """Make a correct run, attack copies of it, and write the report after each.
 
     Args:
@@ -142,7 +142,7 @@ def _word(one: Tampered) -> str:
     return "stopped" if one.stopped else "GO" if one.is_go else "another cause"
 
 
-def _correct_run(setting: Setting, *, fresh: bool) -> Path:
+def _correct_run(setting: DrillSetting, *, fresh: bool) -> Path:
     folder = setting.folder / "correct"
     job = preflight(setting.request(find_format(FORMAT)), into=folder)
     _, record = run_job(job, into=folder, fresh=fresh, work=pipeline.release_gate)
@@ -166,7 +166,7 @@ def _own_store(folder: Path) -> Iterator[None]:
             os.environ[_STORE] = before
 
 
-def _keep(report: TamperReport, setting: Setting) -> TamperReport:
+def _keep(report: TamperReport, setting: DrillSetting) -> TamperReport:
     folder = setting.folder
     folder.mkdir(parents=True, exist_ok=True)
     save(report, folder / REPORT, made_from={"setting": setting.digest})

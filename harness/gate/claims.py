@@ -20,7 +20,7 @@ from harness.artifacts import Claim, Suite, Tier
 from harness.gate.clusters import group_up
 from harness.gate.mcnemar import p_worse
 from harness.gate.pairs import TaskPairs
-from harness.gate.signflip import Group, sign_flip_p
+from harness.gate.signflip import Cluster, sign_flip_p
 
 
 class ClaimTest(NamedTuple):
@@ -53,15 +53,15 @@ def p_of(task: TaskPairs) -> float:
     """Return how often a candidate that is no worse would lose as much on this task."""
     if task.spec.value_range is None and not task.spec.cluster:
         return p_worse(len(task.lost), len(task.won) + task.num_unknown)
-    return sign_flip_p([*units_of(task), *[Group(1.0, 1)] * task.num_unknown])
+    return sign_flip_p([*units_of(task), *[Cluster(1.0, 1)] * task.num_unknown])
 
 
-def units_of(task: TaskPairs) -> Sequence[Group]:
+def units_of(task: TaskPairs) -> Sequence[Cluster]:
     """Return the differences that share a sign: those of a cluster, or each by itself."""
     differences = task.differences(1.0)
     if task.spec.cluster:
         return group_up(differences, task.clusters)
-    return [Group(difference, 1) for difference in differences]
+    return [Cluster(difference, 1) for difference in differences]
 
 
 def _holm(ascending: Sequence[float], level: float) -> float:

@@ -18,18 +18,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.gate.quantiles import t_of, z_of
-from harness.gate.signflip import Group
+from harness.gate.signflip import Cluster
 
 
-def group_up(values: Sequence[float], clusters: Sequence[str]) -> tuple[Group, ...]:
+def group_up(values: Sequence[float], clusters: Sequence[str]) -> tuple[Cluster, ...]:
     """Return the sum and the number of items of each cluster."""
     totals: dict[str, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True):
         totals.setdefault(cluster, []).append(value)
-    return tuple(Group(math.fsum(members), len(members)) for members in totals.values())
+    return tuple(Cluster(math.fsum(members), len(members)) for members in totals.values())
 
 
-def design_effect(counts: Mapping[float, int], groups: Sequence[Group]) -> float:
+def design_effect(counts: Mapping[float, int], groups: Sequence[Cluster]) -> float:
     """Return by how much grouping widens the variance of the values' mean; 1 if unknown.
 
     Args:
@@ -45,7 +45,7 @@ def design_effect(counts: Mapping[float, int], groups: Sequence[Group]) -> float
 
 def quantile_of(
     counts: Mapping[float, int],
-    groups: Sequence[Group] | None,
+    groups: Sequence[Cluster] | None,
     *,
     confidence: float,
     least: float,

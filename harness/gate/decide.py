@@ -11,10 +11,10 @@ from typing import NamedTuple
 from harness.artifacts import Decision, Recovery, Suite, TaskVerdict
 from harness.errors import ReasonCode
 from harness.gate.claims import ClaimTest
-from harness.gate.doubts import first_doubt
 from harness.gate.forms import Measured, measure, recovery_of
 from harness.gate.pairs import Side, TaskPairs
 from harness.gate.phrases import points
+from harness.gate.quality import first_issue
 
 
 class _Ruling(NamedTuple):
@@ -81,15 +81,15 @@ def _look_at(task: TaskPairs, suite: Suite, claim: ClaimTest | None) -> _Shown |
 def _rule(task: TaskPairs, suite: Suite, shown: _Shown | None) -> _Ruling:
     if shown is None:
         nothing = ReasonCode.SCORE_MISSING, "no item was answered by both arms"
-        return _Ruling(Decision.INCONCLUSIVE, *(first_doubt(task, suite) or nothing))
+        return _Ruling(Decision.INCONCLUSIVE, *(first_issue(task, suite) or nothing))
     evidence = _evidence(task, shown)
     if shown.measured.is_beyond:
         return _Ruling(Decision.NO_GO, ReasonCode.TASK_INFERIOR, evidence)
     if shown.claim and shown.claim.is_refuted:
         return _Ruling(Decision.NO_GO, ReasonCode.CLAIM_REFUTED, evidence)
-    doubt = first_doubt(task, suite)
-    if doubt is not None:
-        return _Ruling(Decision.INCONCLUSIVE, *doubt)
+    issue = first_issue(task, suite)
+    if issue is not None:
+        return _Ruling(Decision.INCONCLUSIVE, *issue)
     is_clean = shown.claim is None or not shown.claim.is_small
     if shown.measured.is_within and is_clean:
         return _Ruling(Decision.GO, ReasonCode.NON_INFERIOR, evidence)

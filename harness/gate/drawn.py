@@ -17,7 +17,7 @@ from harness.gate.clusters import quantile_of
 from harness.gate.exact import Chances
 from harness.gate.mean import exceeds
 from harness.gate.outlook import allowed_by, limit_of, lowest, value_of_each, worth
-from harness.gate.signflip import Group, sign_flip_p
+from harness.gate.signflip import Cluster, sign_flip_p
 
 NEVER = 1.0
 """More than can be allowed."""
@@ -89,8 +89,8 @@ def _differences(task: TaskSpec) -> Mapping[str, float]:
     return {"lost": -step, "won": step, "right": 0.0, "wrong": 0.0}
 
 
-def _groups(drawn: _Drawn, value: Mapping[str, float]) -> list[Group]:
+def _groups(drawn: _Drawn, value: Mapping[str, float]) -> list[Cluster]:
     return [
-        Group(sum(value[kind] * number for kind, number in group.items()), group.total())
+        Cluster(sum(value[kind] * number for kind, number in group.items()), group.total())
         for group in drawn
     ]

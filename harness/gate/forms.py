@@ -19,7 +19,7 @@ from harness.gate.mean import Range, exceeds, mean_bounds
 from harness.gate.outlook import allowed_by, limit_of
 from harness.gate.pairs import TaskPairs
 from harness.gate.quantiles import z_of
-from harness.gate.signflip import Group, sign_flip_bounds
+from harness.gate.signflip import Cluster, sign_flip_bounds
 from harness.gate.tango import Bounds, tango_bounds
 
 _HALVINGS = 40
@@ -60,7 +60,7 @@ def measure(task: TaskPairs, *, confidence: float) -> Measured:
     best = bounds
     if task.num_unknown:
         won = [*values, *[1.0] * task.num_unknown]
-        alone = None if groups is None else [*groups, *[Group(1.0, 1)] * task.num_unknown]
+        alone = None if groups is None else [*groups, *[Cluster(1.0, 1)] * task.num_unknown]
         best = _bounds(task, won, alone, quantile=quantile, confidence=confidence)
     num_clusters = None if groups is None else len(groups)
     return Measured(bounds, limit, best.high, _method(task, num_clusters), num_clusters)
@@ -83,7 +83,7 @@ def recovery_of(task: TaskPairs, *, confidence: float) -> Recovery | None:
 
 def _grouping(
     task: TaskPairs, values: Sequence[float], confidence: float
-) -> tuple[Sequence[Group] | None, float]:
+) -> tuple[Sequence[Cluster] | None, float]:
     """Return the clusters, None where items are independent, and the interval's quantile."""
     groups = group_up(values, task.clusters) if task.spec.cluster else None
     least = task.spec.design_effect
@@ -101,7 +101,7 @@ def _plain(task: TaskPairs, limit: float, confidence: float) -> Measured:
 def _bounds(
     task: TaskPairs,
     values: Sequence[float],
-    groups: Sequence[Group] | None,
+    groups: Sequence[Cluster] | None,
     *,
     quantile: float,
     confidence: float,
@@ -109,7 +109,7 @@ def _bounds(
     score = mean_bounds(Counter(values), Range(-task.spec.kept, 1.0), quantile=quantile)
     if task.spec.value_range is None:
         return score
-    units = [Group(value, 1) for value in values] if groups is None else groups
+    units = [Cluster(value, 1) for value in values] if groups is None else groups
     flips = sign_flip_bounds(units, confidence=confidence)
     return Bounds(min(score.low, flips.low), max(score.high, flips.high))
 

@@ -28,7 +28,7 @@ from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
 from harness.gate.pairs import TaskPairs, pair
-from harness.gate.phrases import Beside, evidence, faults, not_exercised, scope
+from harness.gate.phrases import Conditions, evidence, faults, not_exercised, scope
 from harness.gate.pooled import pool
 from harness.gate.rerun import Flips, count_flips, sum_flips
 from harness.gate.waivers import name_waivers, waive_checks, waive_findings
@@ -104,13 +104,13 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks = _decide_each(paired, suite, flips)
     pooled = pool(paired, suite)
-    beside = Beside(deployment, verified, waive_checks(smoke, waivers), coverage)
-    reasons = _in_order(found := _against(tasks, pooled, beside), pooled)
+    conditions = Conditions(deployment, verified, waive_checks(smoke, waivers), coverage)
+    reasons = _in_order(found := _against(tasks, pooled, conditions), pooled)
     decision = found.get(reasons[0], Decision.GO)
     verdict = Verdict(
         decision=decision,
         reason_codes=reasons,
-        summary=f"{decision.value}: {evidence(reasons[0], tasks, pooled, beside)}.",
+        summary=f"{decision.value}: {evidence(reasons[0], tasks, pooled, conditions)}.",
         model=subject.model,
         scheme=subject.scheme,
         suite=suite.name,
@@ -118,7 +118,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         flips=choose_flips(paired),
         flip_rate=_flip_rate(tasks),
         pooled_difference=pooled.difference if pooled else None,
-        scope=(_compared(deployment, named, compared), *scope(suite, compared, beside)),
+        scope=(_compared(deployment, named, compared), *scope(suite, compared, conditions)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
         checkpoint_digest=deployment.checkpoint_digest,
@@ -158,7 +158,7 @@ def _decide_each(
 
 
 def _against(
-    tasks: tuple[TaskVerdict, ...], pooled: PooledTest | None, beside: Beside
+    tasks: tuple[TaskVerdict, ...], pooled: PooledTest | None, conditions: Conditions
 ) -> dict[ReasonCode, Decision]:
     """Return every reason against GO, with what it decides."""
     critical = [t for t in tasks if t.tier is Tier.CRITICAL]
@@ -167,15 +167,15 @@ def _against(
     }
     if not critical:
         found[ReasonCode.SCORE_MISSING] = Decision.INCONCLUSIVE
-    if beside.coverage and beside.coverage.too_many:
+    if conditions.coverage and conditions.coverage.too_many:
         found[ReasonCode.LOW_COVERAGE] = Decision.INCONCLUSIVE
-    if not beside.verified:
+    if not conditions.verified:
         found[ReasonCode.VERIFY_SKIPPED] = Decision.INCONCLUSIVE
-    if not_exercised(beside.deployment, beside.smoke):
+    if not_exercised(conditions.deployment, conditions.smoke):
         found[ReasonCode.NUMERICS_NOT_EXERCISED] = Decision.INCONCLUSIVE
     if pooled and pooled.decision is not Decision.GO:
         found[ReasonCode.POOLED_ALARM] = pooled.decision
-    return found | {finding.reason: Decision.NO_GO for finding in faults(beside.deployment)}
+    return found | {finding.reason: Decision.NO_GO for finding in faults(conditions.deployment)}
 
 
 def _in_order(

@@ -6,7 +6,7 @@ from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
 from harness.errors import SuiteError
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """Both answers to one item."""
 
     baseline: Sample
@@ -33,7 +33,7 @@ class TaskPairs(NamedTuple):
     spec: TaskSpec
     sides: tuple[Side, Side]
     """The baseline's, then the candidate's."""
-    pairs: tuple[Pair, ...]
+    pairs: tuple[AnswerPair, ...]
     """Items that both arms answered; failed requests are left out."""
 
     @property
@@ -42,12 +42,12 @@ class TaskPairs(NamedTuple):
         return max(self.spec.items - len(self.pairs), 0)
 
     @property
-    def lost(self) -> tuple[Pair, ...]:
+    def lost(self) -> tuple[AnswerPair, ...]:
         """Items that only the baseline answered rightly."""
         return tuple(p for p in self.pairs if p.baseline.value > p.candidate.value)
 
     @property
-    def won(self) -> tuple[Pair, ...]:
+    def won(self) -> tuple[AnswerPair, ...]:
         """Items that only the candidate answered rightly."""
         return tuple(p for p in self.pairs if p.baseline.value < p.candidate.value)
 
@@ -80,7 +80,7 @@ def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
     sides = _side(spec, baseline, arm="baseline"), _side(spec, candidate, arm="candidate")
     for sample in (*sides[0].samples, *sides[1].samples):
         _check_value(spec, sample)
-    answered = (Pair(a, b) for a, b in zip(sides[0].samples, sides[1].samples, strict=False))
+    answered = (AnswerPair(a, b) for a, b in zip(sides[0].samples, sides[1].samples, strict=False))
     return TaskPairs(spec, sides, tuple(p for p in answered if not p.failed))
 
 

@@ -19,7 +19,7 @@ _SCORED = {ReasonCode.TASK_INFERIOR, ReasonCode.CLAIM_REFUTED, ReasonCode.NOT_EN
 """Reasons that the scores give."""
 
 
-class Beside(NamedTuple):
+class Conditions(NamedTuple):
     """What was seen of a candidate beside its scores."""
 
     deployment: Deployment
@@ -54,11 +54,11 @@ def evidence(
     reason: ReasonCode,
     tasks: tuple[TaskVerdict, ...],
     pooled: PooledTest | None,
-    beside: Beside,
+    conditions: Conditions,
 ) -> str:
     """Return what decided, as a clause with numbers."""
     critical = [t for t in tasks if t.tier is Tier.CRITICAL]
-    fault = next((f for f in faults(beside.deployment) if f.reason is reason), None)
+    fault = next((f for f in faults(conditions.deployment) if f.reason is reason), None)
     if fault is not None:
         return f"{fault.id}: {fault.message}"
     if reason is ReasonCode.NON_INFERIOR:
@@ -69,9 +69,9 @@ def evidence(
         ),
         ReasonCode.NUMERICS_NOT_EXERCISED: (
             "the checkpoint declares arithmetic that was not computed: "
-            + ", ".join(not_exercised(beside.deployment, beside.smoke))
+            + ", ".join(not_exercised(conditions.deployment, conditions.smoke))
         ),
-        ReasonCode.LOW_COVERAGE: str(beside.coverage),
+        ReasonCode.LOW_COVERAGE: str(conditions.coverage),
         ReasonCode.POOLED_ALARM: f"over all tasks together it {pooled.message}" if pooled else "",
     }
     if reason in elsewhere:
@@ -82,9 +82,9 @@ def evidence(
     return _worst_of(culprits)
 
 
-def scope(suite: Suite, baseline: Deployment, beside: Beside) -> tuple[str, ...]:
+def scope(suite: Suite, baseline: Deployment, conditions: Conditions) -> tuple[str, ...]:
     """Return what the verdict holds for, one fact a line."""
-    candidate, smoke = beside.deployment, beside.smoke
+    candidate, smoke = conditions.deployment, conditions.smoke
     num_critical = sum(spec.tier is Tier.CRITICAL for spec in suite.tasks)
     kernels = ", ".join(f"{part} {name}" for part, name in sorted(candidate.kernels.items()))
     tasks = f"{num_critical} critical and {len(suite.tasks) - num_critical} advisory tasks"
@@ -104,8 +104,8 @@ def scope(suite: Suite, baseline: Deployment, beside: Beside) -> tuple[str, ...]
     if smoked:
         lines.append(f"declared and not scored, smoked in emulation alone: {', '.join(smoked)}")
     lines.append(_smoke_line(smoke))
-    if beside.coverage is not None and beside.coverage.num_thin:
-        lines.append(str(beside.coverage))
+    if conditions.coverage is not None and conditions.coverage.num_thin:
+        lines.append(str(conditions.coverage))
     if baseline.device != candidate.device:
         lines.append(f"the baseline was answered on {baseline.device}")
     return tuple(lines)

@@ -19,7 +19,7 @@ from harness.gate.mcnemar import p_worse
 from harness.gate.mean import Range, mean_bounds
 from harness.gate.pairs import TaskPairs
 from harness.gate.phrases import points
-from harness.gate.signflip import Group, sign_flip_p
+from harness.gate.signflip import Cluster, sign_flip_p
 from harness.gate.tango import Bounds
 
 _WITHIN = Range(-1.0, 1.0)
@@ -59,7 +59,7 @@ def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
     )
 
 
-def _p_value(paired: Sequence[TaskPairs], units: Sequence[Group]) -> float:
+def _p_value(paired: Sequence[TaskPairs], units: Sequence[Cluster]) -> float:
     if any(task.spec.cluster or task.spec.value_range for task in paired):
         return sign_flip_p(units)
     return p_worse(sum(len(t.lost) for t in paired), sum(len(t.won) for t in paired))

@@ -36,14 +36,14 @@ _DIGITS = 9
 _FLAGS = bytes.maketrans(b"01", b"\0\1")
 
 
-class Group(NamedTuple):
+class Cluster(NamedTuple):
     """Differences that share one sign: an item, or the items of a cluster."""
 
     total: float
     items: int
 
 
-def sign_flip_p(groups: Sequence[Group]) -> float:
+def sign_flip_p(groups: Sequence[Cluster]) -> float:
     """Return how often a candidate that is no worse would do as badly."""
     totals = [group.total for group in groups if group.total]
     exact = _sums(totals)
@@ -54,7 +54,7 @@ def sign_flip_p(groups: Sequence[Group]) -> float:
     return (1 + as_bad) / (1 + _DRAWS)
 
 
-def sign_flip_bounds(groups: Sequence[Group], *, confidence: float) -> Bounds:
+def sign_flip_bounds(groups: Sequence[Cluster], *, confidence: float) -> Bounds:
     """Return the one-sided bounds of the mean difference; differences lie between -1 and 1."""
     means = sorted(_subset_means(groups))
     rank = math.floor(round((1 - confidence) * (len(means) + 1), _DIGITS))
@@ -74,7 +74,7 @@ def _sums(totals: Sequence[float]) -> Counter[float] | None:
     return found
 
 
-def _subset_means(groups: Sequence[Group]) -> list[float]:
+def _subset_means(groups: Sequence[Cluster]) -> list[float]:
     totals, items = [g.total for g in groups], [g.items for g in groups]
     if len(groups) <= _MAX_EXACT:
         chosen: Sequence[int] = range(1, 1 << len(groups))

@@ -79,7 +79,7 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class StageBar:
     """How long one stage took."""
 
     name: str
@@ -255,11 +255,11 @@ def plan_groups(plan: QuantPlan | None) -> list[Group]:
     ]
 
 
-def stages_of(record: RunRecord) -> list[Stage]:
+def stages_of(record: RunRecord) -> list[StageBar]:
     """Return the stages that ran, with a bar for each."""
     longest = max(record.stage_seconds.values(), default=0.0) or 1.0
     return [
-        Stage(name=name, seconds=seconds(value), share=round(100 * value / longest))
+        StageBar(name=name, seconds=seconds(value), share=round(100 * value / longest))
         for name, value in record.stage_seconds.items()
     ]
 

@@ -45,7 +45,7 @@ _PRINTABLE = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long and how often a server is waited for."""
 
     tries: int = 5
@@ -57,10 +57,10 @@ class Patience:
     """Within which a server that lives says so."""
 
 
-PATIENCE = Patience()
+RETRIES = RetryPolicy()
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     """What came back for one request: an object, or why there is none."""
 
     body: Mapping[str, Any] | None
@@ -79,14 +79,14 @@ class Connection:
         *,
         key: str | None,
         num_concurrent: int = 1,
-        patience: Patience = PATIENCE,
+        retries: RetryPolicy = RETRIES,
         process: ProcessMark | None = None,
     ) -> None:
         self._base_url = base_url
         self._key = key
         self._process = process
         self._num_concurrent = num_concurrent
-        self._patience = patience
+        self._retries = retries
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="harness-score", daemon=True
@@ -103,9 +103,9 @@ class Connection:
         self._thread.join()
         self._loop.close()
 
-    def get(self, path: str) -> Reply:
+    def get(self, path: str) -> HttpReply:
         """Get one JSON object, once."""
-        timeout_s = self._patience.probe_s
+        timeout_s = self._retries.probe_s
         return self._in_loop(self._sender(timeout_s).once("GET", path, None)).result()
 
     def send(
@@ -115,7 +115,7 @@ class Connection:
         *,
         extra_s: float = 0.0,
         on_reply: Callable[[int], None] | None = None,
-    ) -> Future[list[Reply]]:
+    ) -> Future[list[HttpReply]]:
         """Post every payload to `path`, after what was sent before.
 
         Args:
@@ -128,12 +128,12 @@ class Connection:
             The replies to be, in the order of the payloads; to ask for them raises EngineError
             when the server is gone.
         """
-        sender = self._sender(self._patience.timeout_s + extra_s)
+        sender = self._sender(self._retries.timeout_s + extra_s)
         return self._in_loop(self._post(sender, path, payloads, on_reply))
 
     def _sender(self, timeout_s: float) -> "Sender":
-        patience = replace(self._patience, timeout_s=timeout_s)
-        return Sender(self._session, self._base_url, self._key, patience)
+        retries = replace(self._retries, timeout_s=timeout_s)
+        return Sender(self._session, self._base_url, self._key, retries)
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -161,13 +161,13 @@ class Connection:
         path: str,
         payloads: Sequence[Mapping[str, Any]],
         on_reply: Callable[[int], None] | None,
-    ) -> list[Reply]:
+    ) -> list[HttpReply]:
         num_done = itertools.count(1)
         self._refuse_another()
 
-        async def post(payload: Mapping[str, Any]) -> Reply:
+        async def post(payload: Mapping[str, Any]) -> HttpReply:
             async with self._free:
-                reply = await sender.patiently(path, payload)
+                reply = await sender.with_retries(path, payload)
             if on_reply is not None:
                 on_reply(next(num_done))
             return reply
@@ -192,7 +192,7 @@ class Connection:
             raise EngineError(message)
 
 
-def connect(endpoint: Endpoint, *, patience: Patience = PATIENCE) -> Connection:
+def connect(endpoint: Endpoint, *, retries: RetryPolicy = RETRIES) -> Connection:
     """Return the connection to a server, to be used as a context.
 
     Raises:
@@ -202,7 +202,7 @@ def connect(endpoint: Endpoint, *, patience: Patience = PATIENCE) -> Connection:
         endpoint.base_url,
         key=endpoint.api_key or read_key(endpoint.api_key_variable),
         num_concurrent=endpoint.num_concurrent,
-        patience=patience,
+        retries=retries,
         process=endpoint.process,
     )
 
@@ -227,18 +227,18 @@ class Sender:
     """One server, and how patient we are with it."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, base_url: str, key: str | None, patience: Patience
+        self, session: aiohttp.ClientSession, base_url: str, key: str | None, retries: RetryPolicy
     ) -> None:
         self._session = session
         self._base_url = base_url
         self._key = key
-        self._patience = patience
+        self._retries = retries
 
-    async def patiently(self, path: str, payload: Mapping[str, Any]) -> Reply:
-        """Post until there is an answer, a refusal, or no patience left."""
-        wait_s = self._patience.first_wait_s
+    async def with_retries(self, path: str, payload: Mapping[str, Any]) -> HttpReply:
+        """Post until there is an answer, a refusal, or no retries left."""
+        wait_s = self._retries.first_wait_s
         reply = await self.once("POST", path, payload)
-        for _ in range(self._patience.tries - 1):
+        for _ in range(self._retries.tries - 1):
             if not _may_change(reply):
                 return reply
             if reply.timed_out:
@@ -250,10 +250,10 @@ class Sender:
             await self._check_alive(reply)
         return reply
 
-    async def once(self, method: str, path: str, payload: Mapping[str, Any] | None) -> Reply:
+    async def once(self, method: str, path: str, payload: Mapping[str, Any] | None) -> HttpReply:
         """Send one request once."""
         url = self._base_url + path
-        timeout = aiohttp.ClientTimeout(total=self._patience.timeout_s)
+        timeout = aiohttp.ClientTimeout(total=self._retries.timeout_s)
         try:
             async with self._session.request(
                 method, url, json=payload, allow_redirects=False, timeout=timeout
@@ -262,10 +262,10 @@ class Sender:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             words = str(error) or type(error).__name__
             timed_out = isinstance(error, TimeoutError)
-            return Reply(None, in_words(self._without_key(words)), timed_out=timed_out)
-        return Reply(None, problem, response.status) if problem else self._read(response, body)
+            return HttpReply(None, in_words(self._without_key(words)), timed_out=timed_out)
+        return HttpReply(None, problem, response.status) if problem else self._read(response, body)
 
-    def _read(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+    def _read(self, response: aiohttp.ClientResponse, body: bytes) -> HttpReply:
         status = response.status
         try:
             text, is_text = self._without_key(body.decode("utf-8")), True
@@ -273,14 +273,14 @@ class Sender:
             text, is_text = self._without_key(body.decode(errors="replace")), False
         values = parsed(text) if is_text else None
         if status != _OK:
-            return Reply(None, in_words(f"HTTP {status}: {_words_of(values, text)}"), status)
+            return HttpReply(None, in_words(f"HTTP {status}: {_words_of(values, text)}"), status)
         if not isinstance(values, dict):
-            return Reply(None, "the answer is no JSON object", status)
-        return Reply(values, None, status)
+            return HttpReply(None, "the answer is no JSON object", status)
+        return HttpReply(values, None, status)
 
-    async def _check_alive(self, reply: Reply) -> None:
+    async def _check_alive(self, reply: HttpReply) -> None:
         """End the run if the server is gone; a failed request alone does not say so."""
-        for wait_s in (0.0, self._patience.first_wait_s):
+        for wait_s in (0.0, self._retries.first_wait_s):
             await asyncio.sleep(wait_s)
             probe = await self._probe()
             if probe.status is not None and probe.status < _SERVER_ERROR:
@@ -291,12 +291,12 @@ class Sender:
         )
         raise EngineError(message)
 
-    async def _probe(self) -> Reply:
+    async def _probe(self) -> HttpReply:
         try:
-            async with asyncio.timeout(self._patience.probe_s):
+            async with asyncio.timeout(self._retries.probe_s):
                 return await self.once("GET", "/health", None)
         except TimeoutError:
-            return Reply(None, "no answer")
+            return HttpReply(None, "no answer")
 
     def _without_key(self, text: str) -> str:
         if self._key is None:
@@ -326,7 +326,7 @@ async def _receive(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, 
     return b"".join(pieces), None
 
 
-def _may_change(reply: Reply) -> bool:
+def _may_change(reply: HttpReply) -> bool:
     """Return whether the same request may fare better later."""
     status = reply.status
     return status is None or status == _TOO_MANY or status >= _SERVER_ERROR

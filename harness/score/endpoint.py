@@ -16,7 +16,7 @@ from harness.artifacts import Deployment, Endpoint, Suite, digest_of
 from harness.errors import PrerequisiteError, UsageError
 from harness.over_http import in_words
 from harness.score.catalog import check_protocol
-from harness.score.client import Connection, Reply, read_key
+from harness.score.client import Connection, HttpReply, read_key
 from harness.score.run import URL_ENGINE
 
 API_KEY_VARIABLE = "HARNESS_API_KEY"
@@ -149,7 +149,7 @@ def _list_models(base_url: str, server: Connection, *, has_key: bool) -> list[Ma
     return listed
 
 
-def _entries(reply: Reply) -> list[Mapping[str, Any]]:
+def _entries(reply: HttpReply) -> list[Mapping[str, Any]]:
     data = (reply.body or {}).get("data")
     found = data if isinstance(data, list) else []
     return [entry for entry in found if isinstance(entry, dict) and _is_name(entry.get("id"))]

@@ -28,7 +28,7 @@ from harness.artifacts import Endpoint, Suite
 from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
 from harness.score.asking import Asked, Limits, Prompts, SamePrompts, item_of, limits_of
-from harness.score.client import PATIENCE, Connection, Reply, connect
+from harness.score.client import RETRIES, Connection, HttpReply, connect
 from harness.score.recording import Finish, Recorder, log_progress
 from harness.score.replies import Answer, read_answer, read_chat, read_chosen
 
@@ -57,7 +57,7 @@ class _Sent(NamedTuple):
     """lm-eval's."""
     asked: Sequence[Any]
     """The same in our words: Asked or _Pair."""
-    replies: Future[list[Reply]]
+    replies: Future[list[HttpReply]]
 
 
 class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
@@ -77,7 +77,7 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         self.recorder = Recorder()
         self.meanwhile: Callable[[], None] | None = None
         """Called once, while replies are waited for."""
-        self._connection: Connection = connect(endpoint, patience=PATIENCE)
+        self._connection: Connection = connect(endpoint, retries=RETRIES)
         self._suite = suite
         self._under_way: dict[str, _Sent] = {}
 
@@ -95,7 +95,7 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
             of_kind = [request for request in requests if request.request_type == kind]
             self._under_way[kind] = self._send(kind, of_kind)
 
-    def _take(self, kind: str, requests: Sequence[Any]) -> tuple[Sequence[Any], list[Reply]]:
+    def _take(self, kind: str, requests: Sequence[Any]) -> tuple[Sequence[Any], list[HttpReply]]:
         """Return what was asked and the replies, sent now where they were not before."""
         sent = self._under_way.pop(kind, None)
         if sent is None or list(map(id, sent.requests)) != list(map(id, requests)):
@@ -111,14 +111,14 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
 
     def _send_asked(
         self, path: str, asked: Sequence[Asked], payloads: Sequence[Mapping[str, Any]]
-    ) -> Future[list[Reply]]:
+    ) -> Future[list[HttpReply]]:
         longest = max(one.limits.max_new_tokens for one in asked)
         return self._connection.send(
             path, payloads, extra_s=_SECONDS_A_TOKEN * longest, on_reply=_say(asked)
         )
 
     def _note_answers(
-        self, kind: str, requests: Sequence[Any], read: Callable[[Reply, Asked], Answer]
+        self, kind: str, requests: Sequence[Any], read: Callable[[HttpReply, Asked], Answer]
     ) -> list[str]:
         asked, replies = self._take(kind, requests)
         answers = [read(reply, one) for reply, one in zip(replies, asked, strict=True)]

@@ -15,8 +15,7 @@ from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
 from harness.over_http import in_words
 from harness.score.asking import Asked, Limits
-from harness.score.client import Connection
-from harness.score.client import Reply as HttpReply
+from harness.score.client import Connection, HttpReply
 from harness.score.probe_prompts import SmokePrompts
 from harness.score.replies import CLAMPED, Answer, read_answer, read_chat
 

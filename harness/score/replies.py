@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from harness.over_http import in_words
 from harness.score.asking import Asked
-from harness.score.client import Reply
+from harness.score.client import HttpReply
 from harness.score.recording import Finish
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
     error: str | None = None
 
 
-def read_answer(reply: Reply, asked: Asked) -> Answer:
+def read_answer(reply: HttpReply, asked: Asked) -> Answer:
     """Read a completion."""
 
     def read(body: Mapping[str, Any]) -> Answer:
@@ -51,7 +51,7 @@ def read_answer(reply: Reply, asked: Asked) -> Answer:
     return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
 
 
-def read_chat(reply: Reply, asked: Asked) -> Answer:
+def read_chat(reply: HttpReply, asked: Asked) -> Answer:
     """Read a chat completion, in which the server may have taken the thoughts apart."""
 
     def read(body: Mapping[str, Any]) -> Answer:
@@ -67,7 +67,7 @@ def read_chat(reply: Reply, asked: Asked) -> Answer:
     return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
 
 
-def read_chosen(reply: Reply, tokens: Sequence[int], num_context: int) -> Chosen:
+def read_chosen(reply: HttpReply, tokens: Sequence[int], num_context: int) -> Chosen:
     """Read the log-likelihood of what follows the first `num_context` of `tokens`."""
 
     def read(body: Mapping[str, Any]) -> Chosen:
@@ -85,7 +85,9 @@ def read_chosen(reply: Reply, tokens: Sequence[int], num_context: int) -> Chosen
     return _read(reply, read, lambda error: Chosen(-math.inf, is_greedy=False, error=error))
 
 
-def _read(reply: Reply, read: Callable[[Mapping[str, Any]], T], failed: Callable[[str], T]) -> T:
+def _read(
+    reply: HttpReply, read: Callable[[Mapping[str, Any]], T], failed: Callable[[str], T]
+) -> T:
     if reply.body is None:
         return failed(reply.error or "no answer")
     try:

@@ -3,7 +3,7 @@
 from harness.artifacts import Measure, Mode, Probe, SmokeSet
 from harness.smoke import limits
 from harness.smoke.answers import Known, inconsistent, known_answers, replies_of
-from harness.smoke.finding import Finding, found, measured, not_run
+from harness.smoke.finding import SmokeFinding, found, measured, not_run
 from harness.smoke.limits import Limit
 
 REQUESTS = "smoke-requests"
@@ -11,7 +11,7 @@ KNOWN, SAMPLED = "smoke-known-answers", "smoke-known-answers-sampled"
 BATCHING = "smoke-batching"
 
 
-def check_answers(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> list[Finding]:
+def check_answers(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> list[SmokeFinding]:
     """Compare what both arms answer."""
     greedy = [known_answers(prompts, baseline, candidate, m) for m in (Mode.GREEDY, Mode.BATCHED)]
     worst = max(greedy, key=lambda known: len(known.lost))
@@ -24,7 +24,7 @@ def check_answers(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> list[
     ]
 
 
-def _requests(baseline: Probe, candidate: Probe) -> Finding:
+def _requests(baseline: Probe, candidate: Probe) -> SmokeFinding:
     """Ask whether every prompt that the baseline answered was answered."""
     failed = []
     for mode in Mode:
@@ -35,7 +35,7 @@ def _requests(baseline: Probe, candidate: Probe) -> Finding:
     return found(REQUESTS, message, faulty=[f"{r.ask} ({r.mode})" for r in failed])
 
 
-def _known(name: str, known: Known, limit: Limit) -> Finding:
+def _known(name: str, known: Known, limit: Limit) -> SmokeFinding:
     if known.baseline < limits.LEAST_KNOWN * known.asked or not known.baseline:
         why = f"the baseline answers {known.baseline} of {known.asked} questions"
         return not_run(name, f"{why}, too few to tell")
@@ -56,7 +56,7 @@ def _known(name: str, known: Known, limit: Limit) -> Finding:
     return measured(name, message, measure, faulty=known.lost if is_beyond else None)
 
 
-def _batching(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> Finding:
+def _batching(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> SmokeFinding:
     """Ask whether answers change when others are asked at the same time."""
     asked = sum(bool(ask.expect) for ask in prompts.asks)
     if not asked:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 from harness.artifacts import KLD_CHECK, Measure, Probe
 from harness.smoke import limits
-from harness.smoke.finding import Finding, found, measured, not_run
+from harness.smoke.finding import SmokeFinding, found, measured, not_run
 from harness.smoke.limits import Limit
 from harness.smoke.readings import (
     Differences,
     Estimate,
-    Pair,
+    ReadingPair,
     differ,
     is_complete,
     mean_over_passages,
@@ -24,7 +24,7 @@ NLL, WORST, TOP_1, KLD = "smoke-nll", "smoke-nll-passage", "smoke-top-1", KLD_CH
 _NUMBERS = (NLL, WORST, TOP_1, KLD)
 
 
-def check_readings(baseline: Probe, candidate: Probe) -> list[Finding]:
+def check_readings(baseline: Probe, candidate: Probe) -> list[SmokeFinding]:
     """Compare what both arms make of the passages."""
     pairs = pair_readings(baseline, candidate)
     if not pairs:
@@ -48,7 +48,7 @@ def check_readings(baseline: Probe, candidate: Probe) -> list[Finding]:
     return [*findings, *_compare(differences, same)]
 
 
-def _unread(pairs: Sequence[Pair], unread: Sequence[str]) -> str:
+def _unread(pairs: Sequence[ReadingPair], unread: Sequence[str]) -> str:
     error = next((p.candidate.error for p in pairs if p.candidate.error), None)
     why = f": {error}" if error else ", whose log probabilities are missing or not finite"
     return f"the candidate could not read {len(unread)} of {len(pairs)} passages" + (
@@ -56,7 +56,9 @@ def _unread(pairs: Sequence[Pair], unread: Sequence[str]) -> str:
     )
 
 
-def _compare(differences: Sequence[Differences], pairs: Sequence[Pair]) -> list[Finding]:
+def _compare(
+    differences: Sequence[Differences], pairs: Sequence[ReadingPair]
+) -> list[SmokeFinding]:
     nll = mean_over_passages([one.nll for one in differences])
     arms = [_mean_nll(pairs, lambda pair: pair.baseline.logprobs)]
     arms += [_mean_nll(pairs, lambda pair: pair.candidate.logprobs)]
@@ -79,7 +81,7 @@ def _compare(differences: Sequence[Differences], pairs: Sequence[Pair]) -> list[
 
 def _judged(
     name: str, what: str, value: Estimate, limit: Limit, *, arms: Sequence[float] = ()
-) -> Finding:
+) -> SmokeFinding:
     message = f"{value.mean:.4f} +- {value.stderr:.4f} {what} (limit {limit.value:g})"
     measure = Measure(
         name=name,
@@ -92,6 +94,8 @@ def _judged(
     return measured(name, message, measure, faulty=() if value.low > limit.value else None)
 
 
-def _mean_nll(pairs: Sequence[Pair], logprobs: Callable[[Pair], Sequence[float | None]]) -> float:
+def _mean_nll(
+    pairs: Sequence[ReadingPair], logprobs: Callable[[ReadingPair], Sequence[float | None]]
+) -> float:
     values = [-value for pair in pairs for value in logprobs(pair) if value is not None]
     return sum(values) / len(values)

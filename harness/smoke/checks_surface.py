@@ -7,7 +7,7 @@ from typing import NamedTuple
 from harness.artifacts import Measure, Mode, Probe, SmokeSet
 from harness.smoke import limits, surface
 from harness.smoke.answers import replies_of
-from harness.smoke.finding import Finding, measured, not_run
+from harness.smoke.finding import SmokeFinding, measured, not_run
 from harness.smoke.limits import Limit
 
 _GREEDY = "greedy"
@@ -51,12 +51,12 @@ _TRAITS = (
 NAMES = tuple(trait.name for trait in _TRAITS)
 
 
-def check_surface(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> list[Finding]:
+def check_surface(prompts: SmokeSet, baseline: Probe, candidate: Probe) -> list[SmokeFinding]:
     """Compare what both arms' answers look like, greedy and sampled."""
     return [_check(trait, prompts, baseline, candidate) for trait in _TRAITS]
 
 
-def _check(trait: _Trait, prompts: SmokeSet, baseline: Probe, candidate: Probe) -> Finding:
+def _check(trait: _Trait, prompts: SmokeSet, baseline: Probe, candidate: Probe) -> SmokeFinding:
     chosen = {ask.id for ask in prompts.asks if not (trait.only_open and ask.expect)}
     if not chosen:
         return not_run(trait.name, "the set has no open prompt")

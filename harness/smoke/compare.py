@@ -11,7 +11,7 @@ from harness.smoke.answers import side_by_side
 from harness.smoke.checks_answers import check_answers
 from harness.smoke.checks_readings import check_readings
 from harness.smoke.checks_surface import check_surface
-from harness.smoke.finding import Finding, not_run
+from harness.smoke.finding import SmokeFinding, not_run
 
 NO_BASELINE = "smoke-baseline"
 
@@ -45,7 +45,7 @@ def compare(
         candidate: the quantized model's.
         numerics: which arithmetic of the candidate was looked at.
     """
-    findings: list[Finding] = []
+    findings: list[SmokeFinding] = []
     if baseline is None or baseline.set_digest != prompts.digest:
         findings.append(not_run(NO_BASELINE, f"the baseline has no answers to '{prompts.name}'"))
         baseline = None

@@ -8,26 +8,28 @@ from harness.artifacts import Check, Measure, Severity
 _MOST_EXAMPLES = 5
 
 
-class Finding(NamedTuple):
+class SmokeFinding(NamedTuple):
     """One check, and its number where there is one."""
 
     check: Check
     measure: Measure | None = None
 
 
-def found(name: str, message: str, *, faulty: Sequence[str] = ()) -> Finding:
+def found(name: str, message: str, *, faulty: Sequence[str] = ()) -> SmokeFinding:
     """Return a check that names what is wrong; it has passed where nothing is."""
-    return Finding(_check(name, message, passed=not faulty, faulty=faulty))
+    return SmokeFinding(_check(name, message, passed=not faulty, faulty=faulty))
 
 
-def measured(name: str, message: str, measure: Measure, *, faulty: Sequence[str] | None) -> Finding:
+def measured(
+    name: str, message: str, measure: Measure, *, faulty: Sequence[str] | None
+) -> SmokeFinding:
     """Return a check of a number; `faulty` is None where it is within its limit."""
-    return Finding(_check(name, message, passed=faulty is None, faulty=faulty or ()), measure)
+    return SmokeFinding(_check(name, message, passed=faulty is None, faulty=faulty or ()), measure)
 
 
-def not_run(name: str, why: str) -> Finding:
+def not_run(name: str, why: str) -> SmokeFinding:
     """Return a check that could not be run, which is no reason to believe in anything."""
-    return Finding(
+    return SmokeFinding(
         Check(id=name, passed=False, severity=Severity.WARNING, message=f"not run: {why}")
     )
 

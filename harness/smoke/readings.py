@@ -27,7 +27,7 @@ _Z = 1.645
 """One-sided 95 %."""
 
 
-class Pair(NamedTuple):
+class ReadingPair(NamedTuple):
     """One passage as both arms read it."""
 
     baseline: Reading
@@ -55,11 +55,11 @@ class Differences(NamedTuple):
     kld: tuple[float, ...]
 
 
-def pair_readings(baseline: Probe, candidate: Probe) -> tuple[Pair, ...]:
+def pair_readings(baseline: Probe, candidate: Probe) -> tuple[ReadingPair, ...]:
     """Return the passages that both arms read, those of the baseline without fault."""
     theirs = {reading.passage: reading for reading in candidate.readings}
     return tuple(
-        Pair(reading, theirs[reading.passage])
+        ReadingPair(reading, theirs[reading.passage])
         for reading in baseline.readings
         if reading.passage in theirs and is_complete(reading)
     )
@@ -74,7 +74,7 @@ def is_complete(reading: Reading) -> bool:
     )
 
 
-def differ(pair: Pair) -> Differences:
+def differ(pair: ReadingPair) -> Differences:
     """Compare one passage, place by place; both arms must have read the same tokens."""
     nll, top, kld = [], [], []
     for index, (ours, theirs) in enumerate(

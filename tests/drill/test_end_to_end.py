@@ -59,14 +59,14 @@ def caught(report: dict[str, Any], fault: str, pass_: str = "first") -> tuple[st
     return found["caught_by"], found["evidence"]
 
 
-def test_the_seed_incident_is_caught_by_either_of_two_nets(seed_incident: dict[str, Any]) -> None:
+def test_the_seed_incident_is_caught_by_either_of_two_stages(seed_incident: dict[str, Any]) -> None:
     assert caught(seed_incident, SEED[-1]) == ("verify", ["expert-input-scales-complete"])
     assert caught(seed_incident, SEED[-1], "second")[0] == "serve"
     assert [one["decision"] for one in seed_incident["correct"]] == ["GO"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "net", "evidence"),
+    ("fault", "defense", "evidence"),
     [
         ("eager-experts-off", "calibrate", "no-expert-observed"),
         ("quantizer-lists-not-matched", "preflight", "rule-matches-nothing"),
@@ -77,10 +77,10 @@ def test_the_seed_incident_is_caught_by_either_of_two_nets(seed_incident: dict[s
     ],
 )
 def test_each_fault_is_caught_where_it_strikes(
-    drilled: dict[str, Any], fault: str, net: str, evidence: str
+    drilled: dict[str, Any], fault: str, defense: str, evidence: str
 ) -> None:
     found, checks = caught(drilled, fault)
-    assert (found, checks[0]) == (net, evidence)
+    assert (found, checks[0]) == (defense, evidence)
 
 
 @pytest.mark.parametrize("fault", DRILLED)

@@ -8,12 +8,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from harness.artifacts import Decision, EngineSpec, Failure, RunRecord, Trial, Verdict
-from harness.drill import FAULTS, FORMATS, DrillReport, Setting, text
+from harness.drill import FAULTS, FORMATS, DrillReport, DrillSetting, text
 from harness.drill.attempt import judged
 from harness.drill.catalogue import find_format
+from harness.drill.defenses import Defense
 from harness.drill.fault import Kind, RunFault
 from harness.drill.making import exchanged
-from harness.drill.nets import Net
 from harness.drill.result import Attempt, Correct, Drilled
 from harness.drill.table import junit_xml, markdown
 from harness.errors import ExitCode, ReasonCode
@@ -56,16 +56,16 @@ def record(
     return RunRecord(recipe=trial, versions={}, verdict=verdict, failure=failed, stage_seconds={})
 
 
-def caught(stage: str, ended: RunRecord, off: Net | None = None) -> Net | None:
+def caught(stage: str, ended: RunRecord, off: Defense | None = None) -> Defense | None:
     return judged(off, ended, stage, 1.0).caught_by
 
 
 def test_a_no_go_is_caught_by_the_stage_that_it_ended_in() -> None:
     ended = record(Decision.NO_GO, ReasonCode.INTEGRITY_FAILED)
-    assert caught("verify", ended) is Net.VERIFY
-    assert caught("judge", record(Decision.NO_GO, ReasonCode.TASK_INFERIOR)) is Net.SCORE
-    assert caught("score candidate", record(failure=ReasonCode.SCALE_MISSING)) is Net.SERVE
-    assert caught("export", record(failure=ReasonCode.READ_BACK_MISMATCH)) is Net.EXPORT
+    assert caught("verify", ended) is Defense.VERIFY
+    assert caught("judge", record(Decision.NO_GO, ReasonCode.TASK_INFERIOR)) is Defense.SCORE
+    assert caught("score candidate", record(failure=ReasonCode.SCALE_MISSING)) is Defense.SERVE
+    assert caught("export", record(failure=ReasonCode.READ_BACK_MISMATCH)) is Defense.EXPORT
 
 
 def test_go_is_not_caught() -> None:
@@ -74,10 +74,10 @@ def test_go_is_not_caught() -> None:
 
 def test_that_verification_was_skipped_says_nothing_of_the_fault() -> None:
     skipped = record(Decision.INCONCLUSIVE, ReasonCode.VERIFY_SKIPPED)
-    assert caught("judge", skipped, Net.VERIFY) is None
+    assert caught("judge", skipped, Defense.VERIFY) is None
     both = record(Decision.INCONCLUSIVE, ReasonCode.NOT_ENOUGH_EVIDENCE, ReasonCode.VERIFY_SKIPPED)
-    assert caught("judge", both, Net.VERIFY) is Net.SCORE
-    assert judged(Net.VERIFY, both, "judge", 1.0).evidence == (ReasonCode.NOT_ENOUGH_EVIDENCE,)
+    assert caught("judge", both, Defense.VERIFY) is Defense.SCORE
+    assert judged(Defense.VERIFY, both, "judge", 1.0).evidence == (ReasonCode.NOT_ENOUGH_EVIDENCE,)
 
 
 @pytest.mark.parametrize("reason", [ReasonCode.DISK_FULL, ReasonCode.OUT_OF_MEMORY])
@@ -85,7 +85,7 @@ def test_what_the_machine_lacks_catches_no_fault(reason: ReasonCode) -> None:
     assert caught("export", record(failure=reason)) is None
 
 
-def attempt(caught_by: Net | None, decision: Decision | None, **changes: object) -> Attempt:
+def attempt(caught_by: Defense | None, decision: Decision | None, **changes: object) -> Attempt:
     code = {Decision.GO: ExitCode.GO, Decision.NO_GO: ExitCode.NO_GO, None: ExitCode.STAGE_FAILED}
     made = Attempt(
         off=None,
@@ -119,7 +119,7 @@ def correct(decision: Decision | None, code: ExitCode) -> Correct:
 
 
 GOOD = correct(Decision.GO, ExitCode.GO)
-CAUGHT = drilled(attempt(Net.VERIFY, Decision.NO_GO), attempt(Net.SERVE, None))
+CAUGHT = drilled(attempt(Defense.VERIFY, Decision.NO_GO), attempt(Defense.SERVE, None))
 MISSED = drilled(attempt(None, Decision.GO, evidence=()))
 
 
@@ -153,7 +153,7 @@ def test_the_drill_ends_with_the_worst_of_its_parts(
     assert report(*parts).exit_code == code
 
 
-def test_the_tables_show_both_nets_the_time_and_what_was_missed() -> None:
+def test_the_tables_show_both_stages_the_time_and_what_was_missed() -> None:
     shown = report(GOOD, CAUGHT, MISSED)
     for table in (text(shown), markdown(shown)):
         for words in ("verify", "experts-complete, scales-finite, 1 more", "0.5 s (10%)"):
@@ -196,6 +196,6 @@ def test_every_fault_names_an_incident_a_known_format_and_its_own_name() -> None
     "fault", [f for f in FAULTS if isinstance(f, RunFault)], ids=lambda fault: fault.name
 )
 def test_what_a_fault_of_the_making_types_is_a_request(fault: RunFault, tmp_path: Path) -> None:
-    setting = Setting(folder=tmp_path, suite="drill", engine="reference")
+    setting = DrillSetting(folder=tmp_path, suite="drill", engine="reference")
     request = setting.request(find_format(fault.format), **fault.options(tmp_path))
     assert request.model == "canary"

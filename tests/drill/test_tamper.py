@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import Decision
-from harness.drill import ATTACKS, Setting, TamperReport, tamper
+from harness.drill import ATTACKS, DrillSetting, TamperReport, tamper
 from harness.drill.attack import Attack, Tamper
 from harness.drill.sandbox import Ending, Sandbox
 from harness.drill.tamper import find_attacks, make_attack, text_of_attacks
@@ -26,7 +26,7 @@ QUICK = [attack.name for attack in ATTACKS if attack.name not in SCORED | SMOKED
 @pytest.fixture(scope="module")
 def report(short_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> TamperReport:
     folder = tmp_path_factory.mktemp("tamper") / "drill"
-    return tamper(Setting(folder, str(short_suite), "reference"), QUICK)
+    return tamper(DrillSetting(folder, str(short_suite), "reference"), QUICK)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -74,4 +74,4 @@ def test_an_unknown_attack_is_a_usage_error() -> None:
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(RunDirectoryError, match="holds something else"):
-        tamper(Setting(tmp_path, "drill", "reference"), [])
+        tamper(DrillSetting(tmp_path, "drill", "reference"), [])

@@ -48,7 +48,7 @@ from harness.recipe.smoke import load_smoke
 from harness.recipe.waivers import load_waivers
 from harness.rundir import read_recipe, read_times
 from harness.score.asking import Asked, Limits
-from harness.score.client import Reply
+from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
 from harness.serve.declared import producer_of, read_declared
@@ -360,7 +360,7 @@ def _make_answer(folder: Path) -> None:
 
 def _read_answer(folder: Path) -> None:
     body = read_json_text((folder / "answer.json").read_bytes(), "the answer")
-    reply = Reply(body=body, error=None)  # type: ignore[arg-type]  # of any shape
+    reply = HttpReply(body=body, error=None)  # type: ignore[arg-type]  # of any shape
     answers = read_answer(reply, _ASKED), read_chat(reply, _ASKED), read_chosen(reply, [1, 2], 0)
     assert all(isinstance(one.error, str | None) for one in answers)
 

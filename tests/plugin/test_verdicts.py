@@ -26,7 +26,7 @@ from harness.score import read_arm, score
 from harness.serve import read_demands
 from harness.serve.vllm.environment import ask_vllm
 from harness.serve.vllm.observe import observe
-from harness.serve.vllm.server import Place, endpoint_of, setting_of
+from harness.serve.vllm.server import ServerFacts, endpoint_of, setting_of
 from harness.serve.vllm.variables import REPORT_PREFIX
 
 ENGINE = EngineSpec(name="vllm", numerics="declared", device="cpu", dtype="bfloat16")
@@ -86,7 +86,7 @@ def served(port: int, vllm_python: Path) -> Callable[[Path, Path], Endpoint]:
         connection.close()
         source = open_source(str(folder))
         observed = observe(read_demands(source), records=records, log="")
-        place = Place(
+        place = ServerFacts(
             base_url=f"http://127.0.0.1:{port}",
             version=environment.version,
             device="cpu",

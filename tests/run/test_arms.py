@@ -16,7 +16,7 @@ from tests.tiers import slow
 
 REFERENCE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
 VLLM = EngineSpec(name="vllm", numerics="declared", device="cuda", dtype="bfloat16")
-Beside = Callable[[arms.BaselineOrder], AbstractContextManager[object]]
+Background = Callable[[arms.BaselineOrder], AbstractContextManager[object]]
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def order_of(suite: Suite) -> arms.BaselineOrder:
 
 @pytest.fixture
 @slow("the baseline is measured in a process of its own, which imports torch and lm-eval anew")
-def baseline_beside() -> Beside:
-    return arms.baseline_beside
+def measured_in_background() -> Background:
+    return arms.measured_in_background
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,14 @@ def test_engines_without_gpus_share_the_machine(
 
 
 def test_a_baseline_measured_beside_is_found_by_the_run(
-    suite: Suite, baseline_beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Suite,
+    measured_in_background: Background,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
     order = order_of(suite)
-    with baseline_beside(order):
+    with measured_in_background(order):
         pass
     with baselines.entry(order.inputs.key) as entry:
         written = (entry / "scorecard.json").stat().st_mtime_ns
@@ -83,14 +86,17 @@ def test_a_baseline_measured_beside_is_found_by_the_run(
     assert (card.arm, card.tasks[0].num_items) == ("baseline", 20)
 
 
-def test_a_baseline_beside_is_stopped_when_the_candidate_fails(
-    suite: Suite, baseline_beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_measured_in_background_is_stopped_when_the_candidate_fails(
+    suite: Suite,
+    measured_in_background: Background,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
     order = order_of(suite)
 
     def fail() -> None:
-        with baseline_beside(order):
+        with measured_in_background(order):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -262,19 +262,22 @@ def test_a_baseline_at_work_beside_is_waited_for(
     order = arms.BaselineOrder(ENGINE, model, suite, inputs)
     looks = 0
 
-    def is_beside() -> bool:
+    def still_measuring() -> bool:
         nonlocal looks
         looks += 1
         if looks == 2:
             arms.probe_baseline(order, SET)
         return True
 
-    assert arms.probe_baseline(order, SET, is_beside=is_beside).readings == BASELINE.readings
+    assert (
+        arms.probe_baseline(order, SET, still_measuring=still_measuring).readings
+        == BASELINE.readings
+    )
     assert looks == 2
     assert stage.asked == ["baseline"]
 
 
-def test_a_baseline_beside_is_asked_on_its_own_gpus_while_the_candidate_has_others(
+def test_a_measured_in_background_is_asked_on_its_own_gpus_while_the_candidate_has_others(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[object] = []
@@ -295,7 +298,7 @@ def test_a_baseline_beside_is_asked_on_its_own_gpus_while_the_candidate_has_othe
         raise RejectedError(message)
 
     monkeypatch.setattr(pipeline, "assign_gpus", lambda _: ((0,), (1,)))
-    monkeypatch.setattr(pipeline, "baseline_beside", beside)
+    monkeypatch.setattr(pipeline, "measured_in_background", beside)
     monkeypatch.setattr(pipeline, "smoke", stop)
     trial = load_trial(Request(model="canary", suite="canary", engine="vllm"), tmp_path)
     source = open_source("canary")
@@ -312,7 +315,7 @@ def test_a_baseline_that_failed_beside_is_asked_here(
     model, model_digest = a_folder(tmp_path / "model")
     inputs = dataclasses.replace(inputs, model_digest=model_digest)
     order = arms.BaselineOrder(ENGINE, model, suite, inputs)
-    arms.probe_baseline(order, SET, is_beside=lambda: False)
+    arms.probe_baseline(order, SET, still_measuring=lambda: False)
     assert stage.started == ["model deployed"]
 
 

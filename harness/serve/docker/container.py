@@ -121,7 +121,7 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Site:
+class ContainerSettings:
     """What a server's container depends on beside what is served."""
 
     image: str
@@ -135,7 +135,9 @@ class Site:
     gpus: tuple[str, ...] = ()
 
 
-def server_container(setting: Setting, flags: tuple[str, ...], site: Site) -> Container:
+def server_container(
+    setting: Setting, flags: tuple[str, ...], site: ContainerSettings
+) -> Container:
     """Return the container that serves `setting` with the server's `flags`.
 
     Raises:

@@ -18,7 +18,7 @@ from docker.client import DockerClient
 from harness.artifacts import Endpoint, EngineSpec
 from harness.models import open_source
 from harness.serve.docker.container import (
-    Site,
+    ContainerSettings,
     User,
     container_user,
     requested_gpus,
@@ -32,10 +32,10 @@ from harness.serve.vllm.arguments import Setting, server_flags
 from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
 from harness.serve.vllm.observe import clear_reports
 from harness.serve.vllm.options import refuse_malformed, user_flags
-from harness.serve.vllm.readiness import Patience, naming_its_death
+from harness.serve.vllm.readiness import StartLimits, naming_its_death
 from harness.serve.vllm.server import (
     LOG_FILE,
-    Place,
+    ServerFacts,
     check_environment,
     draw_key,
     endpoint_of,
@@ -56,7 +56,7 @@ def serve_docker(
     *,
     records: Path | None = None,
     gpus: tuple[int, ...] | None = None,
-    patience: Patience | None = None,
+    limits: StartLimits | None = None,
 ) -> Iterator[Endpoint]:
     """Serve the checkpoint in `directory` from a container until the context ends.
 
@@ -65,7 +65,7 @@ def serve_docker(
         directory: folder of the checkpoint; the daemon must see it at the same place.
         records: where the log and the load reports are kept; None keeps none.
         gpus: the GPUs that a CUDA image may use; None leaves it to CUDA_VISIBLE_DEVICES, else all.
-        patience: how long to wait for it.
+        limits: how long to wait for it.
 
     Raises:
         PrerequisiteError: no daemon, no such image, or its vLLM cannot load the checkpoint.
@@ -83,7 +83,7 @@ def serve_docker(
             remove_stale(client)
             network = choose_network(client)
         user = container_user()
-        site = Site(
+        site = ContainerSettings(
             image=image.id,
             network=network,
             user=user,
@@ -97,9 +97,9 @@ def serve_docker(
         _log.info("serve: vLLM %s in image %s", image.environment.version, image.name)
         server = stack.enter_context(started(client, container, log_path=records / LOG_FILE))
         length, observed = wait_and_look(
-            server, setting, records=site.records, patience=patience or Patience()
+            server, setting, records=site.records, limits=limits or StartLimits()
         )
-        place = Place(
+        place = ServerFacts(
             base_url=server.base_url,
             version=f"{image.environment.version} (torch {image.environment.torch}, {image.name})",
             device=observed.device or image.environment.device,

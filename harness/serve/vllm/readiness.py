@@ -31,7 +31,7 @@ _OK, _UNAUTHORIZED = 200, 401
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
+class StartLimits:
     """How long a server is waited for."""
 
     silence_seconds: float = 300
@@ -41,13 +41,13 @@ class Patience:
     poll_seconds: float = 0.5
 
 
-def wait_until_ready(server: RunningServer, *, model: str, patience: Patience) -> int:
+def wait_until_ready(server: RunningServer, *, model: str, limits: StartLimits) -> int:
     """Return the server's context length in tokens once it answers.
 
     Args:
         server: what was started.
         model: name under which it must know the model.
-        patience: how long to wait.
+        limits: how long to wait.
 
     Raises:
         EngineError: it ended, it stopped making progress, somebody else listens in its place, or it
@@ -65,14 +65,14 @@ def wait_until_ready(server: RunningServer, *, model: str, patience: Patience) -
             return length
         if (now_size := _size(server.log_path)) != size:
             size, moved = now_size, now
-        if now - moved > patience.silence_seconds:
-            raise _silent(server, patience.silence_seconds)
-        if now - told >= patience.progress_seconds:
+        if now - moved > limits.silence_seconds:
+            raise _silent(server, limits.silence_seconds)
+        if now - told >= limits.progress_seconds:
             told = now
             last = log_tail(server.log_path, 1)
             said = last[0].replace(server.key, "***") if last else "no output"
             _log.info("serve: starting, %.0f s: %s", now - began, said)
-        time.sleep(patience.poll_seconds)
+        time.sleep(limits.poll_seconds)
 
 
 def log_tail(path: Path, num_lines: int = _TAIL_LINES) -> list[str]:

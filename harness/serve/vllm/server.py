@@ -30,7 +30,7 @@ from harness.serve.vllm.layout import read_demands
 from harness.serve.vllm.observe import Observed, clear_reports, observe
 from harness.serve.vllm.options import refuse_malformed, user_flags
 from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
-from harness.serve.vllm.readiness import Patience, naming_its_death, wait_until_ready
+from harness.serve.vllm.readiness import StartLimits, naming_its_death, wait_until_ready
 from harness.serve.vllm.variables import left_out, process_environment, recorded_arguments
 
 _log = logging.getLogger("harness.serve")
@@ -46,7 +46,7 @@ def serve_vllm(
     *,
     records: Path | None = None,
     gpus: tuple[int, ...] | None = None,
-    patience: Patience | None = None,
+    limits: StartLimits | None = None,
 ) -> Iterator[Endpoint]:
     """Serve the checkpoint in `directory` from a vLLM process until the context ends.
 
@@ -55,7 +55,7 @@ def serve_vllm(
         directory: folder of the checkpoint.
         records: where the log and the load reports are kept; None keeps none.
         gpus: the GPUs that this server may use; None leaves it to the environment.
-        patience: how long to wait for it.
+        limits: how long to wait for it.
 
     Raises:
         PrerequisiteError: there is no vLLM that can.
@@ -79,9 +79,9 @@ def serve_vllm(
             _log.info("serve: not passed on to the server: %s", ", ".join(names))
         server = stack.enter_context(_started(setting, launch))
         length, observed = wait_and_look(
-            server, setting, records=records, patience=patience or Patience()
+            server, setting, records=records, limits=limits or StartLimits()
         )
-        place = Place(
+        place = ServerFacts(
             base_url=server.base_url,
             version=f"{environment.version} (torch {environment.torch})",
             device=observed.device or environment.device,
@@ -146,7 +146,7 @@ def setting_of(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class ServerFacts:
     """Where a server runs, and on what."""
 
     base_url: str
@@ -162,7 +162,7 @@ class Place:
     """The server's, where it can be seen from here."""
 
 
-def endpoint_of(setting: Setting, observed: Observed, place: Place) -> Endpoint:
+def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> Endpoint:
     """Return the endpoint with its deployment; a container's is made the same way."""
     deployment = Deployment(
         engine=setting.engine.name,
@@ -281,7 +281,7 @@ def _started(setting: Setting, launch: _Launch) -> Iterator[KeptProcess]:
 
 
 def wait_and_look(
-    server: RunningServer, setting: Setting, *, records: Path, patience: Patience
+    server: RunningServer, setting: Setting, *, records: Path, limits: StartLimits
 ) -> tuple[int, Observed]:
     """Wait for a server, a process or a container, and look at what it loaded and chose.
 
@@ -292,7 +292,7 @@ def wait_and_look(
         EngineError: it never became ready; explained by what was loaded, where that is known.
     """
     try:
-        length = wait_until_ready(server, model=SERVED_NAME, patience=patience)
+        length = wait_until_ready(server, model=SERVED_NAME, limits=limits)
     except EngineError as error:
         observed = observe(setting.demands, records=records, log=_read_log(server))
         for finding in observed.findings if observed.loaded is not None else ():

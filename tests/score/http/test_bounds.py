@@ -13,12 +13,12 @@ import pytest
 
 from harness.errors import EngineError
 from harness.over_http import MAX_SMALL_BYTES, get
-from harness.score.client import Connection, Patience, Reply
+from harness.score.client import Connection, HttpReply, RetryPolicy
 
 KEY = "sk-hidden"
 OK = b"HTTP/1.1 200 OK\r\n"
 PAYLOAD = {"prompt": [[1, 2]], "max_tokens": 2}
-IMPATIENT = Patience(tries=2, first_wait_s=0.01, timeout_s=1.0, probe_s=0.5)
+IMPATIENT = RetryPolicy(tries=2, first_wait_s=0.01, timeout_s=1.0, probe_s=0.5)
 Pieces = Callable[[], Iterable[bytes]]
 
 
@@ -103,16 +103,16 @@ HOSTILE: dict[str, Pieces] = {
 }
 
 
-def ask(pieces: Pieces) -> Reply:
+def ask(pieces: Pieces) -> HttpReply:
     """Return the reply; a server of which nothing is heard ends the run, which is none either."""
     with (
         answering(pieces) as base_url,
-        Connection(base_url, key=KEY, patience=IMPATIENT) as server,
+        Connection(base_url, key=KEY, retries=IMPATIENT) as server,
     ):
         try:
             (reply,) = server.send("/v1/completions", [PAYLOAD]).result()
         except EngineError as error:
-            return Reply(None, str(error))
+            return HttpReply(None, str(error))
         return reply
 
 
@@ -153,7 +153,7 @@ def test_an_answer_may_be_as_long_as_what_was_asked_makes_it() -> None:
     long = PAYLOAD | {"max_tokens": 1000}
     with (
         answering(whole(body)) as base_url,
-        Connection(base_url, key=None, patience=IMPATIENT) as server,
+        Connection(base_url, key=None, retries=IMPATIENT) as server,
     ):
         few, many = server.send("/v1/completions", [PAYLOAD, long]).result()
     assert "longer than" in str(few.error)
@@ -182,7 +182,7 @@ def test_answers_are_asked_for_unpacked() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with Connection(address, key=None, patience=IMPATIENT) as server:
+        with Connection(address, key=None, retries=IMPATIENT) as server:
             assert server.get("/v1/models").body == {}
         thread.join()
     assert b"accept-encoding: identity\r\n" in asked[0].lower()

@@ -27,9 +27,9 @@ SET = SmokeSet(
 
 
 @pytest.fixture(autouse=True)
-def impatient_probe(monkeypatch: pytest.MonkeyPatch, impatient: client.Patience) -> None:
+def impatient_probe(monkeypatch: pytest.MonkeyPatch, impatient: client.RetryPolicy) -> None:
     def connect(endpoint: Endpoint) -> client.Connection:
-        return client.connect(endpoint, patience=impatient)
+        return client.connect(endpoint, retries=impatient)
 
     monkeypatch.setattr("harness.score.probing.connect", connect)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.score.asking import Asked, Limits
-from harness.score.client import Reply
+from harness.score.client import HttpReply
 from harness.score.probe_http import _read as read_passage
 from harness.score.recording import Finish
 from harness.score.replies import read_answer, read_chat, read_chosen
@@ -41,7 +41,7 @@ BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | VALUES.map
 @settings(max_examples=300, deadline=None)
 @given(BODIES)
 def test_any_body_is_read_or_is_a_failed_request(body: dict[str, Any]) -> None:
-    reply = Reply(body, None, 200)
+    reply = HttpReply(body, None, 200)
     for answer in (read_answer(reply, ASKED), read_chat(reply, ASKED)):
         json.dumps(answer.text).encode()
         answer.text.encode()
@@ -57,5 +57,5 @@ def test_any_body_is_read_or_is_a_failed_request(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("text", [5, ["a"], "\ud800", {"a": 1}])
 def test_what_is_no_text_is_no_answer(text: object) -> None:
     body = {"choices": [{"text": text, "finish_reason": "stop"}]}
-    answer = read_answer(Reply(body, None, 200), ASKED)
+    answer = read_answer(HttpReply(body, None, 200), ASKED)
     assert (answer.text, answer.finish) == ("", Finish.ERROR)

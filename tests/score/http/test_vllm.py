@@ -34,7 +34,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def impatient() -> None:
-    """A real server may take its time, so no patience is cut short here."""
+    """A real server may take its time, so no retries is cut short here."""
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from harness.models import open_source
 from harness.serve.docker.container import (
     ALL_GPUS,
     Container,
+    ContainerSettings,
     Network,
-    Site,
     User,
     checkpoint_binds,
     container_user,
@@ -40,8 +40,8 @@ def setting_of(engine: EngineSpec, model: Path) -> Setting:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(
+def site(tmp_path: Path) -> ContainerSettings:
+    return ContainerSettings(
         image="sha256:0",
         network=Network(published=False, port=4321),
         user=User(uid=1000, gid=1000),
@@ -52,7 +52,7 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def container(engine: EngineSpec, model: Path, site: Site) -> Container:
+def container(engine: EngineSpec, model: Path, site: ContainerSettings) -> Container:
     setting = setting_of(engine, model)
     return server_container(setting, server_flags(setting), site)
 
@@ -90,7 +90,7 @@ def test_the_server_is_started_as_the_process_engine_starts_it(
 
 
 def test_nothing_of_harness_environment_reaches_the_server(
-    engine: EngineSpec, model: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+    engine: EngineSpec, model: Path, site: ContainerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("VLLM_API_KEY", "secret")
@@ -100,7 +100,7 @@ def test_nothing_of_harness_environment_reaches_the_server(
 
 
 def test_the_key_is_in_the_environment_and_in_no_argument_or_message(
-    container: Container, site: Site
+    container: Container, site: ContainerSettings
 ) -> None:
     assert container.environment["VLLM_API_KEY"] == "drawn"
     assert "drawn" not in " ".join(container.command)
@@ -118,7 +118,7 @@ def test_without_a_bridge_the_server_itself_listens_on_the_local_address_alone(
 
 
 def test_a_published_port_is_published_on_the_local_address_alone(
-    engine: EngineSpec, model: Path, site: Site
+    engine: EngineSpec, model: Path, site: ContainerSettings
 ) -> None:
     site = dataclasses.replace(site, network=Network(published=True, port=8000))
     setting = setting_of(engine, model)
@@ -173,7 +173,7 @@ def test_links_that_lead_out_of_the_folder_are_bound_file_by_file(tmp_path: Path
 
 
 def test_a_checkpoint_that_the_container_cannot_read_is_refused_with_the_command(
-    engine: EngineSpec, model: Path, site: Site
+    engine: EngineSpec, model: Path, site: ContainerSettings
 ) -> None:
     (model / "model.safetensors").chmod(0o600)
     setting = setting_of(engine, model)

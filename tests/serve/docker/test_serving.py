@@ -28,7 +28,7 @@ from harness.serve import serve
 from harness.serve.docker.container import container_user
 from harness.serve.docker.daemon import remove_stale
 from harness.serve.docker.server import serve_docker
-from harness.serve.vllm.readiness import Patience
+from harness.serve.vllm.readiness import StartLimits
 
 pytestmark = pytest.mark.docker
 Images = Callable[..., str]
@@ -144,10 +144,10 @@ def test_a_silent_server_is_given_up_and_its_container_removed(
     engine: EngineSpec, model: Path, tmp_path: Path, fake_image: Images, daemon: DockerClient
 ) -> None:
     engine = dataclasses.replace(engine, image=fake_image(FAKE_VLLM="hang"))
-    patience = Patience(silence_seconds=3)
+    limits = StartLimits(silence_seconds=3)
     with (
         pytest.raises(EngineError, match="neither answered nor wrote"),
-        serve_docker(engine, model, records=tmp_path / "records", patience=patience),
+        serve_docker(engine, model, records=tmp_path / "records", limits=limits),
     ):
         pytest.fail("it served")
     assert labelled(daemon, os.getpid()) == []

@@ -17,7 +17,7 @@ import pytest
 from harness.artifacts import Deployment, Endpoint, EngineSpec
 from harness.errors import EngineError, ReasonCode
 from harness.serve import serve, wait_until_gone
-from harness.serve.vllm.readiness import Patience
+from harness.serve.vllm.readiness import StartLimits
 from harness.serve.vllm.server import serve_vllm
 
 from . import fake_vllm
@@ -186,11 +186,11 @@ def test_a_silent_server_is_given_up(
     how: How,
 ) -> None:
     how(FAKE_VLLM="hang")
-    patience = Patience(silence_seconds=2)
+    limits = StartLimits(silence_seconds=2)
     records = tmp_path / "records"
     with (
         pytest.raises(EngineError, match="given up"),
-        serve_vllm(engine, model, records=records, patience=patience),
+        serve_vllm(engine, model, records=records, limits=limits),
     ):
         pass
     assert all_gone(pids_of(records), 0)
@@ -204,10 +204,10 @@ def test_a_slow_server_is_waited_for_as_long_as_its_log_moves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     how(FAKE_VLLM="slow")
-    patience = Patience(silence_seconds=1.5, progress_seconds=0.5, poll_seconds=0.1)
+    limits = StartLimits(silence_seconds=1.5, progress_seconds=0.5, poll_seconds=0.1)
     with (
         caplog.at_level("INFO", logger="harness.serve"),
-        serve_vllm(engine, model, records=tmp_path / "records", patience=patience),
+        serve_vllm(engine, model, records=tmp_path / "records", limits=limits),
     ):
         pass
     assert any("Loading shard" in record.getMessage() for record in caplog.records)

@@ -20,7 +20,7 @@ from harness.score.client import connect
 from harness.serve import serve
 from harness.serve.listening import foreign, listeners, sockets_of
 from harness.serve.vllm.process import blot_out
-from harness.serve.vllm.readiness import Patience
+from harness.serve.vllm.readiness import StartLimits
 from harness.serve.vllm.server import serve_vllm
 
 from .conftest import How
@@ -93,7 +93,7 @@ def test_a_server_that_asks_for_no_key_is_ended(
     how(FAKE_VLLM="open")
     with (
         pytest.raises(EngineError, match="without an API key"),
-        serve_vllm(engine, model, records=tmp_path / "records", patience=Patience()),
+        serve_vllm(engine, model, records=tmp_path / "records", limits=StartLimits()),
     ):
         pytest.fail("it served")
 

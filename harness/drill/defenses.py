@@ -1,7 +1,7 @@
-"""The nets that a fault can be caught in, and how each is switched off.
+"""The defenses that a fault can be caught in, and how each is switched off.
 
-Every stage of a run is a net. The drill shows two of them for each fault: the one that catches it,
-and the one that does when the first is not there. Five can be taken away:
+Every stage of a run is a defense. The drill shows two of them for each fault: the one that catches
+it, and the one that does when the first is not there. Five can be taken away:
 
 * preflight: the refusals of rules that match nothing or some experts, and of empty data
 * calibrate: its own stops (an expert, a layer or a range that was not seen) and the coverage
@@ -31,7 +31,7 @@ from harness.preflight import Job, job
 from harness.recipe import rules
 
 
-class Net(StrEnum):
+class Defense(StrEnum):
     """A stage, as a place where a fault is caught."""
 
     PREFLIGHT = "preflight"
@@ -43,9 +43,9 @@ class Net(StrEnum):
     SCORE = "score"
 
 
-SWITCHABLE = (Net.PREFLIGHT, Net.CALIBRATE, Net.EXPORT, Net.VERIFY, Net.SMOKE)
+SWITCHABLE = (Defense.PREFLIGHT, Defense.CALIBRATE, Defense.EXPORT, Defense.VERIFY, Defense.SMOKE)
 OF_SWITCHING_OFF = frozenset({ReasonCode.VERIFY_SKIPPED})
-"""Reasons that a correct run gets too when a net is switched off."""
+"""Reasons that a correct run gets too when a defense is switched off."""
 OF_THE_MACHINE = frozenset(
     {
         ReasonCode.DISK_FULL,
@@ -57,52 +57,54 @@ OF_THE_MACHINE = frozenset(
 """Reasons that say nothing about a fault."""
 _complete = write.Draft.complete
 _BY_REASON = {
-    ReasonCode.SMOKE_FAILED: Net.SMOKE,
-    ReasonCode.LOW_COVERAGE: Net.CALIBRATE,
-    ReasonCode.SCORING_FAILED: Net.SCORE,
+    ReasonCode.SMOKE_FAILED: Defense.SMOKE,
+    ReasonCode.LOW_COVERAGE: Defense.CALIBRATE,
+    ReasonCode.SCORING_FAILED: Defense.SCORE,
 }
 _BY_STAGE = {
-    "calibrate": Net.CALIBRATE,
-    "export": Net.EXPORT,
-    "verify": Net.VERIFY,
-    "smoke": Net.SERVE,
-    "smoke declared": Net.SERVE,
-    "score candidate": Net.SERVE,
-    "score baseline": Net.SERVE,
-    "judge": Net.SCORE,
+    "calibrate": Defense.CALIBRATE,
+    "export": Defense.EXPORT,
+    "verify": Defense.VERIFY,
+    "smoke": Defense.SERVE,
+    "smoke declared": Defense.SERVE,
+    "score candidate": Defense.SERVE,
+    "score baseline": Defense.SERVE,
+    "judge": Defense.SCORE,
 }
 
 
-def net_of(stage: str, reason: ReasonCode) -> Net:
-    """Return the net in which a run was caught that ended in `stage` for `reason`.
+def defense_of(stage: str, reason: ReasonCode) -> Defense:
+    """Return the defense in which a run was caught that ended in `stage` for `reason`.
 
     A server is started by the first stage that asks it something; whatever goes wrong there that
     is no finding of the smoke run and no fault of scoring is the engine's refusal.
     """
-    return _BY_REASON.get(reason) or _BY_STAGE.get(stage, Net.PREFLIGHT)
+    return _BY_REASON.get(reason) or _BY_STAGE.get(stage, Defense.PREFLIGHT)
 
 
-def evidence_of(net: Net, reasons: tuple[ReasonCode, ...], record: RunRecord) -> tuple[str, ...]:
-    """Return what the net says of the fault: the checks that failed, or the reasons."""
-    if net is Net.VERIFY and record.integrity is not None and record.integrity.errors:
+def evidence_of(
+    defense: Defense, reasons: tuple[ReasonCode, ...], record: RunRecord
+) -> tuple[str, ...]:
+    """Return what the defense says of the fault: the checks that failed, or the reasons."""
+    if defense is Defense.VERIFY and record.integrity is not None and record.integrity.errors:
         return tuple(check.id for check in record.integrity.errors)
-    if net is Net.SMOKE and record.smoke is not None and record.smoke.errors:
+    if defense is Defense.SMOKE and record.smoke is not None and record.smoke.errors:
         return tuple(check.id for check in record.smoke.errors)
     return tuple(reasons)
 
 
 @contextmanager
-def switched_off(net: Net | None) -> Iterator[None]:
-    """Take a net away inside the context, as far as it is no matter of what is asked for."""
+def switched_off(defense: Defense | None) -> Iterator[None]:
+    """Take a defense away inside the context, as far as it is no matter of what is asked for."""
     with ExitStack() as stack:
-        if net is Net.PREFLIGHT:
+        if defense is Defense.PREFLIGHT:
             for refusal in ("_refuse_unmatched", "_refuse_partial", "_refuse_shadowed"):
                 stack.enter_context(exchanged(rules, refusal, _nothing))
             stack.enter_context(exchanged(job, "measure_extent", lambda *_: Extent(0, 0, 0)))
-        elif net is Net.CALIBRATE:
+        elif defense is Defense.CALIBRATE:
             stack.enter_context(exchanged(Observer, "coverage", Observer.counts))
             stack.enter_context(exchanged(Observer, "input_amax", _whatever_was_seen))
-        elif net is Net.EXPORT:
+        elif defense is Defense.EXPORT:
             stack.enter_context(exchanged(write.Draft, "complete", _with_whatever_comes))
             stack.enter_context(exchanged(read_back, "check_read_back", _nothing))
         yield
@@ -119,16 +121,16 @@ def _with_whatever_comes(draft: write.Draft, rest: Iterable[QuantizedTensor]) ->
         return _complete(draft, came)
 
 
-def without(prepared: Job, net: Net | None) -> Job:
-    """Return the job without the net, as far as what is asked for decides it."""
-    if net is Net.VERIFY:
+def without(prepared: Job, defense: Defense | None) -> Job:
+    """Return the job without the defense, as far as what is asked for decides it."""
+    if defense is Defense.VERIFY:
         recipe = dataclasses.replace(prepared.recipe, skip_verify=True)
         return dataclasses.replace(prepared, recipe=recipe)
-    if net is Net.SMOKE:
+    if defense is Defense.SMOKE:
         suite = dataclasses.replace(prepared.recipe.suite, smoke=None)
         recipe = dataclasses.replace(prepared.recipe, suite=suite)
         return dataclasses.replace(prepared, recipe=recipe)
-    if net is Net.CALIBRATE:
+    if defense is Defense.CALIBRATE:
         spec = dataclasses.replace(prepared.recipe.calibration, coverage=ANY_COVERAGE)
         recipe = dataclasses.replace(prepared.recipe, calibration=spec)
         return dataclasses.replace(prepared, recipe=recipe)

@@ -18,7 +18,7 @@ _log = logging.getLogger("harness.arms")
 
 
 @contextmanager
-def baseline_beside(order: BaselineOrder) -> Iterator[Callable[[], bool]]:
+def measured_in_background(order: BaselineOrder) -> Iterator[Callable[[], bool]]:
     """Measure the baseline in a process of its own while the context lasts.
 
     Yields a function that says whether it is still at work.
