@@ -101,7 +101,9 @@ def experts_quantized(contents: Contents) -> Check:
     quantized: set[str] = set()
     for name, module in contents.modules.items():
         path = experts_of(name)
-        if path is None or is_draft(path) or (path == name and not stacked_experts(name, module)):
+        if path is None or (path == name and not stacked_experts(name, module)):
+            continue
+        if is_draft(path, contents.drafts):
             continue
         (quantized if is_quantized(module) else plain).add(path)
     left_out = sorted(plain - quantized)

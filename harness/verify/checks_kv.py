@@ -61,5 +61,5 @@ def _attentions(contents: Contents) -> set[str]:
         if name.endswith(".k_proj")
         and f"{(parent := name.rpartition('.')[0])}.v_proj" in contents.modules
         and not is_vision(name)
-        and not is_draft(name)
+        and not is_draft(name, contents.drafts)
     }

@@ -116,19 +116,19 @@ def experts_complete(contents: Contents) -> Check:
         expert = expert_of(name)
         if expert:
             layers[expert.experts][expert.number][expert.projection] = name
-    stacks = quantized_stacks(contents.modules)
-    sizes = {len(experts) for path, experts in layers.items() if not is_draft(path)}
-    sizes |= {size for name, size in stacks.items() if not is_draft(name)}
+    stacks, drafts = quantized_stacks(contents.modules), contents.drafts
+    sizes = {len(experts) for path, experts in layers.items() if not is_draft(path, drafts)}
+    sizes |= {size for name, size in stacks.items() if not is_draft(name, drafts)}
     wanted = _expert_count(contents.config) or max(sizes, default=0)
     faults: list[str] = []
     if not 0 <= wanted <= len(contents.tensors):  # before anything is counted up to it
         faults.append(f"config.json names {wanted} experts, for {len(contents.tensors)} tensors")
         wanted = max(sizes, default=0)
     for path, experts in layers.items():
-        count = len(experts) if is_draft(path) else wanted
+        count = len(experts) if is_draft(path, drafts) else wanted
         faults += _expert_faults(contents, path, experts, count)
     for name, size in stacks.items():
-        if size != wanted and not is_draft(name):
+        if size != wanted and not is_draft(name, drafts):
             faults.append(f"{name} stacks {size} experts and not {wanted}")
     total = sum(len(experts) for experts in layers.values())
     stacked = f", {len(stacks)} stacks of all experts" if stacks else ""

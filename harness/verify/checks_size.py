@@ -54,7 +54,7 @@ def bits_as_claimed(contents: Contents) -> Check:
             bits = layer.num_bits / max(layer.num_weights, 1)
             if bits > claimed * _TOLERATED and layer.num_weights >= _SMALL:
                 heavy.append(f"{name} takes {bits:.2f} bits a weight and not {claimed}")
-        elif _counts(name, module):
+        elif _counts(name, module) and not is_draft(name, contents.drafts):
             plain += sum(math.prod(header.shape) for header in module.values())
     share = quantized / max(quantized + plain, 1)
     faults = heavy or ([f"{plain} weights are not"] if 0 < share < _TOO_FEW else [])
@@ -81,6 +81,6 @@ def _stored(contents: Contents, name: str, module: Module) -> _Layer:
 
 
 def _counts(name: str, module: Mapping[str, TensorHeader]) -> bool:
-    """Return whether a layer is one that formats are made for: of the decoder, no head, large."""
+    """Return whether a layer is one that formats are made for: no tower, no head, large."""
     is_linear = is_plain_linear(name, module) or bool(stacked_experts(name, module))
-    return is_linear and not (is_vision(name) or is_draft(name) or is_head(name))
+    return is_linear and not (is_vision(name) or is_head(name))

@@ -31,20 +31,21 @@ _FREE_KEYS = frozenset(
 def source_tensors_accounted(contents: Contents) -> Check:
     """Ask whether each tensor of the source is in the checkpoint, and nothing that it lacks."""
     origin = origin_of(contents)
-    missing = [name for name in _missing(contents, origin) if not is_draft(name)]
+    missing = [name for name in _missing(contents, origin) if not is_draft(name, contents.drafts)]
     extra = list(_extra(contents, origin))
     faults = [f"{name} is missing" for name in missing]
     faults += [f"{name} is not in the source" for name in extra]
     return finding(
         "source-tensors-accounted",
         faults,
-        good=f"all {_num_wanted(origin)} tensors of the source's model are accounted for",
+        good=f"all {_num_wanted(contents)} tensors of the source's model are accounted for",
         bad=f"{len(missing)} tensors of the source are missing, {len(extra)} are not from it",
     )
 
 
-def _num_wanted(origin: Origin) -> int:
-    return sum(not is_draft(name) for name in origin.comparison.source.headers)
+def _num_wanted(contents: Contents) -> int:
+    origin = origin_of(contents)
+    return sum(not is_draft(name, contents.drafts) for name in origin.comparison.source.headers)
 
 
 def draft_head_kept(contents: Contents) -> Check:
@@ -53,8 +54,8 @@ def draft_head_kept(contents: Contents) -> Check:
     Without it the model still answers. A part of it is of no use to any engine, and an engine that
     loads it finds holes: that is an error.
     """
-    missing = [name for name in _missing(contents, origin_of(contents)) if is_draft(name)]
-    is_gone = not any(is_draft(name) for name in contents.tensors)
+    missing = [n for n in _missing(contents, origin_of(contents)) if is_draft(n, contents.drafts)]
+    is_gone = not any(is_draft(name, contents.drafts) for name in contents.tensors)
     return finding(
         "draft-head-kept",
         missing,

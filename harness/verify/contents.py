@@ -24,6 +24,7 @@ from harness.verify.modules import (
     BLOCK_SCALES,
     BLOCKS,
     Module,
+    draft_layers,
     group_modules,
     is_quantized,
     leaf_of,
@@ -52,6 +53,11 @@ class Origin(NamedTuple):
     config: Mapping[str, object]
     comparison: Comparison
     """What the pass over the data finds out."""
+
+    @property
+    def modules(self) -> set[str]:
+        """The modules that the model has."""
+        return {name.rpartition(".")[0] for name in self.comparison.source.headers}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +88,8 @@ class Contents:
     """The engine version whose rules apply, where one was named."""
     origin: Origin | None = None
     """The model that the checkpoint was made from, where it was named."""
+    drafts: tuple[str, ...] = ()
+    """Beginnings of names of draft heads, of the model's too, that are layers of the decoder."""
 
     @property
     def declared(self) -> Declaration | None:
@@ -170,6 +178,7 @@ def _open(directory: Path, against: Against) -> _Opened:
     meant = _hashes(directory, export, "tensors_xxh3") or {}
     if manifest is not None:
         manifest = {**manifest, **meant}
+    origin = _open_origin(against.source, stored)
     contents = Contents(
         directory=directory,
         config=config,
@@ -184,7 +193,8 @@ def _open(directory: Path, against: Against) -> _Opened:
         exported_kv=str(export["kv_cache"]) if "kv_cache" in export else None,
         hashes={},
         engine=against.engine,
-        origin=_open_origin(against.source, stored),
+        origin=origin,
+        drafts=draft_layers([*modules, *(origin.modules if origin else ())]),
     )
     return _Opened(contents, stored)
 

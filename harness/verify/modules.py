@@ -75,6 +75,7 @@ _VISION = {
     "visual",
 }
 _DRAFT = {"mtp", "nextn"}
+_JOINTS = {"eh_proj", "enorm", "hnorm"}
 _QUANTIZED_TYPES = {"U8", "F8_E4M3"}
 
 
@@ -231,9 +232,18 @@ def is_vision(name: str) -> bool:
     return not _VISION.isdisjoint(name.split("."))
 
 
-def is_draft(name: str) -> bool:
+def draft_layers(modules: Iterable[str]) -> tuple[str, ...]:
+    """Return the beginnings of names of draft heads that are one more layer of the decoder.
+
+    DeepSeek's and GLM's are; what joins them to the other layers tells them.
+    """
+    joined = (name.rpartition(".") for name in modules)
+    return tuple(sorted({f"{layer}." for layer, _, last in joined if last in _JOINTS}))
+
+
+def is_draft(name: str, layers: tuple[str, ...]) -> bool:
     """Return whether a module belongs to a head that guesses several tokens ahead."""
-    return not _DRAFT.isdisjoint(name.split("."))
+    return name.startswith(layers) or not _DRAFT.isdisjoint(name.split("."))
 
 
 def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:

@@ -283,10 +283,11 @@ def test_a_file_that_the_source_does_not_load_is_not_missed(model: Make) -> None
     assert made.failed() == {}
 
 
-def test_a_lost_draft_head_is_a_warning(model: Make) -> None:
+@pytest.mark.parametrize("joint", ["mtp.fc", "model.layers.61.eh_proj"])
+def test_a_lost_draft_head_is_a_warning(model: Make, joint: str) -> None:
     good = model("FP8")
     path = good.source / "model.safetensors"
-    save_file({**load_file(path), "mtp.fc.weight": torch.ones(4, 4)}, path)
+    save_file({**load_file(path), f"{joint}.weight": torch.ones(4, 4)}, path)
     assert list(good.failed()) == ["draft-head-kept"]
     assert good.verify().errors == ()
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 import torch
@@ -260,6 +260,25 @@ def test_scales_of_keys_for_all_layers_pass_and_for_some_do_not(checkpoint: Make
     assert failed(verify(good.change(add))) == {}
     half = failed(verify(good.change(drop(f"{ATTENTION}.v_proj.v_scale"))))
     assert "has no v_scale" in half["kv-scales-consistent"].message
+
+
+def test_a_draft_head_that_is_one_more_layer_is_no_part_of_the_decoder(checkpoint: Make) -> None:
+    """DeepSeek's and GLM's have attention, without scales of keys, and experts in 16 bits."""
+    good, layer = checkpoint("NVFP4", "FP8"), "model.language_model.layers.2"
+
+    def add(tensors: Tensors) -> None:
+        for which in "kv":
+            tensors[f"{ATTENTION}.{which}_proj.{which}_scale"] = torch.tensor(0.1)
+            tensors[f"{layer}.self_attn.{which}_proj.weight"] = torch.ones(32, 32).bfloat16()
+        tensors[f"{layer}.eh_proj.weight"] = torch.ones(32, 64).bfloat16()
+        tensors[f"{layer}.mlp.experts.0.up_proj.weight"] = torch.ones(32, 32).bfloat16()
+
+    def leave_out(said: Json) -> None:
+        for key in {"ignore", "exclude_modules"} & said.keys():
+            said[key] = [*cast("list[str]", said[key]), f"{layer}*"]
+
+    good.configure(leave_out)
+    assert failed(verify(good.change(add))) == {}
 
 
 def test_scales_of_keys_that_the_manifest_promises_must_be_there(checkpoint: Make) -> None:
