@@ -167,6 +167,8 @@ def _further(found: Declared, there: set[str]) -> Iterator[Part]:
 def _add_kv_scales(leaves: dict[str, Leaves], found: Declared, layers: int) -> None:
     """Put a scale for keys and one for values beside each attention layer of the decoder."""
     is_compressed = found.section.get("quant_method") == "compressed-tensors"
+    scheme = found.section.get("kv_cache_scheme")
+    by_head = isinstance(scheme, dict) and scheme.get("strategy") == "attn_head"
     attentions = {
         name.rpartition(".")[0]
         for name in leaves
@@ -176,6 +178,8 @@ def _add_kv_scales(leaves: dict[str, Leaves], found: Declared, layers: int) -> N
         for which in "kv":
             module = path if is_compressed else f"{path}.{which}_proj"
             scale = tensors.scalar(0.02 + 0.001 * (_seed(module) % 7))
+            if by_head:
+                scale = tensors.f32((2, 1, 1), _seed(module), center=0.02)
             leaves.setdefault(module, {})[f"{which}_scale"] = scale
 
 

@@ -57,71 +57,74 @@ def kind_of(config: Config) -> str:
     return str(config.get("model_type") or "")
 
 
-_BEGINNINGS = {
-    "deepseek_v4": "",
-    "deepseek_ref": "",
-    "gemma3": "model.language_model.",
-    "gemma4": "model.language_model.",
-    "glm4v_moe": "model.language_model.",
-    "kimi_k25": "language_model.model.",
-    "kimi_k3": "language_model.model.",
-    "llama4": "language_model.model.",
-    "minimax_m3_vl": "language_model.model.",
-    "mistral3": "language_model.model.",
-    "nemotron_h": "backbone.",
-    "qwen3_5": "model.language_model.",
-    "qwen3_5_moe": "model.language_model.",
-    "qwen3_vl": "model.language_model.",
-    "qwen3_vl_moe": "model.language_model.",
-}
-_EXPERT_BLOCKS = {
-    "deepseek_v4": "ffn",
-    "deepseek_ref": "ffn",
-    "gemma4": "",
-    "gemma4_text": "",
-    "kimi_k3": "block_sparse_moe",
-    "kimi_linear": "block_sparse_moe",
-    "llama4": "feed_forward",
-    "llama4_text": "feed_forward",
-    "minimax_m2": "block_sparse_moe",
-    "minimax_m3": "block_sparse_moe",
-    "minimax_m3_vl": "block_sparse_moe",
-    "mixtral": "block_sparse_moe",
-    "nemotron_h": "mixer",
-    "step3p5": "moe",
-}
 LETTERS = ("w1", "w3", "w2")
 WORDS = ("gate_proj", "up_proj", "down_proj")
-_LETTERED = {"mixtral", "minimax_m2", "minimax_m3", "minimax_m3_vl", "kimi_k3", "kimi_linear"}
-_LETTERED |= {"deepseek_v4", "deepseek_ref"}
+
+
+class Family(NamedTuple):
+    """Where a family's names differ from those of Llama."""
+
+    decoder: str = "model."
+    experts: str = "mlp"
+    projections: tuple[str, str, str] = WORDS
+    ends: tuple[str, str, str] | None = None
+    """Embedding, last norm and output head."""
+
+
+_TOWERED = Family("model.language_model.")
+_KIMI = Family("language_model.model.")
+_MINIMAX = Family("model.", "block_sparse_moe", LETTERS)
+_DEEPSEEK_V4 = Family("", "ffn", LETTERS, ("embed", "norm", "head"))
+_FAMILIES = {
+    "deepseek_ref": _DEEPSEEK_V4,
+    "deepseek_v4": _DEEPSEEK_V4,
+    "gemma3": _TOWERED,
+    "gemma4": _TOWERED._replace(experts=""),
+    "glm4v_moe": _TOWERED,
+    "kimi_k25": _KIMI,
+    "kimi_k3": Family("language_model.model.", "block_sparse_moe", LETTERS),
+    "llama4": Family("language_model.model.", "feed_forward"),
+    "minimax_m2": _MINIMAX,
+    "minimax_m3": _MINIMAX,
+    "minimax_m3_vl": _MINIMAX._replace(decoder="language_model.model."),
+    "mistral3": _KIMI,
+    "mixtral": _MINIMAX,
+    "nemotron_h": Family(
+        "backbone.", "mixer", ends=("backbone.embeddings", "backbone.norm_f", "lm_head")
+    ),
+    "qwen3_5": _TOWERED,
+    "qwen3_5_moe": _TOWERED,
+    "qwen3_vl": _TOWERED,
+    "qwen3_vl_moe": _TOWERED,
+    "step3p5": Family(experts="moe"),
+}
 
 
 def names_of(config: Config, named: Iterable[str]) -> Names:
     """Return a family's spelling; what the declaration names decides over what is known."""
     listed = [name for name in named if not re.match(r"(model\.)?(mtp|visual|vision|audio)", name)]
-    kind = kind_of(config)
-    seen = Counter(m[1] for n in listed if (m := re.match(r"([\w.]*?)layers\.\d+", n)))
-    known = _BEGINNINGS.get(kind, "model.")
-    decoder = seen.most_common(1)[0][0] if seen else known
-    block = next(
-        (m[1] for n in listed if (m := re.search(r"layers\.\d+\.(\w+)\.experts", n))), None
-    )
-    if block is None:
-        block = _EXPERT_BLOCKS.get(kind, "mlp")
-    lettered = kind in _LETTERED or any(re.search(r"experts\.\d+\.w1$", name) for name in listed)
-    short = "layers" if kind in {"deepseek_v4", "deepseek_ref"} else ""
-    heads = [n for n in listed if n.rpartition(".")[2] in {"lm_head", "head"}]
-    nested = decoder.removesuffix("model.") if decoder.startswith("language_model.") else ""
+    family = _FAMILIES.get(kind_of(config), Family())
+    decoder = _most(r"([\w.]*?)layers\.\d+", listed, family.decoder)
+    heads = [name for name in listed if name.rpartition(".")[2] == "lm_head"]
+    head = next(iter(heads), "lm_head")
+    if decoder.endswith(".model."):  # where a list has no more than `lm_head`, the head has more
+        head = f"{decoder.removesuffix('model.')}lm_head"
+    ends = family.ends or (f"{decoder}embed_tokens", f"{decoder}norm", head)
+    is_lettered = any(re.search(r"experts\.\d+\.w1$", name) for name in listed)
     return Names(
         decoder=decoder,
-        head="head" if short else f"{nested}lm_head" if nested or not heads else heads[0],
-        embedding={"nemotron_h": "backbone.embeddings"}.get(kind, f"{decoder}embed_tokens")
-        if not short
-        else "embed",
-        norm=f"{decoder}norm_f" if kind == "nemotron_h" else f"{decoder}norm",
-        experts=block,
-        projections=LETTERS if lettered else WORDS,
+        embedding=ends[0],
+        norm=ends[1],
+        head=ends[2],
+        experts=_most(r".*layers\.\d+\.(\w+)\.experts", listed, family.experts),
+        projections=LETTERS if is_lettered else family.projections,
     )
+
+
+def _most(pattern: str, names: Iterable[str], usual: str) -> str:
+    """Return what most names have in the place of a pattern's group."""
+    seen = Counter(found[1] for name in names if (found := re.match(pattern, name)))
+    return seen.most_common(1)[0][0] if seen else usual
 
 
 def num_layers(inner: Config) -> int:

@@ -46,11 +46,14 @@ def _changed(built: Built, module: str, leaves: Leaves) -> Built:
 
 def _dense(built: Built) -> list[str]:
     """Return the quantized layers of the decoder that are no routed expert and not the head."""
-    return [n for n in built.quantized if ".experts" not in n and ".layers." in f".{n}"]
+    named = [n for n in built.quantized if ".experts" not in n and ".layers." in f".{n}"]
+    return [name for name in named if not name.startswith("mtp.")]
 
 
 def _routed(built: Built) -> list[str]:
-    return [name for name in built.quantized if ".experts." in name]
+    """Return the projections of routed experts of the decoder."""
+    named = [name for name in built.quantized if ".experts." in name]
+    return [name for name in named if not name.startswith("mtp.")]
 
 
 def _with(built: Built, modules: list[str], leaves: tuple[str, ...]) -> tuple[str, str] | None:
@@ -69,7 +72,7 @@ def lost_scale(built: Built) -> Planted | None:
         return None
     module, leaf = found
     changed = _changed(built, module, _without(built.leaves[module], leaf))
-    return Planted("lost scale", changed, "layer-tensors-complete", f"{module}.{leaf}")
+    return Planted("lost scale", changed, "layer-tensors-complete", f"{module}.")
 
 
 def lost_scale_of_expert(built: Built) -> Planted | None:
@@ -78,7 +81,7 @@ def lost_scale_of_expert(built: Built) -> Planted | None:
         return None
     module, leaf = found
     changed = _changed(built, module, _without(built.leaves[module], leaf))
-    return Planted("lost scale of an expert", changed, "layer-tensors-complete", f"{module}.{leaf}")
+    return Planted("lost scale of an expert", changed, "layer-tensors-complete", f"{module}.")
 
 
 def lost_global_scale(built: Built) -> Planted | None:
@@ -87,7 +90,7 @@ def lost_global_scale(built: Built) -> Planted | None:
         return None
     module, leaf = found
     changed = _changed(built, module, _without(built.leaves[module], leaf))
-    return Planted("lost global scale", changed, "layer-tensors-complete", f"{module}.{leaf}")
+    return Planted("lost global scale", changed, "layer-tensors-complete", f"{module}.")
 
 
 def lost_input_scale(built: Built) -> Planted | None:
@@ -102,7 +105,7 @@ def lost_input_scale(built: Built) -> Planted | None:
 
 def lost_scale_of_stack(built: Built) -> Planted | None:
     """Lose what scales all experts of a layer, whose weights are one tensor."""
-    for leaf in ("gate_up_proj_weight_scale", "gate_up_proj_weight_scale_2"):
+    for leaf in ("gate_up_proj_weight_scale", "gate_up_proj_scales"):
         if found := _with(built, list(built.quantized), (leaf,)):
             module = found[0]
             changed = _changed(built, module, _without(built.leaves[module], leaf))
@@ -130,6 +133,8 @@ def wrong_type(built: Built) -> Planted | None:
     if found is None:
         return None
     module, leaf = found
+    if tensors.BYTES[built.leaves[module][leaf].dtype] != 1:
+        return None
     words = np.frombuffer(built.leaves[module][leaf].data, np.uint8).astype(np.int16)
     weight = built.leaves[module][leaf]._replace(dtype="I16", data=words.tobytes())
     changed = _changed(built, module, {**built.leaves[module], leaf: weight})

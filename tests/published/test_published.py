@@ -4,6 +4,7 @@ The expected endings are what is right for files that engines load every day. RE
 table of what is answered.
 """
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.published.asking import ENGINES, NOT_READ
-from tests.published.table import Row, row_of, stored
+from tests.published.table import Row, read_folder, row_of, stored
 
 README = Path(__file__).with_name("README.md")
 MODELS = {model.name: model for model in stored()}
@@ -93,3 +94,18 @@ def test_the_table_says_what_is_answered(ask: Ask, name: str) -> None:
 def test_each_planted_fault_is_found_and_named(ask: Ask, name: str) -> None:
     wrong = {fault: got for fault, got in ask(name).faults.items() if got}
     assert wrong == {}
+
+
+def test_a_family_that_nobody_knows_is_built_from_what_is_named(tmp_path: Path) -> None:
+    experts = [f"decoder.layers.1.moe.experts.{e}.w{p}" for e in range(9) for p in (1, 2, 3)]
+    layers = {name: {"quant_algo": "NVFP4", "group_size": 16} for name in experts}
+    layers["decoder.layers.0.attention.wq"] = {"quant_algo": "FP8"}
+    said = {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    config = {"model_type": "x", "num_hidden_layers": 2, "num_experts": 9}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    (tmp_path / "model/hf_quant_config.json").write_text(json.dumps({"quantization": said}))
+    row = row_of(next(read_folder(tmp_path)), tmp_path / "work")
+    assert row.name == "model"
+    assert row.declared == "MIXED_PRECISION (FP8, NVFP4)"
+    assert (row.alone.word, row.faults["quantized router"]) == ("read", "")
