@@ -13,6 +13,7 @@ from harness.verify.modules import (
     fused_groups,
     is_draft,
     is_quantized,
+    is_quantizer_state,
     may_be_stack,
     quantized_stacks,
     weight_of,
@@ -90,6 +91,18 @@ def _layouts(contents: Contents) -> Iterator[tuple[str, Layout]]:
                 yield name, layout
 
 
+def quantizer_state_removed(contents: Contents) -> Check:
+    """Ask for what a quantizer keeps while it works: an export that leaves it there is not done."""
+    names = [name for shard in contents.shards for name in shard.entries]
+    faults = sorted(filter(is_quantizer_state, names))
+    return finding(
+        "quantizer-state-removed",
+        faults,
+        good="no tensor is a quantizer's own state",
+        bad=f"{len(faults)} tensors are a quantizer's own state, which no engine has a place for",
+    )
+
+
 def expert_input_scales_complete(contents: Contents) -> Check:
     """Ask for the input scale of every projection of every expert."""
     asked = {
@@ -151,7 +164,7 @@ def _expert_faults(
     projections = sorted({p for expert in experts.values() for p in expert})
     for projection in projections:
         named = {n: e[projection] for n, e in experts.items() if projection in e}
-        for number in experts.keys() - named.keys():
+        for number in sorted(experts.keys() - named.keys()):
             yield f"{path}.{number}.{projection} is missing"
         weights = [weight_of(contents.modules[name]) for _, name in sorted(named.items())]
         forms = {(w.dtype, w.shape) for w in weights if w is not None}

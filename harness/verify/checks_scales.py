@@ -238,7 +238,7 @@ def weights_not_zero(contents: Contents) -> Check:
     faults = [
         name
         for name, facts in contents.facts.items()
-        if facts.is_zero and len(contents.tensors[name].shape) > 1
+        if facts.is_zero and len(contents.tensors[name].shape) > 1 and not name.endswith("bias")
     ]
     return finding(
         "weights-not-zero",

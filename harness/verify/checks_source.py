@@ -185,7 +185,7 @@ def config_as_source(contents: Contents) -> Check:
 def _differences(source: object, stored: object, path: str) -> Iterator[str]:
     """Yield the settings that both have, with other values; None counts as absent."""
     if isinstance(source, dict) and isinstance(stored, dict):
-        for key in source.keys() & stored.keys() - _FREE_KEYS:
+        for key in sorted(source.keys() & stored.keys() - _FREE_KEYS):
             if not (path and key == "model_type"):  # libraries respell those of parts
                 yield from _differences(source[key], stored[key], f"{path}.{key}" if path else key)
     elif source != stored and source is not None and stored is not None:

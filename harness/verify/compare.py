@@ -77,8 +77,8 @@ class Copied(NamedTuple):
 Outcome = Near | Copied
 
 
-class Looker(Protocol):
-    """Sees all bytes of a tensor, in their order, and says what it found."""
+class TensorComparison(Protocol):
+    """Of one tensor: it gets all of the tensor's bytes, in their order, and says what it found."""
 
     piece_bytes: int
     """As many bytes it wants at once, but for the last piece."""
@@ -96,7 +96,7 @@ def bound_of(algo: str) -> float:
 
 
 class Comparison:
-    """Makes what looks at tensors during the pass, and collects what that finds out."""
+    """Makes the comparison of each tensor, and collects what they find out."""
 
     def __init__(self, checkpoint: StoredTensors, source: StoredTensors) -> None:
         self.checkpoint, self.source = checkpoint, source
@@ -109,8 +109,8 @@ class Comparison:
         """Vectors whose distance from the source is that of rounding one plus the value."""
         self.num_copied = 0
 
-    def quantized(self, module: str, algo: str, layout: Layout) -> Looker | None:
-        """Return what looks at a quantized weight; None where it cannot be compared."""
+    def quantized(self, module: str, algo: str, layout: Layout) -> TensorComparison | None:
+        """Return the comparison of a quantized weight; None where it cannot be compared."""
         weight = find_weight(module, layout, self.checkpoint)
         part = source_part(module, self.source)
         if weight is None or part is None or not is_number(self.source.headers[part.tensor].dtype):
@@ -121,8 +121,8 @@ class Comparison:
             return _Unlike(near._replace(shapes=shapes))
         return _Quantized(near, Fitting(weight, self.checkpoint, part, self.source))
 
-    def copied(self, name: str, entry: Entry) -> Looker | None:
-        """Return what looks at an unquantized tensor; None where the source lacks it."""
+    def copied(self, name: str, entry: Entry) -> TensorComparison | None:
+        """Return the comparison of an unquantized tensor; None where the source lacks it."""
         pairs = copied_from(name, entry.header, self.source)
         return _Unquantized(name, entry, pairs, self) if pairs else None
 
@@ -153,7 +153,7 @@ class Comparison:
 
 
 class _Unlike:
-    """Has nothing to look at: the shapes differ."""
+    """The comparison of a weight whose source has another shape."""
 
     piece_bytes = _COPIED_BYTES
 
@@ -169,7 +169,7 @@ class _Unlike:
 
 
 class _Quantized:
-    """Looks at the codes of a quantized weight."""
+    """The comparison of a quantized weight, by its codes."""
 
     def __init__(self, near: Near, fitting: Fitting) -> None:
         self._near, self._fitting = near, fitting
@@ -185,7 +185,7 @@ class _Quantized:
 
 
 class _Unquantized:
-    """Looks at the bytes of a tensor that must be those of the source."""
+    """The comparison of a tensor whose bytes must be those of the source."""
 
     piece_bytes = _COPIED_BYTES
 

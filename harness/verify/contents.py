@@ -14,7 +14,7 @@ from harness.errors import ModelError, UnreadableError
 from harness.models import WeightFiles, find_weights
 from harness.processes import each
 from harness.reading import bounds, read_json_object
-from harness.verify.compare import Comparison, Looker
+from harness.verify.compare import Comparison, TensorComparison
 from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
 from harness.verify.engines import Engine
@@ -259,7 +259,7 @@ def _held(opened: _Opened) -> Iterator[Comparison | None]:
 def _scans(opened: _Opened, tasks: Sequence[Task], count: int) -> Iterator[tuple[Task, ShardScan]]:
     headers, reading = opened.contents, Reading(tasks)
     if count == 1:
-        scans = reading.shards(opened.stored, partial(_look, headers))
+        scans = reading.shards(opened.stored, partial(_comparison_of, headers))
     else:
         source = headers.origin.directory if headers.origin else None
         work = partial(_read_share, headers.directory, source, count)
@@ -273,9 +273,9 @@ def _read_share(
 ) -> tuple[int, Sequence[Found]]:
     """Be process `number` of `count`."""
     opened = _open(directory, Against(source))
-    look, reading = partial(_look, opened.contents), Reading(_tasks(opened.contents))
+    compare, reading = partial(_comparison_of, opened.contents), Reading(_tasks(opened.contents))
     with _held(opened):
-        return number, reading.share(opened.stored, look, number=number, count=count)
+        return number, reading.share(opened.stored, compare, number=number, count=count)
 
 
 def _tasks(headers: Contents) -> Sequence[Task]:
@@ -289,7 +289,7 @@ def _task(headers: Contents, shard: Shard) -> Task:
     return Task(shard, hashed)
 
 
-def _look(contents: Contents, name: str, entry: Entry) -> Looker | None:
+def _comparison_of(contents: Contents, name: str, entry: Entry) -> TensorComparison | None:
     """Return what compares a tensor with the source while it is read."""
     if contents.origin is None:
         return None

@@ -16,6 +16,7 @@ INCIDENTS: Mapping[str, str] = {
     "experts-complete": f"{_MODELOPT}issues/2011",
     "layer-tensors-complete": f"{_SGLANG}issues/34895",
     "layer-tensors-well-formed": f"{_VLLM}issues/44953",
+    "quantizer-state-removed": f"{_MODELOPT}issues/180",
     "fused-layers-alike": f"{_MODELOPT}issues/2091",
     "scales-finite": f"{_MODELOPT}issues/1633",
     "scales-positive": f"{_MODELOPT}pull/1382",

@@ -63,6 +63,14 @@ unquantized and turns FP8 back into BF16. Source: `packed_modules_mapping` and
 """
 
 _EXPERT = re.compile(r"^(?P<experts>.+\.experts)\.(?P<index>\d+)\.(?P<projection>[^.]+)$")
+_QUANTIZER = re.compile(
+    r"(weight|input|output|bmm|softmax)_(quantizers?|observer)$|^activation_post_process$"
+)
+_STATE = re.compile(
+    r"(^|_)(amax|amax_pre|amax_post|double_scale|scale_zeros|bias_value)$|^_(pre_quant_)?scale$"
+)
+"""Buffers of modelopt's quantizers, and observers of other libraries. `pre_quant_scale`, without
+the first underscore, is a tensor of AWQ that engines read."""
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
 _VISION = {
     "audio_tower",
@@ -225,6 +233,12 @@ def _blocks(modules: Mapping[str, Module]) -> Iterator[tuple[str, int]]:
             yield from ((path.rpartition(".")[0], shape[0]) for shape in stacks)
     for path, found in numbers.items():
         yield path.rpartition(".")[0], len(found)
+
+
+def is_quantizer_state(tensor: str) -> bool:
+    """Return whether a tensor is what a quantizer remembers while it works, not what it makes."""
+    *modules, leaf = tensor.split(".")
+    return bool(_STATE.search(leaf)) or any(map(_QUANTIZER.search, modules))
 
 
 def is_vision(name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.verify.compare import Looker, Outcome
+from harness.verify.compare import Outcome, TensorComparison
 from harness.verify.hashing import Hashed, Hasher, join_digests
 from harness.verify.scan import Facts, facts_of, is_settled, marked
 from harness.verify.shards import Entry, Shard
@@ -36,8 +36,8 @@ _FAR = 1 << 62
 _LARGE = 4
 """Stretches this many times longer, which are one tensor or one file, are begun first."""
 
-Look = Callable[[str, Entry], Looker | None]
-"""Returns what has to see all bytes of a tensor, if anything."""
+Compare = Callable[[str, Entry], TensorComparison | None]
+"""Returns the comparison of a tensor, if there is one to make."""
 
 
 class Task(NamedTuple):
@@ -84,23 +84,23 @@ class Reading:
         self._tasks = tasks
         self._cut = [list(_stretches(task)) for task in tasks]
 
-    def shards(self, stored: StoredTensors, look: Look) -> Iterator[ShardScan]:
+    def shards(self, stored: StoredTensors, compare: Compare) -> Iterator[ShardScan]:
         """Yield what is found in each file, in the order of the tasks.
 
         Args:
             stored: the files, held open.
-            look: called in the threads.
+            compare: called in the threads.
         """
         number = min(_MAX_WORKERS, os.cpu_count() or 1)
-        return self._joined(_read_all(list(chain(*self._cut)), stored, look, num_threads=number))
+        return self._joined(_read_all(list(chain(*self._cut)), stored, compare, num_threads=number))
 
     def share(
-        self, stored: StoredTensors, look: Look, *, number: int, count: int
+        self, stored: StoredTensors, compare: Compare, *, number: int, count: int
     ) -> Sequence[Found]:
         """Return what process `number` of `count` finds in its stretches."""
         mine = list(chain(*self._cut))[number::count]
         num_threads = max(1, (os.cpu_count() or 1) // count)
-        return list(_read_all(mine, stored, look, num_threads=num_threads))
+        return list(_read_all(mine, stored, compare, num_threads=num_threads))
 
     def shards_of(self, shares: Sequence[Sequence[Found]]) -> Iterator[ShardScan]:
         """Yield what is found in each file, from the shares of all processes in their order."""
@@ -118,7 +118,7 @@ def num_processes(num_bytes: int) -> int:
 
 
 def _read_all(
-    stretches: Sequence[_Stretch], stored: StoredTensors, look: Look, *, num_threads: int
+    stretches: Sequence[_Stretch], stored: StoredTensors, compare: Compare, *, num_threads: int
 ) -> Iterator[Found]:
     """Yield what is found in each stretch, in their order."""
     memory: SimpleQueue[Buffers] = SimpleQueue()
@@ -129,7 +129,7 @@ def _read_all(
         buffers = memory.get()
         try:
             with np.errstate(all="ignore"):  # faulty scales are other checks' business
-                return _read_stretch(_Window(stored, stretch, buffers), look)
+                return _read_stretch(_Window(stored, stretch, buffers), compare)
         finally:
             memory.put(buffers)
 
@@ -204,7 +204,7 @@ class _Window:
         self._begin, self._end = begin, begin + kept + size
 
 
-def _read_stretch(window: _Window, look: Look) -> Found:
+def _read_stretch(window: _Window, compare: Compare) -> Found:
     stretch = window.stretch
     hasher, data_start = Hasher(stretch.hashed), stretch.shard.data_start
     facts: dict[str, Facts] = {}
@@ -215,10 +215,10 @@ def _read_stretch(window: _Window, look: Look) -> Found:
         hasher.cut()
     for name, entry in stretch.tensors:
         position = _hash(window, hasher, position, data_start + entry.start)
-        looker = look(name, entry)
-        facts[name] = _read_tensor(window, name, entry, _Sinks(hasher, position, looker))
-        if looker is not None:
-            outcomes.append(looker.outcome())
+        comparison = compare(name, entry)
+        facts[name] = _read_tensor(window, name, entry, _Sinks(hasher, position, comparison))
+        if comparison is not None:
+            outcomes.append(comparison.outcome())
         hasher.cut()
         position = max(position, data_start + entry.end)
     if stretch.end is None and position < _hash(window, hasher, position, _FAR):
@@ -242,19 +242,19 @@ class _Sinks(NamedTuple):
     hasher: Hasher
     position: int
     """Up to where the file is hashed already: tensors of a faulty file may overlap."""
-    looker: Looker | None
+    comparison: TensorComparison | None
 
 
 def _read_tensor(window: _Window, name: str, entry: Entry, sinks: _Sinks) -> Facts:
-    hasher, hashed, looker = sinks
+    hasher, hashed, comparison = sinks
     facts: Facts | None = None
     data_start, dtype = window.stretch.shard.data_start, entry.header.dtype
     position = data_start + entry.start
-    piece_bytes = looker.piece_bytes if looker else _PIECE_BYTES
+    piece_bytes = comparison.piece_bytes if comparison else _PIECE_BYTES
     for piece in window.pieces(position, data_start + entry.end, piece_bytes):
         hasher.update(piece[max(hashed - position, 0) :])
-        if looker is not None:
-            looker.add(piece, window.buffers)
+        if comparison is not None:
+            comparison.add(piece, window.buffers)
         facts = _merged(facts, name, dtype, piece)
         position += piece.size
     return facts or Facts()

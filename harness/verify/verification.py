@@ -49,6 +49,7 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_layout.tensors_present,
     checks_layout.tensors_well_formed,
     checks_layout.fused_groups_uniform,
+    checks_layout.quantizer_state_removed,
     checks_scales.scales_finite,
     checks_scales.scales_positive,
     checks_scales.scales_normal,

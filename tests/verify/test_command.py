@@ -1,6 +1,10 @@
 """`harness verify` as it is typed: exit codes, the table, JSON and JUnit."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +16,7 @@ from typer.testing import CliRunner, Result
 from harness.cli import app
 from harness.verify import CHECKS, ENGINE_CHECKS, SOURCE_CHECKS
 from harness.verify.incidents import INCIDENTS
+from tests.tiers import slow
 
 Make = Callable[..., Any]
 
@@ -103,3 +108,49 @@ def test_a_refusal_replaces_the_findings_of_an_earlier_run(
     assert run(folder, "--junit", file).exit_code == 2
     (case,) = ET.parse(file).getroot().iter("testcase")  # noqa: S314 - written just now
     assert case.find("error") is not None
+
+
+def spoil(tensors: dict[str, Any]) -> None:
+    """Plant several faults of most kinds."""
+    for name in [n for n in tensors if ".experts.2." in n or n.endswith("z.weight_scale")]:
+        del tensors[name]
+    for name in [n for n in tensors if ".experts.0." in n]:
+        tensors[name.replace(".0.", ".9.")] = tensors[name].clone()
+    for name in [n for n in tensors if n.endswith("q_proj.weight_scale_2")]:
+        tensors[name] = tensors[name] * -2
+    for name in [n for n in tensors if "layers.1" in n and n.endswith("input_scale")]:
+        tensors[name.replace("input_scale", "weight_quantizer._amax")] = tensors.pop(name)
+
+
+@pytest.fixture
+@slow("starts Python three times, which imports torch each time")
+def reports(checkpoint: Make, tmp_path: Path) -> list[subprocess.CompletedProcess[bytes]]:
+    """One checkpoint of many faults, as each of three processes reports it."""
+    good = checkpoint(kv_algo="FP8")
+    source = Path(shutil.copytree(good.folder, tmp_path / "source"))
+    folder = good.change(spoil)
+    for place, number in ((source, 1), (folder, 2)):
+        config = json.loads((place / "config.json").read_text())
+        config |= {f"setting_{letter}": number for letter in "abcdefgh"}
+        (place / "config.json").write_text(json.dumps(config))
+        added = {str(n): {"content": f"<{n * number}>"} for n in range(70, 78)}
+        settings = {"added_tokens_decoder": added, "eos_token": f"<{number}>"}
+        (place / "tokenizer_config.json").write_text(json.dumps(settings))
+    command = ["verify", str(folder), "--source", str(source), "--engine", "vllm==0.32.0", "--json"]
+    return [
+        subprocess.run(
+            [sys.executable, "-m", "harness", *command],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=False,
+        )
+        for seed in ("1", "2", "3")
+    ]
+
+
+def test_a_report_is_the_same_whatever_pythons_hashes_are(
+    reports: list[subprocess.CompletedProcess[bytes]],
+) -> None:
+    assert [done.returncode for done in reports] == [4, 4, 4]
+    assert len(json.loads(reports[0].stdout)["checks"]) > 40
+    assert len({done.stdout for done in reports}) == 1

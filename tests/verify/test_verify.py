@@ -497,6 +497,50 @@ def test_a_model_that_is_not_quantized_is_refused(checkpoint: Make) -> None:
     assert "quantized-layers-exist" in failed(verify(good.change(edit)))
 
 
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        "weight_quantizer._amax",
+        "weight_quantizer._scale",
+        "weight_quantizer._double_scale",
+        "input_quantizer._pre_quant_scale",
+        "input_quantizer._bias_value",
+        "k_bmm_quantizer._amax",
+        "gate_up_proj_weight_quantizers.3._amax",
+        "weight_quantizer._extra_state",
+        "weight_observer.min_val",
+        "activation_post_process.max_val",
+        "_amax",
+        "_double_scale",
+        "weight_amax",
+    ],
+)
+def test_state_that_a_quantizer_left_is_found_without_a_source(checkpoint: Make, leaf: str) -> None:
+    name = f"{ATTENTION}.o_proj.{leaf}"
+    faults = failed(verify(checkpoint().change(put(name, torch.tensor(1.0)))))
+    assert faults["quantizer-state-removed"].examples == (name,)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{ATTENTION}.o_proj.pre_quant_scale", "model.audio.quantizer.codebook"]
+)
+def test_tensors_that_engines_read_are_no_leftovers(checkpoint: Make, name: str) -> None:
+    faults = failed(verify(checkpoint().change(put(name, torch.ones(4)))))
+    assert "quantizer-state-removed" not in faults
+
+
+def test_a_group_size_that_one_declaration_leaves_out_is_no_contradiction(checkpoint: Make) -> None:
+    def edit(section: Json) -> None:
+        del section["group_size"]
+
+    assert failed(verify(checkpoint().configure(edit, "hf_quant_config.json"))) == {}
+
+
+def test_a_bias_of_zeros_is_no_empty_matrix(checkpoint: Make) -> None:
+    name = "model.language_model.layers.0.mlp.experts.gate_up_proj_bias"
+    assert failed(verify(checkpoint().change(put(name, torch.zeros(4, 32).bfloat16())))) == {}
+
+
 def test_a_folder_that_is_no_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no checkpoint"):
         verify(tmp_path)
