@@ -67,10 +67,10 @@ def ask_plan(folder: Path, baseline: Path, store: Path) -> Answer:
     return Answer(done.exit_code, said["reason_codes"][0], done.stdout)
 
 
-def is_found(planted: Planted, folder: Path) -> tuple[bool, Answer]:
+def is_found(planted: Planted, folder: Path, engine: str | None = None) -> tuple[bool, Answer]:
     """Return whether the finding that names a planted fault is there, and the answer."""
     shutil.rmtree(folder, ignore_errors=True)
-    answer = ask_verify(write(planted.built, folder))
+    answer = ask_verify(write(planted.built, folder), engine)
     lines = [line for line in answer.message.split("; ") if line.startswith(f"{planted.check}:")]
     named = any(planted.named in line for line in lines)
     return planted.check in answer.errors and named, answer

@@ -56,6 +56,13 @@ def _routed(built: Built) -> list[str]:
     return [name for name in named if not name.startswith("mtp.")]
 
 
+def _fused(built: Built) -> list[str]:
+    """Return the layers that engines fuse with one before them, which is there."""
+    before = {"up_proj": "gate_proj", "w3": "w1", "v_proj": "k_proj"}
+    parts = [(name, *name.rpartition(".")[::2]) for name in _dense(built)]
+    return [n for n, at, last in parts if f"{at}.{before.get(last)}" in built.quantized]
+
+
 def _with(built: Built, modules: list[str], leaves: tuple[str, ...]) -> tuple[str, str] | None:
     """Return the last module that has one of the tensors, and which."""
     found = [(n, leaf) for n in modules for leaf in leaves if leaf in built.leaves[n]]
@@ -263,6 +270,50 @@ def quantized_embedding(built: Built) -> Planted | None:
     return Planted("quantized embedding", changed, check, name)
 
 
+def scale_of_its_own(built: Built) -> Planted | None:
+    """Give one part of a fused layer another global scale than its siblings have."""
+    found = _with(built, _fused(built), GLOBALS)
+    if found is None:
+        return None
+    module, leaf = found
+    scale = built.leaves[module][leaf]
+    other = np.frombuffer(scale.data, np.float32) * np.float32(3)
+    leaves = {**built.leaves[module], leaf: scale._replace(data=other.tobytes())}
+    changed = _changed(built, module, leaves)
+    return Planted("a fused layer with two global scales", changed, "fused-scales-equal", module)
+
+
+def half_quantized(built: Built) -> Planted | None:
+    """Leave one part of a fused layer in 16 bits."""
+    parts = _fused(built)
+    if not parts:
+        return None
+    changed = _changed(built, parts[0], tensors.plain(Linear(128, 128, 5, 6)))
+    return Planted("a fused layer in two formats", changed, "fused-layers-alike", parts[0])
+
+
+def odd_expert(built: Built) -> Planted | None:
+    """Leave one expert's projection in 16 bits."""
+    found = _routed(built)
+    if not found:
+        return None
+    module = found[-1]
+    changed = _changed(built, module, tensors.plain(Linear(128, 256, 5, 6)))
+    projections = f"{module.rsplit('.', 2)[0]}.*.{module.rpartition('.')[2]}"
+    return Planted("one expert in 16 bits", changed, "experts-complete", projections)
+
+
+def lists_differ(built: Built) -> Planted | None:
+    """Let one of the two files leave out a layer more."""
+    beside = built.sidecar.get("quantization")
+    if not beside or not built.config.get("quantization_config"):
+        return None
+    listed = [*(beside.get("exclude_modules") or ()), "model.layers.0.mlp.down_proj"]
+    sidecar = {**built.sidecar, "quantization": {**beside, "exclude_modules": listed}}
+    changed = replace(built, sidecar=sidecar)
+    return Planted("two files with two lists", changed, "declarations-agree", "ignore list")
+
+
 def files_differ(built: Built) -> Planted | None:
     """Let the two files declare another algorithm."""
     beside = built.sidecar.get("quantization")
@@ -291,5 +342,9 @@ _FAULTS: tuple[Callable[[Built], Planted | None], ...] = (
     lost_expert,
     lost_kv_scale,
     quantized_embedding,
+    scale_of_its_own,
+    half_quantized,
+    odd_expert,
     files_differ,
+    lists_differ,
 )

@@ -82,15 +82,18 @@ def row_of(model: Model, work: Path) -> Row:
         alone=alone,
         engines={engine: ask_verify(folder, engine) for engine in ENGINES},
         plan=ask_plan(folder, source, work / "store"),
-        faults=dict(_planted(built, work / "damaged")) if alone.code != 2 else {},
+        faults=missed(built, work / "damaged") if alone.code != 2 else {},
     )
 
 
-def _planted(built: build.Built, folder: Path) -> Iterator[tuple[str, str]]:
+def missed(built: build.Built, folder: Path, engine: str | None = None) -> dict[str, str]:
+    """Return by fault what was wrong with the answer about it; nothing where it was named."""
+    wrong = {}
     for one in faults.planted(built):
-        found, answer = is_found(one, folder)
+        found, answer = is_found(one, folder, engine)
         wanted = f"wanted {one.check} about {one.named}"
-        yield one.fault, "" if found else f"{wanted}, got {answer.word}"
+        wrong[one.fault] = "" if found else f"{wanted}, got {answer.word}"
+    return wrong
 
 
 def table(rows: Iterable[Row]) -> str:

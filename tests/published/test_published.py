@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.published.asking import ENGINES, NOT_READ
-from tests.published.table import Row, read_folder, row_of, stored
+from tests.published.build import build
+from tests.published.table import Row, missed, read_folder, row_of, stored
+from tests.tiers import slow
 
 README = Path(__file__).with_name("README.md")
 MODELS = {model.name: model for model in stored()}
@@ -94,6 +96,20 @@ def test_the_table_says_what_is_answered(ask: Ask, name: str) -> None:
 def test_each_planted_fault_is_found_and_named(ask: Ask, name: str) -> None:
     wrong = {fault: got for fault, got in ask(name).faults.items() if got}
     assert wrong == {}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+@slow("plants each fault again for each version")
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_each_planted_fault_is_found_with_an_engine_too(
+    name: str, version: str, tmp_path: Path
+) -> None:
+    built = build(MODELS[name].config, MODELS[name].sidecar)
+    assert {fault: got for fault, got in missed(built, tmp_path, version).items() if got} == {}
 
 
 def test_a_family_that_nobody_knows_is_built_from_what_is_named(tmp_path: Path) -> None:
