@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 
 from harness import doors, refusals
 from harness.artifacts import (
+    START_AGAIN,
     MadeFrom,
     Recipe,
     Trial,
@@ -191,7 +192,7 @@ def find_noun(directory: Path, stage: Stage[T], ingredients: MadeFrom | None = N
         message = (
             f"'{path}' is not the one that this run wrote: its digest is "
             f"{record_digest(path) or 'none':.12}, and {CHAIN_FILE} says {known:.12}. Put the file "
-            "back as it was, or use --fresh to start the run again."
+            f"back as it was, or {START_AGAIN}."
         )
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     noun = stage.load(directory)

@@ -71,6 +71,7 @@ from harness.artifacts.smoke import (
 )
 from harness.artifacts.smoke_set import Ask, Passage, SmokeSet
 from harness.artifacts.store import (
+    START_AGAIN,
     MadeFrom,
     digest_of,
     load,
@@ -86,6 +87,7 @@ __all__ = [
     "ANY_COVERAGE",
     "GO_WITH_WAIVERS",
     "KLD_CHECK",
+    "START_AGAIN",
     "Arm",
     "Ask",
     "Attention",

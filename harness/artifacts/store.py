@@ -23,6 +23,8 @@ from harness.reading import bounds, read_json_object
 T = TypeVar("T")
 MADE_FROM = "made_from"
 RECORD_SHA256 = "record_sha256"
+START_AGAIN = "type the command of the run with --fresh"
+"""What helps where files of a run directory are damaged, whichever command met them."""
 MadeFrom = Mapping[str, str]
 """Digests by the name of what they are of, such as `checkpoint`."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -116,8 +118,13 @@ def record_digest(path: Path) -> str | None:
     return None if record is None else record.digest
 
 
-def load(cls: type[T], path: Path) -> T:
+def load(cls: type[T], path: Path, *, advice: str = f"Delete the file, or {START_AGAIN}.") -> T:
     """Read a noun of class `cls`.
+
+    Args:
+        cls: of the noun.
+        path: of its file.
+        advice: what to do where it cannot be read, as a sentence.
 
     Raises:
         RunDirectoryError: the file is no such noun, or says something else than what was written.
@@ -131,10 +138,7 @@ def load(cls: type[T], path: Path) -> T:
         found = f"{where}: {first['msg']}"
     except ValueError as error:
         found = str(error)
-    message = (
-        f"'{path}' is no {cls.__name__}: {found}. "
-        "Delete the file, or use --fresh to start the run again."
-    )
+    message = f"'{path}' is no {cls.__name__}: {found}. {advice}"
     raise RunDirectoryError(message)
 
 
@@ -174,8 +178,7 @@ def _parse(path: Path) -> _Record:
     if digest_of_record(values) != digest:
         message = (
             f"'{path}' was changed after harness wrote it: it is not what its {RECORD_SHA256} "
-            f"{digest[:12]} says. Put the file back as it was, or use --fresh to start the run "
-            "again."
+            f"{digest[:12]} says. Put the file back as it was, or {START_AGAIN}."
         )
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     del values[MADE_FROM]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from harness import doors
-from harness.artifacts import CalibrationStats, ExpertCoverage, MadeFrom, load, save
+from harness.artifacts import START_AGAIN, CalibrationStats, ExpertCoverage, MadeFrom, load, save
 from harness.errors import ReasonCode, RunDirectoryError
 from harness.models import sha256_of
 
@@ -67,14 +67,14 @@ def read_stats(path: Path) -> CalibrationStats:
     ranges = path.with_suffix(".safetensors")
     if ranges.is_file() and sha256_of(ranges) != rest.ranges_sha256:
         message = (
-            f"'{ranges}' was changed after harness wrote it. Put the file back as it was, or use "
-            "--fresh to start the run again."
+            f"'{ranges}' was changed after harness wrote it. Put the file back as it was, or "
+            f"{START_AGAIN}."
         )
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     try:
         tensors = {name: float(value) for name, value in load_file(ranges).items()}
     except (OSError, SafetensorError, ValueError) as error:
-        message = f"'{ranges}' cannot be read: {error}. Use --fresh to start the run again."
+        message = f"'{ranges}' cannot be read: {error}. Remove it, or {START_AGAIN}."
         raise RunDirectoryError(message) from error
     return CalibrationStats(
         weight_amax={n.removesuffix(_WEIGHT): v for n, v in tensors.items() if n.endswith(_WEIGHT)},

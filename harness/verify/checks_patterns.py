@@ -12,6 +12,10 @@ _COUNTED = r"(?:layers|experts|blocks|h)"
 _NUMBERED = re.compile(rf"{_COUNTED}\\?\.(?P<number>\d+)(?P<rest>.*)$")
 _INDEX = re.compile(rf"(?:^|\.){_COUNTED}\.(?P<number>\d+)(?=\.|$)")
 _PLAIN_PARTS = ("embed", "norm", "conv1d")
+_LOADS_EMBEDDINGS = (
+    "SGLang loads NVFP4 embeddings that quantized_layers names (its pull request 34222), no vLLM "
+    "up to 0.33 loads any"
+)
 
 
 def patterns_precise(contents: Contents) -> Check:
@@ -61,15 +65,23 @@ def _is_open(rest: str, entry: str) -> bool:
 
 
 def embeddings_plain(contents: Contents) -> Check:
-    """Ask whether an embedding, a norm or a convolution was quantized: no engine loads that."""
+    """Ask whether an embedding, a norm or a convolution was quantized: few engines load that.
+
+    An embedding that `quantized_layers` names was meant, and SGLang loads it: a warning where no
+    engine is named.
+    """
     faults = [
         name
         for name, module in contents.modules.items()
         if any(part in name.rpartition(".")[2] for part in _PLAIN_PARTS) and is_quantized(module)
     ]
+    layers = contents.declared.layers if contents.declared else {}
+    is_meant = all(name in layers and "embed" in name.rpartition(".")[2] for name in faults)
+    loaded = f"; {_LOADS_EMBEDDINGS}" if is_meant else ""
     return finding(
         "embeddings-and-norms-unquantized",
         faults,
         good="no embedding, norm or convolution is quantized",
-        bad=f"{len(faults)} embeddings, norms or convolutions are quantized",
+        bad=f"{len(faults)} embeddings, norms or convolutions are quantized{loaded}",
+        severity=Severity.WARNING if is_meant and not contents.engine else Severity.ERROR,
     )

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from harness.artifacts import Check, IntegrityReport, Severity
 from harness.errors import ModelError, RejectedError
 from harness.verify import CHECKS, refuse_errors, verify
+from tests.verify.conftest import LINEARS
 
 Tensors = dict[str, torch.Tensor]
 Json = dict[str, object]
@@ -527,6 +528,43 @@ def test_state_that_a_quantizer_left_is_found_without_a_source(checkpoint: Make,
 def test_tensors_that_engines_read_are_no_leftovers(checkpoint: Make, name: str) -> None:
     faults = failed(verify(checkpoint().change(put(name, torch.ones(4)))))
     assert "quantizer-state-removed" not in faults
+
+
+EMBEDDING = "model.language_model.embed_tokens"
+
+
+def mixed(section: Json) -> None:
+    """Name each layer with its algorithm, the embedding among them."""
+    names = [*LINEARS, EMBEDDING]
+    layers = {name: {"quant_algo": "NVFP4", "group_size": 16} for name in names}
+    section |= {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+
+
+def test_an_embedding_that_the_declaration_names_is_a_warning_with_the_engines(
+    checkpoint: Make,
+) -> None:
+    good = checkpoint()
+    good.configure(mixed)
+    folder = good.change(quantize(EMBEDDING))
+    fault = failed(verify(folder))["embeddings-and-norms-unquantized"]
+    assert fault.severity is Severity.WARNING
+    assert "SGLang loads" in fault.message
+    assert "no vLLM" in fault.message
+
+
+def test_such_an_embedding_is_an_error_for_an_engine_that_does_not_load_it(
+    checkpoint: Make,
+) -> None:
+    good = checkpoint()
+    good.configure(mixed)
+    folder = good.change(quantize(EMBEDDING))
+    faults = failed(verify(folder, engine="vllm==0.32.0"))
+    assert faults["embeddings-and-norms-unquantized"].severity is Severity.ERROR
+
+
+def test_an_embedding_that_no_declaration_names_is_an_error(checkpoint: Make) -> None:
+    fault = failed(verify(checkpoint().change(quantize(EMBEDDING))))
+    assert fault["embeddings-and-norms-unquantized"].severity is Severity.ERROR
 
 
 def test_a_group_size_that_one_declaration_leaves_out_is_no_contradiction(checkpoint: Make) -> None:
