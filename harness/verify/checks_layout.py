@@ -8,6 +8,7 @@ from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.layouts import Form, Layout, forms_of
 from harness.verify.modules import (
+    KV_LEAVES,
     expert_of,
     experts_of,
     fused_groups,
@@ -19,6 +20,7 @@ from harness.verify.modules import (
     weight_of,
 )
 
+_KV = frozenset(KV_LEAVES)
 _EXPERT_COUNT_KEYS = {"num_experts", "num_local_experts", "n_routed_experts"}
 
 
@@ -190,7 +192,9 @@ def _expert_counts(config: object) -> Iterator[int]:
 
 def fused_groups_uniform(contents: Contents) -> Check:
     """Ask whether layers that engines fuse are quantized alike, or none of them."""
-    groups = fused_groups(contents.modules)
+    # A layer whose values are its keys has no v_proj, but the scale of one.
+    named = (name for name, module in contents.modules.items() if not module.keys() <= _KV)
+    groups = fused_groups(named)
     faults = [
         " and ".join(group)
         for group in groups

@@ -123,7 +123,8 @@ def _built(config: Config, found: Declared, rule: Rule) -> Built:
         layout = rule(part.name, part.name == names.head) if part.is_linear else None
         leaves.setdefault(part.name, {}).update(_written(part, layout))
         quantized += [part.name] if layout is not None else []
-    if decoder_of(config).get("model_type") in _STACKED:
+    is_stacked = decoder_of(config).get("model_type") in _STACKED
+    if is_stacked and found.section.get("quant_method") != "compressed-tensors":  # which unstacks
         leaves, quantized = _stack(leaves, quantized, rule)
     routers = tuple(p.name for p in parts if p.name.endswith((".gate", ".router", "router.proj")))
     return Built(_sized(config), {}, found, leaves, tuple(quantized), routers)

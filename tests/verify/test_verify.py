@@ -263,6 +263,16 @@ def test_scales_of_keys_for_all_layers_pass_and_for_some_do_not(checkpoint: Make
     assert "has no v_scale" in half["kv-scales-consistent"].message
 
 
+def test_a_layer_whose_values_are_its_keys_has_the_scale_of_both(checkpoint: Make) -> None:
+    def share(tensors: Tensors) -> None:
+        for name in [n for n in tensors if n.startswith(f"{ATTENTION}.v_proj.")]:
+            del tensors[name]
+        for which in "kv":
+            tensors[f"{ATTENTION}.{which}_proj.{which}_scale"] = torch.tensor(0.1)
+
+    assert failed(verify(checkpoint("NVFP4", "FP8").change(share))) == {}
+
+
 def test_a_draft_head_that_is_one_more_layer_is_no_part_of_the_decoder(checkpoint: Make) -> None:
     """DeepSeek's and GLM's have attention, without scales of keys, and experts in 16 bits."""
     good, layer = checkpoint("NVFP4", "FP8"), "model.language_model.layers.2"
