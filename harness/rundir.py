@@ -284,7 +284,7 @@ def _refuse_other_folders(path: Path) -> None:
     """Refuse a folder with files that are no run's: a lock by itself may be anybody's."""
     others = {entry.name for entry in path.iterdir()} - {_LOCK_FILE} if path.is_dir() else set()
     if others and not {_LOCK_FILE, RECIPE_FILE} <= {entry.name for entry in path.iterdir()}:
-        message = f"'{path}' holds files but no run. Give --run-dir an empty folder or a run's."
+        message = f"'{path}' holds files but no run. Name an empty folder, or one of a run."
         raise RunDirectoryError(message)
 
 
@@ -295,7 +295,7 @@ def _take(lock: int, path: Path) -> None:
         owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
         message = (
             f"run directory '{path}' is in use by process {owner}. "
-            "Wait for it, or give another --run-dir."
+            "Wait for it, or name another folder."
         )
         raise RunDirectoryError(message) from None
     os.ftruncate(lock, 0)

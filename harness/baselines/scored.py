@@ -127,7 +127,7 @@ def refuse_stale(
     if found:
         message = (
             f"the baseline '{scored.path}' does not fit this run: {'; '.join(found)}. "
-            "Measure it again with 'harness baseline add', or leave --baseline out."
+            "Measure it again with 'harness baseline add', or name the model as the baseline."
         )
         raise BaselineError(message, reason=ReasonCode.STALE_BASELINE)
 

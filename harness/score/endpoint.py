@@ -167,7 +167,7 @@ def _choose(
         return wanted[0]
     names = ", ".join(f"'{entry['id']}'" for entry in entries[:10])
     what = "has several models" if model is None else f"has no model '{model}'"
-    message = f"the server at {base_url} {what}. Name one with --model: {names}."
+    message = f"the server at {base_url} {what}. Name one with --served-model: {names}."
     raise UsageError(message)
 
 
@@ -179,7 +179,8 @@ def _max_model_len(base_url: str, entry: Mapping[str, Any], suite: Suite) -> int
     if found < suite.max_model_len:
         message = (
             f"the server at {base_url} takes {found} tokens, the suite '{suite.name}' needs "
-            f"{suite.max_model_len}. Start it with --max-model-len {suite.max_model_len}."
+            f"{suite.max_model_len}. Start it so that it takes as many, as 'harness serve "
+            f"--max-model-len {suite.max_model_len}' does."
         )
         raise UsageError(message)
     return found

@@ -135,7 +135,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         try:
             load_tokenizer(Path(endpoint.tokenizer))  # lm-eval loads its own, and says less
         except ModelError as error:
-            message = f"{error} Or name another folder with --tokenizer."
+            message = f"{error} 'harness score URL --tokenizer FOLDER' names another folder."
             raise PrerequisiteError(message) from error
         super().__init__(
             endpoint,

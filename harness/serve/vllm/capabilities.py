@@ -182,7 +182,10 @@ def refuse_unsupported(capability: Capability, demands: Demands) -> None:
             "for routed experts. Quantize them otherwise, or not."
         )
     elif demands.kv_fp8 and not capability.kv_fp8:
-        problem = f"{where} has no FP8 keys and values. Choose --kv-cache-qformat none."
+        problem = (
+            f"{where} has no FP8 keys and values. 'harness quantize --kv-cache-qformat none' makes "
+            "a checkpoint without."
+        )
     if problem is not None:
         raise PrerequisiteError(problem, reason=ReasonCode.UNSUPPORTED_FORMAT)
 

@@ -1,0 +1,192 @@
+"""What messages tell a user to type exists: options of the command that was typed, and files."""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from harness.cli import app
+
+PACKAGE = Path(__file__).resolve().parents[2] / "harness"
+DECLARED_IN = ("cli/options.py", "request.py")
+"""Files that declare options, which are no messages."""
+
+MAKES = ("e2e", "quantize")
+SERVES = ("e2e", "gate", "serve", "score", "baseline add")
+RUNS = ("e2e", "quantize", "gate", "drill")
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "baselines/bundle.py": ("baseline export",),
+    "baselines/scored.py": ("e2e", "gate"),
+    "calibrate/": MAKES,
+    "cli/app.py": ("",),
+    "cli/commands.py": ("judge",),
+    "cli/serving.py": ("serve", "score"),
+    "cli/text.py": ("e2e", "gate"),
+    "cli/verifying.py": ("verify",),
+    "drill/": ("drill",),
+    "export/": MAKES,
+    "making.py": MAKES,
+    "models/": MAKES,
+    "preflight/baseline_job.py": ("baseline add",),
+    "preflight/engine.py": ("e2e", "gate", "baseline add"),
+    "preflight/gate_job.py": ("gate",),
+    "preflight/given.py": ("e2e", "gate"),
+    "preflight/job.py": MAKES,
+    "quantize/": MAKES,
+    "ranks.py": MAKES,
+    "recipe/load.py": MAKES,
+    "recipe/plan.py": MAKES,
+    "recipe/rules.py": MAKES,
+    "recipe/suites.py": ("e2e", "gate", "judge"),
+    "rundir.py": RUNS,
+    "score/endpoint.py": ("score",),
+    "serve/": SERVES,
+    "verify/": ("verify",),
+}
+"""The commands that may print the messages of a room or file."""
+
+ELSEWHERE: Mapping[tuple[str, str], str] = {
+    ("artifacts/store.py", "--fresh"): "of the command that began the run, as the message says",
+    ("preflight/engine.py", "--ranks"): "only where it was given",
+    ("recipe/load.py", "--tensor-parallel-size"): "only where it was given",
+    ("serve/engines.py", "--device"): "`serve` and `drill` take what is there",
+}
+"""Options that a command of the place lacks, and why its message is right all the same."""
+
+FOREIGN: Mapping[str, str] = {
+    "--enforce-eager": "vLLM",
+    "--gdn-prefill-backend": "vLLM",
+    "--host": "vLLM",
+    "--language-model-only": "vLLM",
+    "--max-model-len": "vLLM",
+    "--linear-backend": "vLLM",
+    "--model": "vLLM",
+    "--moe-backend": "vLLM",
+    "--options": "our script that asks a vLLM for its options",
+    "--port": "vLLM",
+    "--served-model-name": "vLLM",
+}
+"""Options of other programs, which serve/ passes to them, each as a text of its own."""
+
+NAMED = re.compile(r"(?<![\w(-])--[a-z][a-z0-9-]+")
+PATHS = re.compile(r"(?<![\w/.-])(?:scripts|harness|docs|docker|recipes|evals)/[\w./-]*[\w/]")
+
+
+class Message(NamedTuple):
+    """A text in the code that is no docstring."""
+
+    place: str
+    line: int
+    text: str
+
+
+def _options() -> Mapping[str, frozenset[str]]:
+    """Return the options of each command of the real command line."""
+    found: dict[str, frozenset[str]] = {}
+
+    def add(name: str, command: object) -> None:
+        params = getattr(command, "params", [])
+        found[name] = frozenset(o for p in params for o in (*p.opts, *p.secondary_opts))
+        if isinstance(command, TyperGroup):
+            for part, inner in command.commands.items():
+                add(f"{name} {part}".strip(), inner)
+
+    add("", typer.main.get_command(app))
+    return found
+
+
+OPTIONS = _options()
+COMMAND = re.compile(
+    rf"harness ({'|'.join(sorted(OPTIONS, key=len, reverse=True)).strip('|')})\b[^'`.\n]*$"
+)
+"""A command with what was typed behind it, up to where an option stands."""
+
+
+def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield each whole text; what an f-string fills in is a pair of braces."""
+    inner: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            inner |= {id(part) for part in node.values}
+            parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
+            yield node.lineno, "".join(map(str, parts))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            inner.add(id(node.value))
+        elif isinstance(node, ast.Constant) and id(node) not in inner:
+            yield node.lineno, node.value if isinstance(node.value, str) else ""
+
+
+def messages() -> Iterator[Message]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = str(path.relative_to(PACKAGE))
+        if place not in DECLARED_IN and not place.startswith("plugin/"):
+            for line, text in texts(ast.parse(path.read_bytes())):
+                example = any(text.startswith(f"{name} ") for name in OPTIONS if name)
+                yield Message(place, line, f"harness {text}" if example else text)
+
+
+MESSAGES = tuple(messages())
+
+
+def place_of(message: Message) -> tuple[str, ...]:
+    return next((c for place, c in PLACES.items() if message.place.startswith(place)), ())
+
+
+def wrong_options(message: Message) -> Iterator[str]:
+    """Yield the options in a message that whoever reads it cannot type."""
+    for found in NAMED.finditer(message.text):
+        option, before = found[0], message.text[: found.start()]
+        named = COMMAND.search(before)
+        commands = (named[1],) if named else place_of(message)
+        if (message.place, option) in ELSEWHERE or _is_foreign(message, option):
+            continue
+        lacking = [name for name in commands if option not in OPTIONS[name]]
+        if lacking or not commands:
+            yield f"{message.place}:{message.line}: {option} is none of {lacking or 'any command'}"
+
+
+def _is_foreign(message: Message, option: str) -> bool:
+    return option in FOREIGN and message.place.startswith("serve/") and message.text == option
+
+
+def test_the_command_line_is_read() -> None:
+    assert "--served-model" in OPTIONS["score"]
+    assert "--out" in OPTIONS["baseline export"]
+
+
+def test_every_option_that_a_message_names_is_one_of_its_command() -> None:
+    assert [wrong for message in MESSAGES for wrong in wrong_options(message)] == []
+
+
+def test_every_exception_is_needed() -> None:
+    named = {(m.place, o) for m in MESSAGES for o in NAMED.findall(m.text)}
+    assert not [key for key in ELSEWHERE if key not in named]
+    foreign = {option for place, option in named if place.startswith("serve/")}
+    assert not FOREIGN.keys() - foreign
+
+
+def test_every_file_that_a_message_names_exists() -> None:
+    paths = [(m.place, m.line, path) for m in MESSAGES for path in PATHS.findall(m.text)]
+    assert len(paths) > 3
+    assert [p for p in paths if not (PACKAGE.parent / p[2].rstrip("./")).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "is_wrong"),
+    [
+        ("Name one with --model: {}.", "score/endpoint.py", True),
+        ("Name one with --served-model: {}.", "score/endpoint.py", False),
+        ("Use --fresh.", "cli/commands.py", True),
+        ("'harness e2e --fresh' starts again.", "cli/commands.py", False),
+        ("'harness judge --fresh' starts again.", "cli/commands.py", True),
+        ("Type --no-such-option.", "verify/contents.py", True),
+        ("Type --source.", "a_new_room/file.py", True),
+    ],
+)
+def test_a_wrong_option_is_noticed(text: str, place: str, *, is_wrong: bool) -> None:
+    assert bool(list(wrong_options(Message(place, 1, text)))) is is_wrong
