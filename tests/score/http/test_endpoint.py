@@ -64,7 +64,7 @@ def test_the_model_is_named_where_there_are_several(
     base_url: str, asked: Suite, script: Script
 ) -> None:
     script.models.append({"id": "other"})
-    with pytest.raises(UsageError, match="--model: 'tiny', 'other'"):
+    with pytest.raises(UsageError, match="--served-model: 'tiny', 'other'"):
         endpoint_of(base_url, asked)
     assert endpoint_of(base_url, asked, model="tiny").model == "tiny"
     with pytest.raises(UsageError, match="no model 'third'"):
