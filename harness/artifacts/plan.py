@@ -5,12 +5,16 @@ inventory after the recipe's rules. Neither holds a weight.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from harness.reading import DTYPE_BITS
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 class TensorType(NamedTuple):
@@ -149,6 +153,19 @@ class Excluded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleGroup:
+    """Modules whose names differ in numbers only, with one treatment."""
+
+    pattern: str
+    """Their name with `*` for each number."""
+    count: int
+    format: str
+    """`nvfp4 weights, nvfp4 inputs`, or `as it is`."""
+    rule: str
+    """What decided."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class QuantPlan:
     """What will become of each weight."""
 
@@ -161,3 +178,26 @@ class QuantPlan:
     attentions: tuple[Attention, ...]
     digest: str
     """sha256 of all of the above and of the inventory."""
+
+    def quantized_groups(self) -> tuple[ModuleGroup, ...]:
+        """Return what is quantized, by kind of module."""
+        return _grouped(
+            (
+                q.linear.name,
+                f"{q.weight_format} weights, {q.input_format or 'plain'} inputs",
+                q.rule,
+            )
+            for q in self.quantized
+        )
+
+    def excluded_groups(self) -> tuple[ModuleGroup, ...]:
+        """Return what stays as it is, by kind of module."""
+        return _grouped((e.module, "as it is", e.rule) for e in self.excluded)
+
+
+def _grouped(modules: Iterable[tuple[str, str, str]]) -> tuple[ModuleGroup, ...]:
+    counted = Counter((_NUMBER.sub("*", name), form, rule) for name, form, rule in modules)
+    return tuple(
+        ModuleGroup(pattern=pattern, count=count, format=form, rule=rule)
+        for (pattern, form, rule), count in counted.items()
+    )

@@ -1,9 +1,8 @@
 """The drill's table: for the terminal, as markdown, and as JUnit XML for a CI."""
 
-import xml.etree.ElementTree as ET
-
 from harness.artifacts import Decision
 from harness.drill.result import Attempt, Correct, Drilled, DrillReport
+from harness.report import Case, Problem, junit_document
 
 _HEAD = ("fault", "strikes", "caught by", "evidence", "time", "with that off")
 _SHOWN = 2
@@ -49,25 +48,25 @@ def markdown(report: DrillReport) -> str:
 
 def junit_xml(report: DrillReport) -> str:
     """Return a test case for each fault and each correct run."""
-    root = ET.Element("testsuites", name="harness drill")
-    correct = [(f"correct {one.format}", _complaint(one), one.seconds) for one in report.correct]
+    correct = [
+        Case(f"correct {one.format}", missed(_complaint(one)), seconds=one.seconds)
+        for one in report.correct
+    ]
     faults = [
-        (one.fault, None if one.exit_code == 0 else _ending(one.first), one.first.seconds)
+        Case(
+            one.fault,
+            missed(None if one.exit_code == 0 else _ending(one.first)),
+            seconds=one.first.seconds,
+        )
         for one in report.drilled
     ]
-    for name, cases in (("harness.drill.correct", correct), ("harness.drill.faults", faults)):
-        failures = sum(problem is not None for _, problem, _ in cases)
-        suite = ET.SubElement(
-            root, "testsuite", name=name, tests=str(len(cases)), failures=str(failures)
-        )
-        for case, problem, seconds in cases:
-            element = ET.SubElement(
-                suite, "testcase", classname=name, name=case, time=f"{seconds:.2f}"
-            )
-            if problem is not None:
-                ET.SubElement(element, "failure", message=problem).text = problem
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    suites = {"drill.correct": correct, "drill.faults": faults}
+    return junit_document(suites, name="harness drill")
+
+
+def missed(complaint: str | None) -> Problem | None:
+    """Return what a test case shows of something that was not caught."""
+    return None if complaint is None else Problem("failure", "missed", complaint)
 
 
 def summary(report: DrillReport) -> str:

@@ -7,7 +7,6 @@ led to believe something about other files, another baseline or another run than
 import logging
 import os
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +20,10 @@ from harness.drill.attempt import DrillSetting
 from harness.drill.catalogue import find_format
 from harness.drill.run import quiet_runs, refuse_other_folders
 from harness.drill.sandbox import FORMAT, Ending, Sandbox, ended
+from harness.drill.table import missed
 from harness.errors import ExitCode, RunDirectoryError, UsageError
 from harness.preflight import preflight
+from harness.report import Case, junit_document
 from harness.runs import run_job
 
 REPORT = "tamper.json"
@@ -175,17 +176,8 @@ def _keep(report: TamperReport, setting: DrillSetting) -> TamperReport:
 
 
 def _junit_xml(report: TamperReport) -> str:
-    root = ET.Element("testsuites", name="harness drill --tamper")
-    failures = sum(not one.stopped for one in report.ways)
-    attributes = {
-        "name": "harness.tamper",
-        "tests": str(len(report.ways)),
-        "failures": str(failures),
-    }
-    suite = ET.SubElement(root, "testsuite", attributes)
-    for one in report.ways:
-        case = ET.SubElement(suite, "testcase", classname="harness.tamper", name=one.way)
-        if not one.stopped:
-            ET.SubElement(case, "failure", message=f"{_word(one)}: {one.message}")
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    cases = [
+        Case(one.way, missed(None if one.stopped else f"{_word(one)}: {one.message}"))
+        for one in report.ways
+    ]
+    return junit_document({"tamper": cases}, name="harness drill --tamper")

@@ -1,32 +1,15 @@
 """What --plan prints: what becomes of the weights, what it costs, and what it can decide."""
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.artifacts import EngineSpec, Suite, TaskSpec
+from harness.artifacts import EngineSpec, ModuleGroup, Suite, TaskSpec
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.estimate import estimate_seconds
 from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
 from harness.preflight.serving_time import declared_times
-
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModuleGroup:
-    """Modules whose names differ in numbers only, with one treatment."""
-
-    pattern: str
-    """Their name with `*` for each number."""
-    count: int
-    format: str
-    """`nvfp4 weights, nvfp4 inputs`, or `as it is`."""
-    rule: str
-    """What decided."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,18 +80,13 @@ class PlanSummary:
 def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
     """Describe a job that has passed its checks; one that is not `scored` ends with verify."""
     recipe, plan, suite = job.recipe, job.plan, job.recipe.suite
-    quantized = Counter(
-        (_general(q.linear.name), _treatment(q.weight_format, q.input_format), q.rule)
-        for q in plan.quantized
-    )
-    excluded = Counter((_general(e.module), "as it is", e.rule) for e in plan.excluded)
     return PlanSummary(
         model=recipe.model,
         model_type=job.inventory.model_type,
         scheme=plan.scheme,
         kv_cache=plan.kv_cache,
-        quantized=_groups(quantized),
-        excluded=_groups(excluded),
+        quantized=plan.quantized_groups(),
+        excluded=plan.excluded_groups(),
         bits_per_weight=bits_per_weight(plan),
         source_bytes=sum(header.num_bytes for header in job.source.tensors.values()),
         checkpoint_bytes=required_bytes(job.source, plan),
@@ -145,21 +123,6 @@ def summarize_gate(job: GateJob) -> GatePlanSummary:
 def _engine(engine: EngineSpec) -> str:
     version = f" {engine.version}" if engine.version else ""
     return f"{engine.name}{version} on {engine.device}, {engine.numerics} arithmetic"
-
-
-def _treatment(weight_format: str, input_format: str | None) -> str:
-    return f"{weight_format} weights, {input_format or 'plain'} inputs"
-
-
-def _general(module: str) -> str:
-    return _NUMBER.sub("*", module)
-
-
-def _groups(counted: Counter[tuple[str, str, str]]) -> tuple[ModuleGroup, ...]:
-    return tuple(
-        ModuleGroup(pattern=pattern, count=count, format=form, rule=rule)
-        for (pattern, form, rule), count in counted.items()
-    )
 
 
 def _task_plans(suite: Suite) -> list[TaskPlan]:

@@ -1,13 +1,16 @@
 """Tell people and machines how a run ended."""
 
-from harness.report.junit import write_junit, write_no_findings
+from harness.report.junit import Case, Problem, junit_document, write_junit, write_no_findings
 from harness.report.smoke import terminal_smoke
 from harness.report.terminal import terminal_table
 from harness.report.write import REPORT_FILES, ReportFiles, write_pending, write_report
 
 __all__ = [
     "REPORT_FILES",
+    "Case",
+    "Problem",
     "ReportFiles",
+    "junit_document",
     "terminal_smoke",
     "terminal_table",
     "write_junit",

@@ -7,6 +7,7 @@ skipped. The last test case is the verdict itself, so that a run which is not GO
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from harness.artifacts import (
@@ -25,30 +26,35 @@ from harness.report.smoke import was_not_run
 from harness.report.words import visible
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
+    """Why a case is not green."""
+
     kind: str
     """`failure`, `error` or `skipped`."""
     type: str
     message: str
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
+    """One test case."""
+
     name: str
-    problem: _Problem | None
-    numbers: Mapping[str, object]
+    problem: Problem | None = None
+    numbers: Mapping[str, object] = MappingProxyType({})
     note: str = ""
+    seconds: float | None = None
 
 
 def write_junit(report: IntegrityReport, path: Path) -> None:
     """Write the checks of a checkpoint's files alone."""
     cases = [_check_case(check) for check in report.checks]
-    write_atomically(path, _document({"integrity": cases}))
+    write_atomically(path, junit_document({"integrity": cases}))
 
 
 def write_no_findings(path: Path, why: str) -> None:
     """Write that a checkpoint's files were not verified, which is an error."""
-    case = _Case("integrity", _Problem("error", "not-verified", why), {})
-    write_atomically(path, _document({"integrity": [case]}))
+    case = Case("integrity", Problem("error", "not-verified", why))
+    write_atomically(path, junit_document({"integrity": [case]}))
 
 
 def junit_xml(record: RunRecord) -> str:
@@ -61,10 +67,10 @@ def junit_xml(record: RunRecord) -> str:
         "tasks": list(_task_cases(record)),
         "verdict": [_verdict_case(record)],
     }
-    return _document(suites)
+    return junit_document(suites)
 
 
-def _waive(case: _Case, waived: Mapping[str, WaivedCheck]) -> _Case:
+def _waive(case: Case, waived: Mapping[str, WaivedCheck]) -> Case:
     """Return a case that failed and was waived as one that is skipped, with who answers for it."""
     waiver = waived.get(case.name.split(" [", maxsplit=1)[0])
     if waiver is None or case.problem is None or case.problem.kind != "failure":
@@ -73,18 +79,19 @@ def _waive(case: _Case, waived: Mapping[str, WaivedCheck]) -> _Case:
         f"waived by {waiver.approver} until {waiver.expires}: {waiver.reason}\n"
         f"{case.problem.message}"
     )
-    return case._replace(problem=_Problem("skipped", "waived", message))
+    return case._replace(problem=Problem("skipped", "waived", message))
 
 
-def _document(suites: Mapping[str, list[_Case]]) -> str:
-    root = ET.Element("testsuites", name="harness")
-    for name, cases in suites.items():
-        _add_suite(root, f"harness.{name}", cases)
+def junit_document(suites: Mapping[str, list[Case]], *, name: str = "harness") -> str:
+    """Return the cases of each suite as one document."""
+    root = ET.Element("testsuites", name=name)
+    for suite, cases in suites.items():
+        _add_suite(root, f"harness.{suite}", cases)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _add_suite(root: ET.Element, name: str, cases: list[_Case]) -> None:
+def _add_suite(root: ET.Element, name: str, cases: list[Case]) -> None:
     kinds = [case.problem.kind for case in cases if case.problem]
     suite = ET.SubElement(
         root,
@@ -97,6 +104,8 @@ def _add_suite(root: ET.Element, name: str, cases: list[_Case]) -> None:
     )
     for case in cases:
         element = ET.SubElement(suite, "testcase", classname=name, name=visible(case.name))
+        if case.seconds is not None:
+            element.set("time", f"{case.seconds:.2f}")
         if case.numbers:
             properties = ET.SubElement(element, "properties")
             for key, value in case.numbers.items():
@@ -110,70 +119,70 @@ def _add_suite(root: ET.Element, name: str, cases: list[_Case]) -> None:
             ET.SubElement(element, "system-out").text = visible(case.note)
 
 
-def _integrity_cases(record: RunRecord) -> Iterator[_Case]:
+def _integrity_cases(record: RunRecord) -> Iterator[Case]:
     if record.integrity is None:
-        yield _Case(
-            "integrity", _Problem("skipped", "not-run", "the checkpoint was not verified"), {}
+        yield Case(
+            "integrity", Problem("skipped", "not-run", "the checkpoint was not verified"), {}
         )
         return
     for check in record.integrity.checks:
         yield _check_case(check)
 
 
-def _check_case(check: Check) -> _Case:
+def _check_case(check: Check) -> Case:
     numbers: dict[str, object] = {"num_faulty": check.num_faulty, "severity": check.severity}
     if check.incident:
         numbers["incident"] = check.incident
-    return _Case(check.id, _check_problem(check), numbers, check.message)
+    return Case(check.id, _check_problem(check), numbers, check.message)
 
 
-def _smoke_cases(record: RunRecord) -> Iterator[_Case]:
+def _smoke_cases(record: RunRecord) -> Iterator[Case]:
     for report in (record.smoke, record.smoke_declared):
         for check in report.checks if report else ():
             case = _check_case(check)
             if was_not_run(check):
-                case = case._replace(problem=_Problem("skipped", "not-run", check.message))
+                case = case._replace(problem=Problem("skipped", "not-run", check.message))
             yield case._replace(name=f"{check.id} [{report.numerics}]" if report else check.id)
 
 
-def _check_problem(check: Check) -> _Problem | None:
+def _check_problem(check: Check) -> Problem | None:
     if check.passed or check.severity is Severity.WARNING:
         return None
     examples = "".join(f"\n  {example}" for example in check.examples)
-    return _Problem("failure", "integrity-failed", f"{check.message}{examples}")
+    return Problem("failure", "integrity-failed", f"{check.message}{examples}")
 
 
-def _deployment_cases(record: RunRecord) -> Iterator[_Case]:
+def _deployment_cases(record: RunRecord) -> Iterator[Case]:
     deployment = record.deployment
     if deployment is None:
-        yield _Case("deployment", _Problem("skipped", "not-run", "nothing was served"), {})
+        yield Case("deployment", Problem("skipped", "not-run", "nothing was served"))
         return
     numbers = {"engine": deployment.engine, "version": deployment.version}
-    yield _Case("deployment", None, numbers)
+    yield Case("deployment", None, numbers)
     for finding in deployment.findings:
         is_error = finding.severity is Severity.ERROR
-        problem = _Problem("failure", finding.reason, finding.message) if is_error else None
-        yield _Case(finding.id, problem, {}, finding.message)
+        problem = Problem("failure", finding.reason, finding.message) if is_error else None
+        yield Case(finding.id, problem, {}, finding.message)
 
 
-def _task_cases(record: RunRecord) -> Iterator[_Case]:
+def _task_cases(record: RunRecord) -> Iterator[Case]:
     judged = {task.task: task for task in record.verdict.tasks} if record.verdict else {}
     for spec in record.recipe.suite.tasks:
         name = f"{spec.name} [{spec.metric}]"
         task = judged.get(spec.name)
         if task is None:
-            yield _Case(name, _Problem("skipped", "not-run", "the task was not judged"), {})
+            yield Case(name, Problem("skipped", "not-run", "the task was not judged"))
         else:
-            yield _Case(name, _task_problem(task), _numbers(task, spec), task.message)
+            yield Case(name, _task_problem(task), _numbers(task, spec), task.message)
 
 
-def _task_problem(task: TaskVerdict) -> _Problem | None:
+def _task_problem(task: TaskVerdict) -> Problem | None:
     if task.tier is Tier.ADVISORY or task.decision is Decision.GO:
         return None
     if task.baseline is None or task.candidate is None:
-        return _Problem("skipped", task.reason, task.message)
+        return Problem("skipped", task.reason, task.message)
     kind = "failure" if task.decision is Decision.NO_GO else "error"
-    return _Problem(kind, task.reason, task.message)
+    return Problem(kind, task.reason, task.message)
 
 
 def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
@@ -200,14 +209,14 @@ def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
     return {key: value for key, value in numbers.items() if value is not None}
 
 
-def _verdict_case(record: RunRecord) -> _Case:
+def _verdict_case(record: RunRecord) -> Case:
     if record.failure is not None:
         failure = record.failure
         message = f"{failure.stage}: {failure.message}"
-        return _Case("verdict", _Problem("error", failure.reason_code, message), {})
+        return Case("verdict", Problem("error", failure.reason_code, message))
     verdict = record.verdict
     if verdict is None:
-        return _Case("verdict", _Problem("skipped", "not-run", "nothing was judged"), {})
+        return Case("verdict", Problem("skipped", "not-run", "nothing was judged"))
     numbers = {
         "decision": verdict.title,
         "reason_codes": " ".join(verdict.reason_codes),
@@ -223,5 +232,5 @@ def _verdict_case(record: RunRecord) -> _Case:
     kinds = {Decision.NO_GO: "failure", Decision.INCONCLUSIVE: "error"}
     problem = None
     if verdict.decision in kinds:
-        problem = _Problem(kinds[verdict.decision], verdict.reason_codes[0], verdict.summary)
-    return _Case("verdict", problem, known, verdict.summary)
+        problem = Problem(kinds[verdict.decision], verdict.reason_codes[0], verdict.summary)
+    return Case("verdict", problem, known, verdict.summary)

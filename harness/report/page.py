@@ -1,7 +1,5 @@
 """What the report says, ready to be set: every number already spelled, every list in order."""
 
-import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +12,6 @@ from harness.artifacts import (
     Decision,
     Deployment,
     IntegrityReport,
-    QuantPlan,
     Recipe,
     RunRecord,
     Severity,
@@ -25,8 +22,6 @@ from harness.artifacts import (
     thin_experts,
 )
 from harness.report.words import decision_word, percent, points, seconds, size
-
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,15 +62,6 @@ class TaskRow:
     decision: str
     why: str
     """The evidence in words; empty where the numbers beside it say all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """Modules whose names differ in numbers only."""
-
-    pattern: str
-    count: int
-    treatment: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,24 +221,6 @@ def coverage_note(recipe: Recipe | Trial, stats: CalibrationStats | None) -> str
         f"observed over {stats.num_samples:,} samples with {stats.num_tokens:,} tokens. "
         f"{thin}."
     )
-
-
-def plan_groups(plan: QuantPlan | None) -> list[Group]:
-    """Return what became of the weights, by kind of module."""
-    if plan is None:
-        return []
-    quantized = Counter(
-        (
-            _NUMBER.sub("*", p.linear.name),
-            f"{p.weight_format} weights, {p.input_format or 'plain'} inputs",
-        )
-        for p in plan.quantized
-    )
-    excluded = Counter((_NUMBER.sub("*", e.module), f"as it is ({e.rule})") for e in plan.excluded)
-    return [
-        Group(pattern=pattern, count=count, treatment=treatment)
-        for (pattern, treatment), count in [*quantized.items(), *excluded.items()]
-    ]
 
 
 def stages_of(record: RunRecord) -> list[StageBar]:

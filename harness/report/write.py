@@ -64,6 +64,7 @@ def _environment() -> Environment:
 
 def _contents(record: RunRecord) -> dict[str, object]:
     """Return everything that the templates name."""
+    plan = record.plan
     return {
         "banner": page.banner_of(record),
         "checks": page.sorted_checks(record),
@@ -71,7 +72,7 @@ def _contents(record: RunRecord) -> dict[str, object]:
         "coverage_note": page.coverage_note(record.recipe, record.stats),
         "deployment": page.deployment_facts(record.deployment),
         "facts": page.facts_of(record),
-        "groups": page.plan_groups(record.plan),
+        "groups": (*plan.quantized_groups(), *plan.excluded_groups()) if plan else (),
         "methods": page.methods_of(record.verdict),
         "plots": _plots(record),
         "pooled": words.pooled_note(record.verdict),

@@ -39,6 +39,9 @@ T = TypeVar("T")
 _TOO_MANY = 429
 _OK = 200
 _SERVER_ERROR = 500
+COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
+_SECONDS_A_TOKEN = 0.25
+"""What a request is given for each token that it may generate, on top of the usual time."""
 _BYTES_A_TOKEN = 4096
 """Of an answer: the 21 log probabilities of a place take half of that."""
 _PRINTABLE = re.compile(r"[!-~]+")
@@ -113,22 +116,21 @@ class Connection:
         path: str,
         payloads: Sequence[Mapping[str, Any]],
         *,
-        extra_s: float = 0.0,
         on_reply: Callable[[int], None] | None = None,
     ) -> Future[list[HttpReply]]:
         """Post every payload to `path`, after what was sent before.
 
         Args:
             path: such as `/v1/completions`.
-            payloads: one JSON object a request.
-            extra_s: what each request is given on top of the usual time.
+            payloads: one JSON object a request; long answers get more time.
             on_reply: called with the number of requests that are finished, after each.
 
         Returns:
             The replies to be, in the order of the payloads; to ask for them raises EngineError
             when the server is gone.
         """
-        sender = self._sender(self._retries.timeout_s + extra_s)
+        longest = max((int(payload.get("max_tokens") or 0) for payload in payloads), default=0)
+        sender = self._sender(self._retries.timeout_s + _SECONDS_A_TOKEN * longest)
         return self._in_loop(self._post(sender, path, payloads, on_reply))
 
     def _sender(self, timeout_s: float) -> "Sender":
@@ -224,7 +226,7 @@ def read_key(variable: str | None) -> str | None:
 
 
 class Sender:
-    """One server, and how patient we are with it."""
+    """One server, and how often and how long a request is tried."""
 
     def __init__(
         self, session: aiohttp.ClientSession, base_url: str, key: str | None, retries: RetryPolicy

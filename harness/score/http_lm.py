@@ -15,7 +15,7 @@ nothing were wrong. So log probabilities are asked for with every answer, and ch
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -28,14 +28,10 @@ from harness.artifacts import Endpoint, Suite
 from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
 from harness.score.asking import Asked, Limits, Prompts, SamePrompts, item_of, limits_of
-from harness.score.client import RETRIES, Connection, HttpReply, connect
+from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
 from harness.score.recording import Finish, Recorder, log_progress
 from harness.score.replies import Answer, read_answer, read_chat, read_chosen
 
-_COMPLETIONS = "/v1/completions"
-_CHATS = "/v1/chat/completions"
-_SECONDS_A_TOKEN = 0.25
-"""What a request is given for each token that it may generate, on top of the usual time."""
 _PLAIN = {"temperature": 0.0, "repetition_penalty": 1.0}
 """Greedy and nothing else; a server's defaults come from the model's generation_config.json."""
 
@@ -109,14 +105,6 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
     def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
         """Send what lm-eval asks for, all of one kind."""
 
-    def _send_asked(
-        self, path: str, asked: Sequence[Asked], payloads: Sequence[Mapping[str, Any]]
-    ) -> Future[list[HttpReply]]:
-        longest = max(one.limits.max_new_tokens for one in asked)
-        return self._connection.send(
-            path, payloads, extra_s=_SECONDS_A_TOKEN * longest, on_reply=_say(asked)
-        )
-
     def _note_answers(
         self, kind: str, requests: Sequence[Any], read: Callable[[HttpReply, Asked], Answer]
     ) -> list[str]:
@@ -140,7 +128,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         super().__init__(
             endpoint,
             suite,
-            base_url=f"{endpoint.base_url}{_COMPLETIONS}",
+            base_url=f"{endpoint.base_url}{COMPLETIONS}",
             tokenizer_backend="huggingface",
             tokenizer=endpoint.tokenizer,
         )
@@ -185,7 +173,9 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             )
             for one in asked
         ]
-        return _Sent(requests, asked, self._send_asked(_COMPLETIONS, asked, payloads))
+        return _Sent(
+            requests, asked, self._connection.send(COMPLETIONS, payloads, on_reply=_say(asked))
+        )
 
     def _send_pairs(self, requests: Sequence[Any]) -> _Sent:
         # lm-eval splits the pairs into tokens and hands them to _loglikelihood_tokens.
@@ -199,7 +189,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         payloads = [
             self._create_payload([pair.tokens], generate=False, seed=self._seed) for pair in pairs
         ]
-        replies = self._connection.send(_COMPLETIONS, payloads, on_reply=_say(pairs))
+        replies = self._connection.send(COMPLETIONS, payloads, on_reply=_say(pairs))
         return _Sent(requests, pairs, replies)
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: object) -> list[Any]:
@@ -211,7 +201,7 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
     """Answers lm-eval's requests with a server that renders chats itself."""
 
     def __init__(self, endpoint: Endpoint, suite: Suite) -> None:
-        super().__init__(endpoint, suite, base_url=f"{endpoint.base_url}{_CHATS}")
+        super().__init__(endpoint, suite, base_url=f"{endpoint.base_url}{CHATS}")
 
     def apply_chat_template(
         self,
@@ -245,7 +235,7 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
             )
             for request, one in zip(requests, asked, strict=True)
         ]
-        return _Sent(requests, asked, self._send_asked(_CHATS, asked, payloads))
+        return _Sent(requests, asked, self._connection.send(CHATS, payloads, on_reply=_say(asked)))
 
 
 def _arguments(limits: Limits) -> dict[str, Any]:

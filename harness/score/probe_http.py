@@ -15,14 +15,10 @@ from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
 from harness.over_http import in_words
 from harness.score.asking import Asked, Limits
-from harness.score.client import Connection, HttpReply
+from harness.score.client import CHATS, COMPLETIONS, Connection, HttpReply
 from harness.score.probe_prompts import SmokePrompts
 from harness.score.replies import CLAMPED, Answer, read_answer, read_chat
 
-_COMPLETIONS = "/v1/completions"
-_CHATS = "/v1/chat/completions"
-_SECONDS_A_TOKEN = 0.25
-"""What a request is given for each token that it may generate, on top of the usual time."""
 _DIGITS = 5
 _PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """A server's defaults come from the model's generation_config.json; none of them is wanted."""
@@ -30,6 +26,8 @@ _PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 class ServerProbed:
     """A server that is asked in tokens."""
+
+    path = COMPLETIONS
 
     def __init__(self, endpoint: Endpoint, connection: Connection, prompts: SmokeSet) -> None:
         self._endpoint = endpoint
@@ -41,17 +39,8 @@ class ServerProbed:
     def read(self) -> tuple[Reading, ...]:
         """Return the log probabilities of the set's passages."""
         passages = [(one.id, self._tokens.passage(one.text)) for one in self._prompts.passages]
-        payloads = [
-            {
-                "model": self._endpoint.model,
-                "prompt": [tokens],
-                "max_tokens": 1,
-                "temperature": 0.0,
-                "prompt_logprobs": self._prompts.top_k,
-            }
-            for _, tokens in passages
-        ]
-        replies = self._connection.send(_COMPLETIONS, payloads).result()
+        wanted = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": self._prompts.top_k}
+        replies = self._send([{"prompt": [tokens], **wanted} for _, tokens in passages])
         return tuple(
             _read(name, tokens, reply)
             for (name, tokens), reply in zip(passages, replies, strict=True)
@@ -59,24 +48,40 @@ class ServerProbed:
 
     def answer(self, asks: Sequence[Ask], *, seed: int | None) -> list[Answer]:
         """Answer the prompts, all of them sent at once."""
-        asked = [self._tokens.asked(ask) for ask in asks]
-        drawn = _drawn(seed, self._endpoint)
-        payloads = [
-            {
-                "model": self._endpoint.model,
-                "prompt": [one.tokens],
-                "logprobs": 1,
-                **_settings(one.limits.engine_stops, one.limits.max_new_tokens),
-                **drawn,
-            }
-            for one in asked
-        ]
-        replies = _send(self._connection, _COMPLETIONS, payloads)
-        return [read_answer(reply, one) for reply, one in zip(replies, asked, strict=True)]
+        asked = [self._asked(ask) for ask in asks]
+        settings = _drawn(seed, self._endpoint) | _PLAIN
+        replies = self._send(
+            [
+                {
+                    **self._prompt(ask, one),
+                    "stop": list(one.limits.engine_stops),
+                    "max_tokens": one.limits.max_new_tokens,
+                    **settings,
+                }
+                for ask, one in zip(asks, asked, strict=True)
+            ]
+        )
+        return [self._answer(reply, one) for reply, one in zip(replies, asked, strict=True)]
+
+    def _send(self, payloads: Sequence[Mapping[str, Any]]) -> list[HttpReply]:
+        named = [{"model": self._endpoint.model, **payload} for payload in payloads]
+        return self._connection.send(self.path, named).result()
+
+    def _asked(self, ask: Ask) -> Asked:
+        return self._tokens.asked(ask)
+
+    def _prompt(self, ask: Ask, asked: Asked) -> Mapping[str, Any]:
+        del ask
+        return {"prompt": [asked.tokens], "logprobs": 1}
+
+    def _answer(self, reply: HttpReply, asked: Asked) -> Answer:
+        return read_answer(reply, asked)
 
 
-class ChatProbed:
+class ChatProbed(ServerProbed):
     """A server that has nothing but chats: it gives no log probabilities of a given text."""
+
+    path = CHATS
 
     def __init__(self, endpoint: Endpoint, connection: Connection, prompts: SmokeSet) -> None:
         self._endpoint = endpoint
@@ -87,31 +92,17 @@ class ChatProbed:
         """Return nothing."""
         return ()
 
-    def answer(self, asks: Sequence[Ask], *, seed: int | None) -> list[Answer]:
-        """Answer the prompts, all of them sent at once."""
-        asked = [
-            Asked(
-                i, ("smoke", i), [], Limits(stops=a.stops, max_new_tokens=a.max_tokens), cut=False
-            )
-            for i, a in enumerate(asks)
-        ]
-        drawn = _drawn(seed, self._endpoint)
-        payloads = [
-            {
-                "model": self._endpoint.model,
-                "messages": [{"role": "user", "content": ask.prompt}],
-                "chat_template_kwargs": {"enable_thinking": False},
-                **_settings(ask.stops, ask.max_tokens),
-                **drawn,
-            }
-            for ask in asks
-        ]
-        replies = _send(self._connection, _CHATS, payloads)
-        return [read_chat(reply, one) for reply, one in zip(replies, asked, strict=True)]
+    def _asked(self, ask: Ask) -> Asked:
+        limits = Limits(stops=ask.stops, max_new_tokens=ask.max_tokens)
+        return Asked(0, ("smoke", 0), [], limits, cut=False)
 
+    def _prompt(self, ask: Ask, asked: Asked) -> Mapping[str, Any]:
+        del asked
+        messages = [{"role": "user", "content": ask.prompt}]
+        return {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
 
-def _settings(stops: Sequence[str], max_tokens: int) -> dict[str, Any]:
-    return {"stop": list(stops), "max_tokens": max_tokens, **_PLAIN}
+    def _answer(self, reply: HttpReply, asked: Asked) -> Answer:
+        return read_chat(reply, asked)
 
 
 def _drawn(seed: int | None, endpoint: Endpoint) -> dict[str, Any]:
@@ -124,13 +115,6 @@ def _drawn(seed: int | None, endpoint: Endpoint) -> dict[str, Any]:
         return {"temperature": 0.0}
     is_cpu = endpoint.deployment.device.startswith("cpu")
     return {"temperature": 1.0} | ({} if is_cpu else {"seed": seed})
-
-
-def _send(
-    connection: Connection, path: str, payloads: Sequence[Mapping[str, Any]]
-) -> list[HttpReply]:
-    longest = max(payload["max_tokens"] for payload in payloads)
-    return connection.send(path, payloads, extra_s=_SECONDS_A_TOKEN * longest).result()
 
 
 def _tokenizer(folder: str) -> Any:  # noqa: ANN401 -- transformers leaves it untyped

@@ -14,22 +14,12 @@ import yaml
 from typer.testing import CliRunner
 
 from harness import baselines, shipped
-from harness.artifacts import (
-    BaselineInputs,
-    Deployment,
-    EngineSpec,
-    Sample,
-    Scorecard,
-    TaskScore,
-    save,
-    write_samples,
-)
+from harness.artifacts import BaselineInputs, Scorecard, save, write_samples
 from harness.baselines import Kept
 from harness.cli import app
+from tests.nouns import deployment, engine_spec, sample, scorecard, task_score
 
-ENGINE = EngineSpec(
-    name="reference", numerics="declared", device="cpu", dtype="float32", max_model_len=256
-)
+ENGINE = engine_spec(max_model_len=256)
 VERSIONS = {"harness": "0.1.0", "torch": "2.13.0", "lm_eval": "0.4.13"}
 TASK = "add"
 
@@ -59,59 +49,20 @@ def make_inputs(**changes: object) -> BaselineInputs:
     return dataclasses.replace(inputs, **changes)  # type: ignore[arg-type]  # the fields vary by test
 
 
-def _sample(index: int, value: float) -> Sample:
-    return Sample(
-        doc_id=index,
-        doc_hash=f"doc-{index}",
-        prompt_hash=f"prompt-{index}",
-        target_hash=f"target-{index}",
-        value=value,
-        prompt=f"question {index}",
-        target="right",
-        answer="right" if value else "wrong",
-        finish="stop",
-    )
-
-
 def write_arm(folder: Path, values: list[float], inputs: BaselineInputs) -> Scorecard:
     """Write what scoring writes."""
     (folder / "samples").mkdir(parents=True)
     file = folder / "samples" / f"{TASK}.jsonl"
-    write_samples([_sample(i, value) for i, value in enumerate(values)], file)
-    score = TaskScore(
-        task=TASK,
-        metric="exact_match",
-        value=sum(values) / len(values),
-        stderr=0.0,
-        num_items=len(values),
-        num_errors=0,
-        num_empty=0,
-        num_truncated=0,
-        num_prompts_cut=0,
-        samples=f"samples/{TASK}.jsonl",
-        samples_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-    )
-    deployment = Deployment(
-        engine=inputs.engine.name,
-        version="0.1.0",
-        model="/models/canary",
-        checkpoint_digest=inputs.model_digest,
-        device="cpu",
-        dtype="float32",
-        arguments=(),
-        kernels={},
-        exercised=(),
-        declared=(),
-        log=None,
-    )
-    card = Scorecard(
-        arm="baseline",
+    samples = [sample(TASK, i, value) for i, value in enumerate(values)]
+    write_samples(samples, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    card = scorecard(
+        "baseline",
+        deployment(engine=inputs.engine.name, checkpoint_digest=inputs.model_digest),
+        task_score(TASK, samples, samples_sha256=digest),
         suite=inputs.suite,
         suite_digest=inputs.suite_digest,
-        deployment=deployment,
-        tasks=(score,),
         lm_eval_version=inputs.versions["lm_eval"],
-        generation={TASK: "{}"},
     )
     save(card, folder / "scorecard.json")
     return card

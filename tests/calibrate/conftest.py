@@ -9,17 +9,16 @@ import pytest
 from harness.artifacts import (
     CalibrationSpec,
     CalibrationStats,
-    EngineSpec,
     Inventory,
     KvFormat,
     Linear,
     PlannedLinear,
     QuantPlan,
     Recipe,
-    Suite,
 )
 from harness.calibrate import calibrate
 from harness.models import Source, open_source, read_inventory
+from tests.nouns import recipe_of
 
 _UNPLANNED = ("visual", "in_proj_a", "in_proj_b", "shared_expert_gate")
 
@@ -56,33 +55,6 @@ def make_spec(data: Path | str, **changes: object) -> CalibrationSpec:
     return CalibrationSpec(data=str(data), **options | changes)  # type: ignore[arg-type]  # of test
 
 
-def _recipe(model: Path, spec: CalibrationSpec, kv_cache: KvFormat) -> Recipe:
-    suite = Suite(
-        name="none",
-        tasks=(),
-        max_model_len=64,
-        apply_chat_template=False,
-        seed=0,
-        batch_size=1,
-        confidence=0.95,
-        max_truncated=0.0,
-        digest="",
-    )
-    return Recipe(
-        name="nvfp4",
-        model=str(model),
-        revision=None,
-        rules=(),
-        exclude=(),
-        kv_cache=kv_cache,
-        calibration=spec,
-        engine=EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32"),
-        suite=suite,
-        device="cpu",
-        skip_verify=False,
-    )
-
-
 @pytest.fixture
 def make_case(calibration_jsonl: Path) -> MakeCase:
     """Return a function that prepares a calibration of a model's folder."""
@@ -110,7 +82,7 @@ def make_case(calibration_jsonl: Path) -> MakeCase:
             attentions=inventory.attentions,
             digest="",
         )
-        recipe = _recipe(model, make_spec(data, **spec), kv_cache)
+        recipe = recipe_of(make_spec(data, **spec), model=str(model), kv_cache=kv_cache)
         return Case(recipe=recipe, source=source, inventory=inventory, plan=plan)
 
     return make

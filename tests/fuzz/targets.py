@@ -79,7 +79,7 @@ NOUNS: tuple[type[object], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """One reader."""
 
@@ -370,118 +370,91 @@ def _file(name: str, read: Callable[[Path], object]) -> Callable[[Path], object]
 
 
 TARGETS = (
+    Target("header", _make_header, {"model.safetensors": weights_of}, _read_header, share=6),
     Target(
-        name="header",
-        make=_make_header,
-        varied={"model.safetensors": weights_of},
-        read=_read_header,
-        share=6,
-    ),
-    Target(
-        name="index",
-        make=_make_index,
-        varied={"model.safetensors.index.json": json_of, "0.safetensors": weights_of},
-        read=read_headers,
+        "index",
+        _make_index,
+        {"model.safetensors.index.json": json_of, "0.safetensors": weights_of},
+        read_headers,
         share=4,
     ),
+    Target("config", _make_model, {"config.json": json_of}, _read_model, share=2),
     Target(
-        name="config", make=_make_model, varied={"config.json": json_of}, read=_read_model, share=2
+        "quantization config",
+        _make_checkpoint,
+        {"config.json": json_of, "hf_quant_config.json": json_of},
+        _read_checkpoint,
     ),
     Target(
-        name="quantization config",
-        make=_make_checkpoint,
-        varied={"config.json": json_of, "hf_quant_config.json": json_of},
-        read=_read_checkpoint,
+        "compressed-tensors config", _make_compressed, {"config.json": json_of}, _read_checkpoint
     ),
     Target(
-        name="compressed-tensors config",
-        make=_make_compressed,
-        varied={"config.json": json_of},
-        read=_read_checkpoint,
-    ),
-    Target(
-        name="checkpoint's files",
-        make=_make_checkpoint,
-        varied={
+        "checkpoint's files",
+        _make_checkpoint,
+        {
             "model-00001-of-00002.safetensors": weights_of,
             "model.safetensors.index.json": json_of,
             "tokenizer_config.json": json_of,
             "generation_config.json": json_of,
             "harness.json": json_of,
         },
-        read=_read_checkpoint,
+        _read_checkpoint,
         share=2,
     ),
     Target(
-        name="tokenizer files",
-        make=_make_model,
-        varied={"tokenizer.json": json_of, "tokenizer_config.json": json_of},
-        read=_read_tokenizer,
+        "tokenizer files",
+        _make_model,
+        {"tokenizer.json": json_of, "tokenizer_config.json": json_of},
+        _read_tokenizer,
     ),
     Target(
-        name="template",
-        make=_make_template,
-        varied={"chat_template.jinja": _templates},
-        read=_read_template,
+        "template", _make_template, {"chat_template.jinja": _templates}, _read_template, share=2
+    ),
+    Target(
+        "recipe",
+        _make_written,
+        {"recipe.yaml": yaml_of},
+        _file("recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p))),
         share=2,
     ),
     Target(
-        name="recipe",
-        make=_make_written,
-        varied={"recipe.yaml": yaml_of},
-        read=_file("recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p))),
-        share=2,
-    ),
-    Target(
-        name="suite",
-        make=_make_written,
-        varied={"suite.yaml": yaml_of},
-        read=_file("suite.yaml", lambda p: load_suite(str(p))),
+        "suite",
+        _make_written,
+        {"suite.yaml": yaml_of},
+        _file("suite.yaml", lambda p: load_suite(str(p))),
         share=3,
     ),
     Target(
-        name="smoke set",
-        make=_make_written,
-        varied={"smoke.yaml": yaml_of},
-        read=_file("smoke.yaml", lambda p: load_smoke(str(p))),
+        "smoke set",
+        _make_written,
+        {"smoke.yaml": yaml_of},
+        _file("smoke.yaml", lambda p: load_smoke(str(p))),
         share=2,
     ),
     Target(
-        name="waivers",
-        make=_make_written,
-        varied={"waivers.yaml": yaml_of},
-        read=_file("waivers.yaml", load_waivers),
+        "waivers",
+        _make_written,
+        {"waivers.yaml": yaml_of},
+        _file("waivers.yaml", load_waivers),
         share=4,
     ),
+    Target("JSON lines", _make_lines, {"lines.jsonl": lines_of}, _read_lines, share=6),
+    Target("nouns", _make_nouns, {"noun.json": _nouns}, _read_nouns, share=4),
     Target(
-        name="JSON lines",
-        make=_make_lines,
-        varied={"lines.jsonl": lines_of},
-        read=_read_lines,
-        share=6,
-    ),
-    Target(name="nouns", make=_make_nouns, varied={"noun.json": _nouns}, read=_read_nouns, share=4),
-    Target(
-        name="run directory",
-        make=_make_run,
-        varied={"recipe.yaml": yaml_of, "stage_seconds.json": json_of},
-        read=_read_run,
+        "run directory",
+        _make_run,
+        {"recipe.yaml": yaml_of, "stage_seconds.json": json_of},
+        _read_run,
         share=2,
     ),
     Target(
-        name="bundle",
-        make=_make_bundle,
-        varied={"baseline.bundle": _bundles},
-        read=_file("baseline.bundle", import_baseline),
+        "bundle",
+        _make_bundle,
+        {"baseline.bundle": _bundles},
+        _file("baseline.bundle", import_baseline),
         share=3,
     ),
-    Target(
-        name="HTTP answer",
-        make=_make_answer,
-        varied={"answer.json": json_of},
-        read=_read_answer,
-        share=6,
-    ),
+    Target("HTTP answer", _make_answer, {"answer.json": json_of}, _read_answer, share=6),
 )
 TOTAL_SHARES = sum(target.share for target in TARGETS)
 

@@ -1,11 +1,10 @@
 import math
 import random
-from collections.abc import Callable
 
 import pytest
 
 from harness import shipped
-from harness.artifacts import Suite, TaskSpec, Tier
+from harness.artifacts import Tier
 from harness.errors import ReasonCode, SuiteError
 from harness.gate import (
     check_margins,
@@ -16,9 +15,7 @@ from harness.gate import (
 )
 from harness.gate.tango import tango_bounds
 from harness.recipe import load_suite
-
-MakeSuite = Callable[..., Suite]
-MakeTask = Callable[..., TaskSpec]
+from tests.nouns import suite_of, task_spec
 
 
 def by_enumeration(items: int, flip_rate: float, margin: float, difference: float) -> float:
@@ -81,14 +78,14 @@ def test_simulated_bad_candidates_rarely_pass() -> None:
     assert passed / runs < 0.05 + 4 * math.sqrt(0.05 * 0.95 / runs)
 
 
-def test_the_smallest_margin_is_just_enough(task: MakeTask) -> None:
-    margin = smallest_margin(task(items=300, flip_rate=0.05), 0.95)
+def test_the_smallest_margin_is_just_enough() -> None:
+    margin = smallest_margin(task_spec(items=300, flip_rate=0.05), 0.95)
     assert probability_of_go(300, 0.05, margin, 0.95) >= 0.8
     assert probability_of_go(300, 0.05, margin - 0.0001, 0.95) < 0.8
     assert (
-        smallest_margin(task(items=1200, flip_rate=0.05), 0.95)
+        smallest_margin(task_spec(items=1200, flip_rate=0.05), 0.95)
         < margin
-        < smallest_margin(task(items=300, flip_rate=0.1), 0.95)
+        < smallest_margin(task_spec(items=300, flip_rate=0.1), 0.95)
     )
 
 
@@ -102,32 +99,30 @@ def test_a_difference_larger_than_the_flip_rate_is_impossible() -> None:
         probability_of_go(100, 0.02, 0.05, 0.95, difference=-0.03)
 
 
-def test_a_margin_that_zero_flips_cannot_meet_is_refused(suite: MakeSuite, task: MakeTask) -> None:
-    tight = suite(task(items=200, margin=0.01))
+def test_a_margin_that_zero_flips_cannot_meet_is_refused() -> None:
+    tight = suite_of(task_spec(items=200, margin=0.01))
     with pytest.raises(SuiteError, match=r"at least 0\.0134, or at least 268 items") as caught:
         check_margins(tight)
     assert caught.value.reason is ReasonCode.MARGIN_UNREACHABLE
-    check_margins(suite(task(items=268, margin=0.01)))
-    check_margins(suite(task(items=200, margin=0.0134)))
+    check_margins(suite_of(task_spec(items=268, margin=0.01)))
+    check_margins(suite_of(task_spec(items=200, margin=0.0134)))
     with pytest.raises(SuiteError):
-        check_margins(suite(task(items=267, margin=0.01)))
+        check_margins(suite_of(task_spec(items=267, margin=0.01)))
 
 
-def test_a_margin_of_zero_is_refused_without_a_number_of_items(
-    suite: MakeSuite, task: MakeTask
-) -> None:
+def test_a_margin_of_zero_is_refused_without_a_number_of_items() -> None:
     with pytest.raises(SuiteError, match=r"at least 0\.009\.$"):
-        check_margins(suite(task(items=300, margin=0.0)))
+        check_margins(suite_of(task_spec(items=300, margin=0.0)))
 
 
-def test_an_advisory_margin_is_free(suite: MakeSuite, task: MakeTask) -> None:
-    check_margins(suite(task(), task("x", tier=Tier.ADVISORY, margin=0.0001)))
+def test_an_advisory_margin_is_free() -> None:
+    check_margins(suite_of(task_spec(), task_spec("x", tier=Tier.ADVISORY, margin=0.0001)))
 
 
-def test_tasks_multiply(suite: MakeSuite, task: MakeTask) -> None:
-    one, two = task(), task("sort", items=500)
-    advisory = task("hard", tier=Tier.ADVISORY, items=10)
-    three = suite(one, two, advisory)
+def test_tasks_multiply() -> None:
+    one, two = task_spec(), task_spec("sort", items=500)
+    advisory = task_spec("hard", tier=Tier.ADVISORY, items=10)
+    three = suite_of(one, two, advisory)
     planned = plan_power(three)
     assert [p.task.name for p in planned] == ["add", "sort", "hard"]
     joint = planned[0].probability_of_go * planned[1].probability_of_go

@@ -1,14 +1,14 @@
 """What a smoke run of the declared numerics does to a verdict, and what it cannot do."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from harness.artifacts import Check, Decision, Measure, Severity, SmokeReport
+from harness.artifacts import Check, Decision, Measure, Severity, SmokeReport, Verdict
 from harness.errors import ReasonCode
 from harness.gate import judge
+from tests.gate.arms import arms_of, quantized
+from tests.nouns import suite_of
 
 PARTS = ("weights:nvfp4", "inputs:nvfp4")
 KLD = Measure(
@@ -27,22 +27,17 @@ PASSED = SmokeReport(
     answers=(),
 )
 FAILED = dataclasses.replace(PASSED, checks=(dataclasses.replace(PASSED.checks[0], passed=False),))
-Make = Callable[..., Any]
 
 
-@pytest.fixture
-def judged(suite: Make, arms: Make, deployment: Make) -> Make:
-    def make(smoke: SmokeReport | None) -> Any:  # noqa: ANN401 - a Verdict
-        baseline, candidate = arms(lost=0, won=0)
-        hidden = deployment(exercised=PARTS[:1])
-        card = dataclasses.replace(candidate.scorecard, deployment=hidden)
-        arm = dataclasses.replace(candidate, scorecard=card)
-        return judge(suite(), baseline, arm, verified=True, smoke=smoke)
-
-    return make
+def judged(smoke: SmokeReport | None) -> Verdict:
+    baseline, candidate = arms_of(lost=0, won=0)
+    hidden = quantized(exercised=PARTS[:1])
+    card = dataclasses.replace(candidate.scorecard, deployment=hidden)
+    arm = dataclasses.replace(candidate, scorecard=card)
+    return judge(suite_of(), baseline, arm, verified=True, smoke=smoke)
 
 
-def test_hidden_numerics_that_were_smoked_are_go_and_the_scope_says_which(judged: Make) -> None:
+def test_hidden_numerics_that_were_smoked_are_go_and_the_scope_says_which() -> None:
     verdict = judged(PASSED)
     assert verdict.decision is Decision.GO
     assert "declared and not scored, smoked in emulation alone: inputs:nvfp4" in verdict.scope
@@ -61,7 +56,7 @@ def test_hidden_numerics_that_were_smoked_are_go_and_the_scope_says_which(judged
     ids=["no smoke", "failed", "not emulated", "not compared"],
 )
 def test_hidden_numerics_are_inconclusive_without_a_smoke_run_that_passed(
-    judged: Make, smoke: SmokeReport | None
+    smoke: SmokeReport | None,
 ) -> None:
     verdict = judged(smoke)
     assert verdict.decision is Decision.INCONCLUSIVE

@@ -15,7 +15,6 @@ from harness.artifacts import (
     Measure,
     Severity,
     SmokeReport,
-    Suite,
     Verdict,
     Waiver,
 )
@@ -23,6 +22,8 @@ from harness.errors import ReasonCode
 from harness.gate import Overrides, explain_waivers, judge
 from harness.gate.phrases import not_exercised
 from harness.gate.waivers import waive_checks
+from tests.gate.arms import arms_of, quantized
+from tests.nouns import suite_of, task_spec
 
 Arms = Callable[..., tuple[Arm, Arm]]
 CHECKPOINT = "c" * 64
@@ -52,29 +53,20 @@ def with_finding(arm: Arm, deployment: Deployment) -> Arm:
     return replace(arm, scorecard=card)
 
 
-@pytest.fixture
-def judged(
-    arms: Arms, suite: Callable[..., Suite], deployment: Callable[..., Deployment]
-) -> Callable[..., Verdict]:
+def judged(*waivers: Waiver, lost: int = 0, verified: bool = True) -> Verdict:
     """Judge a candidate whose deployment has one fault, and that lost so many of 300 items."""
-
-    def make(*waivers: Waiver, lost: int = 0, verified: bool = True) -> Verdict:
-        baseline, candidate = arms(lost=lost, won=0)
-        candidate = with_finding(candidate, deployment())
-        return judge(suite(), baseline, candidate, verified=verified, waivers=waivers)
-
-    return make
+    baseline, candidate = arms_of(lost=lost, won=0)
+    candidate = with_finding(candidate, quantized())
+    return judge(suite_of(), baseline, candidate, verified=verified, waivers=waivers)
 
 
-def test_a_fault_without_a_waiver_is_no_go(judged: Callable[..., Verdict]) -> None:
+def test_a_fault_without_a_waiver_is_no_go() -> None:
     verdict = judged()
     assert (verdict.decision, verdict.title) == (Decision.NO_GO, "NO-GO")
     assert verdict.waived == ()
 
 
-def test_a_waived_fault_of_a_candidate_without_loss_is_go_with_waivers(
-    judged: Callable[..., Verdict],
-) -> None:
+def test_a_waived_fault_of_a_candidate_without_loss_is_go_with_waivers() -> None:
     verdict = judged(waiver())
     assert (verdict.decision, verdict.title) == (Decision.GO, "GO WITH WAIVERS")
     assert verdict.reason_codes == (ReasonCode.WAIVED, ReasonCode.NON_INFERIOR)
@@ -83,9 +75,7 @@ def test_a_waived_fault_of_a_candidate_without_loss_is_go_with_waivers(
     assert any("waived by release manager" in line for line in verdict.scope)
 
 
-def test_a_waived_smoke_check_does_not_hide_what_the_smoke_run_computed(
-    deployment: Callable[..., Deployment],
-) -> None:
+def test_a_waived_smoke_check_does_not_hide_what_the_smoke_run_computed() -> None:
     failed = Check(
         id="smoke-known-answers", passed=False, severity=Severity.ERROR, message="1 of 9 lost"
     )
@@ -110,14 +100,14 @@ def test_a_waived_smoke_check_does_not_hide_what_the_smoke_run_computed(
         ),
         answers=(),
     )
-    hidden = replace(deployment(), declared=("inputs:nvfp4",), exercised=())
+    hidden = replace(quantized(), declared=("inputs:nvfp4",), exercised=())
     assert not_exercised(hidden, smoke) == ("inputs:nvfp4",)
     waived = waive_checks(smoke, (waiver(check=failed.id),))
     assert not_exercised(hidden, waived) == ()
     assert waive_checks(smoke, (waiver(check="smoke-nll"),)) == smoke
 
 
-def test_a_loss_is_no_go_whatever_was_waived(judged: Callable[..., Verdict]) -> None:
+def test_a_loss_is_no_go_whatever_was_waived() -> None:
     verdict = judged(waiver(), lost=90)
     assert verdict.decision is Decision.NO_GO
     assert verdict.reason_codes[0] is ReasonCode.TASK_INFERIOR
@@ -125,17 +115,15 @@ def test_a_loss_is_no_go_whatever_was_waived(judged: Callable[..., Verdict]) -> 
     assert verdict.waived[0].check == FINDING.id
 
 
-def test_a_run_without_verification_stays_undecided(judged: Callable[..., Verdict]) -> None:
+def test_a_run_without_verification_stays_undecided() -> None:
     verdict = judged(waiver(), verified=False)
     assert verdict.decision is Decision.INCONCLUSIVE
     assert verdict.reason_codes[0] is ReasonCode.VERIFY_SKIPPED
 
 
-def test_missing_scores_stay_missing(
-    arms: Arms, suite: Callable[..., Suite], task: Callable[..., object]
-) -> None:
-    baseline, candidate = arms(lost=0, won=0)
-    more = suite(task(), task(name="never_ran"))
+def test_missing_scores_stay_missing() -> None:
+    baseline, candidate = arms_of(lost=0, won=0)
+    more = suite_of(task_spec(), task_spec(name="never_ran"))
     verdict = judge(more, baseline, candidate, verified=True, waivers=(waiver(),))
     assert verdict.decision is Decision.INCONCLUSIVE
     assert verdict.reason_codes[0] is ReasonCode.SCORE_MISSING
@@ -168,9 +156,7 @@ def test_a_waiver_holds_for_one_checkpoint_and_until_its_day(
         ({"check": "scales-finite"}, "was not used: the check did not fail, or was not run"),
     ],
 )
-def test_every_waiver_that_was_given_is_spoken_of(
-    judged: Callable[..., Verdict], change: dict[str, object], words: str
-) -> None:
+def test_every_waiver_that_was_given_is_spoken_of(change: dict[str, object], words: str) -> None:
     overrides = Overrides((waiver(**change),), CHECKPOINT, TODAY)
     verdict = explain_waivers(judged(), overrides, [FINDING.id])
     assert words in verdict.scope[-1]
@@ -178,7 +164,7 @@ def test_every_waiver_that_was_given_is_spoken_of(
     assert verdict.failed_checks == (() if words == "an unused buffer" else (FINDING.id,))
 
 
-def test_several_waivers_are_all_named(judged: Callable[..., Verdict]) -> None:
+def test_several_waivers_are_all_named() -> None:
     verdict = judged(waiver(), waiver(check="scales-finite", approver="somebody else"))
     assert [w.check for w in verdict.waived] == [FINDING.id, "scales-finite"]
     assert "scales-finite (somebody else, until 2030-06-01)" in verdict.summary

@@ -11,13 +11,11 @@ from harness.artifacts import (
     Check,
     Checkpoint,
     Decision,
-    EngineSpec,
     Excluded,
     ExpertCoverage,
     Failure,
     Flip,
     IntegrityReport,
-    KvFormat,
     Linear,
     PlannedLinear,
     QuantPlan,
@@ -26,64 +24,31 @@ from harness.artifacts import (
     RunRecord,
     Severity,
     Slice,
-    Suite,
-    TaskSpec,
     TaskVerdict,
     Tier,
     Verdict,
 )
 from harness.errors import ExitCode, ReasonCode
+from tests.nouns import recipe_of, suite_of, task_spec
 
 LAYERS = "model.language_model.layers"
 
 
-def _spec(name: str, tier: Tier, margin: float) -> TaskSpec:
-    return TaskSpec(
-        name=name,
-        tier=tier,
-        metric="exact_match",
-        filter="none",
-        items=400,
-        margin=margin,
-        flip_rate=0.04,
-        num_fewshot=0,
-        chance=0.0,
-    )
-
-
 def _recipe() -> Recipe:
+    critical = (("reverse", 0.03), ("two_digit_addition", 0.04))
     tasks = (
-        _spec("reverse", Tier.CRITICAL, 0.03),
-        _spec("two_digit_addition", Tier.CRITICAL, 0.04),
-        _spec("long_recall", Tier.ADVISORY, 0.02),
-        _spec("never_ran", Tier.ADVISORY, 0.02),
-    )
-    suite = Suite(
-        name="canary",
-        tasks=tasks,
-        max_model_len=512,
-        apply_chat_template=False,
-        seed=1,
-        batch_size=32,
-        confidence=0.95,
-        max_truncated=0.02,
-        digest="ab" * 32,
-    )
-    return Recipe(
-        name="nvfp4",
-        model="canary",
-        revision=None,
-        rules=(Rule(quantizer="*weight_quantizer", format="nvfp4"),),
-        exclude=("*lm_head*",),
-        kv_cache=KvFormat.NONE,
-        calibration=CalibrationSpec(
-            data="canary", size=512, seq=512, seed=1, batch_tokens=8192, layerwise=False
+        *(task_spec(name, items=400, margin=m, flip_rate=0.04) for name, m in critical),
+        *(
+            task_spec(name, items=400, margin=0.02, flip_rate=0.04, tier=Tier.ADVISORY)
+            for name in ("long_recall", "never_ran")
         ),
-        engine=EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32"),
-        suite=suite,
-        device="cpu",
-        skip_verify=False,
     )
+    spec = CalibrationSpec(
+        data="canary", size=512, seq=512, seed=1, batch_tokens=8192, layerwise=False
+    )
+    suite = suite_of(*tasks, name="canary", max_model_len=512, digest="ab" * 32)
+    rules = (Rule(quantizer="*weight_quantizer", format="nvfp4"),)
+    return recipe_of(spec, rules=rules, exclude=("*lm_head*",), suite=suite)
 
 
 def _task(name: str, **changes: object) -> TaskVerdict:

@@ -9,7 +9,6 @@ import pytest
 
 from harness.artifacts import (
     Decision,
-    Deployment,
     Finding,
     Loaded,
     PooledTest,
@@ -21,6 +20,7 @@ from harness.artifacts import (
 )
 from harness.errors import ReasonCode
 from harness.report import terminal_table, write_report
+from tests.nouns import deployment as deployment_of
 
 MakeTask = Callable[..., TaskVerdict]
 
@@ -344,12 +344,9 @@ def test_what_a_deployment_shows_is_in_every_report(empty: RunRecord, tmp_path: 
         reason=ReasonCode.SCALE_MISSING,
         incident="0 of 30,720 expert input scales were in the files",
     )
-    deployment = Deployment(
+    deployment = deployment_of(
         engine="vllm",
         version="0.32.0",
-        model="m",
-        checkpoint_digest="d",
-        device="cpu",
         dtype="bfloat16",
         arguments=("--moe-backend", "emulation"),
         kernels={"experts": "MARLIN MarlinExperts"},

@@ -67,7 +67,7 @@ def test_engines_without_gpus_share_the_machine(
     assert arms.assign_gpus(engine) == (None, None)
 
 
-def test_a_baseline_measured_beside_is_found_by_the_run(
+def test_a_baseline_measured_in_the_background_is_found_by_the_run(
     suite: Suite,
     measured_in_background: Background,
     tmp_path: Path,
@@ -86,7 +86,7 @@ def test_a_baseline_measured_beside_is_found_by_the_run(
     assert (card.arm, card.tasks[0].num_items) == ("baseline", 20)
 
 
-def test_a_measured_in_background_is_stopped_when_the_candidate_fails(
+def test_a_baseline_in_the_background_is_stopped_when_the_candidate_fails(
     suite: Suite,
     measured_in_background: Background,
     tmp_path: Path,

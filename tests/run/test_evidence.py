@@ -12,7 +12,7 @@ from harness.evidence import check_evidence
 from harness.models import digest_folder
 from harness.rundir import RunDirectory
 from harness.stages import BASELINE, CANDIDATE, EXPORT, SMOKE, SMOKE_DECLARED, VERIFY
-from tests.gate.conftest import make_arm
+from tests.gate.arms import make_arm
 
 MODEL = "b" * 64
 

@@ -253,7 +253,7 @@ def test_a_deployment_that_shows_a_fault_is_refused_before_it_is_asked(
     assert stage.asked == ["baseline"]
 
 
-def test_a_baseline_at_work_beside_is_waited_for(
+def test_a_baseline_in_the_background_is_waited_for(
     stage: Stage, inputs: BaselineInputs, tmp_path: Path
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
@@ -277,7 +277,7 @@ def test_a_baseline_at_work_beside_is_waited_for(
     assert stage.asked == ["baseline"]
 
 
-def test_a_measured_in_background_is_asked_on_its_own_gpus_while_the_candidate_has_others(
+def test_a_baseline_in_the_background_has_gpus_of_its_own(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[object] = []
@@ -308,7 +308,7 @@ def test_a_measured_in_background_is_asked_on_its_own_gpus_while_the_candidate_h
     assert seen == [(1,), (0,), (1,)]
 
 
-def test_a_baseline_that_failed_beside_is_asked_here(
+def test_a_baseline_that_failed_in_the_background_is_asked_here(
     stage: Stage, inputs: BaselineInputs, tmp_path: Path
 ) -> None:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)

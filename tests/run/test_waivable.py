@@ -6,25 +6,14 @@ from datetime import date
 import pytest
 
 from harness import arms, shipped
-from harness.artifacts import Deployment, Finding, Severity, Waiver
+from harness.artifacts import Finding, Severity, Waiver
 from harness.errors import ReasonCode, RejectedError, WaiverError
 from harness.preflight.waived import WAIVABLE, check_waivers
 from harness.serve import FINDING_IDS
 from harness.verify import verify
+from tests.nouns import deployment
 
-DEPLOYMENT = Deployment(
-    engine="vllm",
-    version="0.25.0",
-    model="/models/x",
-    checkpoint_digest="c" * 64,
-    device="cuda",
-    dtype="bfloat16",
-    arguments=(),
-    kernels={},
-    exercised=(),
-    declared=(),
-    log=None,
-)
+DEPLOYMENT = deployment(engine="vllm", version="0.25.0", device="cuda", dtype="bfloat16")
 
 
 def fault(name: str) -> Finding:

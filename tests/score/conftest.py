@@ -20,7 +20,9 @@ from transformers import (
 )
 
 from harness import shipped
-from harness.artifacts import Deployment, Suite, TaskSpec, Tier
+from harness.artifacts import Deployment, Suite, TaskSpec
+from tests.nouns import deployment as deployment_of
+from tests.nouns import suite_of, task_spec
 
 END = "<|end|>"
 NUM_TOKENS = 272
@@ -80,19 +82,7 @@ def make_model(
 def served() -> Callable[..., Served]:
     def make(successors: Mapping[str, str], *, broken: str = "", digest: str = "c") -> Served:
         tokenizer = make_tokenizer()
-        deployment = Deployment(
-            engine="reference",
-            version="1",
-            model="tiny",
-            checkpoint_digest=digest * 64,
-            device="cpu",
-            dtype="float32",
-            arguments=(),
-            kernels={},
-            exercised=(),
-            declared=(),
-            log=None,
-        )
+        deployment = deployment_of(version="1", model="tiny", checkpoint_digest=digest * 64)
         return Served(deployment, make_model(tokenizer, successors, broken), tokenizer)
 
     return make
@@ -101,18 +91,8 @@ def served() -> Callable[..., Served]:
 @pytest.fixture
 def spec() -> Callable[..., TaskSpec]:
     def make(name: str = "tiny_next", **changes: object) -> TaskSpec:
-        task = TaskSpec(
-            name=name,
-            tier=Tier.CRITICAL,
-            metric="exact_match",
-            filter="none",
-            items=4,
-            margin=0.5,
-            flip_rate=0.1,
-            num_fewshot=0,
-            chance=0.0,
-        )
-        return replace(task, **changes)  # type: ignore[arg-type]  # the fields vary by test
+        tiny: dict[str, object] = {"items": 4, "margin": 0.5, "flip_rate": 0.1}
+        return task_spec(name, **tiny | changes)
 
     return make
 
@@ -120,18 +100,8 @@ def spec() -> Callable[..., TaskSpec]:
 @pytest.fixture
 def suite() -> Callable[..., Suite]:
     def make(*tasks: TaskSpec, **changes: object) -> Suite:
-        made = Suite(
-            name="tiny",
-            tasks=tasks,
-            max_model_len=32,
-            apply_chat_template=False,
-            seed=1,
-            batch_size=3,
-            confidence=0.95,
-            max_truncated=0.1,
-            digest="d" * 64,
-        )
-        return replace(made, **changes)  # type: ignore[arg-type]  # the fields vary by test
+        tiny: dict[str, object] = {"max_model_len": 32, "batch_size": 3, "max_truncated": 0.1}
+        return replace(suite_of(*tasks, **tiny | changes), tasks=tasks)
 
     return make
 

@@ -12,14 +12,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness import shipped
-from harness.artifacts import CalibrationSpec, EngineSpec, KvFormat, Recipe, Rule, Suite
+from harness.artifacts import CalibrationSpec, EngineSpec, KvFormat, Recipe, Rule
 from harness.calibrate import calibrate
 from harness.export import export
 from harness.models import open_source, read_inventory
 from harness.quantize import quantize
 from harness.recipe import plan
+from tests.nouns import engine_spec
+from tests.nouns import recipe_of as recipe
 
-ENGINE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
+ENGINE = engine_spec(max_model_len=None)
 
 
 @pytest.fixture
@@ -29,31 +31,16 @@ def engine() -> EngineSpec:
 
 def recipe_of(model: Path, qformat: str, kv_cache: str, data: Path) -> Recipe:
     content = yaml.safe_load((shipped.recipes() / f"{qformat}.yaml").read_text(encoding="utf-8"))
-    no_suite = Suite(
-        name="none",
-        tasks=(),
-        max_model_len=64,
-        apply_chat_template=False,
-        seed=0,
-        batch_size=1,
-        confidence=0.95,
-        max_truncated=0.0,
-        digest="",
+    spec = CalibrationSpec(
+        data=str(data), size=12, seq=64, seed=0, batch_tokens=512, layerwise=False
     )
-    return Recipe(
+    return recipe(
+        spec,
         name=qformat,
         model=str(model),
-        revision=None,
         rules=tuple(Rule(**rule) for rule in content["rules"]),
         exclude=tuple(content["exclude"]),
         kv_cache=KvFormat(kv_cache),
-        calibration=CalibrationSpec(
-            data=str(data), size=12, seq=64, seed=0, batch_tokens=512, layerwise=False
-        ),
-        engine=ENGINE,
-        suite=no_suite,
-        device="cpu",
-        skip_verify=False,
     )
 
 

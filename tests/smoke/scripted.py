@@ -9,7 +9,6 @@ from dataclasses import replace
 from harness.artifacts import (
     Ask,
     Check,
-    Deployment,
     Mode,
     Passage,
     Probe,
@@ -19,6 +18,7 @@ from harness.artifacts import (
     SmokeSet,
 )
 from harness.smoke import compare
+from tests.nouns import deployment
 
 VOCABULARY = 40
 NUM_PASSAGES = 12
@@ -59,19 +59,8 @@ SET = SmokeSet(
     ),
     digest="5" * 64,
 )
-DEPLOYMENT = Deployment(
-    engine="reference",
-    version="1",
-    model="m",
-    checkpoint_digest="c" * 64,
-    device="cpu",
-    dtype="float32",
-    arguments=(),
-    kernels={},
-    exercised=("weights:nvfp4", "inputs:nvfp4"),
-    declared=("weights:nvfp4", "inputs:nvfp4"),
-    log=None,
-)
+COMPUTED = ("weights:nvfp4", "inputs:nvfp4")
+DEPLOYMENT = deployment(version="1", model="m", exercised=COMPUTED, declared=COMPUTED)
 Answers = dict[str, str]
 Logits = Callable[[str, int], Sequence[float]]
 """The logits of a passage's place."""

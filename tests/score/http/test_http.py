@@ -129,7 +129,7 @@ def test_a_log_likelihood_that_is_no_number_is_a_failed_request(ask: Ask, script
 def test_a_hanging_request_is_given_up_when_the_server_lives(
     ask: Ask, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.score.http_lm._SECONDS_A_TOKEN", 0.0)
+    monkeypatch.setattr("harness.score.client._SECONDS_A_TOKEN", 0.0)
     script.faults["k"] = ["hang", ""]
     task, _ = ask()
     assert (task.num_errors, task.value) == (0, 0.75)

@@ -15,6 +15,7 @@ from docker.client import DockerClient
 from harness.artifacts import EngineSpec
 from harness.errors import PrerequisiteError
 from harness.serve.docker.daemon import connected
+from tests.nouns import engine_spec
 from tests.tiers import slow
 
 IMAGE = os.environ.get("HARNESS_TEST_IMAGE", "harness/serve:cpu")
@@ -30,14 +31,7 @@ wait $!
 
 @pytest.fixture
 def engine() -> EngineSpec:
-    return EngineSpec(
-        name="docker",
-        numerics="declared",
-        device="cpu",
-        dtype="bfloat16",
-        max_model_len=64,
-        image="harness/serve:cpu",
-    )
+    return engine_spec("docker", image="harness/serve:cpu")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness.artifacts import EngineSpec
+from tests.nouns import engine_spec
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
 How = Callable[..., None]
@@ -49,14 +50,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(fake_python: Path) -> EngineSpec:
-    return EngineSpec(
-        name="vllm",
-        numerics="declared",
-        device="cpu",
-        dtype="bfloat16",
-        max_model_len=64,
-        vllm=str(fake_python),
-    )
+    return engine_spec("vllm", vllm=str(fake_python))
 
 
 @pytest.fixture
