@@ -64,7 +64,7 @@ def ask_plan(folder: Path, baseline: Path, store: Path) -> Answer:
     if done.exit_code == 0:
         return Answer(0)
     said = json.loads(done.stdout)
-    return Answer(done.exit_code, said["reason_codes"][0], done.stdout)
+    return Answer(done.exit_code, said["reason_codes"][0], said["error"])
 
 
 def is_found(planted: Planted, folder: Path, engine: str | None = None) -> tuple[bool, Answer]:

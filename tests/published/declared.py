@@ -109,10 +109,16 @@ def layout_of(declared: Declared, config: Config) -> Rule:
     return lambda _name, _head: None
 
 
+_FUSED = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj")
+_FUSED |= dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj")
+
+
 def is_excluded(name: str, entries: list[str]) -> bool:
     """Return whether a list in the spelling of modelopt or of transformers is about a module."""
+    parent, _, last = name.rpartition(".")
+    fused = f"{parent}.{_FUSED[last]}" if last in _FUSED else name
     for entry in entries:
-        if name == entry or name.startswith(f"{entry}.") or fnmatchcase(name, entry):
+        if entry in {name, fused} or name.startswith(f"{entry}.") or fnmatchcase(name, entry):
             return True
         if "." not in entry and name.endswith(f".{entry}"):
             return True

@@ -55,11 +55,15 @@ def _feed_forward(inner: Config, names: Names, index: int, path: str) -> Iterato
         yield from _experts(inner, names, block)
     elif kind_of(inner) != "gemma4_text":
         block = "feed_forward" if kind_of(inner) == "llama4_text" else "mlp"
-        yield from _mlp(f"{path}.{block}", WORDS)
+        is_fused = kind_of(inner) in _FUSED_IN_FILES
+        yield from _mlp(f"{path}.{block}", ("", "gate_up_proj", WORDS[2]) if is_fused else WORDS)
 
 
 def _norm(name: str, width: int = WIDTH) -> Part:
     return Part(name, (width,), is_linear=False)
+
+
+_FUSED_IN_FILES = {"chatglm", "phi3", "phi4mm", "phi4_multimodal"}
 
 
 def _mlp(path: str, projections: tuple[str, str, str]) -> Iterator[Part]:
@@ -84,6 +88,10 @@ _WITH_NORMS |= {"minimax_m3_vl", "gemma3_text", "gemma4_text", "qwen3_vl_text", 
 
 
 def _full_attention(inner: Config, mixer: str, path: str) -> Iterator[Part]:
+    if kind_of(inner) in _FUSED_IN_FILES:
+        yield Part(f"{path}.qkv_proj", (2 * WIDE, WIDTH))
+        yield Part(f"{path}.o_proj", (WIDTH, WIDE))
+        return
     shares = inner.get("attention_k_eq_v") and mixer == "full_attention"
     names = ("k_proj",) if shares else ("k_proj", "v_proj")
     yield Part(f"{path}.q_proj", (WIDE, WIDTH))
