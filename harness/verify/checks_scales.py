@@ -10,7 +10,7 @@ from harness.artifacts import Check, Severity
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.layouts import DIVISORS, INPUT_SCALES, UNMEASURED_DIVISOR
-from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, expert_of, fused_groups, leaf_of
+from harness.verify.modules import expert_of, fused_groups, is_scale, leaf_of
 from harness.verify.scan import Facts
 
 _IMPLAUSIBLE = 1e-3
@@ -53,7 +53,8 @@ def scales_normal(contents: Contents) -> Check:
 def _about_scales(
     contents: Contents, check: str, count: Callable[[Facts], int], bad: str, good: str
 ) -> Check:
-    scales = [name for name in contents.facts if leaf_of(name) in (*SCALE_LEAVES, *KV_LEAVES)]
+    tensors = contents.tensors
+    scales = [name for name in contents.facts if is_scale(name, tensors[name].dtype)]
     faults = [
         f"{name}, {number} value{'s' if number > 1 else ''}"
         for name in scales
@@ -69,7 +70,8 @@ def _about_scales(
 
 def weights_finite(contents: Contents) -> Check:
     """Ask for NaN and infinity in all other tensors."""
-    others = [n for n in contents.facts if leaf_of(n) not in (*SCALE_LEAVES, *KV_LEAVES)]
+    tensors = contents.tensors
+    others = [name for name in contents.facts if not is_scale(name, tensors[name].dtype)]
     faults = [n for n in others if contents.facts[n].num_non_finite]
     return finding(
         "weights-finite",

@@ -29,6 +29,7 @@ class Module(dict[str, TensorHeader]):
 
 SCALE_LEAVES = (
     "weight_scale",
+    "weight_scale_inv",
     "weight_scale_2",
     "input_scale",
     "weight_global_scale",
@@ -37,9 +38,12 @@ SCALE_LEAVES = (
 BLOCKS, BLOCK_SCALES = "blocks", "scales"
 """What OpenAI's MXFP4 stores for the experts of a layer."""
 _SCALES = frozenset({*SCALE_LEAVES, BLOCK_SCALES})
-_STACK_LEAVES = (*SCALE_LEAVES, "weight_scale_inv", BLOCKS, BLOCK_SCALES)
+_STACK_LEAVES = (*SCALE_LEAVES, BLOCKS, BLOCK_SCALES)
 """What is written behind the name of a stack: `experts.gate_up_proj_weight_scale`."""
 KV_LEAVES = ("k_scale", "v_scale")
+_ALL_SCALES = frozenset({*SCALE_LEAVES, *KV_LEAVES})
+EXPONENTS = "F8_E8M0"
+"""The type of powers of two; nothing but scales is stored in it."""
 FUSED = (
     ("qkv_proj", ("q_proj", "k_proj", "v_proj")),
     ("qkv_proj", ("query", "key", "value")),
@@ -128,6 +132,11 @@ def leaf_of(name: str) -> str:
     return last
 
 
+def is_scale(name: str, dtype: str) -> bool:
+    """Return whether a tensor scales others: DeepSeek V4's are called `scale` and are exponents."""
+    return dtype == EXPONENTS or leaf_of(name) in _ALL_SCALES
+
+
 def _is_experts(path: str) -> bool:
     return path.rpartition(".")[2] == "experts"
 
@@ -177,7 +186,9 @@ def is_quantized(module: Mapping[str, TensorHeader]) -> bool:
     """Return whether a module's tensors are those of a quantized layer."""
     weight = weight_of(module)
     packed = weight is not None and weight.dtype in _QUANTIZED_TYPES
-    return packed or not _SCALES.isdisjoint(module)
+    if packed or not _SCALES.isdisjoint(module):
+        return True
+    return any(header.dtype == EXPONENTS for header in module.values())
 
 
 def is_plain_linear(name: str, module: Mapping[str, TensorHeader]) -> bool:

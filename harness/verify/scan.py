@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.verify.modules import KV_LEAVES, SCALE_LEAVES, leaf_of
+from harness.verify.modules import EXPONENTS, is_scale
 from harness.verify.stored import to_floats
 
 _MARK_BYTES = 1 << 12
@@ -26,7 +26,6 @@ _E4M3_NAN = 0x7F
 _E8M0_NAN = 0xFF
 _INFINITE = {"BF16": (np.int16, 0x7F80), "F16": (np.int16, 0x7C00), "F32": (np.int32, 0x7F800000)}
 """The bits of infinity, as an integer: those of NaN are above it, and a sign comes on top."""
-_SCALES = frozenset({*SCALE_LEAVES, *KV_LEAVES})
 _NUMBERS = frozenset({*_FLOATS, "F8_E4M3"})
 """Types of which each value is looked at."""
 _Bytes = NDArray[np.uint8]
@@ -65,16 +64,12 @@ class Facts(NamedTuple):
 
 def facts_of(name: str, dtype: str, piece: _Bytes) -> Facts:
     """Return what is seen in a piece of a tensor; the first piece makes the mark."""
-    return (_scale_facts if _is_scale(name) else _weight_facts)(piece, dtype)
+    return (_scale_facts if is_scale(name, dtype) else _weight_facts)(piece, dtype)
 
 
 def is_settled(facts: Facts, name: str, dtype: str) -> bool:
     """Return whether no more of a tensor can change what was seen: codes that share bytes."""
-    return not facts.is_zero and dtype not in _NUMBERS and not _is_scale(name)
-
-
-def _is_scale(name: str) -> bool:
-    return leaf_of(name) in _SCALES
+    return not facts.is_zero and dtype not in _NUMBERS and not is_scale(name, dtype)
 
 
 def marked(facts: Facts, piece: _Bytes) -> Facts:
@@ -115,7 +110,7 @@ def _is_finite(piece: _Bytes, dtype: str) -> bool:
 def _scale_facts(piece: _Bytes, dtype: str) -> Facts:
     if dtype == "F32" and piece.size == _FLOAT32_BYTES:
         return _scalar_facts(struct.unpack("<f", piece.data)[0])
-    if dtype == "U8":  # powers of two, E8M0: no sign and no zero
+    if dtype in {"U8", EXPONENTS}:  # powers of two, E8M0: no sign and no zero
         return Facts(num_non_finite=int((piece == _E8M0_NAN).sum()))
     if dtype == "F8_E4M3":
         low, high = int(piece.min()), int(piece.max())

@@ -169,6 +169,14 @@ FAULTS: dict[str, tuple[Callable[[Tensors], None], str]] = {
         "scales-positive",
     ),
     "a block scale of zero": (code(f"{EXPERT}.up_proj.weight_scale", 0x00), "scales-positive"),
+    "an inverse scale of zero": (
+        put(f"{ATTENTION}.o_proj.weight_scale_inv", torch.zeros(1, 1)),
+        "scales-positive",
+    ),
+    "NaN among exponents": (
+        put(f"{ATTENTION}.o_proj.scale", torch.tensor([[255]]).byte().view(torch.float8_e8m0fnu)),
+        "scales-finite",
+    ),
     "a denormal input scale": (
         put(f"{EXPERT}.up_proj.input_scale", torch.tensor(1e-40)),
         "scales-not-denormal",
