@@ -1,10 +1,11 @@
 """Plant one fault in a checkpoint, as faults have been met in checkpoints that people released.
 
-Each fault says where it applies, what it changes and which finding must name it. The finding is
-that of the cause: others may fail beside it.
+Most change one tensor or one layer. Each says which finding must name it: that of the cause, for
+others may fail beside it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from tests.published.tensors import Leaves, Linear, Tensor
 SCALES = ("weight_scale", "weight_scale_inv", "scale")
 GLOBALS = ("weight_scale_2", "weight_global_scale")
 INPUTS = ("input_scale", "input_global_scale")
-_PAIRS = (("gate_proj", "up_proj"), ("w1", "w3"))
+STACKED = ("gate_up_proj_weight_scale", "gate_up_proj_scales")
+WEIGHTS = ("weight", "weight_packed")
 
 
 class Planted(NamedTuple):
@@ -35,25 +37,47 @@ class Planted(NamedTuple):
 
 def planted(built: Built) -> Iterator[Planted]:
     """Yield every fault that a checkpoint can have."""
-    for plant in _FAULTS:
-        if (one := plant(built)) is not None:
-            yield one
+    for tensor_fault in _TENSOR_FAULTS:
+        yield from _in_a_tensor(built, tensor_fault)
+    for layer_fault in _LAYER_FAULTS:
+        yield from _in_a_layer(built, layer_fault)
+    yield from _exchanged_scales(built)
+    yield from _lost_expert(built)
+    yield from _two_files(built)
 
 
-def _changed(built: Built, module: str, leaves: Leaves) -> Built:
-    return replace(built, leaves={**built.leaves, module: leaves})
+Modules = Callable[[Built], list[str]]
+Edit = Callable[[Tensor], Tensor | None]
+
+
+def _of_the_decoder(built: Built) -> list[str]:
+    return [n for n in built.quantized if ".layers." in f".{n}" and not n.startswith("mtp.")]
 
 
 def _dense(built: Built) -> list[str]:
-    """Return the quantized layers of the decoder that are no routed expert and not the head."""
-    named = [n for n in built.quantized if ".experts" not in n and ".layers." in f".{n}"]
-    return [name for name in named if not name.startswith("mtp.")]
+    """Return the quantized layers of the decoder that are no routed experts."""
+    return [name for name in _of_the_decoder(built) if ".experts" not in name]
 
 
 def _routed(built: Built) -> list[str]:
-    """Return the projections of routed experts of the decoder."""
-    named = [name for name in built.quantized if ".experts." in name]
-    return [name for name in named if not name.startswith("mtp.")]
+    """Return the projections of its routed experts."""
+    return [name for name in _of_the_decoder(built) if ".experts." in name]
+
+
+def _rather_dense(built: Built) -> list[str]:
+    return [*_dense(built), *_routed(built)]
+
+
+def _rather_routed(built: Built) -> list[str]:
+    return [*_routed(built), *_dense(built)]
+
+
+def _stacks(built: Built) -> list[str]:
+    return [name for name in built.quantized if name.endswith(".experts")]
+
+
+def _attentions(built: Built) -> list[str]:
+    return [name for name, leaves in built.leaves.items() if "v_scale" in leaves]
 
 
 def _fused(built: Built) -> list[str]:
@@ -63,288 +87,184 @@ def _fused(built: Built) -> list[str]:
     return [n for n, at, last in parts if f"{at}.{before.get(last)}" in built.quantized]
 
 
-def _with(built: Built, modules: list[str], leaves: tuple[str, ...]) -> tuple[str, str] | None:
-    """Return the last module that has one of the tensors, and which."""
-    found = [(n, leaf) for n in modules for leaf in leaves if leaf in built.leaves[n]]
-    return found[-1] if found else None
+def _alone(built: Built) -> list[str]:
+    """Return the layers that engines fuse with no other."""
+    last = ("o_proj", "down_proj", "out_proj", "wo_b", "in_proj")
+    return [name for name in _dense(built) if name.rpartition(".")[2] in last]
 
 
-def _without(leaves: Mapping[str, Tensor], leaf: str) -> Leaves:
-    return {name: tensor for name, tensor in leaves.items() if name != leaf}
+def _left_out(built: Built) -> list[str]:
+    """Return layers that the declaration leaves out."""
+    last = ("o_proj", "down_proj", "out_proj", "lm_head", "kv_b_proj")
+    named = [name for name in built.leaves if name.rpartition(".")[2] in last]
+    return [n for n in named if n not in built.quantized and "weight" in built.leaves[n]][:1]
 
 
-def lost_scale(built: Built) -> Planted | None:
-    found = _with(built, [*_routed(built), *_dense(built)], SCALES)
-    if found is None:
-        return None
-    module, leaf = found
-    changed = _changed(built, module, _without(built.leaves[module], leaf))
-    return Planted("lost scale", changed, "layer-tensors-complete", f"{module}.")
+def _embedding(built: Built) -> list[str]:
+    last = ("embed_tokens", "embeddings", "embed")
+    named = [name for name in built.leaves if name.rpartition(".")[2] in last]
+    return [name for name in named if name not in built.quantized][:1]
 
 
-def lost_scale_of_expert(built: Built) -> Planted | None:
-    found = _with(built, _routed(built), SCALES)
-    if found is None:
-        return None
-    module, leaf = found
-    changed = _changed(built, module, _without(built.leaves[module], leaf))
-    return Planted("lost scale of an expert", changed, "layer-tensors-complete", f"{module}.")
+def _router(built: Built) -> list[str]:
+    return [name for name in built.routers if "weight" in built.leaves.get(name, {})][:1]
 
 
-def lost_global_scale(built: Built) -> Planted | None:
-    found = _with(built, [*_dense(built), *_routed(built)], GLOBALS)
-    if found is None:
-        return None
-    module, leaf = found
-    changed = _changed(built, module, _without(built.leaves[module], leaf))
-    return Planted("lost global scale", changed, "layer-tensors-complete", f"{module}.")
-
-
-def lost_input_scale(built: Built) -> Planted | None:
-    found = _with(built, _routed(built), INPUTS)
-    if found is None:
-        return None
-    module, leaf = found
-    changed = _changed(built, module, _without(built.leaves[module], leaf))
-    name = f"{module}.{leaf}"
-    return Planted("lost input scale of an expert", changed, "expert-input-scales-complete", name)
-
-
-def lost_scale_of_stack(built: Built) -> Planted | None:
-    """Lose what scales all experts of a layer, whose weights are one tensor."""
-    for leaf in ("gate_up_proj_weight_scale", "gate_up_proj_scales"):
-        if found := _with(built, list(built.quantized), (leaf,)):
-            module = found[0]
-            changed = _changed(built, module, _without(built.leaves[module], leaf))
-            check, name = "layer-tensors-complete", f"{module}.{leaf}"
-            return Planted("lost scale of stacked experts", changed, check, name)
+def _lost(_tensor: Tensor) -> None:
     return None
 
 
-def wrong_shape(built: Built) -> Planted | None:
-    found = _with(built, [*_routed(built), *_dense(built)], SCALES)
-    if found is None:
-        return None
-    module, leaf = found
-    scale = built.leaves[module][leaf]
-    size = tensors.BYTES[scale.dtype]
-    longer = Tensor(scale.dtype, (*scale.shape[:-1], (scale.shape or (1,))[-1] + 1), b"")
-    data = scale.data * 2
-    longer = longer._replace(data=(data * 2)[: int(np.prod(longer.shape)) * size])
-    changed = _changed(built, module, {**built.leaves[module], leaf: longer})
-    return Planted("wrong shape", changed, "layer-tensors-well-formed", f"{module}.{leaf}")
+def _longer(tensor: Tensor) -> Tensor:
+    shape = (*tensor.shape[:-1], (tensor.shape or (1,))[-1] + 1)
+    num_bytes = int(np.prod(shape)) * tensors.BYTES[tensor.dtype]
+    return Tensor(tensor.dtype, shape, (tensor.data * 4)[:num_bytes])
 
 
-def wrong_type(built: Built) -> Planted | None:
-    found = _with(built, [*_dense(built), *_routed(built)], ("weight", "weight_packed"))
-    if found is None:
-        return None
-    module, leaf = found
-    if tensors.BYTES[built.leaves[module][leaf].dtype] != 1:
-        return None
-    words = np.frombuffer(built.leaves[module][leaf].data, np.uint8).astype(np.int16)
-    weight = built.leaves[module][leaf]._replace(dtype="I16", data=words.tobytes())
-    changed = _changed(built, module, {**built.leaves[module], leaf: weight})
-    return Planted("wrong type", changed, "layer-tensors-well-formed", f"{module}.{leaf}")
+def _of_16_bits(tensor: Tensor) -> Tensor:
+    words = np.frombuffer(tensor.data, np.uint8).astype(np.int16)
+    is_byte = tensors.BYTES[tensor.dtype] == 1
+    return Tensor("I16", tensor.shape, words.tobytes()) if is_byte else tensor
 
 
-def exchanged_scales(built: Built) -> Planted | None:
-    """Exchange the global scales of two experts' up projections."""
-    for gate, up in _PAIRS:
-        ups = [name for name in _routed(built) if name.endswith(f".{up}")]
-        found = _with(
-            built, [n for n in ups if f"{n.rpartition('.')[0]}.{gate}" in built.leaves], GLOBALS
-        )
-        if found is None:
-            continue
-        module, leaf = found
-        other = next(name for name in ups if name.rsplit(".", 2)[0] == module.rsplit(".", 2)[0])
-        mine, its = built.leaves[module], built.leaves[other]
-        changed = _changed(built, module, {**mine, leaf: its[leaf]})
-        changed = _changed(changed, other, {**its, leaf: mine[leaf]})
-        check = "expert-gate-up-scales-equal"
-        return Planted("exchanged up scales of two experts", changed, check, other)
-    return None
-
-
-def quantized_router(built: Built) -> Planted | None:
-    like = next((name for name in [*_routed(built), *_dense(built)]), None)
-    routers = [name for name in built.routers if "weight" in built.leaves.get(name, {})]
-    layout = layout_of(built.declared, built.config)(like, False) if like else None  # noqa: FBT003 -- a rule's two questions
-    if not routers or layout is None or like is None:
-        return None
-    out, width = built.leaves[routers[0]]["weight"].shape
-    leaves = layout(Linear(out, width, 1, 2))
-    changed = _changed(built, routers[0], {**built.leaves[routers[0]], **leaves})
-    return Planted("quantized router", changed, "routers-and-vision-unquantized", routers[0])
-
-
-def left_unquantized(built: Built) -> Planted | None:
-    """Leave a layer in 16 bits that the declaration has as quantized: one that is not fused."""
-    alone = ("o_proj", "down_proj", "out_proj", "wo_b", "in_proj")
-    modules = [n for n in _dense(built) if n.rpartition(".")[2] in alone and "layers" in n]
-    if not modules:
-        return None
-    leaves = tensors.plain(Linear(128, 256, 5, 6))
-    changed = _changed(built, modules[0], leaves)
-    name = modules[0]
-    return Planted("a declared layer left in 16 bits", changed, "unquantized-layers-ignored", name)
-
-
-def quantized_though_excluded(built: Built) -> Planted | None:
-    """Quantize a layer that the declaration leaves out."""
-    like = next((name for name in [*_routed(built), *_dense(built)]), None)
-    layout = layout_of(built.declared, built.config)(like, False) if like else None  # noqa: FBT003 -- a rule's two questions
-    alone = ("o_proj", "down_proj", "out_proj", "lm_head", "kv_b_proj")
-    plain = [
-        name
-        for name, leaves in built.leaves.items()
-        if name.rpartition(".")[2] in alone and name not in built.quantized and "weight" in leaves
-    ]
-    if not plain or layout is None:
-        return None
-    out, width = built.leaves[plain[0]]["weight"].shape
-    changed = _changed(built, plain[0], layout(Linear(out, width, 1, 2)))
-    return Planted(
-        "a layer quantized that is left out", changed, "quantized-layers-declared", plain[0]
-    )
-
-
-def bad_number(built: Built) -> Planted | None:
-    found = _with(built, [*_dense(built), *_routed(built)], SCALES)
-    if found is None:
-        return None
-    module, leaf = found
-    scale = built.leaves[module][leaf]
+def _not_a_number(tensor: Tensor) -> Tensor:
     nan = {"F8_E4M3": b"\x7f", "F8_E8M0": b"\xff", "U8": b"\xff", "BF16": b"\xc0\x7f"}
-    first = nan.get(scale.dtype, b"\x00\x00\xc0\x7f")
-    damaged = scale._replace(data=first + scale.data[len(first) :])
-    changed = _changed(built, module, {**built.leaves[module], leaf: damaged})
-    return Planted("a scale that is no number", changed, "scales-finite", f"{module}.{leaf}")
+    first = nan.get(tensor.dtype, b"\x00\x00\xc0\x7f")
+    return tensor._replace(data=first + tensor.data[len(first) :])
 
 
-def zero_scale(built: Built) -> Planted | None:
-    found = _with(built, [*_routed(built), *_dense(built)], SCALES)
-    if found is None or built.leaves[found[0]][found[1]].dtype in {"U8", "F8_E8M0"}:
-        return None
-    module, leaf = found
-    scale = built.leaves[module][leaf]
-    size = tensors.BYTES[scale.dtype]
-    damaged = scale._replace(data=bytes(size) + scale.data[size:])
-    changed = _changed(built, module, {**built.leaves[module], leaf: damaged})
-    return Planted("a scale of zero", changed, "scales-positive", f"{module}.{leaf}")
+def _zero(tensor: Tensor) -> Tensor:
+    size = tensors.BYTES[tensor.dtype]
+    has_zero = tensor.dtype not in {"U8", "F8_E8M0"}
+    return tensor._replace(data=bytes(size) + tensor.data[size:]) if has_zero else tensor
 
 
-def lost_expert(built: Built) -> Planted | None:
-    paths = [name.rpartition(".")[0] for name in _routed(built)]
-    last = [path for path in paths if path.endswith(f".{EXPERTS - 1}")]
-    if not last:
-        return None
-    kept = {n: held for n, held in built.leaves.items() if not n.startswith(f"{last[0]}.")}
-    return Planted("lost expert", replace(built, leaves=kept), "experts-complete", last[0])
+def _tripled(tensor: Tensor) -> Tensor:
+    return tensor._replace(data=(np.frombuffer(tensor.data, np.float32) * np.float32(3)).tobytes())
 
 
-def lost_kv_scale(built: Built) -> Planted | None:
-    found = [name for name, leaves in built.leaves.items() if "v_scale" in leaves]
-    if not found:
-        return None
-    module = found[-1]
-    kept = _without(built.leaves[module], "v_scale")
-    leaves = {name: held for name, held in built.leaves.items() if name != module}
-    changed = replace(built, leaves=leaves | ({module: kept} if kept else {}))
-    where = module.removesuffix(".v_proj")
-    return Planted("lost scale of values", changed, "kv-scales-consistent", where)
+class _TensorFault(NamedTuple):
+    """What is done to the last tensor that has one of some names."""
+
+    fault: str
+    modules: Modules
+    leaves: tuple[str, ...]
+    edit: Edit
+    check: str
 
 
-def quantized_embedding(built: Built) -> Planted | None:
-    like = next((name for name in [*_routed(built), *_dense(built)]), None)
-    layout = layout_of(built.declared, built.config)(like, False) if like else None  # noqa: FBT003 -- a rule's two questions
-    name = next(
-        n for n in built.leaves if n.rpartition(".")[2] in {"embed_tokens", "embeddings", "embed"}
-    )
-    if layout is None or name in built.quantized:
-        return None
-    out, width = built.leaves[name]["weight"].shape
-    changed = _changed(built, name, layout(Linear(out, width, 1, 2)))
-    check = "embeddings-and-norms-unquantized"
-    return Planted("quantized embedding", changed, check, name)
-
-
-def scale_of_its_own(built: Built) -> Planted | None:
-    """Give one part of a fused layer another global scale than its siblings have."""
-    found = _with(built, _fused(built), GLOBALS)
-    if found is None:
-        return None
-    module, leaf = found
-    scale = built.leaves[module][leaf]
-    other = np.frombuffer(scale.data, np.float32) * np.float32(3)
-    leaves = {**built.leaves[module], leaf: scale._replace(data=other.tobytes())}
-    changed = _changed(built, module, leaves)
-    return Planted("a fused layer with two global scales", changed, "fused-scales-equal", module)
-
-
-def half_quantized(built: Built) -> Planted | None:
-    """Leave one part of a fused layer in 16 bits."""
-    parts = _fused(built)
-    if not parts:
-        return None
-    changed = _changed(built, parts[0], tensors.plain(Linear(128, 128, 5, 6)))
-    return Planted("a fused layer in two formats", changed, "fused-layers-alike", parts[0])
-
-
-def odd_expert(built: Built) -> Planted | None:
-    """Leave one expert's projection in 16 bits."""
-    found = _routed(built)
-    if not found:
-        return None
-    module = found[-1]
-    changed = _changed(built, module, tensors.plain(Linear(128, 256, 5, 6)))
-    projections = f"{module.rsplit('.', 2)[0]}.*.{module.rpartition('.')[2]}"
-    return Planted("one expert in 16 bits", changed, "experts-complete", projections)
-
-
-def lists_differ(built: Built) -> Planted | None:
-    """Let one of the two files leave out a layer more."""
-    beside = built.sidecar.get("quantization")
-    if not beside or not built.config.get("quantization_config"):
-        return None
-    listed = [*(beside.get("exclude_modules") or ()), "model.layers.0.mlp.down_proj"]
-    sidecar = {**built.sidecar, "quantization": {**beside, "exclude_modules": listed}}
-    changed = replace(built, sidecar=sidecar)
-    return Planted("two files with two lists", changed, "declarations-agree", "ignore list")
-
-
-def files_differ(built: Built) -> Planted | None:
-    """Let the two files declare another algorithm."""
-    beside = built.sidecar.get("quantization")
-    if not beside or not built.config.get("quantization_config"):
-        return None
-    other = "FP8" if beside.get("quant_algo") != "FP8" else "NVFP4"
-    sidecar = {**built.sidecar, "quantization": {**beside, "quant_algo": other}}
-    changed = replace(built, sidecar=sidecar)
-    return Planted("two files that declare two formats", changed, "declarations-agree", other)
-
-
-_FAULTS: tuple[Callable[[Built], Planted | None], ...] = (
-    lost_scale,
-    lost_scale_of_expert,
-    lost_global_scale,
-    lost_input_scale,
-    lost_scale_of_stack,
-    wrong_shape,
-    wrong_type,
-    exchanged_scales,
-    quantized_router,
-    left_unquantized,
-    quantized_though_excluded,
-    bad_number,
-    zero_scale,
-    lost_expert,
-    lost_kv_scale,
-    quantized_embedding,
-    scale_of_its_own,
-    half_quantized,
-    odd_expert,
-    files_differ,
-    lists_differ,
+_COMPLETE, _FORMED = "layer-tensors-complete", "layer-tensors-well-formed"
+_INPUTS, _KV = "expert-input-scales-complete", "kv-scales-consistent"
+_EQUAL = "fused-scales-equal"
+_TENSOR_FAULTS = (
+    _TensorFault("lost scale", _rather_routed, SCALES, _lost, _COMPLETE),
+    _TensorFault("lost scale of an expert", _routed, SCALES, _lost, _COMPLETE),
+    _TensorFault("lost global scale", _rather_dense, GLOBALS, _lost, _COMPLETE),
+    _TensorFault("lost scale of stacked experts", _stacks, STACKED, _lost, _COMPLETE),
+    _TensorFault("lost input scale of an expert", _routed, INPUTS, _lost, _INPUTS),
+    _TensorFault("lost scale of values", _attentions, ("v_scale",), _lost, _KV),
+    _TensorFault("wrong shape", _rather_routed, SCALES, _longer, _FORMED),
+    _TensorFault("wrong type", _rather_dense, WEIGHTS, _of_16_bits, _FORMED),
+    _TensorFault(
+        "a scale that is no number", _rather_dense, SCALES, _not_a_number, "scales-finite"
+    ),
+    _TensorFault("a scale of zero", _rather_routed, SCALES, _zero, "scales-positive"),
+    _TensorFault("a fused layer with two global scales", _fused, GLOBALS, _tripled, _EQUAL),
 )
+
+
+def _in_a_tensor(built: Built, fault: _TensorFault) -> Iterator[Planted]:
+    held = built.leaves
+    there = [(n, leaf) for n in fault.modules(built) for leaf in fault.leaves if leaf in held[n]]
+    for module, leaf in there[-1:]:
+        before = held[module][leaf]
+        after = fault.edit(before)
+        others = {name: tensor for name, tensor in held[module].items() if name != leaf}
+        leaves = others if after is None else {**others, leaf: after}
+        changed = {name: leaves if name == module else held[name] for name in held}
+        if not leaves:
+            del changed[module]
+        if after != before:
+            named = module.removesuffix(".v_proj")
+            yield Planted(fault.fault, replace(built, leaves=changed), fault.check, named)
+
+
+def _quantized(built: Built, module: str) -> Leaves | None:
+    """Return a layer in the format of the experts or, without any, of other layers."""
+    rule = layout_of(built.declared, built.config)
+    layout = next((rule(name, False) for name in _rather_routed(built)), None)  # noqa: FBT003 -- a rule's two questions
+    if layout is None:
+        return None
+    before = built.leaves[module]
+    out, width = before["weight"].shape
+    return {**before, **layout(Linear(out, width, 1, 2))}
+
+
+def _plain(_built: Built, _module: str) -> Leaves:
+    return tensors.plain(Linear(128, 256, 5, 6))
+
+
+class _LayerFault(NamedTuple):
+    """What the first of some layers is made."""
+
+    fault: str
+    modules: Modules
+    make: Callable[[Built, str], Leaves | None]
+    check: str
+
+
+_ROUTERS, _EMBEDDINGS = "routers-and-vision-unquantized", "embeddings-and-norms-unquantized"
+_DECLARED, _IGNORED = "quantized-layers-declared", "unquantized-layers-ignored"
+_LAYER_FAULTS = (
+    _LayerFault("quantized router", _router, _quantized, _ROUTERS),
+    _LayerFault("quantized embedding", _embedding, _quantized, _EMBEDDINGS),
+    _LayerFault("a layer quantized that is left out", _left_out, _quantized, _DECLARED),
+    _LayerFault("a declared layer left in 16 bits", _alone, _plain, _IGNORED),
+    _LayerFault("a fused layer in two formats", _fused, _plain, "fused-layers-alike"),
+    _LayerFault("one expert in 16 bits", _routed, _plain, "experts-complete"),
+)
+
+
+def _in_a_layer(built: Built, fault: _LayerFault) -> Iterator[Planted]:
+    for module in fault.modules(built)[:1]:
+        leaves = fault.make(built, module)
+        if leaves is not None:
+            changed = replace(built, leaves={**built.leaves, module: leaves})
+            # The finding about an expert that is unlike the others names all of them.
+            named = re.sub(r"\.experts\.\d+\.", ".experts.*.", module)
+            yield Planted(fault.fault, changed, fault.check, named)
+
+
+def _exchanged_scales(built: Built) -> Iterator[Planted]:
+    """Exchange the global scales of two experts' up projections."""
+    gates = {"up_proj": "gate_proj", "w3": "w1"}
+    parts = [(name, *name.rpartition(".")[::2]) for name in _routed(built)]
+    ups = [n for n, at, last in parts if f"{at}.{gates.get(last)}" in built.leaves][:2]
+    leaf = next((leaf for leaf in GLOBALS if ups and leaf in built.leaves[ups[0]]), None)
+    if leaf is not None:
+        one, other = (built.leaves[name] for name in ups)
+        exchanged = {ups[0]: {**one, leaf: other[leaf]}, ups[1]: {**other, leaf: one[leaf]}}
+        changed = replace(built, leaves={**built.leaves, **exchanged})
+        check = "expert-gate-up-scales-equal"
+        yield Planted("exchanged up scales of two experts", changed, check, ups[0])
+
+
+def _lost_expert(built: Built) -> Iterator[Planted]:
+    paths = [name.rpartition(".")[0] for name in _routed(built)]
+    for path in [path for path in paths if path.endswith(f".{EXPERTS - 1}")][:1]:
+        kept = {n: held for n, held in built.leaves.items() if not n.startswith(f"{path}.")}
+        yield Planted("lost expert", replace(built, leaves=kept), "experts-complete", path)
+
+
+def _two_files(built: Built) -> Iterator[Planted]:
+    """Let the second file declare another format, and leave out a layer more."""
+    beside = built.sidecar.get("quantization")
+    if beside and built.config.get("quantization_config"):
+        other = "FP8" if beside.get("quant_algo") != "FP8" else "NVFP4"
+        listed = [*(beside.get("exclude_modules") or ()), "model.layers.0.mlp.down_proj"]
+        for key, value, named in (
+            ("quant_algo", other, other),
+            ("exclude_modules", listed, "ignore list"),
+        ):
+            sidecar = {**built.sidecar, "quantization": {**beside, key: value}}
+            changed = replace(built, sidecar=sidecar)
+            yield Planted(f"two files that differ in {key}", changed, "declarations-agree", named)
