@@ -42,11 +42,12 @@ class WeightFiles(NamedTuple):
         return tuple(f"{name} {self._fate(name)}" for name in self.stray)
 
     def _fate(self, name: str) -> str:
+        why = f"is not in {INDEX}" if self.weight_map else f"lies beside {SINGLE}"
         if name.startswith(_BEFORE_INDEX):
-            return "is what vLLM's default load format reads in place of all others"
+            return f"{why}, but vLLM's default load format reads it in place of those that are"
         if self.weight_map is None:
-            return f"lies beside {SINGLE}: transformers leaves it alone, vLLM reads both"
-        return f"is not in {INDEX}, so that no engine reads it"
+            return f"{why}: transformers leaves it alone, vLLM reads both"
+        return f"{why}, so that no engine reads it"
 
 
 def find_weights(folder: Path) -> WeightFiles:

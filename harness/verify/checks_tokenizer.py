@@ -17,8 +17,10 @@ from harness.models import ids_beyond_embedding, is_token_id, settings_in
 from harness.verify.checks_source import origin_of
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
+from harness.verify.templates import LEGACY_FILE, means_two_things, template_places
 
 _CONFIG, _MAP = "tokenizer_config.json", "special_tokens_map.json"
+_GENERATION = "generation_config.json"
 _TOKENS = (
     "bos_token",
     "eos_token",
@@ -110,6 +112,8 @@ def tokenizer_as_source(contents: Contents) -> Check:
         faults = [_Fault(f"{_CONFIG} is missing")]
     else:
         faults = list(_faults(_Tokenizer(source), _Tokenizer(folder)))
+        faults += _template_faults(source, folder)
+        faults += _ending_faults(contents, source)
     return finding(
         "tokenizer-matches-source",
         [fault.line for fault in sorted(faults, key=lambda fault: not fault.is_serious)],
@@ -170,6 +174,33 @@ def _added_faults(theirs: _Tokenizer, mine: _Tokenizer) -> Iterator[_Fault]:
                 yield _Fault(f"the token {number}, '{now.content}', was added")
         elif was is not None and now is not None and not now.is_like(was):
             yield _Fault(f"the added token {number} is {now.spelled} and was {was.spelled}")
+
+
+def _template_faults(source: Path, folder: Path) -> Iterator[_Fault]:
+    """Yield what is wrong with the places of the chat template; another check compares texts."""
+    theirs, mine = template_places(source), template_places(folder)
+    if list(mine) == [LEGACY_FILE] != list(theirs) and theirs:
+        yield _Fault(f"the chat template lies in {LEGACY_FILE} alone, where no tokenizer reads it")
+    if mine != theirs and means_two_things(folder):
+        line = f"{' and '.join(mine)} hold chat templates that differ, and loaders take either"
+        yield _Fault(line, is_serious=False)
+
+
+def _ending_faults(contents: Contents, source: Path) -> Iterator[_Fault]:
+    """Yield how the end of a text changed where config.json of the source alone names it."""
+    if (source / _GENERATION).exists():
+        return  # another check compares the two
+    was = _ending(origin_of(contents).config)
+    now = settings_in(contents.directory / _GENERATION).get("eos_token_id")
+    now = _ending(contents.config) if now is None else now
+    if was is not None and now != was:
+        yield _Fault(f"eos_token_id is {now} and was {was} in config.json")
+
+
+def _ending(config: Mapping[str, object]) -> object:
+    text = config.get("text_config")
+    parts = [config, text if isinstance(text, Mapping) else {}]
+    return next((part["eos_token_id"] for part in parts if part.get("eos_token_id")), None)
 
 
 class _Added(NamedTuple):

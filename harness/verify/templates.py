@@ -6,6 +6,7 @@ answer. So conversations are rendered with both and the texts are compared.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,6 +49,7 @@ _OPTIONS: tuple[Mapping[str, object], ...] = (
 )
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _SHOWN = 40
+LEGACY_FILE = "chat_template.json"
 
 
 def has_template(folder: Path) -> bool:
@@ -148,7 +150,7 @@ def _read_template(folder: Path) -> str | None:
     file = folder / "chat_template.jinja"
     if os.path.lexists(file):
         return read_utf8(file)
-    for name in ("chat_template.json", "tokenizer_config.json"):
+    for name in (LEGACY_FILE, "tokenizer_config.json"):
         found = _read(folder / name).get("chat_template")
         if isinstance(found, list):
             if not all(isinstance(t, dict) and {"name", "template"} <= t.keys() for t in found):
@@ -159,6 +161,32 @@ def _read_template(folder: Path) -> str | None:
         if found is not None:
             raise UnreadableError(folder / name, "has a chat_template that is no text")
     return None
+
+
+def template_places(folder: Path) -> Mapping[str, object]:
+    """Return what each file that may hold a chat template has as one, as far as it can be read.
+
+    The first is the one that tokenizers take; the last is read by processors of images alone.
+    """
+    places: dict[str, object] = {}
+    with suppress(UnreadableError):
+        if (folder / "chat_template.jinja").is_file():
+            places["chat_template.jinja"] = read_utf8(folder / "chat_template.jinja")
+    for name in ("tokenizer_config.json", LEGACY_FILE):
+        with suppress(UnreadableError):
+            places[name] = _read(folder / name).get("chat_template")
+    return {name: found for name, found in places.items() if found is not None}
+
+
+def means_two_things(folder: Path) -> bool:
+    """Return whether the files that tokenizers take a chat template from hold two that differ."""
+    texts = [t for name, t in template_places(folder).items() if name != LEGACY_FILE]
+    if len(texts) < 2 or not all(isinstance(text, str) for text in texts):  # noqa: PLR2004  of two files
+        return False
+    with suppress(UnreadableError):
+        rendered = [list(map(_text, _render(folder, str(text)))) for text in texts]
+        return rendered[0] != rendered[1]
+    return False
 
 
 def _special_tokens(folder: Path) -> Mapping[str, object]:

@@ -142,7 +142,52 @@ def test_a_lost_added_token_is_an_error(source: Path, copy: Path) -> None:
     assert "the added token 262, '<|video_pad|>', is gone" in fault.message
 
 
+def test_a_chat_template_where_no_tokenizer_reads_it_is_an_error(source: Path, copy: Path) -> None:
+    text = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").unlink()
+    (copy / "chat_template.json").write_text(json.dumps({"chat_template": text}))
+    fault = against(source, copy)
+    assert fault is not None
+    assert fault.severity is Severity.ERROR
+    assert "in chat_template.json alone" in fault.message
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_same_chat_template_in_the_settings_is_no_fault(
+    source: Path, copy: Path, *, is_gone: bool
+) -> None:
+    text = (copy / "chat_template.jinja").read_text()
+    edit(copy / CONFIG, lambda c: c.update(chat_template=text))
+    if is_gone:
+        (copy / "chat_template.jinja").unlink()
+    assert against(source, copy) is None
+
+
+ENDINGS: dict[str, tuple[str, Edit]] = {
+    "lost from config.json": ("config.json", lambda c: c.pop("eos_token_id")),
+    "another in a new generation_config.json": (
+        "generation_config.json",
+        lambda c: c.update(eos_token_id=3),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ENDINGS)
+def test_the_end_of_a_text_that_config_json_alone_names_is_compared(
+    source: Path, copy: Path, change: str
+) -> None:
+    for folder in (source, copy):
+        (folder / "generation_config.json").unlink()
+    assert against(source, copy) is None
+    file, how = ENDINGS[change]
+    edit(copy / file, how)
+    fault = against(source, copy)
+    assert fault is not None
+    assert "was 258 in config.json" in fault.message
+
+
 MAYBE: dict[str, Edit] = {
+    "two chat templates that differ": lambda c: c.update(chat_template="{{ messages }}"),
     "the class that reads any tokenizer.json": lambda c: c.update(
         tokenizer_class="PreTrainedTokenizerFast"
     ),
@@ -165,7 +210,6 @@ RESPELLED: dict[str, Edit] = {
     "settings that change no token": lambda c: c.update(padding_side="left", backend="tokenizers"),
     "added tokens in tokenizer.json alone": lambda c: c.pop("added_tokens_decoder"),
     "a setting left out that was off": lambda c: c.pop("add_bos_token"),
-    "the template in the settings": lambda c: c.update(chat_template="{{ messages }}"),
 }
 
 
