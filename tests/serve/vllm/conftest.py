@@ -4,13 +4,18 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from harness.artifacts import EngineSpec
+from harness.artifacts import Endpoint, EngineSpec
+from harness.serve import resolve_engine
+from harness.serve.vllm.readiness import StartLimits
+from harness.serve.vllm.server import serve_vllm
 from tests.nouns import engine_spec
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
@@ -58,6 +63,35 @@ def model(tiny_qwen3_5_moe: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     shutil.copytree(tiny_qwen3_5_moe, folder)
     return folder
+
+
+@dataclass
+class Fake:
+    """The stand-in, ready to serve unless it is told otherwise, and where its records go."""
+
+    engine: EngineSpec
+    model: Path
+    how: How
+    records: Path
+
+    @contextmanager
+    def served(
+        self, folder: str = "records", limits: StartLimits | None = None
+    ) -> Iterator[Endpoint]:
+        records = self.records.with_name(folder)
+        with serve_vllm(
+            resolve_engine(self.engine), self.model, records=records, limits=limits
+        ) as endpoint:
+            yield endpoint
+
+    def pids(self) -> list[int]:
+        return [int(pid) for pid in (self.records / "pids").read_text(encoding="ascii").split()]
+
+
+@pytest.fixture
+def fake(engine: EngineSpec, model: Path, how: How, tmp_path: Path) -> Fake:
+    how(FAKE_VLLM="ready")
+    return Fake(engine, model, how, tmp_path / "records")
 
 
 @pytest.fixture

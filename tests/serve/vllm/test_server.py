@@ -8,35 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from harness.artifacts import Deployment, Endpoint, EngineSpec
+from harness.artifacts import Deployment, Endpoint
 from harness.errors import EngineError, ReasonCode
-from harness.serve import serve, wait_until_gone
+from harness.serve import wait_until_gone
 from harness.serve.vllm.readiness import StartLimits
-from harness.serve.vllm.server import serve_vllm
 
 from . import fake_vllm
-from .conftest import How
+from .conftest import Fake
 
 Gone = Callable[[Iterable[int], float], bool]
 RUN = Path(__file__).parents[1] / "serving_run.py"
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-@contextmanager
-def served(engine: EngineSpec, model: Path, records: Path) -> Iterator[Endpoint]:
-    with serve(engine, model, records=records) as endpoint:
-        assert isinstance(endpoint, Endpoint)
-        yield endpoint
-
-
-def pids_of(records: Path) -> list[int]:
-    return [int(pid) for pid in (records / "pids").read_text(encoding="ascii").split()]
 
 
 def listed(endpoint: Endpoint) -> object:
@@ -56,33 +43,27 @@ def is_listened_to(base_url: str) -> bool:
 
 
 def test_a_server_answers_inside_the_context_and_is_gone_after_it(
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    all_gone: Gone,
-    how: How,
+    fake: Fake, all_gone: Gone
 ) -> None:
-    how(FAKE_VLLM="ready")
-    with served(engine, model, tmp_path / "records") as endpoint:
+    with fake.served() as endpoint:
         assert listed(endpoint) == [{"id": endpoint.model, "max_model_len": 64}]
         assert endpoint.max_model_len == 64
-        pids = pids_of(tmp_path / "records")
+        pids = fake.pids()
     assert all_gone(pids, 0)
     assert not is_listened_to(endpoint.base_url)
 
 
 def test_a_deployment_says_what_was_served_and_how(
-    engine: EngineSpec, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: How
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how(FAKE_VLLM="ready")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    engine = dataclasses.replace(engine, arguments=("max-num-seqs=4",))
-    with served(engine, model, tmp_path / "records") as endpoint:
+    fake.engine = dataclasses.replace(fake.engine, arguments=("max-num-seqs=4",))
+    with fake.served() as endpoint:
         found = endpoint.deployment
     assert isinstance(found, Deployment)
     assert (found.engine, found.version) == ("vllm", "0.32.0 (torch 2.13.0)")
     assert (found.device, found.dtype) == ("cpu", "bfloat16")
-    assert found.model == str(model)
+    assert found.model == str(fake.model)
     assert "--max-num-seqs=4" in found.arguments
     assert "VLLM_CPU_OMP_THREADS_BIND=nobind" in found.arguments
     assert not any("--port" in argument for argument in found.arguments)
@@ -91,29 +72,24 @@ def test_a_deployment_says_what_was_served_and_how(
     assert found.loaded is not None
     assert (found.loaded.num_tensors, found.loaded.num_filled) == (10, 12)
     assert found.findings == ()
-    assert found.log == str(tmp_path / "records" / "server.log")
+    assert found.log == str(fake.records / "server.log")
 
 
-def test_a_server_without_a_load_report_is_not_believed(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
-    how(FAKE_REPORT="null")
-    with served(engine, model, tmp_path / "records") as endpoint:
+def test_a_server_without_a_load_report_is_not_believed(fake: Fake) -> None:
+    fake.how(FAKE_REPORT="null")
+    with fake.served() as endpoint:
         (finding,) = endpoint.deployment.findings
     assert finding.id == "load-report-missing"
     assert finding.reason == ReasonCode.LOAD_MISMATCH
 
 
-def test_an_earlier_servers_report_is_not_taken_for_this_ones(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
-    how(FAKE_REPORT="null")
-    records = tmp_path / "records"
-    records.mkdir()
-    (records / "load_report.rank0.json").write_text(json.dumps(fake_vllm.REPORT), encoding="utf-8")
-    with served(engine, model, records) as endpoint:
+def test_an_earlier_servers_report_is_not_taken_for_this_ones(fake: Fake) -> None:
+    fake.how(FAKE_REPORT="null")
+    fake.records.mkdir()
+    (fake.records / "load_report.rank0.json").write_text(
+        json.dumps(fake_vllm.REPORT), encoding="utf-8"
+    )
+    with fake.served() as endpoint:
         assert [f.id for f in endpoint.deployment.findings] == ["load-report-missing"]
 
 
@@ -141,89 +117,49 @@ def test_an_earlier_servers_report_is_not_taken_for_this_ones(
     ],
 )
 def test_a_dead_server_is_explained_by_the_end_of_its_log(
-    death: tuple[str, ReasonCode, str],
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    how: How,
+    death: tuple[str, ReasonCode, str], fake: Fake
 ) -> None:
     line, reason, hint = death
-    how(FAKE_VLLM="die")
-    how(FAKE_LOG=line)
-    with (
-        pytest.raises(EngineError, match="status 1") as caught,
-        served(engine, model, tmp_path / "records"),
-    ):
+    fake.how(FAKE_VLLM="die")
+    fake.how(FAKE_LOG=line)
+    with pytest.raises(EngineError, match="status 1") as caught, fake.served():
         pass
     assert caught.value.reason == reason
     assert line in str(caught.value)
     assert hint in str(caught.value)
 
 
-def test_a_dead_server_leaves_nothing(
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    all_gone: Gone,
-    how: How,
-) -> None:
-    how(FAKE_VLLM="die")
-    how(FAKE_LOG="no known cause")
-    with (
-        pytest.raises(EngineError) as caught,
-        served(engine, model, tmp_path / "records"),
-    ):
+def test_a_dead_server_leaves_nothing(fake: Fake, all_gone: Gone) -> None:
+    fake.how(FAKE_VLLM="die")
+    fake.how(FAKE_LOG="no known cause")
+    with pytest.raises(EngineError) as caught, fake.served():
         pass
     assert caught.value.reason == ReasonCode.ENGINE_FAILED
-    assert all_gone(pids_of(tmp_path / "records"), 0)
+    assert all_gone(fake.pids(), 0)
 
 
-def test_a_silent_server_is_given_up(
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    all_gone: Gone,
-    how: How,
-) -> None:
-    how(FAKE_VLLM="hang")
+def test_a_silent_server_is_given_up(fake: Fake, all_gone: Gone) -> None:
+    fake.how(FAKE_VLLM="hang")
     limits = StartLimits(silence_seconds=2)
-    records = tmp_path / "records"
-    with (
-        pytest.raises(EngineError, match="given up"),
-        serve_vllm(engine, model, records=records, limits=limits),
-    ):
+    with pytest.raises(EngineError, match="given up"), fake.served(limits=limits):
         pass
-    assert all_gone(pids_of(records), 0)
+    assert all_gone(fake.pids(), 0)
 
 
 def test_a_slow_server_is_waited_for_as_long_as_its_log_moves(
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    how: How,
-    caplog: pytest.LogCaptureFixture,
+    fake: Fake, caplog: pytest.LogCaptureFixture
 ) -> None:
-    how(FAKE_VLLM="slow")
+    fake.how(FAKE_VLLM="slow")
     limits = StartLimits(silence_seconds=1.5, progress_seconds=0.5, poll_seconds=0.1)
-    with (
-        caplog.at_level("INFO", logger="harness.serve"),
-        serve_vllm(engine, model, records=tmp_path / "records", limits=limits),
-    ):
+    with caplog.at_level("INFO", logger="harness.serve"), fake.served(limits=limits):
         pass
     assert any("Loading shard" in record.getMessage() for record in caplog.records)
 
 
-def test_an_error_inside_the_context_ends_the_server(
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    all_gone: Gone,
-    how: How,
-) -> None:
-    how(FAKE_VLLM="ready")
-    with pytest.raises(ZeroDivisionError), served(engine, model, tmp_path / "records"):
+def test_an_error_inside_the_context_ends_the_server(fake: Fake, all_gone: Gone) -> None:
+    with pytest.raises(ZeroDivisionError), fake.served():
         raise ZeroDivisionError
-    assert all_gone(pids_of(tmp_path / "records"), 0)
+    assert all_gone(fake.pids(), 0)
 
 
 @pytest.mark.parametrize(
@@ -236,18 +172,21 @@ def test_an_error_inside_the_context_ends_the_server(
     ],
 )
 def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
-    ending: tuple[str, signal.Signals, int],
-    engine: EngineSpec,
-    model: Path,
-    tmp_path: Path,
-    all_gone: Gone,
+    ending: tuple[str, signal.Signals, int], fake: Fake, all_gone: Gone
 ) -> None:
     how, number, status = ending
-    say = Path(str(engine.vllm)).parents[1] / "how.json"
+    say = Path(str(fake.engine.vllm)).parents[1] / "how.json"
     say.write_text('{"FAKE_VLLM": "ready"}', encoding="utf-8")
-    records = tmp_path / "records"
     run = subprocess.Popen(
-        [sys.executable, str(RUN), "vllm", str(engine.vllm), str(model), str(records), how],
+        [
+            sys.executable,
+            str(RUN),
+            "vllm",
+            str(fake.engine.vllm),
+            str(fake.model),
+            str(fake.records),
+            how,
+        ],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -255,7 +194,7 @@ def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
     )
     assert run.stdout is not None
     base_url = run.stdout.readline().strip()
-    pids = pids_of(records)
+    pids = fake.pids()
     assert is_listened_to(base_url)
     run.send_signal(number)
     assert run.wait() == status
@@ -265,27 +204,18 @@ def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
     assert not is_listened_to(base_url)
 
 
-def test_both_arms_can_be_served_at_once(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
-    with (
-        served(engine, model, tmp_path / "one") as one,
-        served(engine, model, tmp_path / "two") as two,
-    ):
+def test_both_arms_can_be_served_at_once(fake: Fake) -> None:
+    with fake.served("one") as one, fake.served("two") as two:
         assert one.base_url != two.base_url
         assert is_listened_to(one.base_url)
         assert is_listened_to(two.base_url)
 
 
-def test_a_server_that_dies_while_in_use_is_named_with_the_end_of_its_log(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
+def test_a_server_that_dies_while_in_use_is_named_with_the_end_of_its_log(fake: Fake) -> None:
 
     def use() -> None:
-        with served(engine, model, tmp_path / "records") as endpoint:
-            for pid in pids_of(tmp_path / "records"):
+        with fake.served() as endpoint:
+            for pid in fake.pids():
                 os.kill(pid, signal.SIGKILL)
             wait_until_gone(endpoint.base_url, poll_seconds=0.05)
 
@@ -294,13 +224,10 @@ def test_a_server_that_dies_while_in_use_is_named_with_the_end_of_its_log(
     assert "server.log', it ends with:\n" in str(caught.value)
 
 
-def test_a_failure_of_ours_is_not_blamed_on_a_server_that_answers(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
+def test_a_failure_of_ours_is_not_blamed_on_a_server_that_answers(fake: Fake) -> None:
 
     def use() -> None:
-        with served(engine, model, tmp_path / "records"):
+        with fake.served():
             message = "something else"
             raise EngineError(message)
 

@@ -14,16 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import Endpoint, EngineSpec
+from harness.artifacts import Endpoint
 from harness.errors import EngineError
 from harness.score.client import connect
-from harness.serve import serve
 from harness.serve.listening import foreign, listeners, sockets_of
 from harness.serve.vllm.process import blot_out
 from harness.serve.vllm.readiness import StartLimits
-from harness.serve.vllm.server import serve_vllm
 
-from .conftest import How
+from .conftest import Fake
 
 STRANGER = """
 import socket, sys
@@ -50,13 +48,6 @@ def stranger(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
             process.kill()
 
 
-@contextmanager
-def served(engine: EngineSpec, model: Path, records: Path) -> Iterator[Endpoint]:
-    with serve(engine, model, records=records) as endpoint:
-        assert isinstance(endpoint, Endpoint)
-        yield endpoint
-
-
 def status_of(endpoint: Endpoint, path: str, headers: dict[str, str]) -> int:
     connection = http.client.HTTPConnection(endpoint.base_url.removeprefix("http://"))
     try:
@@ -67,9 +58,9 @@ def status_of(endpoint: Endpoint, path: str, headers: dict[str, str]) -> int:
 
 
 def test_a_stranger_on_the_servers_port_is_named_and_asked_nothing(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how(FAKE_VLLM="hang")
+    fake.how(FAKE_VLLM="hang")
     with stranger() as (process, port):
 
         @contextmanager
@@ -79,7 +70,7 @@ def test_a_stranger_on_the_servers_port_is_named_and_asked_nothing(
         monkeypatch.setattr("harness.serve.vllm.server.reserved_port", lost_port)
         with (
             pytest.raises(EngineError, match=rf"port {port} .* process {process.pid} \(python"),
-            served(engine, model, tmp_path / "records"),
+            fake.served(),
         ):
             pytest.fail("it served")
         process.kill()
@@ -87,25 +78,14 @@ def test_a_stranger_on_the_servers_port_is_named_and_asked_nothing(
         assert process.stdout.read() == "", "what it was sent"
 
 
-def test_a_server_that_asks_for_no_key_is_ended(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="open")
-    with (
-        pytest.raises(EngineError, match="without an API key"),
-        serve_vllm(engine, model, records=tmp_path / "records", limits=StartLimits()),
-    ):
+def test_a_server_that_asks_for_no_key_is_ended(fake: Fake) -> None:
+    fake.how(FAKE_VLLM="open")
+    with pytest.raises(EngineError, match="without an API key"), fake.served(limits=StartLimits()):
         pytest.fail("it served")
 
 
-def test_each_server_has_a_key_of_its_own(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
-    with (
-        served(engine, model, tmp_path / "one") as one,
-        served(engine, model, tmp_path / "two") as two,
-    ):
+def test_each_server_has_a_key_of_its_own(fake: Fake) -> None:
+    with fake.served("one") as one, fake.served("two") as two:
         assert one.api_key != two.api_key
         assert len(str(one.api_key)) >= 32
         right = {"Authorization": f"Bearer {one.api_key}"}
@@ -115,35 +95,31 @@ def test_each_server_has_a_key_of_its_own(
         assert str(one.api_key) not in repr(one) + repr(one.deployment)
 
 
-def test_a_key_that_is_written_to_the_log_is_neither_shown_nor_left_there(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="leak")
-    records = tmp_path / "records"
-    with served(engine, model, records) as endpoint:
+def test_a_key_that_is_written_to_the_log_is_neither_shown_nor_left_there(fake: Fake) -> None:
+    fake.how(FAKE_VLLM="leak")
+    with fake.served() as endpoint:
         key = str(endpoint.api_key)
-        assert key in (records / "server.log").read_text(encoding="utf-8")
-        for pid in (records / "pids").read_text(encoding="ascii").split():
-            os.kill(int(pid), signal.SIGKILL)
+        assert key in (fake.records / "server.log").read_text(encoding="utf-8")
+        for pid in fake.pids():
+            os.kill(pid, signal.SIGKILL)
         with (
             pytest.raises(EngineError, match="no longer answers") as caught,
             connect(endpoint) as server,
         ):
             server.send("/v1/completions", [{"prompt": [[1]]}]).result()
     assert key not in str(caught.value)
-    text = (records / "server.log").read_text(encoding="utf-8")
+    text = (fake.records / "server.log").read_text(encoding="utf-8")
     assert key not in text
     assert "the key is ***" in text
 
 
 def test_the_server_runs_in_an_empty_folder_with_listed_variables(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How, monkeypatch: pytest.MonkeyPatch
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how(FAKE_VLLM="ready")
     monkeypatch.setenv("SOME_PAT", "a secret")
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    with served(engine, model, tmp_path / "records") as endpoint:
-        seen = json.loads((tmp_path / "records" / "seen.json").read_text(encoding="utf-8"))
+    with fake.served() as endpoint:
+        seen = json.loads((fake.records / "seen.json").read_text(encoding="utf-8"))
         assert list(Path(seen["cwd"]).iterdir()) == []
         assert seen["environment"]["VLLM_API_KEY"] == endpoint.api_key
         assert seen["environment"]["PYTHONSAFEPATH"] == "1"
@@ -153,13 +129,10 @@ def test_the_server_runs_in_an_empty_folder_with_listed_variables(
     assert not Path(seen["cwd"]).exists()
 
 
-def test_whoever_listens_after_the_server_has_ended_is_not_believed(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
-    with served(engine, model, tmp_path / "records") as endpoint:
-        for pid in (tmp_path / "records" / "pids").read_text(encoding="ascii").split():
-            os.kill(int(pid), signal.SIGKILL)
+def test_whoever_listens_after_the_server_has_ended_is_not_believed(fake: Fake) -> None:
+    with fake.served() as endpoint:
+        for pid in fake.pids():
+            os.kill(pid, signal.SIGKILL)
         port = int(endpoint.base_url.rpartition(":")[2])
         with stranger(port) as (process, _):
             with (
@@ -199,12 +172,11 @@ def test_a_secret_is_blotted_out_wherever_a_log_holds_it(
     blot_out(secret, tmp_path / "nothing")
 
 
-def test_a_user_argument_is_one_word_of_the_command(
-    engine: EngineSpec, model: Path, tmp_path: Path, how: How
-) -> None:
-    how(FAKE_VLLM="ready")
-    engine = dataclasses.replace(engine, arguments=("max_num_seqs=4", "enforce-eager=false"))
-    with served(engine, model, tmp_path / "records") as endpoint:
-        seen = json.loads((tmp_path / "records" / "seen.json").read_text(encoding="utf-8"))
+def test_a_user_argument_is_one_word_of_the_command(fake: Fake) -> None:
+    fake.engine = dataclasses.replace(
+        fake.engine, arguments=("max_num_seqs=4", "enforce-eager=false")
+    )
+    with fake.served() as endpoint:
+        seen = json.loads((fake.records / "seen.json").read_text(encoding="utf-8"))
     assert seen["arguments"][-2:] == ["--max-num-seqs=4", "--no-enforce-eager"]
     assert endpoint.deployment.arguments[-4:-2] == ("--max-num-seqs=4", "--no-enforce-eager")
