@@ -1,9 +1,8 @@
-"""The door through which everything is written.
+"""Every file and folder is written through here.
 
-A file that is written is a regular one or none yet: no link is followed, no device or pipe is
-opened, no folder is replaced. It appears under its name whole or not at all: written beside it,
-flushed to the disk, then renamed. A folder that is written is a folder or none yet. What is asked
-about a path that was given is asked before anything runs.
+Only a regular file is written, or a new one: no link is followed, no device or pipe opened, no
+folder replaced. A file is written beside its final name, flushed to the disk, then renamed, so it
+is there whole or not at all. Paths that a user gave are checked before anything runs.
 """
 
 import errno

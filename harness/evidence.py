@@ -1,9 +1,9 @@
-"""Whether what a verdict stands on belongs together, and still is what it was.
+"""Check that everything a verdict rests on is about the same files, and still unchanged.
 
-Each stage's noun names the files that it is about by their digest. Before the judge decides, all of
-them are held against each other, so that files which were exchanged between two stages, or put back
-afterwards, end the run. The verdict names the digest of every noun it was made from, so that a
-finished run can be walked back, and what has changed since is said before anything else.
+Each stage records the digest of the files that it looked at. Before the judge decides, these are
+compared, so that files which were exchanged between two stages, or put back afterwards, end the
+run. The verdict records the digest of every result that it was made from, so `status` and `report`
+can say what has changed since.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""How often Python's garbage collector looks for cycles.
+"""Make Python's garbage collector look for cycles rarely.
 
-It does so whenever some hundreds of objects were made, and each time that enough of them stay it
-goes through all there are. Libraries for models make a million objects when they are imported, and
-the plan of a large model as many again; all of these stay. Going through them over and over took a
-third of an import, two thirds of what is prepared for 30,000 layers, and holds up every thread.
+By default it starts after every 700 new objects, and from time to time goes through all objects
+that there are. Importing the model libraries makes a million objects that stay, and the plan of a
+large model as many again. Collecting over and over took a third of the import time and two thirds
+of the preparation for 30,000 layers, and stopped every thread meanwhile.
 """
 
 import gc
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NEW, _YOUNG, _OLD = 100_000, 50, 1_000
-"""Objects that are made before new ones are looked at; how often so before those that stayed then
-are; and how often these before all are."""
+"""Thresholds of the collector's three generations."""
 
 
 def collect_rarely() -> None:
@@ -22,7 +21,7 @@ def collect_rarely() -> None:
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """Look at nothing inside the context that is there when it begins."""
+    """Keep the collector away, inside the context, from all objects that exist when it begins."""
     gc.freeze()
     try:
         yield
@@ -31,5 +30,5 @@ def settled() -> Iterator[None]:
 
 
 def collect() -> None:
-    """Free what is only held by cycles, such as a model that nobody uses any more."""
+    """Collect now, such as a model that is no longer used but is part of a cycle."""
     gc.collect()

@@ -1,10 +1,9 @@
-"""SIGINT, SIGTERM and SIGHUP: the first one unwinds the process, later ones let it do so.
+"""SIGINT, SIGTERM and SIGHUP: the first one unwinds the process, later ones let it finish that.
 
-A command begins by importing for seconds, and what an import raises may be swallowed by what it
-interrupts; nothing is begun then that would have to be unwound, so the process leaves at once.
-Later it is raised again where it was swallowed: by an object's `__del__`, or a library that
-catches everything. Only the standard library is imported here, so that a process can listen before
-anything else.
+While a command still imports, there is nothing to unwind, and an exception that is raised inside an
+import may be swallowed; so the process exits at once. Afterwards the signal becomes an exception.
+Where that is swallowed (by a `__del__`, or a library that catches everything) it is raised again.
+Only the standard library is imported here, so that a process can listen before anything else.
 """
 
 import _thread

@@ -1,8 +1,7 @@
-"""Work in processes of its own: the drill's `--jobs`, the baseline beside a candidate, verify.
+"""Work in other processes: the drill's `--jobs`, a baseline in the background, `verify`.
 
-They unwind when they are told to end, so that servers which they started are stopped.
-
-What a worker is given and gives back crosses by pickle, between processes of one command.
+A process that is told to end unwinds, so that servers which it started are stopped. Arguments and
+results are pickled, between processes of one command only.
 """
 
 import logging

@@ -1,13 +1,13 @@
-"""The run directory: one writer at a time, finished stages are found again by what they hold.
+"""The run directory: one writer at a time; a stage is reused if nothing that it used has changed.
 
-A stage's noun lies in one JSON file together with the digests of all that it was made from, so
-typing a command again runs just those stages of which one has changed or whose file is not there.
-A file is complete or absent (harness.artifacts.store), hence a run that was killed at any moment
-can be continued.
+A stage's result (its noun) is one JSON file, together with the digests of everything it was made
+from. Typing a command again therefore runs only the stages of which an input has changed or whose
+file is missing. A file is complete or absent (harness.artifacts.store), so a run that was killed at
+any moment can be continued.
 
-Nothing is found again by its name or its date. chain.json holds the digest of each noun as the run
-wrote it: a noun that says something else now ends the run, and one that chain.json does not know is
-made again, like one whose files are not those that it speaks of.
+File names and dates decide nothing. chain.json holds the digest of each result as this run wrote
+it. A result that was edited since ends the run; one that chain.json does not know, or whose own
+files have changed, is made again.
 """
 
 import fcntl

@@ -1,6 +1,6 @@
-"""The baseline measured in a process of its own, beside the candidate.
+"""Measure the baseline in a process of its own while the candidate is served.
 
-It fills the store of baselines, where the run then finds it as it would find an older one.
+It fills the store of baselines, where the run then finds it like any older one.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What a deployment shows and must not."""
+"""Findings of a deployment that refuse the candidate."""
 
 from harness.artifacts import Deployment, Finding, Severity
 from harness.errors import RejectedError

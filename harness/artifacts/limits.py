@@ -1,6 +1,6 @@
-"""What the values of a file that a person writes may be; nouns that are read from one say so.
+"""Types with limits, for the fields of nouns that are read from files which people write.
 
-A noun's own configuration refuses unknown keys and numbers that are not finite.
+STRICT, as a noun's configuration, refuses unknown keys and numbers that are not finite.
 """
 
 from typing import Annotated

@@ -1,8 +1,8 @@
-"""Write a noun as JSON and read it again; digests of nouns.
+"""Write a noun as JSON, read it again, and compute its digest.
 
-A file appears under its name complete or not at all (harness.doors). It says what it was made
-from, by digests with names, and holds the sha256 of all that it says, so that a file which was
-edited is not believed, and two files can be told to belong together.
+A file is complete or absent (harness.doors). It holds the digests of what it was made from, by
+name, and the sha256 of its own content: an edited file is not believed, and two files can be shown
+to belong together.
 """
 
 import dataclasses

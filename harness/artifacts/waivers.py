@@ -1,4 +1,4 @@
-"""Failed checks that somebody answers for, by name and until a day."""
+"""Waivers: failed checks that a named person accepts until a date."""
 
 from dataclasses import dataclass
 from datetime import date, datetime

@@ -1,4 +1,4 @@
-"""Make a command of a function that returns what it has to say: its options, printing, ending."""
+"""Turn a function that returns a Result into a command: options, printing and exit code."""
 
 import dataclasses
 import functools

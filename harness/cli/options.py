@@ -1,4 +1,4 @@
-"""The options and arguments that are none of harness.request's; each is declared once."""
+"""Options and arguments that are no fields of harness.request.Request, each declared once."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,8 +1,8 @@
-"""Standard output and standard error that nothing which goes wrong with them can break.
+"""Standard output and standard error that survive a closed pipe, a full disk or an odd terminal.
 
-A reader that has gone (`| head -1`) is no error: a command goes on and ends as it would have. What
-a terminal cannot show is shown as an escape. A file that cannot be written to is reported once, by
-the command, and not again by the interpreter as it ends.
+If the reader has gone (`| head -1`), the command goes on and ends as it would have. What a terminal
+cannot show is printed as an escape. A file that cannot be written is reported once, by the command,
+and not again by the interpreter at exit.
 """
 
 import io

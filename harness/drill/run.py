@@ -1,7 +1,7 @@
-"""Put the known faults back, one at a time, and see which stage of the pipeline catches each.
+"""Put the known faults back, one at a time, and record which stage of the pipeline catches each.
 
-First come the correct runs: they must get GO, they measure the baseline, and theirs are the
-checkpoints that faults of files spoil copies of.
+The correct runs come first: they must get GO, they measure the baseline, and faults of files
+damage copies of their checkpoints.
 """
 
 import dataclasses

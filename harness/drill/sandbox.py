@@ -1,7 +1,7 @@
-"""A finished run to tamper with: commands are typed again in copies of it, and somebody interferes.
+"""Copies of a finished run to tamper with; the same commands are then typed again in them.
 
-What is done to a run is what another process, a tool or a person does to its files. Nothing of
-harness is exchanged but one thing: between two stages there is a moment at which a strike happens.
+Files are changed from outside, as another process, a tool or a person would. One thing in harness
+is replaced: between two stages a function of the attack is called.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""The claim that a candidate is lossless: an engine's new version, another parallelism, a cast.
+"""The claim that a candidate is lossless, such as after an engine's upgrade or another parallelism.
 
-The claim adds one way to fail and none to pass. A task whose losses are significant (McNemar's
-exact test; the sign-flip test where values are not 0 or 1, or grouped) refutes the claim however
-small they are. A task whose losses are not significant has shown nothing by that, because few
-items never show anything: it must lie within its margin as any other.
+The claim adds a way to fail and none to pass. If a task's losses are significant (McNemar's exact
+test; the sign-flip test for grouped items and for values other than 0 and 1), the claim is refuted,
+however small the losses are. If they are not significant, nothing has been shown, since few items
+never show anything: the task must still lie within its margin.
 
-With several tasks some p value is small by chance, and one is enough for NO-GO. So NO-GO takes
-Holm's step-down over the critical tasks that make the claim; a p value that is small only by
-itself is no proof, but no GO either.
+Among several tasks some p value is small by chance, and one refuted claim is NO-GO. So a task is
+refuted only by Holm's step-down over all critical tasks that make the claim. A p value that is
+small by itself but not by Holm's is INCONCLUSIVE.
 
 Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
 of Statistics 6 (1979) 65-70.

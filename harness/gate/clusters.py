@@ -1,14 +1,13 @@
 """Items that come in groups, such as the questions of one subject or about one passage.
 
-Items of a group fail together, so they say less than as many independent ones. By how much is
-the design effect: the variance of the mean with whole groups as units, over that of the items
-taken as independent. The score intervals are then made with a wider quantile, Student's for the
-number of groups times the design effect's square root. So they keep the shape and the honest
-width at zero flips that they have without groups, and with one item a group they are the same
-but for Student's quantile.
+Items of a group fail together, so they carry less evidence than as many independent items. The
+design effect says how much less: the variance of the mean with whole groups as units, over the
+variance if all items were independent. A score interval of grouped items is made with a wider
+quantile: Student's for the number of groups, times the square root of the design effect. It keeps
+its shape, and its width at zero flips.
 
-A few flips cannot show a design effect, and chance can make it seem below 1: it counts as 1 at
-least, or as what the suite states from earlier measurements.
+The design effect that is used is never below 1, nor below what the suite states from earlier
+measurements: a few flips cannot show one, and chance can make it look small.
 
 Source: E. Miller, "Adding error bars to evals", arXiv 2411.00640, equation (4), with the factor
 G / (G - 1) for G groups.

@@ -1,12 +1,12 @@
-"""What a task asks for, as one number an item: its form decides which, and how it is bounded.
+"""What a task asks for, as one number for each item, and how the mean of these numbers is bounded.
 
-A margin asks for the mean of `candidate - baseline`, which must lie above minus the margin. A
-recovery r asks for the mean of `candidate - r x baseline`, which must lie above 0: that is the
-ratio of the accuracies without dividing by a noisy one. Both are bounded by a score interval of a
-mean; lost and won items alone have a closed form of it (`tango`).
+With a margin the number is `candidate - baseline`, and its mean must lie above minus the margin.
+With a recovery r it is `candidate - r x baseline`, and its mean must lie above 0: the ratio of the
+accuracies, without dividing by a noisy one. Both means get a score interval; for lost and won items
+alone there is a closed form (`tango`).
 
-Values between 0 and 1 need a second interval beside it, for they may be skewed: the sign-flip
-permutation's. The wider of both counts. Grouped items widen every interval (`clusters`).
+Values between 0 and 1 may be skewed, so the sign-flip permutation's interval is made too, and the
+wider one counts. Grouped items widen every interval (`clusters`).
 """
 
 from collections import Counter

@@ -1,9 +1,9 @@
 """What a reviewed file of waivers means for one checkpoint on one day.
 
-A waiver answers for a failed check of files, of a deployment or of the smoke run, for the one
-checkpoint that it names and until its day. It answers for nothing else: scores, missing or failed
-results and intervals are judged as if there were no waivers, so one can turn a NO-GO for its check
-into GO WITH WAIVERS and never anything else.
+A waiver covers one failed check (of files, of a deployment or of the smoke run) of the checkpoint
+that it names, until its day. Scores, intervals, and missing or failed results are judged as if
+there were no waivers. So a waiver can turn a NO-GO for its check into GO WITH WAIVERS, and do
+nothing else.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The ids of what a deployment can show, for whoever names one."""
+"""The ids of everything a deployment can be found to show."""
 
 from harness.serve.vllm.log_patterns import PATTERNS
 from harness.serve.vllm.observe import DEFAULT_KV_SCALE, NOT_FILLED, NOT_TAKEN

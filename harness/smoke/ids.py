@@ -1,4 +1,4 @@
-"""The ids of the checks, for whoever names one."""
+"""The ids of the smoke run's checks."""
 
 from harness.smoke.checks_answers import BATCHING, KNOWN, SAMPLED
 from harness.smoke.checks_readings import KLD, NLL, TOKENIZER, TOP_1, WORST
