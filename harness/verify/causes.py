@@ -11,7 +11,7 @@ from harness.verify.dequantize import Coded, Weight, read_rows
 from harness.verify.fitting import fit_of
 from harness.verify.modules import expert_of
 from harness.verify.origin import source_part
-from harness.verify.stored import Floats, Part, StoredTensors
+from harness.verify.stored import Floats, StoredPart, StoredTensors
 
 _SAMPLE_ROWS = 128
 """Causes are tried on the first rows only."""
@@ -56,7 +56,7 @@ def explain(
     return ""
 
 
-def _sample(part: Part, source: StoredTensors) -> Floats:
+def _sample(part: StoredPart, source: StoredTensors) -> Floats:
     return source.floats(part, (0, min(part.shape[0], _SAMPLE_ROWS)))
 
 

@@ -21,7 +21,15 @@ from harness.verify.fitting import Fit, Fitting
 from harness.verify.layouts import Layout
 from harness.verify.origin import Pair, copied_from, source_part
 from harness.verify.shards import ITEM_BYTES, Entry
-from harness.verify.stored import Buffers, Bytes, Floats, Part, StoredTensors, is_number, to_floats
+from harness.verify.stored import (
+    Buffers,
+    Bytes,
+    Floats,
+    StoredPart,
+    StoredTensors,
+    is_number,
+    to_floats,
+)
 
 _COPIED_BYTES = 1 << 18
 _WORD_BYTES = 8
@@ -247,7 +255,7 @@ class _Unquantized:
 class _Counterpart(NamedTuple):
     """A part of the source, and the bytes of a tensor that it has to be."""
 
-    source: Part
+    source: StoredPart
     dtype: str
     start: int
     num_bytes: int

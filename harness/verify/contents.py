@@ -30,7 +30,7 @@ from harness.verify.modules import (
     leaf_of,
     weight_of,
 )
-from harness.verify.reading import Found, Reading, ShardScan, Task, num_processes
+from harness.verify.reading import DataPass, Found, ShardScan, Task, num_processes
 from harness.verify.scan import Facts
 from harness.verify.shards import Entry, Shard, read_shard
 from harness.verify.stored import StoredTensors
@@ -257,7 +257,7 @@ def _held(opened: _Opened) -> Iterator[Comparison | None]:
 
 
 def _scans(opened: _Opened, tasks: Sequence[Task], count: int) -> Iterator[tuple[Task, ShardScan]]:
-    headers, reading = opened.contents, Reading(tasks)
+    headers, reading = opened.contents, DataPass(tasks)
     if count == 1:
         scans = reading.shards(opened.stored, partial(_comparison_of, headers))
     else:
@@ -273,7 +273,7 @@ def _read_share(
 ) -> tuple[int, Sequence[Found]]:
     """Be process `number` of `count`."""
     opened = _open(directory, Against(source))
-    compare, reading = partial(_comparison_of, opened.contents), Reading(_tasks(opened.contents))
+    compare, reading = partial(_comparison_of, opened.contents), DataPass(_tasks(opened.contents))
     with _held(opened):
         return number, reading.share(opened.stored, compare, number=number, count=count)
 

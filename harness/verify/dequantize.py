@@ -26,7 +26,7 @@ from harness.verify.stored import (
     Buffers,
     Bytes,
     Floats,
-    Part,
+    StoredPart,
     StoredTensors,
     is_number,
     to_floats,
@@ -44,10 +44,10 @@ _PAIRS = (
 class Coded(NamedTuple):
     """A quantized weight [out, in] in a file."""
 
-    codes: Part
+    codes: StoredPart
     """[out, in], or [out, in / 2] where two codes share a byte."""
     is_packed: bool
-    scale: Part
+    scale: StoredPart
     """The steps before the global scale, which turns them into what codes are multiplied with."""
     factor: np.float32
     """The global scale, or 1."""

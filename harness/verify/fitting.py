@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.verify.dequantize import Coded, Rows, Weight
-from harness.verify.stored import Buffers, Bytes, Floats, Part, StoredTensors, fill_floats
+from harness.verify.stored import Buffers, Bytes, Floats, StoredPart, StoredTensors, fill_floats
 
 _MAX_GAIN_ERROR = 0.1
 _PIECE_ITEMS = 1 << 20
@@ -40,7 +40,7 @@ class Fitting:
     """Takes the codes of a weight, piece by piece, and says how near it is."""
 
     def __init__(
-        self, weight: Coded, checkpoint: StoredTensors, part: Part, source: StoredTensors
+        self, weight: Coded, checkpoint: StoredTensors, part: StoredPart, source: StoredTensors
     ) -> None:
         self._weight, self._checkpoint = weight, checkpoint
         self._part, self._source = part, source

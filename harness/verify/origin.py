@@ -11,7 +11,7 @@ from typing import NamedTuple
 from harness.artifacts import TensorHeader
 from harness.verify.modules import expert_of
 from harness.verify.shards import ITEM_BYTES
-from harness.verify.stored import Part, StoredTensors
+from harness.verify.stored import StoredPart, StoredTensors
 
 STACKED: Mapping[str, tuple[str, ...]] = {
     "gate_up_proj": ("gate_proj", "up_proj"),
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     first_row: int
     """Of the checkpoint's tensor, its first two dimensions flattened where it is a stack."""
     num_rows: int
-    source: Part
+    source: StoredPart
 
 
 def is_stack(name: str, header: TensorHeader) -> bool:
@@ -39,7 +39,7 @@ def is_stack(name: str, header: TensorHeader) -> bool:
     return is_named_so and len(header.shape) == _STACK_DIMS and header.shape[0] <= _MAX_EXPERTS
 
 
-def source_part(module: str, source: StoredTensors) -> Part | None:
+def source_part(module: str, source: StoredTensors) -> StoredPart | None:
     """Return the part of the source that holds the weight of `module`."""
     name = f"{module}.weight"
     if name in source.headers:
@@ -54,14 +54,14 @@ def source_part(module: str, source: StoredTensors) -> Part | None:
     return None
 
 
-def _of_stack(stack: str, source: StoredTensors, expert: int, index: int) -> Part | None:
+def _of_stack(stack: str, source: StoredTensors, expert: int, index: int) -> StoredPart | None:
     header = source.headers[stack]
     if not is_stack(stack, header) or expert >= header.shape[0]:
         return None
     num_rows = header.shape[1] // len(STACKED[stack.rpartition(".")[2]])
     row_bytes = header.shape[2] * ITEM_BYTES[header.dtype]
     start = (expert * header.shape[1] + index * num_rows) * row_bytes
-    return Part(stack, (num_rows, header.shape[2]), start)
+    return StoredPart(stack, (num_rows, header.shape[2]), start)
 
 
 def copied_from(name: str, header: TensorHeader, source: StoredTensors) -> tuple[Pair, ...]:

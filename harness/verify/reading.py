@@ -76,7 +76,7 @@ class Found(NamedTuple):
     digests: bytes
 
 
-class Reading:
+class DataPass:
     """The pass over some files, of which others may do a part."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:

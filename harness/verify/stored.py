@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-class Part(NamedTuple):
+class StoredPart(NamedTuple):
     """A contiguous part of a stored tensor: all of it, or some rows of one expert."""
 
     tensor: str
@@ -69,15 +69,15 @@ class StoredTensors(Holding):
             self._exits.callback(os.close, descriptor)
             self._files[shard] = descriptor
 
-    def whole(self, name: str) -> Part:
+    def whole(self, name: str) -> StoredPart:
         """Return the part that is all of a tensor."""
-        return Part(name, self.headers[name].shape, 0)
+        return StoredPart(name, self.headers[name].shape, 0)
 
-    def row_bytes(self, part: Part) -> int:
+    def row_bytes(self, part: StoredPart) -> int:
         """Return the bytes of one row, which is everything behind the first dimension."""
         return math.prod(part.shape[1:]) * ITEM_BYTES[self.headers[part.tensor].dtype]
 
-    def read(self, part: Part, rows: tuple[int, int] | None = None) -> Bytes:
+    def read(self, part: StoredPart, rows: tuple[int, int] | None = None) -> Bytes:
         """Return the bytes of a part, or of some of its rows."""
         first, last = rows or (0, part.shape[0] if part.shape else 1)
         row_bytes = self.row_bytes(part)
@@ -85,7 +85,7 @@ class StoredTensors(Holding):
         self.fill(content, part, first * row_bytes)
         return content
 
-    def fill(self, content: Bytes, part: Part, start: int) -> None:
+    def fill(self, content: Bytes, part: StoredPart, start: int) -> None:
         """Read the bytes of a part from its byte `start` on into memory that is there."""
         shard, position = self._places[part.tensor]
         self.fill_from(content, shard, position + part.start + start)
@@ -100,7 +100,7 @@ class StoredTensors(Holding):
             done += count
         return done
 
-    def floats(self, part: Part, rows: tuple[int, int] | None = None) -> Floats:
+    def floats(self, part: StoredPart, rows: tuple[int, int] | None = None) -> Floats:
         """Return a part's values as float32 in its shape, or those of some rows."""
         shape = part.shape if rows is None else (rows[1] - rows[0], *part.shape[1:])
         return to_floats(self.read(part, rows), self.headers[part.tensor].dtype).reshape(shape)

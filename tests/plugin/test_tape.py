@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.plugin.harness_vllm.ledger import Parameter, Part, Reconciled, reconcile
+from harness.plugin.harness_vllm.ledger import Parameter, ParameterPart, Reconciled, reconcile
 from harness.plugin.harness_vllm.tape import Tape, spans
 
 Load = Callable[[Tensor, Tensor], object]
@@ -37,7 +37,7 @@ def loaded(load: Load) -> tuple[Tape, Tensor]:
     return tape, parameter
 
 
-def compared(tape: Tape, tensor: Tensor, *parts: Part) -> Reconciled:
+def compared(tape: Tape, tensor: Tensor, *parts: ParameterPart) -> Reconciled:
     return reconcile(
         [Parameter(tensor, parts, is_padded=False)], tape, in_files=["tensor"], set_aside=None
     )
@@ -46,7 +46,7 @@ def compared(tape: Tape, tensor: Tensor, *parts: Part) -> Reconciled:
 @pytest.mark.parametrize("name", LOADS)
 def test_a_tensor_is_followed_into_its_parameter(name: str) -> None:
     tape, parameter = loaded(LOADS[name])
-    found = compared(tape, parameter, Part("whole", (0, 96)))
+    found = compared(tape, parameter, ParameterPart("whole", (0, 96)))
     assert (found.unfilled, found.untaken, found.num_taken) == ((), (), 1)
 
 
@@ -57,29 +57,29 @@ def test_a_scalar_is_followed_through_a_number() -> None:
     with tape:
         tape.mark("tensor", tensor)
         parameter.fill_(tensor.item())
-    assert compared(tape, parameter, Part("scale", (0, 4))).unfilled == ()
+    assert compared(tape, parameter, ParameterPart("scale", (0, 4))).unfilled == ()
 
 
 def test_a_part_that_was_not_written_is_a_hole() -> None:
     tape, parameter = loaded(lambda p, t: p[:3].copy_(t[:3]))
-    parts = [Part(f"row {i}", (24 * i, 24 * (i + 1))) for i in range(4)]
+    parts = [ParameterPart(f"row {i}", (24 * i, 24 * (i + 1))) for i in range(4)]
     assert compared(tape, parameter, *parts).unfilled == ("row 3",)
 
 
 def test_a_part_that_was_written_in_part_is_a_hole() -> None:
     tape, parameter = loaded(lambda p, t: p[:, :5].copy_(t[:, :5]))
-    assert compared(tape, parameter, Part("whole", (0, 96))).unfilled == ("whole",)
+    assert compared(tape, parameter, ParameterPart("whole", (0, 96))).unfilled == ("whole",)
 
 
 def test_zeros_of_a_padding_fill_but_are_no_tensor() -> None:
     tape, parameter = loaded(lambda p, t: [p[:2].copy_(t[:2]), p[2:].zero_()])
-    assert compared(tape, parameter, Part("whole", (0, 96))).unfilled == ()
-    assert compared(tape, parameter, Part("rest", (48, 96))).unfilled == ("rest",)
+    assert compared(tape, parameter, ParameterPart("whole", (0, 96))).unfilled == ()
+    assert compared(tape, parameter, ParameterPart("rest", (48, 96))).unfilled == ("rest",)
 
 
 def test_memory_that_is_used_again_is_not_taken_for_what_it_held() -> None:
     tape, parameter = loaded(lambda p, t: [t.to(torch.float64), p.copy_(torch.ones(4, 6))])
-    found = compared(tape, parameter, Part("whole", (0, 96)))
+    found = compared(tape, parameter, ParameterPart("whole", (0, 96)))
     assert (found.unfilled, found.untaken) == (("whole",), ("tensor",))
 
 
@@ -102,7 +102,7 @@ def test_gate_does_not_fill_the_scale_it_shares_with_up() -> None:
             tape.mark(f"experts.{expert}.{projection}.scale", scale)
             parameter[expert] = scale
     parts = [
-        Part(f"{expert} {projection}", (4 * expert, 4 * expert + 4), re.compile(other))
+        ParameterPart(f"{expert} {projection}", (4 * expert, 4 * expert + 4), re.compile(other))
         for expert in range(2)
         for projection, other in (("gate", "up"), ("up", "gate"))
     ]

@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.artifacts import IntegrityReport
 from harness.verify import compare, contents, fitting, reading, verify
 from harness.verify.hashing import Hashed
-from harness.verify.reading import Reading, Task, num_processes
+from harness.verify.reading import DataPass, Task, num_processes
 from harness.verify.scan import Facts, facts_of
 from harness.verify.shards import read_shard
 from harness.verify.stored import StoredTensors
@@ -140,7 +140,7 @@ def test_shares_make_up_the_whole(
 ) -> None:
     monkeypatch.setattr(reading, "_STRETCH_BYTES", 1)
     shard = read_shard(good_exports["nvfp4"] / "model.safetensors")
-    work = Reading([Task(shard, Hashed.TENSORS)])
+    work = DataPass([Task(shard, Hashed.TENSORS)])
 
     def nothing(*_: object) -> None:
         return None
@@ -184,7 +184,7 @@ def written(path: Path, tensors: dict[str, tuple[int, bytes]], size: int) -> byt
 def hash_of(path: Path, hashed: Hashed) -> str | None:
     shard = read_shard(path)
     with StoredTensors(path.parent, (shard,)) as stored:
-        (found,) = Reading([Task(shard, hashed)]).shards(stored, lambda _name, _entry: None)
+        (found,) = DataPass([Task(shard, hashed)]).shards(stored, lambda _name, _entry: None)
     return found.hash
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .tape import Span, Tape, Writes
 
 
-class Part(NamedTuple):
+class ParameterPart(NamedTuple):
     """What one tensor of a checkpoint fills."""
 
     name: str
@@ -25,7 +25,7 @@ class Parameter(NamedTuple):
     """A parameter that a checkpoint has to fill."""
 
     tensor: Tensor
-    parts: tuple[Part, ...]
+    parts: tuple[ParameterPart, ...]
     is_padded: bool
     """A kernel made it larger than the checkpoint's tensors, and the rest has to stay as it is."""
 
@@ -87,7 +87,7 @@ def was_written(tape: Tape, tensor: Tensor) -> bool:
     return bool(tape.writes(tensor).sourced)
 
 
-def _unfilled(parameter: Parameter, writes: Writes) -> Iterator[Part]:
+def _unfilled(parameter: Parameter, writes: Writes) -> Iterator[ParameterPart]:
     covered = _merged(writes.spans)
     sourced = _merged([span for span, _ in writes.sourced])
     by_span: dict[Span, set[str]] = {}
@@ -99,7 +99,7 @@ def _unfilled(parameter: Parameter, writes: Writes) -> Iterator[Part]:
             yield part
 
 
-def _has_own_source(part: Part, by_span: Mapping[Span, Collection[str]]) -> bool:
+def _has_own_source(part: ParameterPart, by_span: Mapping[Span, Collection[str]]) -> bool:
     """Return whether not all that filled these bytes was meant for the other part of them."""
     names = by_span.get(part.span)
     if part.not_from is None or not names:

@@ -16,7 +16,7 @@ from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.quantization.kv_cache import BaseKVCacheMethod
 
-from .ledger import Parameter, Part
+from .ledger import Parameter, ParameterPart
 from .tape import memory
 
 KV_SCALES = ("k_scale", "v_scale")
@@ -104,9 +104,9 @@ def _needs_no_tensor(module: nn.Module, local: str, tensor: Tensor) -> bool:
 
 def _parts(
     prefix: str, module: nn.Module, local: str, tensor: Tensor, fused: Mapping[str, Sequence[str]]
-) -> Iterator[Part]:
+) -> Iterator[ParameterPart]:
     start = int(tensor.storage_offset()) * tensor.element_size()
-    whole = Part(f"{prefix}.{local}".lstrip("."), (start, start + tensor.nbytes))
+    whole = ParameterPart(f"{prefix}.{local}".lstrip("."), (start, start + tensor.nbytes))
     if not tensor.is_contiguous():
         yield whole
     elif isinstance(module, RoutedExperts) and local.startswith(("w13_", "w2_")):
@@ -117,7 +117,9 @@ def _parts(
         yield whole
 
 
-def _expert_parts(prefix: str, module: nn.Module, local: str, tensor: Tensor) -> Iterator[Part]:
+def _expert_parts(
+    prefix: str, module: nn.Module, local: str, tensor: Tensor
+) -> Iterator[ParameterPart]:
     kind, _, suffix = local.partition("_")
     start = int(tensor.storage_offset()) * tensor.element_size()
     step = tensor.nbytes // tensor.shape[0]
@@ -125,14 +127,14 @@ def _expert_parts(prefix: str, module: nn.Module, local: str, tensor: Tensor) ->
         first = start + row * step
         name = f"{prefix}.{expert}"
         if kind == "w2":
-            yield Part(f"{name}.down_proj.{suffix}", (first, first + step))
+            yield ParameterPart(f"{name}.down_proj.{suffix}", (first, first + step))
         elif tensor.ndim == 1:
-            yield Part(f"{name}.gate_proj.{suffix}", (first, first + step), _UP)
-            yield Part(f"{name}.up_proj.{suffix}", (first, first + step), _GATE)
+            yield ParameterPart(f"{name}.gate_proj.{suffix}", (first, first + step), _UP)
+            yield ParameterPart(f"{name}.up_proj.{suffix}", (first, first + step), _GATE)
         else:
             middle = first + step // 2
-            yield Part(f"{name}.gate_proj.{suffix}", (first, middle))
-            yield Part(f"{name}.up_proj.{suffix}", (middle, first + step))
+            yield ParameterPart(f"{name}.gate_proj.{suffix}", (first, middle))
+            yield ParameterPart(f"{name}.up_proj.{suffix}", (middle, first + step))
 
 
 def _global_ids(module: nn.Module, rows: int) -> list[int]:
@@ -145,8 +147,8 @@ def _global_ids(module: nn.Module, rows: int) -> list[int]:
 
 
 def _linear_parts(
-    whole: Part, module: nn.Module, tensor: Tensor, names: Sequence[str]
-) -> Iterator[Part]:
+    whole: ParameterPart, module: nn.Module, tensor: Tensor, names: Sequence[str]
+) -> Iterator[ParameterPart]:
     """Cut along the outputs, where a linear layer holds more than one."""
     sizes: Sequence[int] = getattr(module, "output_partition_sizes", ())
     length = tensor.shape[0] if tensor.ndim else 1
@@ -162,4 +164,4 @@ def _linear_parts(
         spelled = [f"{whole.name}[{i}]" for i in range(len(sizes))]
     step = tensor.nbytes // length
     for name, (low, high) in zip(spelled, pairwise(accumulate(sizes, initial=0)), strict=True):
-        yield Part(name, (whole.span[0] + low * step, whole.span[0] + high * step))
+        yield ParameterPart(name, (whole.span[0] + low * step, whole.span[0] + high * step))
