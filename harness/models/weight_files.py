@@ -37,6 +37,11 @@ class WeightFiles(NamedTuple):
     """All others."""
 
     @property
+    def is_overridden(self) -> bool:
+        """Whether vLLM, left to its default load format, would read others than these."""
+        return any(name.startswith(_BEFORE_INDEX) for name in self.stray)
+
+    @property
     def stray_lines(self) -> tuple[str, ...]:
         """What engines make of each stray file."""
         return tuple(f"{name} {self._fate(name)}" for name in self.stray)

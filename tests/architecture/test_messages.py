@@ -63,6 +63,7 @@ FOREIGN: Mapping[str, str] = {
     "--gdn-prefill-backend": "vLLM",
     "--host": "vLLM",
     "--language-model-only": "vLLM",
+    "--load-format": "vLLM",
     "--max-model-len": "vLLM",
     "--linear-backend": "vLLM",
     "--model": "vLLM",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.artifacts import EngineSpec
-from harness.models import Source
+from harness.models import Source, find_weights
 from harness.serve.vllm.capabilities import Capability, Demands
 from harness.serve.vllm.variables import (
     ADDRESS_VARIABLE,
@@ -53,6 +53,8 @@ def server_flags(setting: Setting) -> tuple[str, ...]:
     flags += setting.capability.arguments
     if "vision_config" in source.config:
         flags += ["--language-model-only"]
+    if find_weights(source.path).is_overridden:
+        flags += ["--load-format", "safetensors"]  # what the index names, which was verified
     if _has_gated_delta_net(source.config) and _lacks_flashinfer(setting):
         flags += ["--gdn-prefill-backend", "triton"]
     declared = engine.numerics == "declared"

@@ -1,6 +1,7 @@
 """The exact arguments of a server."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_the_baseline_always_runs_native(setting: Setting) -> None:
     native = ("--max-model-len", "512", "--language-model-only")
     assert flags_of(setting, BASELINE, "declared") == native
     assert flags_of(setting, BASELINE, "deployed") == native
+
+
+def test_vllm_reads_the_files_that_were_verified_and_not_those_beside_them(
+    setting: Setting, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(setting.source.path, tmp_path / "beside"))
+    beside = dataclasses.replace(setting, source=open_source(str(folder)))
+    assert "--load-format" not in flags_of(beside, BASELINE)
+    (folder / "consolidated.safetensors").write_bytes(b"")
+    flags = flags_of(beside, BASELINE)
+    assert flags[flags.index("--load-format") + 1] == "safetensors"
 
 
 def test_emulation_is_asked_for_only_where_the_declared_arithmetic_needs_it(
