@@ -1,8 +1,8 @@
 """What the report says, ready to be set: every number already spelled, every list in order."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from harness.artifacts import (
     ANY_COVERAGE,
@@ -21,22 +21,20 @@ from harness.artifacts import (
     Verdict,
     thin_experts,
 )
-from harness.report.words import decision_word, percent, points, seconds, size
+from harness.report.words import percent, points, seconds, size
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Banner:
+class Banner(NamedTuple):
     """The first thing that is read."""
 
     kind: str
     """CSS class: `go`, `waived`, `inconclusive`, `no-go` or `failed`."""
     word: str
     sentence: str
-    codes: tuple[str, ...]
+    codes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tile:
+class Tile(NamedTuple):
     """One number that matters, with its name."""
 
     name: str
@@ -44,28 +42,7 @@ class Tile:
     note: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskRow:
-    """One line of the table of tasks."""
-
-    task: str
-    tier: str
-    kind: str
-    """CSS class of the decision; `advisory` for tasks that do not gate."""
-    baseline: str
-    candidate: str
-    difference: str
-    interval: str
-    margin: str
-    items: str
-    flips: str
-    decision: str
-    why: str
-    """The evidence in words; empty where the numbers beside it say all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageBar:
+class StageBar(NamedTuple):
     """How long one stage took."""
 
     name: str
@@ -77,23 +54,17 @@ class StageBar:
 def banner_of(record: RunRecord) -> Banner:
     """Return the verdict, or why there is none."""
     if record.failure is not None:
-        return Banner(
-            kind="failed",
-            word="FAILED",
-            sentence=f"The run ended in stage '{record.failure.stage}' and gives no verdict.",
-            codes=(record.failure.reason_code,),
-        )
+        sentence = f"The run ended in stage '{record.failure.stage}' and gives no verdict."
+        return Banner("failed", "FAILED", sentence, (record.failure.reason_code,))
     verdict = record.verdict
     if verdict is None:
-        return Banner(kind="failed", word="NO VERDICT", sentence="Nothing was judged.", codes=())
+        return Banner("failed", "NO VERDICT", "Nothing was judged.")
     sentence = verdict.summary.removeprefix(f"{verdict.title}: ")
     starts_with_a_name = sentence.split(" ")[0].rstrip(":") in {t.task for t in verdict.tasks}
-    return Banner(
-        kind="waived" if verdict.title == GO_WITH_WAIVERS else _kind(verdict.decision),
-        word=verdict.title,
-        sentence=sentence if starts_with_a_name else sentence[:1].upper() + sentence[1:],
-        codes=verdict.reason_codes,
-    )
+    if not starts_with_a_name:
+        sentence = sentence[:1].upper() + sentence[1:]
+    kind = "waived" if verdict.title == GO_WITH_WAIVERS else verdict.decision.lower()
+    return Banner(kind, verdict.title, sentence, verdict.reason_codes)
 
 
 def tiles_of(record: RunRecord) -> list[Tile]:
@@ -105,15 +76,13 @@ def tiles_of(record: RunRecord) -> list[Tile]:
     if integrity is not None:
         passed = sum(check.passed for check in integrity.checks)
         note = _errors_note(integrity, verdict)
-        tiles.append(
-            Tile(name="File checks passed", value=f"{passed} of {len(integrity.checks)}", note=note)
-        )
+        tiles.append(Tile("File checks passed", f"{passed} of {len(integrity.checks)}", note))
     if checkpoint is not None:
         bits = f"{checkpoint.bits_per_weight:.2f} bits per quantized weight"
-        tiles.append(Tile(name="Checkpoint", value=size(checkpoint.num_bytes), note=bits))
+        tiles.append(Tile("Checkpoint", size(checkpoint.num_bytes), bits))
     if record.stage_seconds:
         total = seconds(sum(record.stage_seconds.values()))
-        tiles.append(Tile(name="Time", value=total, note="all stages that ran"))
+        tiles.append(Tile("Time", total, "all stages that ran"))
     return tiles
 
 
@@ -134,27 +103,13 @@ def _verdict_tiles(verdict: Verdict) -> list[Tile]:
         again = f"; baseline against itself {percent(verdict.rerun_flip_rate)}"
     return [
         Tile(
-            name="Critical tasks GO",
-            value=f"{passed} of {len(critical)}",
-            note=f"{len(verdict.tasks) - len(critical)} advisory beside them",
+            "Critical tasks GO",
+            f"{passed} of {len(critical)}",
+            f"{len(verdict.tasks) - len(critical)} advisory beside them",
         ),
-        Tile(
-            name="Pooled difference",
-            value=points(verdict.pooled_difference),
-            note="points, over all items",
-        ),
-        Tile(
-            name="Answers that flipped",
-            value=percent(verdict.flip_rate),
-            note=f"{lost} lost, {won} won{again}",
-        ),
+        Tile("Pooled difference", points(verdict.pooled_difference), "points, over all items"),
+        Tile("Answers that flipped", percent(verdict.flip_rate), f"{lost} lost, {won} won{again}"),
     ]
-
-
-def task_rows(verdict: Verdict | None) -> list[TaskRow]:
-    """Return the table of tasks, critical ones first."""
-    tasks = verdict.tasks if verdict else ()
-    return [_task_row(task) for task in critical_first(tasks)]
 
 
 def critical_first(tasks: Iterable[TaskVerdict]) -> list[TaskVerdict]:
@@ -162,42 +117,10 @@ def critical_first(tasks: Iterable[TaskVerdict]) -> list[TaskVerdict]:
     return sorted(tasks, key=lambda task: task.tier is Tier.ADVISORY)
 
 
-def _task_row(task: TaskVerdict) -> TaskRow:
-    interval = "-"
-    if task.low is not None and task.high is not None:
-        interval = f"{points(task.low)} to {points(task.high)}"
-    is_critical = task.tier is Tier.CRITICAL
-    is_simple = task.recovery is None and task.p_value is None and task.num_clusters is None
-    return TaskRow(
-        task=task.task,
-        tier=task.tier,
-        kind=_kind(task.decision) if is_critical else "advisory",
-        baseline=percent(task.baseline),
-        candidate=percent(task.candidate),
-        difference=points(task.difference),
-        interval=interval,
-        margin=points(-task.margin),
-        items=str(task.num_items),
-        flips=f"{task.num_lost} / {task.num_won}{_rerun_note(task)}",
-        decision=decision_word(task),
-        why="" if task.decision is Decision.GO and is_simple else task.message,
-    )
-
-
-def _rerun_note(task: TaskVerdict) -> str:
-    if task.rerun_flip_rate is None:
-        return ""
-    return f" (rerun {percent(task.rerun_flip_rate)})"
-
-
 def methods_of(verdict: Verdict | None) -> str:
     """Name what made the intervals."""
     tasks = verdict.tasks if verdict else ()
     return "; ".join(dict.fromkeys(task.method for task in tasks if task.method))
-
-
-def _kind(decision: Decision) -> str:
-    return decision.lower()
 
 
 def sorted_checks(record: RunRecord) -> list[Check]:
@@ -227,7 +150,7 @@ def stages_of(record: RunRecord) -> list[StageBar]:
     """Return the stages that ran, with a bar for each."""
     longest = max(record.stage_seconds.values(), default=0.0) or 1.0
     return [
-        StageBar(name=name, seconds=seconds(value), share=round(100 * value / longest))
+        StageBar(name, seconds(value), round(100 * value / longest))
         for name, value in record.stage_seconds.items()
     ]
 

@@ -22,6 +22,32 @@ def decision_word(task: TaskVerdict) -> str:
     return words[task.decision]
 
 
+def decision_class(task: TaskVerdict) -> str:
+    """Return the CSS class of a task's decision; `advisory` for tasks that do not gate."""
+    return task.decision.lower() if task.tier is Tier.CRITICAL else "advisory"
+
+
+def interval(task: TaskVerdict) -> str:
+    """Spell the interval of a task's difference."""
+    if task.low is None or task.high is None:
+        return "-"
+    return f"{points(task.low)} to {points(task.high)}"
+
+
+def flips(task: TaskVerdict) -> str:
+    """Spell the items that were lost and won, and how many flip when the baseline runs again."""
+    again = task.rerun_flip_rate
+    return f"{task.num_lost} / {task.num_won}" + (
+        "" if again is None else f" (rerun {percent(again)})"
+    )
+
+
+def explanation(task: TaskVerdict) -> str:
+    """Return the evidence in words; nothing where the numbers beside it say all."""
+    is_simple = task.recovery is None and task.p_value is None and task.num_clusters is None
+    return "" if task.decision is Decision.GO and is_simple else task.message
+
+
 def pooled_note(verdict: Verdict | None) -> str | None:
     """Say what all items together show."""
     pooled = verdict.pooled if verdict else None

@@ -51,13 +51,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {
-        "beginning": words.beginning,
-        "cell": words.cell,
-        "ending": words.ending,
-        "visible": words.visible,
-    }
-    environment.filters.update(filters)
+    filters = (
+        *(words.beginning, words.cell, words.decision_class, words.decision_word, words.ending),
+        *(words.explanation, words.flips, words.interval, words.percent, words.points),
+        words.visible,
+    )
+    environment.filters.update({function.__name__: function for function in filters})
     environment.tests["not_run"] = was_not_run
     return environment
 
@@ -77,7 +76,7 @@ def _contents(record: RunRecord) -> dict[str, object]:
         "plots": _plots(record),
         "pooled": words.pooled_note(record.verdict),
         "record": record,
-        "rows": page.task_rows(record.verdict),
+        "tasks": page.critical_first(record.verdict.tasks if record.verdict else ()),
         "smoke": smoke_sections(record),
         "stages": page.stages_of(record),
         "tiles": page.tiles_of(record),
