@@ -31,7 +31,7 @@ from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec, Suite
 from harness.recipe import load_suite
 from harness.score import endpoint_of, score
-from harness.score.client import HttpReply, Sender
+from harness.score.client import Connection, HttpReply
 from harness.serve import resolve_engine, serve
 from scripts import ledger
 
@@ -144,18 +144,23 @@ def _measure(endpoint: Endpoint, suite: Suite, rounds: int) -> Mapping[str, str]
 def _score(endpoint: Endpoint, suite: Suite) -> tuple[float, Traffic]:
     """Return how long scoring took, and what was sent."""
     traffic = Traffic()
-    send_once = Sender.once
+    send_once = Connection.once
 
     async def once(
-        self: Sender, method: str, path: str, payload: Mapping[str, Any] | None
+        self: Connection,
+        method: str,
+        path: str,
+        payload: Mapping[str, Any] | None,
+        *,
+        timeout_s: float,
     ) -> HttpReply:
         traffic.sent.append((path, payload or {}))
         start = time.perf_counter()
-        reply = await send_once(self, method, path, payload)
+        reply = await send_once(self, method, path, payload, timeout_s=timeout_s)
         traffic.spans.append((start, time.perf_counter()))
         return reply
 
-    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(Sender, "once", once):
+    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(Connection, "once", once):
         started = time.perf_counter()
         score(endpoint, suite, arm="baseline", into=Path(scratch))
         return time.perf_counter() - started, traffic

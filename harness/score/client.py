@@ -25,7 +25,7 @@ import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar
 
 import aiohttp
@@ -108,8 +108,8 @@ class Connection:
 
     def get(self, path: str) -> HttpReply:
         """Get one JSON object, once."""
-        timeout_s = self._retries.probe_s
-        return self._in_loop(self._sender(timeout_s).once("GET", path, None)).result()
+        asked = self.once("GET", path, None, timeout_s=self._retries.probe_s)
+        return self._in_loop(asked).result()
 
     def send(
         self,
@@ -130,12 +130,8 @@ class Connection:
             when the server is gone.
         """
         longest = max((int(payload.get("max_tokens") or 0) for payload in payloads), default=0)
-        sender = self._sender(self._retries.timeout_s + _SECONDS_A_TOKEN * longest)
-        return self._in_loop(self._post(sender, path, payloads, on_reply))
-
-    def _sender(self, timeout_s: float) -> "Sender":
-        retries = replace(self._retries, timeout_s=timeout_s)
-        return Sender(self._session, self._base_url, self._key, retries)
+        timeout_s = self._retries.timeout_s + _SECONDS_A_TOKEN * longest
+        return self._in_loop(self._post(path, payloads, timeout_s, on_reply))
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -159,9 +155,9 @@ class Connection:
 
     async def _post(
         self,
-        sender: "Sender",
         path: str,
         payloads: Sequence[Mapping[str, Any]],
+        timeout_s: float,
         on_reply: Callable[[int], None] | None,
     ) -> list[HttpReply]:
         num_done = itertools.count(1)
@@ -169,7 +165,7 @@ class Connection:
 
         async def post(payload: Mapping[str, Any]) -> HttpReply:
             async with self._free:
-                reply = await sender.with_retries(path, payload)
+                reply = await self._with_retries(path, payload, timeout_s)
             if on_reply is not None:
                 on_reply(next(num_done))
             return reply
@@ -192,6 +188,72 @@ class Connection:
                 "finished tasks are kept."
             )
             raise EngineError(message)
+
+    async def _with_retries(
+        self, path: str, payload: Mapping[str, Any], timeout_s: float
+    ) -> HttpReply:
+        """Post until there is an answer, a refusal, or no retries left."""
+        wait_s = self._retries.first_wait_s
+        reply = await self.once("POST", path, payload, timeout_s=timeout_s)
+        for _ in range(self._retries.tries - 1):
+            if not _may_change(reply):
+                return reply
+            if reply.timed_out:
+                await self._check_alive(reply)
+            await asyncio.sleep(wait_s)
+            wait_s *= 2
+            reply = await self.once("POST", path, payload, timeout_s=timeout_s)
+        if _may_change(reply):
+            await self._check_alive(reply)
+        return reply
+
+    async def once(
+        self, method: str, path: str, payload: Mapping[str, Any] | None, *, timeout_s: float
+    ) -> HttpReply:
+        """Send one request once."""
+        url = self._base_url + path
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self._session.request(
+                method, url, json=payload, allow_redirects=False, timeout=timeout
+            ) as response:
+                body, problem = await _receive(response, _largest(payload))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            words = str(error) or type(error).__name__
+            timed_out = isinstance(error, TimeoutError)
+            return HttpReply(None, in_words(self._without_key(words)), timed_out=timed_out)
+        return HttpReply(None, problem, response.status) if problem else self._read(response, body)
+
+    def _read(self, response: aiohttp.ClientResponse, body: bytes) -> HttpReply:
+        status = response.status
+        try:
+            text, is_text = self._without_key(body.decode("utf-8")), True
+        except UnicodeDecodeError:
+            text, is_text = self._without_key(body.decode(errors="replace")), False
+        values = parsed(text) if is_text else None
+        if status != _OK:
+            return HttpReply(None, in_words(f"HTTP {status}: {_words_of(values, text)}"), status)
+        if not isinstance(values, dict):
+            return HttpReply(None, "the answer is no JSON object", status)
+        return HttpReply(values, None, status)
+
+    async def _check_alive(self, reply: HttpReply) -> None:
+        """End the run if the server is gone; a failed request alone does not say so."""
+        for wait_s in (0.0, self._retries.first_wait_s):
+            await asyncio.sleep(wait_s)
+            probe = await self.once("GET", "/health", None, timeout_s=self._retries.probe_s)
+            if probe.status is not None and probe.status < _SERVER_ERROR:
+                return
+        message = (
+            f"the server at {self._base_url} no longer answers ({reply.error}). Look at its "
+            "log, then type the command again: finished tasks are kept."
+        )
+        raise EngineError(message)
+
+    def _without_key(self, text: str) -> str:
+        if self._key is None:
+            return text
+        return text.replace(self._key, "***").replace(json.dumps(self._key)[1:-1], "***")
 
 
 def connect(endpoint: Endpoint, *, retries: RetryPolicy = RETRIES) -> Connection:
@@ -223,87 +285,6 @@ def read_key(variable: str | None) -> str | None:
         )
         raise UsageError(message)
     return key or None
-
-
-class Sender:
-    """One server, and how often and how long a request is tried."""
-
-    def __init__(
-        self, session: aiohttp.ClientSession, base_url: str, key: str | None, retries: RetryPolicy
-    ) -> None:
-        self._session = session
-        self._base_url = base_url
-        self._key = key
-        self._retries = retries
-
-    async def with_retries(self, path: str, payload: Mapping[str, Any]) -> HttpReply:
-        """Post until there is an answer, a refusal, or no retries left."""
-        wait_s = self._retries.first_wait_s
-        reply = await self.once("POST", path, payload)
-        for _ in range(self._retries.tries - 1):
-            if not _may_change(reply):
-                return reply
-            if reply.timed_out:
-                await self._check_alive(reply)
-            await asyncio.sleep(wait_s)
-            wait_s *= 2
-            reply = await self.once("POST", path, payload)
-        if _may_change(reply):
-            await self._check_alive(reply)
-        return reply
-
-    async def once(self, method: str, path: str, payload: Mapping[str, Any] | None) -> HttpReply:
-        """Send one request once."""
-        url = self._base_url + path
-        timeout = aiohttp.ClientTimeout(total=self._retries.timeout_s)
-        try:
-            async with self._session.request(
-                method, url, json=payload, allow_redirects=False, timeout=timeout
-            ) as response:
-                body, problem = await _receive(response, _largest(payload))
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            words = str(error) or type(error).__name__
-            timed_out = isinstance(error, TimeoutError)
-            return HttpReply(None, in_words(self._without_key(words)), timed_out=timed_out)
-        return HttpReply(None, problem, response.status) if problem else self._read(response, body)
-
-    def _read(self, response: aiohttp.ClientResponse, body: bytes) -> HttpReply:
-        status = response.status
-        try:
-            text, is_text = self._without_key(body.decode("utf-8")), True
-        except UnicodeDecodeError:
-            text, is_text = self._without_key(body.decode(errors="replace")), False
-        values = parsed(text) if is_text else None
-        if status != _OK:
-            return HttpReply(None, in_words(f"HTTP {status}: {_words_of(values, text)}"), status)
-        if not isinstance(values, dict):
-            return HttpReply(None, "the answer is no JSON object", status)
-        return HttpReply(values, None, status)
-
-    async def _check_alive(self, reply: HttpReply) -> None:
-        """End the run if the server is gone; a failed request alone does not say so."""
-        for wait_s in (0.0, self._retries.first_wait_s):
-            await asyncio.sleep(wait_s)
-            probe = await self._probe()
-            if probe.status is not None and probe.status < _SERVER_ERROR:
-                return
-        message = (
-            f"the server at {self._base_url} no longer answers ({reply.error}). Look at its "
-            "log, then type the command again: finished tasks are kept."
-        )
-        raise EngineError(message)
-
-    async def _probe(self) -> HttpReply:
-        try:
-            async with asyncio.timeout(self._retries.probe_s):
-                return await self.once("GET", "/health", None)
-        except TimeoutError:
-            return HttpReply(None, "no answer")
-
-    def _without_key(self, text: str) -> str:
-        if self._key is None:
-            return text
-        return text.replace(self._key, "***").replace(json.dumps(self._key)[1:-1], "***")
 
 
 def _largest(payload: Mapping[str, Any] | None) -> int:
