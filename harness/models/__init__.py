@@ -28,13 +28,19 @@ from harness.models.stacks import Stack, by_parameter, stacks
 from harness.models.stream import StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
 from harness.models.token_ids import ids_beyond_embedding, is_token_id, settings_in
-from harness.models.tokenizers import load_tokenizer
+from harness.models.tokenizers import (
+    TOKENIZER_FILES,
+    has_tokenizer,
+    load_tokenizer,
+    refuse_no_tokenizer,
+)
 from harness.models.transfer import gpu_index, threads_for
 from harness.models.weight_files import INDEX, WeightFiles, find_weights
 
 __all__ = [
     "INDEX",
     "MANIFEST_FILE",
+    "TOKENIZER_FILES",
     "Source",
     "Stack",
     "StreamedModel",
@@ -51,6 +57,7 @@ __all__ = [
     "find_weights",
     "fused_convolutions",
     "gpu_index",
+    "has_tokenizer",
     "header_dtype",
     "ids_beyond_embedding",
     "is_out_of_memory",
@@ -65,6 +72,7 @@ __all__ = [
     "read_inventory",
     "read_rate",
     "refuse_ambiguous",
+    "refuse_no_tokenizer",
     "remember_written",
     "settings_in",
     "sha256_of",

@@ -10,8 +10,28 @@ from harness.reading import bounds, read_json_object, refused_as
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
+"""One of these holds the vocabulary."""
 _OBJECTS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder holds a vocabulary."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def refuse_no_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a vocabulary, of which transformers makes one that knows no word.
+
+    Raises:
+        ModelError: with what is missing.
+    """
+    if not has_tokenizer(folder):
+        message = (
+            f"'{folder}' has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy the model's "
+            "tokenizer files there."
+        )
+        raise ModelError(message)
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -20,13 +40,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     Raises:
         ModelError: there is none, or it cannot be loaded.
     """
-    # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
-        message = (
-            f"'{folder}' has no tokenizer (none of {', '.join(_VOCABULARIES)}). Copy the model's "
-            "tokenizer files there."
-        )
-        raise ModelError(message)
+    refuse_no_tokenizer(folder)
     with refused_as(ModelError, "Copy the model's tokenizer files there again."):
         for name in _OBJECTS:
             if os.path.lexists(folder / name):

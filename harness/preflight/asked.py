@@ -1,9 +1,8 @@
 """Can a model be asked what the suite asks: has it a tokenizer, and a template for chats."""
 
 from harness.artifacts import Suite
-from harness.errors import ModelError
-from harness.models import Source
-from harness.verify import TOKENIZER_FILES, check_template
+from harness.models import Source, refuse_no_tokenizer
+from harness.verify import check_template
 
 
 def check_asked(suite: Suite, source: Source) -> None:
@@ -12,12 +11,7 @@ def check_asked(suite: Suite, source: Source) -> None:
     Raises:
         ModelError: with what is missing.
     """
-    if not any((source.path / name).is_file() for name in TOKENIZER_FILES):
-        message = (
-            f"'{source.name}' has no tokenizer: none of {', '.join(TOKENIZER_FILES)}. Copy the "
-            "model's tokenizer files there."
-        )
-        raise ModelError(message)
+    refuse_no_tokenizer(source.path)
     asks_chats = suite.apply_chat_template or (
         suite.smoke is not None and suite.smoke.apply_chat_template
     )

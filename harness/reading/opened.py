@@ -21,6 +21,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKS = (
     (b"\xef\xbb\xbf", "begins with a byte order mark, which other loaders refuse"),
     (b"\xff\xfe", "is in UTF-16 or UTF-32, not in UTF-8"),
@@ -84,6 +85,8 @@ def read_bytes(path: Path, *, most: int = bounds.CONFIG_BYTES) -> bytes:
     if size > most or len(content) > most:
         found = max(size, len(content))
         raise UnreadableError(path, f"has {found} bytes, more than the {most} of any such")
+    if content.startswith(_LFS_POINTER):
+        raise UnreadableError(path, "is a Git LFS pointer, not the file: run `git lfs pull` there")
     return content
 
 

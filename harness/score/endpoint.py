@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from harness.artifacts import Deployment, Endpoint, Suite, digest_of
 from harness.errors import PrerequisiteError, UsageError
+from harness.models import has_tokenizer
 from harness.over_http import in_words
 from harness.score.catalog import check_protocol
 from harness.score.client import Connection, HttpReply, read_key
@@ -25,7 +26,6 @@ _UNKNOWN = "not recorded"
 _PARTS = ("linear", "experts", "attention", "kv_cache")
 _REFUSALS = (401, 403)
 _LONGEST_NAME = 1000
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def endpoint_of(
@@ -190,7 +190,7 @@ def _find_tokenizer(base_url: str, entry: Mapping[str, Any], tokenizer: Path | N
     root = entry.get("root") if _is_name(entry.get("root")) else None
     folder = tokenizer if tokenizer is not None else Path(str(root or ""))
     if folder.is_absolute() or tokenizer is not None:
-        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        if has_tokenizer(folder):
             return folder.resolve()
         if tokenizer is not None:
             message = f"'{tokenizer}' holds no tokenizer. Name the model's folder with --tokenizer."

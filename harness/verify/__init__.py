@@ -1,6 +1,5 @@
 """Check a checkpoint's files before an engine loads them."""
 
-from harness.verify.checks_sidecars import TOKENIZER_FILES
 from harness.verify.engines import engine_of, find_engine
 from harness.verify.incidents import CHECK_IDS
 from harness.verify.templates import check_template
@@ -17,7 +16,6 @@ __all__ = [
     "CHECK_IDS",
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
-    "TOKENIZER_FILES",
     "check_template",
     "engine_of",
     "find_engine",

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from harness.artifacts import Check, Severity
 from harness.errors import UnreadableError
-from harness.reading import bounds, read_json_object
+from harness.models import TOKENIZER_FILES, has_tokenizer
+from harness.reading import bounds, read_bytes, read_json_object
 from harness.verify.checks_source import origin_of
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.templates import first_difference, has_template, template_problem
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 _COMPARED = (
     *TOKENIZER_FILES,
     "merges.txt",
@@ -36,6 +36,7 @@ _OBJECTS = (
     "video_preprocessor_config.json",
 )
 """Files that hold a JSON object, which loaders read."""
+_READ = tuple(dict.fromkeys((*_OBJECTS, *_COMPARED)))
 _FREE_KEYS = frozenset(
     {"truncation", "padding", "version", "transformers_version", "processor_class", "_commit_hash"}
 )
@@ -47,7 +48,7 @@ def sidecars_present(contents: Contents) -> Check:
     """Ask for a tokenizer, a chat template and generation settings."""
     folder = contents.directory
     faults = []
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         faults.append(f"no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     if not (folder / "tokenizer_config.json").is_file():
         faults.append("no tokenizer_config.json")
@@ -67,7 +68,7 @@ def sidecars_present(contents: Contents) -> Check:
 def sidecars_readable(contents: Contents) -> Check:
     """Ask whether loaders can read the files beside the weights, and render the chat template."""
     folder = contents.directory
-    there = [name for name in _OBJECTS if os.path.lexists(folder / name)]
+    there = [name for name in _READ if os.path.lexists(folder / name)]
     faults = [fault for name in there if (fault := _fault_of(folder / name))]
     if problem := template_problem(folder):
         faults.append(problem)
@@ -81,7 +82,10 @@ def sidecars_readable(contents: Contents) -> Check:
 
 def _fault_of(path: Path) -> str | None:
     try:
-        read_json_object(path, most=bounds.INDEX_BYTES, infinity=True)
+        if path.suffix == ".json":
+            read_json_object(path, most=bounds.INDEX_BYTES, infinity=True)
+        else:
+            read_bytes(path, most=bounds.INDEX_BYTES)
     except UnreadableError as error:
         return f"{path.name} {error.why}"
     return None

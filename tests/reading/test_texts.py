@@ -30,6 +30,7 @@ BAD_JSON = {
     "Infinity, which": b"[1e999]",
     "whole number of more than 40 digits as 'a'": b'{"a": ' + b"9" * 400 + b"}",
     "number that is negative or too large": b'{"a": ' + b"9" * 5000 + b"}",
+    "is a Git LFS pointer, not the file": b"version https://git-lfs.github.com/spec/v1\noid 0",
     "half of a surrogate": rb'{"a": "\ud800"}',
     "in a key, holds half of a surrogate": rb'{"\ud800": 1}',
     "holds no JSON object but a list": b"[1]",

@@ -261,3 +261,10 @@ def test_types_that_hold_no_numbers_end_in_findings(
         text = json.dumps(header).encode()
         shard.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
     assert failed(verify(folder, source=source))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "merges.txt", "vocab.json"])
+def test_a_pointer_of_git_lfs_beside_the_weights_is_a_finding(checkpoint: Make, name: str) -> None:
+    folder = checkpoint().folder
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert f"{name} is a Git LFS pointer" in found(folder, "sidecars-readable").message
