@@ -32,7 +32,7 @@ _READY = "ready"
 _FOREVER = timedelta(days=30)
 """Slow ranks are waited for; one that dies closes its connections, which ends the others."""
 _MEETING = timedelta(minutes=5)
-"""In which all that are ready must find each other."""
+"""In which all that are ready must be connected with each other."""
 _GRACE_S = 10.0
 """Between SIGTERM and SIGKILL: who waits inside of gloo hears the latter alone."""
 _NEWS_S = 5.0
@@ -81,7 +81,7 @@ class Ranks:
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(mine)] = mine
         all_of_them = [torch.empty_like(padded) for _ in sizes]
-        _finish(distributed.all_gather(all_of_them, padded, group=_group(), async_op=True))
+        _finish(distributed.all_gather(all_of_them, padded, async_op=True))
         return [
             json.loads(bytes(one[:size].numpy().tobytes()))
             for one, size in zip(all_of_them, sizes, strict=True)
@@ -95,21 +95,15 @@ class Ranks:
 
         tensor = torch.tensor(values, dtype=getattr(torch, dtype))
         how = getattr(distributed.ReduceOp, operation)
-        _finish(distributed.all_reduce(tensor, how, group=_group(), async_op=True))
+        _finish(distributed.all_reduce(tensor, how, async_op=True))
         found: list[Any] = tensor.tolist()
         return found
 
 
 ALONE = Ranks()
-_groups: list[Any] = []
-"""What this process has joined; torch.distributed has one of a process too."""
 
 
-def _group() -> Any:  # noqa: ANN401 - torch's own type, and torch is not imported here
-    return _groups[-1]
-
-
-def _finish(work: Any) -> None:  # noqa: ANN401 - as above
+def _finish(work: Any) -> None:  # noqa: ANN401 - torch's own type, and torch is not imported here
     """Wait for the others where signals are heard: gloo itself waits outside of Python."""
     while not work.is_completed():
         time.sleep(_LOOK_S)
@@ -276,18 +270,21 @@ def _sharing_cores(count: int) -> Iterator[None]:
 
 @contextmanager
 def _joined(ranks: Ranks, meeting: Path) -> Iterator[Ranks]:
+    """Be in torch's process group; whatever happens, it is left again."""
     from torch import distributed
 
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{meeting}",
-        rank=ranks.number,
-        world_size=ranks.count,
-        timeout=_MEETING,
-    )
-    _groups.append(distributed.new_group(timeout=_FOREVER))
     try:
+        distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{meeting}",
+            rank=ranks.number,
+            world_size=ranks.count,
+            timeout=_MEETING,
+        )
+        _finish(distributed.barrier(async_op=True))  # or one that fails would be gone too early
+        # From here on a slow one is waited for.
+        distributed.distributed_c10d._set_pg_timeout(_FOREVER)  # noqa: SLF001 - no public one
         yield ranks
     except SystemExit:  # told to end: gloo would wait for the others
         raise
@@ -300,5 +297,7 @@ def _joined(ranks: Ranks, meeting: Path) -> Iterator[Ranks]:
 def _leave() -> None:
     from torch import distributed
 
-    _groups.clear()
-    distributed.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    else:  # a peer was gone before all were connected; groups find each other by their number
+        distributed.distributed_c10d._world.group_count = 0  # noqa: SLF001 - as above

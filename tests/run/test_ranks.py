@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from torch import distributed
 
 from harness import pipeline
 from harness import ranks as ranks_module
@@ -115,6 +117,16 @@ def stumble(ranks: Ranks) -> None:
 
 def vanish(*_: object) -> None:
     os._exit(3)
+
+
+def dawdle(ranks: Ranks) -> None:
+    time.sleep(3)
+    ranks.added([1])
+
+
+def die_before_all_are_connected(*arguments: Any) -> None:  # noqa: ANN401 - of ranks._run
+    arguments[3].send("ready")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def find_a_fault(ranks: Ranks) -> None:
@@ -220,6 +232,27 @@ def test_a_rank_that_dies_before_it_joins_is_not_waited_for(
     monkeypatch.setattr("harness.ranks._run", vanish)
     with pytest.raises(RuntimeError, match="a rank ended with 3"), together(2, reduce):
         pass
+
+
+def test_a_rank_that_dies_while_all_connect_leaves_no_process_group_behind(
+    together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.ranks._run", die_before_all_are_connected)
+    monkeypatch.setattr("harness.ranks._MEETING", timedelta(seconds=2))
+    with pytest.raises(StageError, match="rank 1 of 2 was killed by signal 9"), together(2, reduce):
+        pass
+    assert not distributed.is_initialized()
+    monkeypatch.undo()
+    with together(2, reduce) as ranks:
+        assert talk(ranks)[1] == [1, 2]
+
+
+def test_a_slow_rank_is_waited_for_once_all_are_connected(
+    together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.ranks._MEETING", timedelta(seconds=2))
+    with together(2, dawdle) as ranks:
+        assert ranks.added([1]) == [2]
 
 
 def test_an_error_of_this_rank_ends_the_others(together: Together) -> None:
