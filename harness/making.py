@@ -1,33 +1,29 @@
 """Make a checkpoint: calibrate, quantize and write, in one process or in several.
 
 Of a model that is run layer by layer each layer's weights are quantized and written while they are
-in memory, and what is not quantized is written beside. Where a GPU runs the model, a thread brings
-its results to the host and hands them to those that write. What is left, such as the scales of
-inputs, follows at the end. The bytes do not depend on the way.
+in memory, and what is not quantized is written beside. What is left, such as the scales of inputs,
+follows at the end. The bytes do not depend on the way.
 """
 
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.artifacts import CalibrationStats, Checkpoint
-from harness.calibrate import OnWeights, Sharing, calibrate
+from harness.calibrate import Calibration
 from harness.errors import ReasonCode, StageError
-from harness.export import Draft
-from harness.models import is_out_of_memory, threads_for
+from harness.export import CheckpointWriter
+from harness.models import StackedWeights, is_out_of_memory, threads_for
 from harness.preflight import Job
-from harness.quantize import QuantizedStack, ResidentQuantizer, as_they_are, quantize, untouched
+from harness.quantize import ResidentQuantizer, as_they_are, fetched, quantize, untouched
 from harness.ranks import ALONE, Ranks, together
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _log = logging.getLogger("harness.calibrate")
 
@@ -36,49 +32,72 @@ _UNTOUCHED_THREADS = 4
 all others together that are not quantized."""
 
 
-def calibrate_and_write(job: Job, draft: Draft) -> CalibrationStats:
+def calibrate_and_write(job: Job, writer: CheckpointWriter) -> CalibrationStats:
     """Calibrate, and write the weights that are in memory meanwhile.
 
     With several ranks, each calibrates with its share of the batches, and quantizes and writes its
     share of the layers.
     """
-    if not job.recipe.calibration.layerwise:
-        return _calibrate(job, draft, ALONE)
-    if job.recipe.ranks == 1:
-        with _writing_untouched(job, draft) as check:
-            return _calibrate(job, draft, ALONE, check)
-    draft.begin()  # for the others to join
-    with together(job.recipe.ranks, partial(_be_a_rank, job, draft.into)) as ranks:
-        with _writing_untouched(job, draft) as check:
-            stats = _calibrate(_on_own_device(job, ranks), draft, ranks, check)
+    if not job.recipe.calibration.layerwise:  # nothing is written meanwhile
+        return make_layers(job, writer, ALONE)
+    writer.begin()  # for other threads and processes to join
+    with _ranks(job, writer.into) as ranks:
+        with _writing_untouched(job, writer) as check:
+            stats = make_layers(_on_own_device(job, ranks), writer, ranks, check)
         for written in ranks.gathered({}):
-            draft.adopt(written)
+            writer.adopt(written)
     return stats
 
 
-def complete(job: Job, draft: Draft, stats: CalibrationStats) -> Checkpoint:
+def make_layers(
+    job: Job, writer: CheckpointWriter, ranks: Ranks, check: Callable[[], None] = lambda: None
+) -> CalibrationStats:
+    """Do all that becomes of a decoder layer: read, measure, quantize, write, run.
+
+    `check` raises what has gone wrong elsewhere meanwhile.
+    """
+    import torch
+
+    device, done = torch.device(job.recipe.device), set[int]()
+    calibration = Calibration(job.recipe, job.source, job.inventory, job.plan, ranks)
+    weights, quantizer = StackedWeights(job.source, job.plan), ResidentQuantizer(job.plan)
+    with threads_for(device, 1, "write") as thread, closing(calibration.layers()) as layers:
+        written: Future[None] = thread.submit(quantizer.prepare, device)
+        for layer in layers:  # a thread reads the next one
+            check()
+            with calibration.within_memory():
+                if ranks.owns(layer.number) and layer.number not in done:
+                    amax = calibration.weights.measure(weights.of(layer))
+                    _wait_for(written)  # so that no more than two layers wait
+                    quantized = quantizer.quantize(weights.of(layer), amax)
+                    written = thread.submit(writer.put, fetched(quantized))
+                    del quantized  # else it would stay on a GPU while the layer runs
+                    done.add(layer.number)
+                calibration.run(layer)
+        _wait_for(written)
+    return calibration.stats()
+
+
+def complete(job: Job, writer: CheckpointWriter, stats: CalibrationStats) -> Checkpoint:
     """Quantize and write what is left."""
     source, plan, device = job.source, job.plan, job.recipe.device
     names = (planned.linear.name for planned in plan.quantized)
-    quantized = (name for name in names if draft.has(f"{name}.weight"))
-    done = frozenset([*quantized, *filter(draft.has, source.tensors)])
-    return draft.complete(quantize(source, plan, stats, device=device, done=done))
+    quantized = (name for name in names if writer.has(f"{name}.weight"))
+    done = frozenset([*quantized, *filter(writer.has, source.tensors)])
+    return writer.complete(quantize(source, plan, stats, device=device, done=done))
 
 
 @contextmanager
-def _writing_untouched(job: Job, draft: Draft) -> Iterator[Callable[[], None]]:
+def _writing_untouched(job: Job, writer: CheckpointWriter) -> Iterator[Callable[[], None]]:
     """Write what is not quantized, in threads, while the context lasts and until it is done.
 
     Gives a function that raises what went wrong so far.
     """
-    draft.begin()
     names, is_over = untouched(job.source, job.plan), threading.Event()
 
     def write(share: Sequence[str]) -> None:
-        for tensor in as_they_are(job.source, share):
-            if is_over.is_set():
-                return
-            draft.write(tensor)
+        tensors = as_they_are(job.source, share)
+        writer.put(takewhile(lambda _: not is_over.is_set(), tensors), here=True)
 
     # A model that runs on the CPU needs the others.
     number = _UNTOUCHED_THREADS if job.recipe.device.startswith("cuda") else 1
@@ -109,45 +128,10 @@ def _raise_failed(work: Iterable[Future[None]]) -> None:
             one.result()
 
 
-@contextmanager
-def _quantizing(job: Job, draft: Draft) -> Iterator[OnWeights]:
-    """Give what quantizes weights and writes them; where a GPU computes, a thread does the latter.
-
-    What a GPU has yet to hand over is bounded by two layers.
-    """
-    resident = ResidentQuantizer(job.plan)
-
-    def put(stacks: Sequence[QuantizedStack]) -> None:
-        for stack in stacks:
-            for quantized in stack.fetch():
-                draft.put(quantized)
-
-    if not job.recipe.device.startswith("cuda"):
-        yield lambda weights, amax: put(resident.quantize(weights, amax))
-        return
-    import torch
-
-    device = torch.device(job.recipe.device)
-    with threads_for(device, 1, "hand-over") as threads:
-        before = [threads.submit(resident.prepare, device)]
-
-        def finish() -> None:
-            while before:
-                before.pop().result()
-
-        def hand_over(weights: "Mapping[str, Tensor]", amax: Mapping[str, float]) -> None:
-            finish()
-            before.append(threads.submit(put, resident.quantize(weights, amax)))
-
-        yield hand_over
-        with _explaining_memory():
-            finish()
-
-
-@contextmanager
-def _explaining_memory() -> Iterator[None]:
+def _wait_for(written: "Future[None]") -> None:
+    """Wait for what was handed to the thread that writes, and raise what went wrong there."""
     try:
-        yield
+        written.result()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -158,29 +142,23 @@ def _explaining_memory() -> Iterator[None]:
         raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY) from error
 
 
+def _ranks(job: Job, into: Path) -> AbstractContextManager[Ranks]:
+    """Start the other processes, if the recipe wants any."""
+    if job.recipe.ranks == 1:
+        return nullcontext(ALONE)
+    return together(job.recipe.ranks, partial(_be_a_rank, job, into))
+
+
 def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:
     """Do another process's share."""
     if job.recipe.device == "cuda":
         import torch
 
         torch.cuda.set_device(ranks.number)
-    with Draft(job.source, job.plan, into=into, joins=True) as draft:
-        _calibrate(_on_own_device(job, ranks), draft, ranks)
-        ranks.gathered(draft.hand_over())
-
-
-def _calibrate(
-    job: Job, draft: Draft, ranks: Ranks, check: Callable[[], None] = lambda: None
-) -> CalibrationStats:
-    """Calibrate; `check` raises what has gone wrong elsewhere meanwhile."""
-    with _quantizing(job, draft) as quantize_weights:
-
-        def write(weights: "Mapping[str, Tensor]", amax: Mapping[str, float]) -> None:
-            check()
-            quantize_weights(weights, amax)
-
-        sharing = Sharing(on_weights=write, ranks=ranks)
-        return calibrate(job.recipe, job.source, job.inventory, job.plan, sharing)
+    with CheckpointWriter(job.source, job.plan, into=into, joins=True) as writer:
+        writer.begin()
+        make_layers(_on_own_device(job, ranks), writer, ranks)
+        ranks.gathered(writer.written())
 
 
 def _on_own_device(job: Job, ranks: Ranks) -> Job:

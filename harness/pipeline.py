@@ -29,7 +29,7 @@ from harness.artifacts import Checkpoint, IntegrityReport, Scorecard, Trial, Ver
 from harness.baselines import ScoredArm, inputs_of, versions
 from harness.calibrate import data_digest
 from harness.evidence import check_evidence, ingredients
-from harness.export import Draft
+from harness.export import CheckpointWriter
 from harness.gate import Subject
 from harness.judging import judge_run, waived_checks
 from harness.making import calibrate_and_write, complete
@@ -84,7 +84,7 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
     folder = run.path / CHECKPOINT_FOLDER
     planned = {"model": source.digest, "plan": plan.digest}
     reading = unchanged(source.path, source.digest, meanwhile="quantized")
-    with reading, Draft(source, plan, into=folder) as draft:
+    with reading, CheckpointWriter(source, plan, into=folder) as writer:
         stats = run.stage(
             CALIBRATE,
             made_from={
@@ -93,7 +93,7 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
                 "calibration data": data_digest(spec),
                 "versions": digest_of(versions()),
             },
-            make=lambda: calibrate_and_write(job, draft),
+            make=lambda: calibrate_and_write(job, writer),
         )
         checkpoint = run.stage(
             EXPORT,
@@ -102,7 +102,7 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
                 CALIBRATE.name: run.digests[CALIBRATE.name],
                 "versions": digest_of(__version__),
             },
-            make=lambda: complete(job, draft, stats),
+            make=lambda: complete(job, writer, stats),
         )
     if not recipe.skip_verify:
         check_files(recipe, folder, checkpoint.digest, run, source=source)

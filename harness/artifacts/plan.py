@@ -7,7 +7,7 @@ inventory after the recipe's rules. Neither holds a weight.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -178,6 +178,13 @@ class QuantPlan:
     attentions: tuple[Attention, ...]
     digest: str
     """sha256 of all of the above and of the inventory."""
+
+    def by_source(self) -> Mapping[str, Sequence[PlannedLinear]]:
+        """Return the planned layers by the source tensor that they come from."""
+        found: dict[str, list[PlannedLinear]] = {}
+        for planned in self.quantized:
+            found.setdefault(planned.linear.source.tensor, []).append(planned)
+        return found
 
     def quantized_groups(self) -> tuple[ModuleGroup, ...]:
         """Return what is quantized, by kind of module."""

@@ -1,17 +1,15 @@
 """Calibrate: run real text through the unquantized model and measure its ranges."""
 
 from harness.calibrate.data import check_data, data_digest
-from harness.calibrate.measure import Sharing, calibrate
+from harness.calibrate.measure import Calibration, calibrate
 from harness.calibrate.samples import Extent, measure_extent
 from harness.calibrate.store import read_stats, write_stats
 from harness.calibrate.timing import CalibrationTimes, Workload, time_calibration
-from harness.calibrate.weights import OnWeights
 
 __all__ = [
+    "Calibration",
     "CalibrationTimes",
     "Extent",
-    "OnWeights",
-    "Sharing",
     "Workload",
     "calibrate",
     "check_data",

@@ -11,7 +11,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,13 +22,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from harness.calibrate.memory import Activations, Budget
 from harness.calibrate.observer import Observer
 from harness.models import (
+    ResidentLayer,
     StreamedModel,
     experts_run,
     fused_convolutions,
     tap_attention,
     tap_linears,
 )
-from harness.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,190 +37,133 @@ _log = logging.getLogger("harness.calibrate")
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """cuDNN's, which torch would choose on an H200, compiles for a second or two beforehand."""
 
-OnLayer = Callable[[Mapping[str, Tensor]], None]
-"""Takes the weights of a decoder layer, by the model's names, while they are in memory."""
 
-
-class Way(NamedTuple):
+class RunOptions(NamedTuple):
     """How a model runs."""
 
     device: str
     experts: str
     """`eager` or `grouped`."""
     budget: Budget
-    ranks: Ranks = ALONE
-    """Each shows its own layers to whoever looks at weights."""
 
 
 def run_whole(
-    model: "PreTrainedModel", batches_BT: Sequence[Tensor], observer: Observer, way: Way
+    model: "PreTrainedModel", batches_BT: Sequence[Tensor], observer: Observer, options: RunOptions
 ) -> None:
     """Run the model, all of which is on the device, over all batches."""
     with_logits = observer.needs_logits(model)
     num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
     num_done = 0
-    with _calibrating(model, observer, way), _seen(model, observer, way.experts):
+    with _running(model, options, observer), _seen(model, observer, options.experts):
         for batch_BT in batches_BT:
-            _forward(model, batch_BT.to(way.device), with_logits=with_logits)
+            _forward(model, batch_BT.to(options.device), with_logits=with_logits)
             tenth = num_done * 10 // num_samples
             num_done += len(batch_BT)
             if num_done * 10 // num_samples > tenth:
                 _log.info("calibrate: %d of %d samples", num_done, num_samples)
 
 
-def run_layerwise(
-    streamed: StreamedModel,
-    batches_BT: Sequence[Tensor],
-    observer: Observer,
-    way: Way,
-    *,
-    on_layer: OnLayer | None = None,
-) -> None:
-    """Run a model layer by layer over all batches; each layer is on the device in its turn alone.
+class LayerwiseRun:
+    """A run over all batches in which one decoder layer after the other is on the device.
 
-    It is shown to `on_layer` before it runs.
+    Whoever takes a layer from `layers` decides when it runs, and what is done with its weights.
     """
-    model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
-    with streamed, _calibrating(model, observer, way):
-        stubs, activations = _recorded(streamed, batches_BT, way)
-        clock.lap("prepared")
-        for index, stub in enumerate(stubs):
-            with streamed.resident(index) as layer:
-                clock.lap("waited for weights")
-                if on_layer is not None and way.ranks.owns(index):
-                    on_layer(_weights(streamed, index, layer))
-                clock.lap("quantized")
-                layers[index] = layer
-                with _seen(model, observer, way.experts):
-                    for batch, call in enumerate(stub.calls):
-                        hidden_BTH = _run_layer(layer, activations.take(batch), call)
-                        activations.put(batch, hidden_BTH)
-                layers[index] = stub
-                clock.lap("ran")
-            way.budget.check_host()
-            _log.info("calibrate: %d of %d layers", index + 1, len(stubs))
-        _log.info("calibrate: %s", clock)
-        _log_reading(streamed)
-        if not observer.is_complete:
-            layers[-1] = _Replay(activations)
-            with _seen(model, observer, way.experts):
-                for batch_BT in batches_BT:
-                    _forward(model, batch_BT.to(way.device), with_logits=True)
 
+    def __init__(
+        self,
+        streamed: StreamedModel,
+        batches_BT: Sequence[Tensor],
+        options: RunOptions,
+        observer: Observer | None = None,
+    ) -> None:
+        """Read and run nothing yet; without an observer nothing is measured."""
+        self._streamed, self._model, self._layers = streamed, streamed.model, streamed.layers
+        self._batches_BT, self._options, self._observer = batches_BT, options, observer
+        self._activations = Activations(options.budget, options.device)
+        self._stubs: list[_Recorder] = []
+        self._is_of_all_layers = len(streamed.order) == len(streamed)
+        self.clock = Clock(options.device)
+        self.prepared_at = 0.0
+        """When the first layer's turn came, by time.perf_counter."""
 
-def show_layers(streamed: StreamedModel, way: Way, on_layer: OnLayer) -> None:
-    """Show each decoder layer to `on_layer` and run none."""
-    with streamed, torch.inference_mode():
-        for index in streamed.order:
-            with streamed.resident(index) as layer:
-                if way.ranks.owns(index):
-                    on_layer(_weights(streamed, index, layer))
-            way.budget.check_host()
-        _log_reading(streamed)
+    def layers(self) -> Generator[ResidentLayer, None, None]:
+        """Yield each decoder layer while its weights are in memory; the next one is read meanwhile.
 
+        Raises:
+            ModelError: a tensor cannot be read.
+            StageError: the memory is not enough.
+        """
+        streamed = self._streamed
+        with streamed, _running(self._model, self._options, self._observer):
+            self._record_calls()
+            self.clock.lap("prepared")
+            self.prepared_at = time.perf_counter()
+            for number, index in enumerate(streamed.order, start=1):
+                with streamed.resident(index) as layer:
+                    self.clock.lap("waited for weights")
+                    yield layer
+                self._options.budget.check_host()
+                if self._is_of_all_layers:
+                    _log.info("calibrate: %d of %d layers", number, len(streamed))
+            if self._is_of_all_layers:
+                self._run_the_rest()
 
-def warm_up(streamed: StreamedModel, batches_BT: Sequence[Tensor], way: Way) -> None:
-    """Run batches through all layers that are asked for, and keep nothing.
+    def run(self, layer: ResidentLayer) -> None:
+        """Run a layer, in its turn, over all batches."""
+        self.clock.lap("quantized")
+        for _ in self.run_each(layer):
+            pass
+        self.clock.lap("ran")
 
-    Kernels that try variants of themselves do so here, and keep which is fastest on the disk.
-    """
-    with streamed, _running(streamed.model, way):
-        stubs, activations = _recorded(streamed, batches_BT, way)
-        for index in streamed.order:
-            with streamed.resident(index) as layer:
-                for batch, call in enumerate(stubs[index].calls):
-                    activations.put(batch, _run_layer(layer, activations.take(batch), call))
-        _wait_for(torch.device(way.device))
+    def run_each(self, layer: ResidentLayer) -> Iterator[None]:
+        """Do the same and yield after each batch."""
+        stub, self._layers[layer.number] = self._stubs[layer.number], layer.module
+        with _seen(self._model, self._observer, self._options.experts):
+            for batch, call in enumerate(stub.calls):
+                hidden_BTH = _run_layer(layer.module, self._activations.take(batch), call)
+                self._activations.put(batch, hidden_BTH)
+                yield
+        self._layers[layer.number] = stub
 
+    def _record_calls(self) -> None:
+        """Run the model without its layers: keep how each is called, and the first's inputs."""
+        keepers = [self._activations.append, *[None] * (len(self._layers) - 1)]
+        self._stubs = [_Recorder(keep) for keep in keepers]
+        for index, stub in enumerate(self._stubs):
+            self._layers[index] = stub
+        for batch_BT in self._batches_BT:
+            _forward(self._model, batch_BT.to(self._options.device), with_logits=False)
+            self._options.budget.check_host()
 
-_SHOWN = 2
-
-
-class LayerTimes(NamedTuple):
-    """What one decoder layer took, in seconds."""
-
-    shown_s: tuple[float, ...]
-    """Each time; the first one compiles what is compiled."""
-    ran_s: tuple[float, ...]
-    """For each batch, in their order."""
-
-
-def time_layers(
-    streamed: StreamedModel,
-    batches_BT: Sequence[Tensor],
-    observer: Observer,
-    way: Way,
-    on_layer: OnLayer,
-) -> tuple[float, Mapping[int, LayerTimes]]:
-    """Time the layers that may be asked for, as `run_layerwise` would run them.
-
-    Returns:
-        When the first layer's turn came, by time.perf_counter; and the times by layer.
-    """
-    model, layers, clock = streamed.model, streamed.layers, _Clock(way.device)
-    times: dict[int, LayerTimes] = {}
-    with streamed, _calibrating(model, observer, way):
-        stubs, activations = _recorded(streamed, batches_BT, way)
-        clock.lap()
-        prepared = time.perf_counter()
-        for index in streamed.order:
-            with streamed.resident(index) as layer:
-                clock.lap()
-                shown_s, ran_s = [], []
-                for _ in range(_SHOWN):
-                    on_layer(_weights(streamed, index, layer))
-                    shown_s.append(clock.lap())
-                layers[index] = layer
-                with _seen(model, observer, way.experts):
-                    for batch, call in enumerate(stubs[index].calls):
-                        hidden_BTH = _run_layer(layer, activations.take(batch), call)
-                        activations.put(batch, hidden_BTH)
-                        ran_s.append(clock.lap())
-                layers[index] = stubs[index]
-            times[index] = LayerTimes(tuple(shown_s), tuple(ran_s))
-    return prepared, times
-
-
-def _recorded(
-    streamed: StreamedModel, batches_BT: Sequence[Tensor], way: Way
-) -> "tuple[list[_Recorder], Activations]":
-    """Run the model without its layers; return how each is called, and the first's inputs."""
-    activations = Activations(way.budget, way.device)
-    keepers = [activations.append, *[None] * (len(streamed) - 1)]
-    stubs = [_Recorder(keep) for keep in keepers]
-    for index, stub in enumerate(stubs):
-        streamed.layers[index] = stub
-    for batch_BT in batches_BT:
-        _forward(streamed.model, batch_BT.to(way.device), with_logits=False)
-        way.budget.check_host()
-    return stubs, activations
-
-
-def _weights(streamed: StreamedModel, index: int, layer: nn.Module) -> Mapping[str, Tensor]:
-    """Return a layer's weights by the model's names."""
-    weights: Mapping[str, Tensor] = layer.state_dict(keep_vars=True, prefix=streamed.prefix(index))
-    return weights
-
-
-def _log_reading(streamed: StreamedModel) -> None:
-    gigabytes, seconds = streamed.bytes_read / 1e9, streamed.read_s
-    _log.info("calibrate: read %.2f GB of decoder layers in %.2f s", gigabytes, seconds)
+    def _run_the_rest(self) -> None:
+        """Run what is behind the last decoder layer, where the plan measures it."""
+        gigabytes, seconds = self._streamed.bytes_read / 1e9, self._streamed.read_s
+        _log.info("calibrate: %s", self.clock)
+        _log.info("calibrate: read %.2f GB of decoder layers in %.2f s", gigabytes, seconds)
+        if self._observer is None or self._observer.is_complete:
+            return
+        self._layers[-1] = _Replay(self._activations)
+        with _seen(self._model, self._observer, self._options.experts):
+            for batch_BT in self._batches_BT:
+                _forward(self._model, batch_BT.to(self._options.device), with_logits=True)
 
 
 @contextmanager
-def first_layer_alone(streamed: StreamedModel, way: Way) -> Iterator[Callable[[Tensor], None]]:
+def first_layer_alone(
+    streamed: StreamedModel, options: RunOptions
+) -> Iterator[Callable[[Tensor], None]]:
     """Give a function that runs ids [B, T] through the first decoder layer and waits for it."""
     model, layers = streamed.model, streamed.layers
 
     def run(ids_BT: Tensor) -> None:
-        _forward(model, ids_BT.to(way.device), with_logits=False)
-        _wait_for(torch.device(way.device))
+        _forward(model, ids_BT.to(options.device), with_logits=False)
+        _wait_for(torch.device(options.device))
 
-    with streamed, _running(model, way):
+    with streamed, _running(model, options):
         for index in range(len(layers)):
             layers[index] = _Pass()
         with streamed.resident(0) as layer:
-            layers[0] = layer
+            layers[0] = layer.module
             yield run
 
 
@@ -238,10 +181,11 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
-class _Clock:
+class Clock:
     """Adds up the seconds of each part; what was queued on a GPU counts for the part that did."""
 
     def __init__(self, device: str) -> None:
+        """Begin to count; `device` is waited for."""
         self._device, self._last = torch.device(device), time.perf_counter()
         self._seconds: dict[str, float] = {}
 
@@ -294,29 +238,30 @@ class _Replay(nn.Module):
 
 
 @contextmanager
-def _calibrating(model: "PreTrainedModel", observer: Observer, way: Way) -> Iterator[None]:
-    """Run the model and, where the plan needs it, show keys and values."""
-    shown = tap_attention(model, observer.see_kv) if observer.needs_kv else nullcontext()
-    with _running(model, way), shown:
-        yield
+def _running(
+    model: "PreTrainedModel", options: RunOptions, observer: Observer | None = None
+) -> Iterator[None]:
+    """Run experts as asked, and the rest by the fastest kernels at hand.
 
-
-@contextmanager
-def _running(model: "PreTrainedModel", way: Way) -> Iterator[None]:
-    """Run experts as asked, and the rest by the fastest kernels at hand."""
+    Where the plan needs it, keys and values are shown to the observer.
+    """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(experts_run(model, way.experts))
-        if way.device.startswith("cuda"):
+        stack.enter_context(experts_run(model, options.experts))
+        if options.device.startswith("cuda"):
             stack.enter_context(sdpa_kernel(_ATTENTION))
             stack.enter_context(fused_convolutions(model))
+        if observer is not None and observer.needs_kv:
+            stack.enter_context(tap_attention(model, observer.see_kv))
         yield
 
 
 def _seen(
-    model: "PreTrainedModel", observer: Observer, experts: str
+    model: "PreTrainedModel", observer: Observer | None, experts: str
 ) -> AbstractContextManager[None]:
     """Show the observer all inputs; experts that were to run one by one count only if they do."""
+    if observer is None:
+        return nullcontext()
     on_grouped = observer.see_grouped if experts == "grouped" else None
     return tap_linears(model, observer.see_input, on_grouped)
 

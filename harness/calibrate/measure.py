@@ -5,28 +5,22 @@ whole set; the formats turn them into scales.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import torch
 from torch import Tensor
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
-from harness.calibrate.forward import (
-    Way,
-    first_layer_alone,
-    run_layerwise,
-    run_whole,
-    show_layers,
-    warm_up,
-)
+from harness.calibrate.forward import LayerwiseRun, RunOptions, first_layer_alone, run_whole
 from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
-from harness.calibrate.weights import OnWeights, WeightRanges
+from harness.calibrate.weights import WeightRanges
 from harness.errors import ReasonCode, StageError
 from harness.models import (
+    ResidentLayer,
     Source,
     StreamedModel,
     is_out_of_memory,
@@ -39,6 +33,8 @@ from harness.models import (
 from harness.ranks import ALONE, Ranks
 
 _log = logging.getLogger("harness.calibrate")
+_Layers = Generator[ResidentLayer, None, bool]
+"""Layers in turn; returns whether the memory was enough for all ranks."""
 
 
 def needs_text(plan: QuantPlan) -> bool:
@@ -48,39 +44,33 @@ def needs_text(plan: QuantPlan) -> bool:
     )
 
 
-class Sharing(NamedTuple):
-    """With whom a calibration shares what it has in memory, and its work."""
-
-    on_weights: OnWeights | None = None
-    """Is shown a model that is run layer by layer while it is in memory, each layer once."""
-    ranks: Ranks = ALONE
-    """Share the batches, and the layers that are shown; each returns the same stats."""
-
-
 def calibrate(
-    recipe: Recipe,
-    source: Source,
-    inventory: Inventory,
-    plan: QuantPlan,
-    sharing: Sharing = Sharing(),  # noqa: B008 - an immutable default
+    recipe: Recipe, source: Source, inventory: Inventory, plan: QuantPlan
 ) -> CalibrationStats:
-    """Measure what `plan` needs to quantize `source`.
-
-    A plan that quantizes neither inputs nor calibrated keys and values needs no text: none is
-    run, and the stats have no samples.
+    """Measure what `plan` needs to quantize `source`, and do nothing else with its layers.
 
     Raises:
-        CorruptWeightError: a planned weight holds NaN or infinity.
-        DataError: the calibration data cannot be used with this model.
-        RejectedError: experts or planned layers were not seen, or no scale can be made of
-            what they saw.
-        StageError: the memory is not enough.
+        HarnessError: as Calibration.layers.
     """
-    return _Measurement(recipe, source, inventory, plan, sharing).run()
+    calibration = Calibration(recipe, source, inventory, plan)
+    with closing(calibration.layers()) as layers:
+        for layer in layers:
+            with calibration.within_memory():
+                calibration.run(layer)
+    return calibration.stats()
 
 
-class _Measurement:
-    """One calibration: the model is run, and what was seen is collected."""
+class Calibration:
+    """One calibration, whose decoder layers are in other hands while they are in memory.
+
+    Every layer that `layers` yields must be run:
+
+        for layer in calibration.layers():
+            with calibration.within_memory():
+                ...
+                calibration.run(layer)
+        stats = calibration.stats()
+    """
 
     def __init__(
         self,
@@ -88,37 +78,88 @@ class _Measurement:
         source: Source,
         inventory: Inventory,
         plan: QuantPlan,
-        sharing: Sharing,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._on_weights, self._ranks = sharing
-        self._spec, self._device = recipe.calibration, recipe.device
+        """Take what is calibrated; `ranks` share the batches, and each has the same stats."""
+        self._spec, self._device, self._ranks = recipe.calibration, recipe.device, ranks
         self._source, self._inventory, self._plan = source, inventory, plan
-        self._weights = WeightRanges(source, plan, device=recipe.device)
+        self.weights = WeightRanges(source, plan, device=recipe.device)
         self._observer = Observer(inventory, plan)
-        self._shown: set[str] = set()
         self._budget = Budget(recipe.memory, recipe.device)
+        self._options = RunOptions(recipe.device, recipe.calibration.experts, self._budget)
+        self._run: LayerwiseRun | None = None
+        """The one whose layers are in turn."""
+        self._fits = True
+        """Whether the memory was enough since `_run` began."""
+        self._stats: CalibrationStats | None = None
 
-    def run(self) -> CalibrationStats:
-        """Return all that was measured."""
-        with self._budget.kept():
-            return self._measured()
+    def layers(self) -> Generator[ResidentLayer, None, None]:
+        """Yield each decoder layer while its weights are in memory, the first to the last.
 
-    def _measured(self) -> CalibrationStats:
-        if not needs_text(self._plan):
-            return self._without_text()
+        They come again where more samples are run to reach experts, and where the memory was not
+        enough for a batch. Where the model runs whole none comes. A plan that quantizes neither
+        inputs nor calibrated keys and values needs no text: each layer comes once and is not run.
+
+        Raises:
+            CorruptWeightError: a planned weight holds NaN or infinity.
+            DataError: the calibration data cannot be used with this model.
+            RejectedError: experts or planned layers were not seen, or no scale can be made of
+                what they saw.
+            StageError: the memory is not enough.
+        """
+        with self._budget.limited():
+            if needs_text(self._plan):
+                yield from self._over_text()
+            else:
+                yield from self._weights_alone()
+
+    @contextmanager
+    def within_memory(self) -> Iterator[None]:
+        """Note that the memory was not enough for what is done here; `layers` tries again."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._fits = False
+
+    def run(self, layer: ResidentLayer) -> None:
+        """Run a layer over all batches."""
+        if self._run is not None:
+            self._run.run(layer)
+
+    def stats(self) -> CalibrationStats:
+        """Return all that was measured, when there are no more layers."""
+        if self._stats is None:
+            message = "the calibration has not come to its end"
+            raise ValueError(message)
+        return self._stats
+
+    def _weights_alone(self) -> Iterator[ResidentLayer]:
+        _log.info("calibrate: only weights are quantized, so no text is run")
+        if self._spec.layerwise:
+            if not (yield from self._pass_over([])):
+                raise layers_too_big(self._device)
+            self.weights.put_together(self._ranks)
+        weight_amax = self.weights.complete()
+        self._stats = CalibrationStats(
+            weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
+        )
+
+    def _over_text(self) -> Iterator[ResidentLayer]:
         if not self._spec.layerwise:
-            self._weights.complete()  # a damaged weight is found before the model runs
+            self.weights.complete()  # a damaged weight is found before the model runs
         samples = read_samples(self._spec, self._source)
-        batch_tokens, num_run = self._batch_tokens(samples), None
-        while (num_run := self._observe_until_covered(samples, batch_tokens)) is None:
+        batch_tokens = self._batch_tokens(samples)
+        while (num_run := (yield from self._until_covered(samples, batch_tokens))) is None:
             batch_tokens = self._fewer_than(batch_tokens, samples)
-        self._weights.put_together(self._ranks)
+        self.weights.put_together(self._ranks)
         coverage = self._observer.coverage()
         if thin := thin_experts(coverage, self._spec.coverage):
             _log.info("calibrate: %s", thin)
         _log.info("calibrate: took %s", self._budget.report())
-        return CalibrationStats(
-            weight_amax=self._weights.complete(),
+        self._stats = CalibrationStats(
+            weight_amax=self.weights.complete(),
             input_amax=self._observer.input_amax(),
             coverage=coverage,
             num_samples=num_run,
@@ -126,46 +167,9 @@ class _Measurement:
             batch_tokens=batch_tokens,
         )
 
-    def _without_text(self) -> CalibrationStats:
-        """Measure the weights alone."""
-        _log.info("calibrate: only weights are quantized, so no text is run")
-        if self._spec.layerwise:
-            if not self._has_room_for(
-                lambda: show_layers(self._streamed(), self._way(), self._show)
-            ):
-                raise layers_too_big(self._device)
-            self._weights.put_together(self._ranks)
-        weight_amax = self._weights.complete()
-        return CalibrationStats(
-            weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
-        )
-
-    def _streamed(self, one_of_each: Mapping[str, object] | None = None) -> StreamedModel:
-        return StreamedModel(
-            self._source,
-            self._inventory,
-            device=self._device,
-            dtype=stored_dtype(self._source),
-            one_of_each=one_of_each,
-        )
-
-    def _batch_tokens(self, samples: Sequence[Sample]) -> int:
-        """Return the tokens of a batch at most: those asked for, or what this machine runs best."""
-        if self._spec.batch_tokens is not None:
-            return self._spec.batch_tokens
-        if not self._device.startswith("cuda"):
-            return CPU_TOKENS
-        vocabulary = vocabulary_size(self._source)
-        length = max(len(sample) for sample in samples)
-        with first_layer_alone(self._streamed(), self._way()) as run:
-            found = measure_batch_tokens(run, length=length, vocabulary=vocabulary)
-        ranks_found: list[int] = self._ranks.gathered(found)
-        return ranks_found[0]
-
-    def _way(self) -> Way:
-        return Way(self._device, self._spec.experts, self._budget, self._ranks)
-
-    def _observe_until_covered(self, samples: Sequence[Sample], batch_tokens: int) -> int | None:
+    def _until_covered(
+        self, samples: Sequence[Sample], batch_tokens: int
+    ) -> Generator[ResidentLayer, None, int | None]:
         """Run `size` samples, then as many again while too many experts are thin.
 
         Returns:
@@ -178,8 +182,7 @@ class _Measurement:
         while num_run < len(samples):
             chunk = samples[num_run : num_run + spec.size]
             batches_BT = make_batches(chunk, batch_tokens=batch_tokens)
-            is_enough = self._observe(list(self._ranks.share(batches_BT)))
-            if any(self._ranks.added([not is_enough])):
+            if not (yield from self._pass_over(list(self._ranks.share(batches_BT)))):
                 return None
             self._observer.put_together(self._ranks)
             num_run += len(chunk)
@@ -190,6 +193,56 @@ class _Measurement:
                 _log.info("calibrate: %s; more samples are run", thin)
         return min(num_run, len(samples))
 
+    def _pass_over(self, batches_BT: list[Tensor]) -> _Layers:
+        """Run the model over batches; its memory is free afterwards."""
+        self._fits = True
+        with self.within_memory():
+            if self._spec.layerwise:
+                yield from self._layers_of(batches_BT)
+            else:
+                self._run_whole(batches_BT)
+        self._run = None
+        if not self._fits and self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return not any(self._ranks.added([not self._fits]))
+
+    def _run_whole(self, batches_BT: list[Tensor]) -> None:
+        dtype = stored_dtype(self._source)
+        model = load_model(self._source, self._inventory, device=self._device, dtype=dtype)
+        run_whole(model, batches_BT, self._observer, self._options)
+
+    def _layers_of(self, batches_BT: list[Tensor]) -> Iterator[ResidentLayer]:
+        """Yield layers as long as the memory is enough."""
+        observer = self._observer if batches_BT else None
+        self._run = LayerwiseRun(self._streamed(), batches_BT, self._options, observer)
+        with closing(self._run.layers()) as layers:
+            for layer in layers:
+                yield layer
+                if not self._fits:
+                    return
+
+    def _streamed(self, *, one_of_each: bool = False) -> StreamedModel:
+        return StreamedModel(
+            self._source,
+            self._inventory,
+            device=self._device,
+            dtype=stored_dtype(self._source),
+            one_of_each={} if one_of_each else None,
+        )
+
+    def _batch_tokens(self, samples: Sequence[Sample]) -> int:
+        """Return the tokens of a batch at most: those asked for, or what this machine runs best."""
+        if self._spec.batch_tokens is not None:
+            return self._spec.batch_tokens
+        if not self._device.startswith("cuda"):
+            return CPU_TOKENS
+        vocabulary = vocabulary_size(self._source)
+        length = max(len(sample) for sample in samples)
+        with first_layer_alone(self._streamed(), self._options) as run:
+            found = measure_batch_tokens(run, length=length, vocabulary=vocabulary)
+        ranks_found: list[int] = self._ranks.gathered(found)
+        return ranks_found[0]
+
     def _tune(self, batches_BT: Sequence[Tensor]) -> None:
         """Let the first rank try the variants of kernels that tune themselves, before all run.
 
@@ -199,11 +252,11 @@ class _Measurement:
             return
         if self._ranks.number == 0:
             of_each_shape = {batch_BT.shape: batch_BT for batch_BT in batches_BT}
-            self._has_room_for(
-                lambda: warm_up(
-                    self._streamed(one_of_each={}), [*of_each_shape.values()], self._way()
-                )
-            )
+            streamed = self._streamed(one_of_each=True)
+            warm_up = LayerwiseRun(streamed, [*of_each_shape.values()], self._options)
+            with self.within_memory():  # else the run itself will find out
+                for layer in warm_up.layers():
+                    warm_up.run(layer)
         self._ranks.gathered(None)  # the others wait here
 
     def _fewer_than(self, batch_tokens: int, samples: Sequence[Sample]) -> int:
@@ -223,36 +276,3 @@ class _Measurement:
         fewer = max(longest, batch_tokens // 2)
         _log.info("calibrate: out of memory at %d tokens a batch; %d are run", batch_tokens, fewer)
         return fewer
-
-    def _show(self, weights: Mapping[str, Tensor]) -> None:
-        """Measure the weights of a layer and show them; each is shown once."""
-        if self._shown.isdisjoint(weights):
-            self._shown |= weights.keys()
-            found = self._weights.see(weights)
-            if self._on_weights is not None:
-                self._on_weights(weights, found)
-
-    def _observe(self, batches_BT: list[Tensor]) -> bool:
-        """Load the model and run it; tell whether the memory was enough. It is free afterwards."""
-        return self._has_room_for(lambda: self._run(batches_BT))
-
-    def _has_room_for(self, work: Callable[[], None]) -> bool:
-        try:
-            work()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            return True
-        if self._device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        return False
-
-    def _run(self, batches_BT: list[Tensor]) -> None:
-        source, observer, way = self._source, self._observer, self._way()
-        if self._spec.layerwise:
-            run_layerwise(self._streamed(), batches_BT, observer, way, on_layer=self._show)
-        else:
-            dtype = stored_dtype(source)
-            model = load_model(source, self._inventory, device=self._device, dtype=dtype)
-            run_whole(model, batches_BT, observer, way)

@@ -36,7 +36,7 @@ class Budget:
         """Of the GPU, as far as others leave it."""
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def limited(self) -> Iterator[None]:
         """Limit what torch may allocate on the GPU in the context."""
         if self._device.type != "cuda":
             yield

@@ -7,7 +7,7 @@ Shapes: B samples of a batch, T tokens of a sample.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from harness.artifacts import Inventory, QuantPlan, Recipe
-from harness.calibrate.forward import LayerTimes, Way, time_layers
+from harness.calibrate.forward import LayerwiseRun, RunOptions
 from harness.calibrate.measure import needs_text
 from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Extent
-from harness.calibrate.weights import OnWeights, WeightRanges
+from harness.calibrate.weights import WeightRanges
 from harness.errors import ReasonCode, StageError
 from harness.models import (
+    ResidentLayer,
     Source,
+    Stack,
+    StackedWeights,
     StreamedModel,
     by_parameter,
     is_out_of_memory,
@@ -36,6 +39,8 @@ from harness.models import (
 _CUDA_TOKENS = 32768
 """Of a batch, where the run will find the best number by itself."""
 _REPEATS = 4
+_QUANTIZED = 2
+"""Times of each layer; the first one compiles what is compiled."""
 _WARM_UP_S = 1.0
 """The most that counts of a warm-up of a layer on a GPU: in what goes beyond it kernels are
 compiled and tried, and Triton keeps them for the run."""
@@ -47,8 +52,17 @@ class Workload(NamedTuple):
     """What a calibration has to do, besides knowing the model."""
 
     extent: Extent
-    on_weights: OnWeights
-    """Is shown the weights as in the run."""
+    quantize: Callable[[Sequence[Stack], Mapping[str, float]], object]
+    """Takes the weights of a layer and their ranges, and does what the run does with them."""
+
+
+class LayerTimes(NamedTuple):
+    """What one decoder layer took, in seconds."""
+
+    quantized_s: tuple[float, ...]
+    """Of measuring and quantizing its weights, each time."""
+    ran_s: tuple[float, ...]
+    """For each batch, in their order."""
 
 
 class LayerCost(NamedTuple):
@@ -56,7 +70,7 @@ class LayerCost(NamedTuple):
 
     num_layers: int
     num_bytes: int
-    shown_s: float
+    quantized_s: float
     """Of measuring and quantizing the weights."""
     call_s: float
     """Of a batch, besides its tokens."""
@@ -84,7 +98,7 @@ def time_calibration(
     plan: QuantPlan,
     workload: Workload,
 ) -> CalibrationTimes:
-    """Run one decoder layer of each kind on some batches, and show its weights.
+    """Run one decoder layer of each kind on some batches, and quantize its weights.
 
     Raises:
         ModelError: the model cannot be built or read.
@@ -93,7 +107,7 @@ def time_calibration(
     extent = workload.extent
     length = max(2, extent.num_tokens // max(1, extent.num_samples))
     samples = max(1, _batch_tokens(recipe, extent) // length) if needs_text(plan) else 0
-    timed = _Timed(recipe, source, inventory, plan, workload.on_weights)
+    timed = _Timed(recipe, source, inventory, plan, workload)
     everywhere = read_rate(source)  # before some of it is read again and again
     while True:
         try:
@@ -136,49 +150,56 @@ class _Timed:
         source: Source,
         inventory: Inventory,
         plan: QuantPlan,
-        on_weights: OnWeights,
+        workload: Workload,
     ) -> None:
         self._recipe, self._source, self._inventory = recipe, source, inventory
-        self._plan, self._on_weights = plan, on_weights
+        self._plan, self._quantize = plan, workload.quantize
+        self._stacked = StackedWeights(source, plan)
+        self._weights = WeightRanges(source, plan, device=recipe.device)
 
     def run(self, sizes: list[int], length: int) -> CalibrationTimes:
         """Run batches of `sizes` samples, by turns."""
         recipe, source, inventory = self._recipe, self._source, self._inventory
         vocabulary, device = vocabulary_size(source), recipe.device
         batches_BT = [_random_ids(size, length, vocabulary) for size in sizes * _REPEATS]
-        ranges = WeightRanges(source, self._plan, device=device)
         budget = Budget(recipe.memory, device)
-
-        def show(weights: Mapping[str, Tensor]) -> None:
-            self._on_weights(weights, ranges.see(weights))
-
         started, dtype = time.perf_counter(), stored_dtype(source)
         streamed = StreamedModel(
             source, inventory, device=device, dtype=dtype, one_of_each=_formats(self._plan)
         )
-        observer = Observer(inventory, self._plan)
-        way = Way(device, recipe.calibration.experts, budget)
-        with budget.kept():
-            prepared, times = time_layers(streamed, batches_BT, observer, way, show)
+        options = RunOptions(device, recipe.calibration.experts, budget)
+        run = LayerwiseRun(streamed, batches_BT, options, Observer(inventory, self._plan))
+        with budget.limited():
+            times = {layer.number: self._timed(run, layer) for layer in run.layers()}
         counts = {same[0]: len(same) for same in streamed.kinds}
         tokens = [size * length for size in sizes]
         return CalibrationTimes(
-            start_s=prepared - started + sum(map(self._warm_up_s, times.values())),
+            start_s=run.prepared_at - started + sum(map(self._warm_up_s, times.values())),
             read_rate=streamed.bytes_read / max(streamed.read_s, 1e-9),
             layers=tuple(
                 LayerCost(
                     num_layers=counts[index],
                     num_bytes=streamed.num_bytes(index),
-                    shown_s=min(found.shown_s),
+                    quantized_s=min(found.quantized_s),
                     **_line(found, tokens, flat=device.startswith("cuda")),
                 )
                 for index, found in times.items()
             ),
         )
 
+    def _timed(self, run: LayerwiseRun, layer: ResidentLayer) -> LayerTimes:
+        """Do with a layer what the run will do with each of its kind."""
+        quantized_s = []
+        for _ in range(_QUANTIZED):
+            stacks = list(self._stacked.of(layer))
+            self._quantize(stacks, self._weights.measure(stacks))
+            quantized_s.append(run.clock.lap())
+        ran_s = [run.clock.lap() for _ in run.run_each(layer)]
+        return LayerTimes(tuple(quantized_s), tuple(ran_s))
+
     def _warm_up_s(self, found: LayerTimes) -> float:
         """Return how much longer the first times take, as far as a run will see it again."""
-        runs = (found.shown_s, found.ran_s[0::2], found.ran_s[1::2])
+        runs = (found.quantized_s, found.ran_s[0::2], found.ran_s[1::2])
         seconds = sum(times[0] - min(times) for times in runs if times)
         return min(seconds, _WARM_UP_S) if self._recipe.device.startswith("cuda") else seconds
 

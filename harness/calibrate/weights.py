@@ -9,21 +9,17 @@ Shapes: E weights of one shape, O output features, I input features.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from harness.artifacts import PlannedLinear, QuantPlan
 from harness.errors import CorruptWeightError
-from harness.models import Source, TensorReader, by_parameter, stacks, stored_dtype_name
+from harness.models import Source, Stack, TensorReader
 from harness.ranks import Ranks
 
 _log = logging.getLogger("harness.calibrate")
-
-OnWeights = Callable[[Mapping[str, Tensor], Mapping[str, float]], None]
-"""Takes weights by the running model's names, which are changed after the call, and the largest
-value of each planned weight among them that is the file's to the bit, by Linear.name."""
 
 
 class WeightRanges:
@@ -33,21 +29,16 @@ class WeightRanges:
         """Take the plan; nothing is read yet."""
         self._source, self._plan, self._device = source, plan, device
         self._amax: dict[str, float] = {}
-        # A model has one type; what its files store in another is rounded in it.
-        exact = stored_dtype_name(source)
-        self._in_memory = by_parameter(
-            one for one in plan.quantized if source.tensors[one.linear.source.tensor].dtype == exact
-        )
 
-    def see(self, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
-        """Measure the planned ones of the running model's `weights`; return what was found.
+    def measure(self, stacks: Iterable[Stack]) -> Mapping[str, float]:
+        """Measure weights that are in memory; return the largest value of each, by Linear.name.
 
         Raises:
             CorruptWeightError: a weight holds NaN or infinity.
         """
         names: list[PlannedLinear] = []
         found: list[Tensor] = []
-        for members, weight_EOI in stacks(self._in_memory, weights):
+        for members, weight_EOI in stacks:
             names += members
             low_E, high_E = torch.aminmax(weight_EOI.flatten(1), dim=1)
             found.append(torch.maximum(-low_E, high_E))

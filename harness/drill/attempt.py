@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
-from harness import making, pipeline
+from harness import pipeline
 from harness.artifacts import (
     CalibrationStats,
     Checkpoint,
@@ -36,7 +36,7 @@ from harness.drill.making import exchanged
 from harness.drill.result import Attempt
 from harness.drill.tampering import link_checkpoint, tampering
 from harness.errors import ExitCode, HarnessError, ReasonCode
-from harness.export import Draft
+from harness.export import CheckpointWriter
 from harness.models import digest_folder
 from harness.preflight import Job, preflight
 from harness.recipe import Request, load_suite
@@ -158,17 +158,18 @@ def _spoiling(fault: FileFault, correct: Path) -> Iterator[None]:
         del arguments, options
         return read_stats(correct / CALIBRATE.file)
 
-    def complete(draft: Draft, rest: object) -> Checkpoint:
+    def complete(writer: CheckpointWriter, rest: object) -> Checkpoint:
         del rest
-        link_checkpoint(correct / "checkpoint", draft.into)
-        with tampering(draft.into) as files:
+        link_checkpoint(correct / "checkpoint", writer.into)
+        with tampering(writer.into) as files:
             fault.spoil(files)
         made = load(Checkpoint, correct / EXPORT.file)
         return dataclasses.replace(
-            made, directory=str(draft.into), digest=digest_folder(draft.into)
+            made, directory=str(writer.into), digest=digest_folder(writer.into)
         )
 
-    with exchanged(making, "calibrate", calibrate), exchanged(Draft, "complete", complete):
+    calibrated = exchanged(pipeline, "calibrate_and_write", calibrate)
+    with calibrated, exchanged(CheckpointWriter, "complete", complete):
         yield
 
 

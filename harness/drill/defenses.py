@@ -26,7 +26,7 @@ from harness.calibrate import Extent
 from harness.calibrate.observer import Observer
 from harness.drill.making import exchanged
 from harness.errors import ReasonCode
-from harness.export import read_back, write
+from harness.export import CheckpointWriter, read_back, writer
 from harness.preflight import Job, job
 from harness.recipe import rules
 
@@ -55,7 +55,7 @@ OF_THE_MACHINE = frozenset(
     }
 )
 """Reasons that say nothing about a fault."""
-_complete = write.Draft.complete
+_complete = CheckpointWriter.complete
 _BY_REASON = {
     ReasonCode.SMOKE_FAILED: Defense.SMOKE,
     ReasonCode.LOW_COVERAGE: Defense.CALIBRATE,
@@ -105,20 +105,22 @@ def switched_off(defense: Defense | None) -> Iterator[None]:
             stack.enter_context(exchanged(Observer, "coverage", Observer.counts))
             stack.enter_context(exchanged(Observer, "input_amax", _whatever_was_seen))
         elif defense is Defense.EXPORT:
-            stack.enter_context(exchanged(write.Draft, "complete", _with_whatever_comes))
+            stack.enter_context(exchanged(CheckpointWriter, "complete", _with_whatever_comes))
             stack.enter_context(exchanged(read_back, "check_read_back", _nothing))
         yield
 
 
-def _with_whatever_comes(draft: write.Draft, rest: Iterable[QuantizedTensor]) -> Checkpoint:
+def _with_whatever_comes(
+    checkpoint: CheckpointWriter, rest: Iterable[QuantizedTensor]
+) -> Checkpoint:
     """Complete a checkpoint that holds what came, in place of what the plan has."""
     came = list(rest)
     types = [
         (name, read_back.type_of(tensor)) for one in came for name, tensor in one.tensors.items()
     ]
-    late = exchanged(write, "late_tensors", lambda *_: ())
-    with exchanged(write, "early_tensors", lambda *_: types), late:
-        return _complete(draft, came)
+    late = exchanged(writer, "late_tensors", lambda *_: ())
+    with exchanged(writer, "early_tensors", lambda *_: types), late:
+        return _complete(checkpoint, came)
 
 
 def without(prepared: Job, defense: Defense | None) -> Job:

@@ -16,13 +16,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from harness import making, shipped
+from harness import making, pipeline, shipped
 from harness.artifacts import CalibrationStats, Linear, QuantizedTensor, QuantPlan
-from harness.calibrate import forward, measure
+from harness.calibrate import forward
 from harness.calibrate.observer import Observer
 from harness.drill.fault import Kind, RunFault
 from harness.export import read_back
-from harness.models import Source
+from harness.models import ResidentLayer, Source
 from harness.quantize import quantize
 from harness.recipe import rules
 
@@ -73,10 +73,11 @@ def _with_experts_skipped() -> AbstractContextManager[None]:
 
 
 def _with_no_layers_found() -> AbstractContextManager[None]:
-    def run_none(*arguments: object, **options: object) -> None:
-        del arguments, options
+    def none(run: forward.LayerwiseRun) -> Iterator[ResidentLayer]:
+        del run
+        yield from ()
 
-    return exchanged(measure, "run_layerwise", run_none)
+    return exchanged(forward.LayerwiseRun, "layers", none)
 
 
 def _without_attention_taps() -> AbstractContextManager[None]:
@@ -112,14 +113,14 @@ def _with_ranges(
         return {name: v * factor if of in name else v for name, v in ranges.items()}
 
     def calibrate(*arguments: Any, **options: Any) -> CalibrationStats:  # noqa: ANN401 - passed on
-        stats = measure.calibrate(*arguments, **options)
+        stats = making.calibrate_and_write(*arguments, **options)
         return dataclasses.replace(
             stats,
             input_amax=scaled(stats.input_amax, inputs),
             weight_amax=scaled(stats.weight_amax, weights),
         )
 
-    return lambda: exchanged(making, "calibrate", calibrate)
+    return lambda: exchanged(pipeline, "calibrate_and_write", calibrate)
 
 
 def _with_a_bad_disk() -> AbstractContextManager[None]:

@@ -1,11 +1,12 @@
 """Write a checkpoint that serving engines load, and prove that it says what was meant."""
 
+from harness.export.folder import check_target
 from harness.export.ignore import ignored_modules
-from harness.export.size import bits_per_weight, required_bytes
-from harness.export.write import Draft, check_target, export, shard_bytes
+from harness.export.size import bits_per_weight, required_bytes, shard_bytes
+from harness.export.writer import CheckpointWriter, export
 
 __all__ = [
-    "Draft",
+    "CheckpointWriter",
     "bits_per_weight",
     "check_target",
     "export",

@@ -25,17 +25,17 @@ _PIECE_BYTES = 8 << 20
 """Read at a time: each read and each hash asks for the interpreter, which the model needs."""
 
 
-class Meant(NamedTuple):
-    """What a tensor must be when it is read back."""
+class TensorHash(NamedTuple):
+    """A tensor by its type and its bytes: as it was meant, or as it was read back."""
 
     type: TensorType
     xxh3: bytes
     """XXH3 of its bytes, 128 bits."""
 
 
-def meant_by(tensor: Tensor) -> Meant:
+def hash_of(tensor: Tensor) -> TensorHash:
     """Return what must be read where `tensor` was written."""
-    return Meant(type_of(tensor), xxhash.xxh3_128_digest(bytes_of(tensor)))
+    return TensorHash(type_of(tensor), xxhash.xxh3_128_digest(bytes_of(tensor)))
 
 
 def type_of(tensor: Tensor) -> TensorType:
@@ -48,30 +48,11 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def bytes_of_each(tensors: Iterable[Tensor]) -> Iterator[memoryview]:
-    """Yield the same for many, which may lie in one block of memory, such as all experts' weights.
-
-    Each of torch's functions gives the interpreter away and asks for it again, which keeps the
-    thread waiting that runs the model; what is called here for each tensor does not.
-    """
-    blocks: dict[tuple[int, int], memoryview] = {}
-    for tensor in tensors:
-        if not tensor.is_contiguous():
-            yield bytes_of(tensor)
-            continue
-        storage = tensor.untyped_storage()
-        if (where := (storage.data_ptr(), storage.nbytes())) not in blocks:
-            blocks[where] = bytes_of(torch.empty(0, dtype=torch.uint8).set_(storage))
-        begin = tensor.storage_offset() * tensor.element_size()
-        yield blocks[where][begin : begin + tensor.nbytes]
-
-
 class FoundFile(NamedTuple):
     """A file as it was read back."""
 
     sha256: str
-    tensors: Mapping[str, Meant]
-    """What would have been meant."""
+    tensors: Mapping[str, TensorHash]
 
 
 def read_file(path: Path) -> FoundFile:
@@ -96,11 +77,11 @@ def read_file(path: Path) -> FoundFile:
         hashes = list(_hash_each(sizes.values(), next_piece))
         while next_piece():  # a file that has become longer since
             pass
-    tensors = {name: Meant(types[name], one) for name, one in zip(sizes, hashes, strict=True)}
+    tensors = {name: TensorHash(types[name], one) for name, one in zip(sizes, hashes, strict=True)}
     return FoundFile(file_hash.hexdigest(), tensors)
 
 
-def check_read_back(path: Path, found: FoundFile, meant: Mapping[str, Meant]) -> None:
+def check_read_back(path: Path, found: FoundFile, meant: Mapping[str, TensorHash]) -> None:
     """Compare names, types, shapes and the bytes of all tensors with what was meant.
 
     Raises:

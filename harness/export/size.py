@@ -1,10 +1,9 @@
 """What a checkpoint will hold and how big it will be, from the plan and the headers alone."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
+from harness.artifacts import KvFormat, QuantPlan, TensorType
 from harness.formats import INPUT_TENSORS, get_format
 from harness.models import Source, sidecars
 
@@ -12,6 +11,8 @@ _HEADER_BYTES = 160
 """Of one tensor in a shard's header and in the index, about."""
 _CONFIG_BYTES = 100_000
 """Of both configurations and the manifest, about."""
+_MIN_SHARD_BYTES = 2**29
+_MAX_SHARDS = 256
 
 
 def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
@@ -20,7 +21,7 @@ def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, Tensor
     Each as in the source's files. So files of weights are full, and read back, while others are not
     yet known.
     """
-    members = _members(plan)
+    members = plan.by_source()
     for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
         stored = get_format(planned.weight_format).weight_tensors(planned.linear.shape)
         yield from _named(planned.linear.name, stored)
@@ -31,21 +32,13 @@ def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, Tensor
 
 def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
     """Yield the tensors that are known only when calibration has ended: scales of a few bytes."""
-    members = _members(plan)
+    members = plan.by_source()
     for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
         yield from _named(planned.linear.name, INPUT_TENSORS if planned.input_format else {})
     if plan.kv_cache == KvFormat.FP8:
         for attention in plan.attentions:
             yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
             yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())
-
-
-def _members(plan: QuantPlan) -> Mapping[str, Sequence[PlannedLinear]]:
-    """Return the planned layers by source tensor."""
-    members: dict[str, list[PlannedLinear]] = defaultdict(list)
-    for planned in plan.quantized:
-        members[planned.linear.source.tensor].append(planned)
-    return members
 
 
 def _named(linear: str, tensors: Mapping[str, TensorType]) -> Iterator[tuple[str, TensorType]]:
@@ -74,3 +67,11 @@ def bits_per_weight(plan: QuantPlan) -> float:
         for planned in plan.quantized
     )
     return 8 * stored / num_weights
+
+
+def shard_bytes(num_bytes: int) -> int:
+    """Return the largest size of a file of weights, of a checkpoint of `num_bytes`.
+
+    A file is hashed by one thread, so small ones take all of a machine's; all are open at a time.
+    """
+    return max(_MIN_SHARD_BYTES, num_bytes // _MAX_SHARDS)

@@ -31,11 +31,11 @@ class Fp8(Format):
         """Return `weight` E4M3 [E, O, I] and `weight_scale` [E]; a weight of zeros gets scale 1."""
         ranges = [check_amax(one) or E4M3_MAX for one in amax]
         scale_E = brought(scale_of(ranges, E4M3_MAX), weight_EOI.device)
-        fused = fused_kernel(self.name, weight_EOI, ranges)
+        fused = fused_kernel(self.name, weight_EOI.device, ranges)
         if fused is not None:
             return {"weight": fused(weight_EOI, scale_E), "weight_scale": scale_E}
         codes_EOI = torch.empty_like(weight_EOI, dtype=torch.float8_e4m3fn)
-        for part in row_parts(weight_EOI):
+        for part in row_parts(weight_EOI.shape, weight_EOI.device):
             scale_E11 = scale_E[part.weights, None, None]
             values = weight_EOI[part.weights, part.rows].float() / scale_E11
             codes_EOI[part.weights, part.rows] = to_e4m3(values)

@@ -54,14 +54,14 @@ class Nvfp4(Format):
         largest = E2M1_MAX * E4M3_MAX
         ranges = [check_amax(one) or largest for one in amax]
         scale_2_E = brought(scale_of(ranges, largest), weight_EOI.device)
-        fused = fused_kernel(self.name, weight_EOI, ranges)
+        fused = fused_kernel(self.name, weight_EOI.device, ranges)
         if fused is not None:
             packed, scale_EOB = fused(weight_EOI, scale_2_E)
             return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
         packed = weight_EOI.new_empty(num_weights, num_rows, width // 2, dtype=torch.uint8)
         shape = (num_weights, num_rows, width // BLOCK)
         scale_EOB = weight_EOI.new_empty(shape, dtype=torch.float8_e4m3fn)
-        for part in row_parts(weight_EOI):
+        for part in row_parts(weight_EOI.shape, weight_EOI.device):
             where = part.weights, part.rows
             packed[where], scale_EOB[where] = _quantize(weight_EOI[where], scale_2_E[part.weights])
         return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
@@ -123,7 +123,7 @@ def check_width(width: int) -> None:
 
 def _quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
     """Return packed codes [E, O, I/2] and block scales [E, O, B]."""
-    weight_EOBk = _blocks(weight_EOI).float()
+    weight_EOBk = _blocks(weight_EOI.float())
     scale_2_E11 = scale_2_E[:, None, None]
     scale_EOB = weight_EOBk.abs().amax(dim=-1) / (E2M1_MAX * scale_2_E11)
     scale_EOB = torch.where(scale_EOB == 0, 1.0, scale_EOB).clamp(min=E4M3_TINY)

@@ -6,7 +6,7 @@ Shapes: E weights of one shape, O output features, I input features.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
 _CPU_NUMEL = 1 << 20
 """Of the powers of two from 2^15 to 2^22 the fastest for NVFP4 on two cores: 300 million weights a
@@ -21,10 +21,10 @@ class Part(NamedTuple):
     rows: slice
 
 
-def row_parts(weight_EOI: Tensor) -> Iterator[Part]:
+def row_parts(shape_EOI: torch.Size, device: torch.device) -> Iterator[Part]:
     """Yield the parts of all weights: several whole ones at a time, or rows of a big one."""
-    num_weights, num_rows, width = weight_EOI.shape
-    numel = _CPU_NUMEL if weight_EOI.device.type == "cpu" else _GPU_NUMEL
+    num_weights, num_rows, width = shape_EOI
+    numel = _CPU_NUMEL if device.type == "cpu" else _GPU_NUMEL
     rows = min(num_rows, max(1, numel // max(width, 1)))
     weights = max(1, numel // max(1, num_rows * width)) if rows == num_rows else 1
     for first in range(0, num_weights, weights):

@@ -24,8 +24,8 @@ from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.reading_rate import read_rate
 from harness.models.sidecars import MANIFEST_FILE, sidecars
 from harness.models.source import Source, locate_model, open_source, refuse_ambiguous
-from harness.models.stacks import Stack, by_parameter, stacks
-from harness.models.stream import StreamedModel, layers_too_big
+from harness.models.stacks import Stack, StackedWeights, by_parameter
+from harness.models.stream import ResidentLayer, StreamedModel, layers_too_big
 from harness.models.structure import known_model_types, vocabulary_size
 from harness.models.token_ids import ids_beyond_embedding, is_token_id, settings_in
 from harness.models.tokenizers import (
@@ -41,8 +41,10 @@ __all__ = [
     "INDEX",
     "MANIFEST_FILE",
     "TOKENIZER_FILES",
+    "ResidentLayer",
     "Source",
     "Stack",
+    "StackedWeights",
     "StreamedModel",
     "TensorReader",
     "WeightFiles",
@@ -77,7 +79,6 @@ __all__ = [
     "settings_in",
     "sha256_of",
     "sidecars",
-    "stacks",
     "stored_dtype",
     "stored_dtype_name",
     "tap_attention",

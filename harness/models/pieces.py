@@ -38,10 +38,10 @@ class View(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    def of(self, block: Tensor) -> Tensor:
-        """Return the parameter; `block` is uint8."""
-        num_bytes = math.prod(self.shape) * self.dtype.itemsize
-        return block[self.offset : self.offset + num_bytes].view(self.dtype).view(self.shape)
+    @property
+    def num_bytes(self) -> int:
+        """Return its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class LayerMap(NamedTuple):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from harness.artifacts import Slice
 from harness.errors import ModelError
-from harness.holding import Holding
 from harness.models.dtypes import TORCH_DTYPES
 from harness.models.source import Source
+from harness.resources import ResourceOwner
 
 _UNQUANTIZED = ("BF16", "F16", "F32", "F64")
 
@@ -33,7 +33,7 @@ class _OpenFile(Protocol):
     def get_slice(self, name: str) -> _LazyTensor: ...
 
 
-class TensorReader(Holding):
+class TensorReader(ResourceOwner):
     """Context manager over a source's weight files; each file is opened once, when needed."""
 
     def __init__(self, source: Source) -> None:
@@ -41,7 +41,7 @@ class TensorReader(Holding):
         self._source = source
         self._open_files: dict[str, _OpenFile] = {}
 
-    def _take_hold(self) -> None:
+    def _open(self) -> None:
         self._exits.callback(self._open_files.clear)
 
     def tensor(self, name: str) -> Tensor:

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from harness.artifacts import PlannedLinear
+from harness.artifacts import PlannedLinear, QuantPlan
+from harness.models.reader import stored_dtype_name
+from harness.models.source import Source
+from harness.models.stream import ResidentLayer
 
 
 class Stack(NamedTuple):
@@ -30,25 +33,37 @@ def by_parameter(planned: Iterable[PlannedLinear]) -> Mapping[str, Sequence[Plan
     return dict(found)
 
 
-def stacks(
-    planned: Mapping[str, Sequence[PlannedLinear]], weights: Mapping[str, Tensor]
-) -> Iterator[Stack]:
-    """Yield the planned layers that are among `weights`, both by parameter."""
-    for name, weight in weights.items():
-        groups: dict[tuple[object, ...], list[PlannedLinear]] = defaultdict(list)
-        for one in planned.get(name, ()):
-            groups[one.linear.parameter.rows, one.weight_format].append(one)
-        for members in groups.values():
-            yield Stack(tuple(members), _stacked(members, weight.detach()))
+class StackedWeights:
+    """Finds the planned weights of a decoder layer that is in memory.
+
+    A model has one type. Weights that the files store in another were rounded to it, and are left
+    out: a checkpoint is made of the files' own.
+    """
+
+    def __init__(self, source: Source, plan: QuantPlan) -> None:
+        """Take the plan; nothing is read."""
+        exact = stored_dtype_name(source)
+        self._planned = by_parameter(
+            one for one in plan.quantized if source.tensors[one.linear.source.tensor].dtype == exact
+        )
+
+    def of(self, layer: ResidentLayer) -> Iterator[Stack]:
+        """Yield them; they are changed when the layer is in memory no more."""
+        for name, weight in layer.module.named_parameters(layer.path):
+            groups: dict[tuple[object, ...], list[PlannedLinear]] = defaultdict(list)
+            for one in self._planned.get(name, ()):
+                groups[one.linear.parameter.rows, one.weight_format].append(one)
+            for members in groups.values():
+                yield Stack(tuple(members), weight.detach()[_place(members)])
 
 
-def _stacked(members: Sequence[PlannedLinear], weight: Tensor) -> Tensor:
+def _place(members: Sequence[PlannedLinear]) -> tuple[list[int] | slice | None, slice]:
+    """Return the index of members [E, O, I] in their parameter."""
     where = members[0].linear.parameter
     rows = slice(*where.rows) if where.rows is not None else slice(None)
-    experts = [one.linear.parameter.expert for one in members]
-    numbers = [expert for expert in experts if expert is not None]
+    numbers = [n for one in members if (n := one.linear.parameter.expert) is not None]
     if not numbers:
-        return weight[rows].unsqueeze(0)
+        return None, rows
     if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return weight[numbers[0] : numbers[0] + len(numbers), rows]
-    return weight[numbers, rows]
+        return slice(numbers[0], numbers[0] + len(numbers)), rows
+    return numbers, rows

@@ -11,14 +11,13 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from harness.artifacts import Inventory
 from harness.errors import ModelError, ReasonCode, StageError
-from harness.holding import Holding
 from harness.models.load import fill, ready
 from harness.models.memory import is_out_of_memory
 from harness.models.observe import decoder_layers
@@ -27,6 +26,7 @@ from harness.models.reader import TensorReader
 from harness.models.source import Source
 from harness.models.structure import build_model
 from harness.models.transfer import Transfer, threads_for
+from harness.resources import ResourceOwner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +35,17 @@ _CPU = torch.device("cpu")
 _NUM_BLOCKS = 2
 
 
-class StreamedModel(Holding):
+class ResidentLayer(NamedTuple):
+    """A decoder layer while its weights are in memory."""
+
+    number: int
+    """Of the decoder's layers, from 0."""
+    module: nn.Module
+    path: str
+    """Of the module in the model."""
+
+
+class StreamedModel(ResourceOwner):
     """Context manager over a model whose decoder layers hold their weights one after another."""
 
     def __init__(
@@ -88,7 +98,7 @@ class StreamedModel(Holding):
         self.read_s = 0.0
         """In which they were read; other work went on meanwhile."""
 
-    def _take_hold(self) -> None:
+    def _open(self) -> None:
         """Fill what is there all the time, and begin to read the first layer.
 
         Raises:
@@ -112,10 +122,8 @@ class StreamedModel(Holding):
             self._fill_rest()
         _move_buffers(self.model, self._device)
         num_bytes = max(layer.num_bytes for layer in self._maps.values())
-        self._blocks += [
-            torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
-            for _ in range(min(_NUM_BLOCKS, len(self.order)))
-        ]
+        for _ in range(min(_NUM_BLOCKS, len(self.order))):
+            self._blocks.append(torch.empty(num_bytes, dtype=torch.uint8, device=self._device))
         self._wait_for_memory()
         self._free: list[torch.cuda.Event | None] = [None] * _NUM_BLOCKS
         self._waiting = deque(enumerate(self.order))
@@ -146,9 +154,7 @@ class StreamedModel(Holding):
         layer_map = self._origins.map_layer(parameters)
         block = torch.empty(layer_map.num_bytes, dtype=torch.uint8, device=self._device)
         self._wait_for_memory()
-        with torch.inference_mode():
-            values = self._bring(layer_map, block)
-        _set(self.model, "", values)
+        self._fill(self.model, "", layer_map, block)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).wait_stream(self._transfer.stream)
 
@@ -182,7 +188,7 @@ class StreamedModel(Holding):
         return f"{self._path}.{index}."
 
     @contextmanager
-    def resident(self, index: int) -> Iterator[nn.Module]:
+    def resident(self, index: int) -> Iterator[ResidentLayer]:
         """Give decoder layer `index` with its weights, on the device, while the context lasts.
 
         They are asked for once each and as in `order`, for the next one is read meanwhile.
@@ -196,7 +202,7 @@ class StreamedModel(Holding):
         block = self.order.index(index) % _NUM_BLOCKS
         self._next = self._read_ahead()
         try:
-            yield self._real[index]
+            yield ResidentLayer(index, self._real[index], f"{self._path}.{index}")
         finally:
             self._empty(index)
             if self._device.type == "cuda":
@@ -210,26 +216,35 @@ class StreamedModel(Holding):
         turn, index = self._waiting.popleft()
         return self._ahead.submit(self._read, index, turn % _NUM_BLOCKS)
 
-    @torch.inference_mode()
     def _read(self, index: int, number: int) -> None:
         """Bring a layer's weights into a block of memory."""
-        layer_map, block = self._maps[index], self._blocks[number]
         if (free := self._free[number]) is not None:
             self._transfer.stream.wait_event(free)
         started = time.perf_counter()
-        values = self._bring(layer_map, block)
+        layer_map = self._maps[index]
+        self._fill(self._real[index], self.prefix(index), layer_map, self._blocks[number])
         self.read_s += time.perf_counter() - started
         self.bytes_read += layer_map.num_bytes
-        _set(self._real[index], self.prefix(index), values)
 
-    def _bring(self, layer_map: LayerMap, block: Tensor) -> Mapping[str, Tensor]:
-        """Fill a block of memory; return what lies in it by the model's names."""
+    @torch.inference_mode()
+    def _fill(self, module: nn.Module, prefix: str, layer_map: LayerMap, block: Tensor) -> None:
+        """Read a module's weights into a block of memory, and let them be its parameters.
+
+        Args:
+            module: the model, or a layer of it.
+            prefix: of the module's names in the model.
+            layer_map: how its weights come into the block.
+            block: uint8.
+        """
         self._transfer.read(layer_map.spans, block)
-        values = {name: view.of(block) for name, view in layer_map.views.items()}
+        for name, view in layer_map.views.items():
+            of_view = block[view.offset : view.offset + view.num_bytes]
+            path, _, leaf = name.removeprefix(prefix).rpartition(".")
+            parameter = nn.Parameter(of_view.view(view.dtype).view(view.shape), requires_grad=False)
+            module.get_submodule(path).register_parameter(leaf, parameter)
         for origin, place in layer_map.converted:
-            value = part(self._reader.tensor(origin.tensor), origin)
-            self._convert(value, part(values[place.tensor], place))
-        return values
+            parameter = module.get_parameter(place.tensor.removeprefix(prefix))
+            self._convert(part(self._reader.tensor(origin.tensor), origin), part(parameter, place))
 
     def _convert(self, value: Tensor, place: Tensor) -> None:
         if self._device.type == "cuda":
@@ -239,18 +254,12 @@ class StreamedModel(Holding):
             place.copy_(value)
 
     def _empty(self, index: int) -> None:
-        views = self._maps[index].views
-        meta = torch.device("meta")
-        values = {n: torch.empty(v.shape, dtype=v.dtype, device=meta) for n, v in views.items()}
-        _set(self._real[index], self.prefix(index), values)
-
-
-def _set(module: nn.Module, prefix: str, values: Mapping[str, Tensor]) -> None:
-    """Give a module its parameters, named by where it is in the model."""
-    for name, value in values.items():
-        path, _, leaf = name.removeprefix(prefix).rpartition(".")
-        parameter = nn.Parameter(value, requires_grad=False)
-        module.get_submodule(path).register_parameter(leaf, parameter)
+        layer, prefix, views = self._real[index], self.prefix(index), self._maps[index].views
+        for name, view in views.items():
+            path, _, leaf = name.removeprefix(prefix).rpartition(".")
+            nothing = torch.empty(view.shape, dtype=view.dtype, device="meta")
+            parameter = nn.Parameter(nothing, requires_grad=False)
+            layer.get_submodule(path).register_parameter(leaf, parameter)
 
 
 def layers_too_big(device: str) -> StageError:

@@ -8,6 +8,7 @@ pinned memory, from which it is copied while others are read; no layer is held b
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -15,15 +16,15 @@ import torch
 from torch import Tensor
 
 from harness.errors import ModelError
-from harness.holding import Holding
 from harness.models.pieces import Span
+from harness.resources import ResourceOwner
 
 _PIECE_BYTES = 16 << 20
 _MAX_THREADS = 8
 """Each needs a pinned buffer of this size, and asks for the interpreter between two pieces."""
 
 
-class Transfer(Holding):
+class Transfer(ResourceOwner):
     """Context manager over the files of a folder and the threads that read them."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -33,7 +34,7 @@ class Transfer(Holding):
         self._files: dict[str, int] = {}
         self._num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
 
-    def _take_hold(self) -> None:
+    def _open(self) -> None:
         self._threads = threads_for(self._device, self._num_threads, "read")
         self._exits.callback(self._threads.shutdown, cancel_futures=True)
         if self._device.type == "cuda":
@@ -49,12 +50,15 @@ class Transfer(Holding):
             ModelError: a file cannot be read, or has become shorter.
         """
         for span in spans:
-            self._open(span.shard)
-        one = self._to_host if self._device.type == "cpu" else self._to_gpu
-        for _ in self._threads.map(lambda piece: one(piece, block), _pieces(spans)):
+            self._open_file(span.shard)
+        if self._device.type == "cpu":
+            done = self._threads.map(self._read_into, _pieces(spans), repeat(block.numpy().data))
+        else:
+            done = self._threads.map(self._to_gpu, _pieces(spans), repeat(block))
+        for _ in done:  # raises what went wrong
             pass
 
-    def _open(self, shard: str) -> None:
+    def _open_file(self, shard: str) -> None:
         if shard not in self._files:
             path = self._folder / shard
             try:
@@ -64,15 +68,11 @@ class Transfer(Holding):
             self._exits.callback(os.close, file)
             self._files[shard] = file
 
-    def _to_host(self, piece: Span, block: Tensor) -> None:
-        target = block[piece.into : piece.into + piece.num_bytes]
-        self._read_into(piece, target.numpy().data)
-
     def _to_gpu(self, piece: Span, block: Tensor) -> None:
         buffer = self._buffers.get()
         try:
             buffer.copied.synchronize()  # what it held before has left it
-            self._read_into(piece, buffer.bytes[: piece.num_bytes])
+            self._read_into(piece._replace(into=0), buffer.bytes)
             with torch.cuda.stream(self.stream):
                 target = block[piece.into : piece.into + piece.num_bytes]
                 target.copy_(buffer.memory[: piece.num_bytes], non_blocking=True)
@@ -80,8 +80,8 @@ class Transfer(Holding):
         finally:
             self._buffers.put(buffer)
 
-    def _read_into(self, piece: Span, view: memoryview) -> None:
-        offset = piece.offset
+    def _read_into(self, piece: Span, memory: memoryview) -> None:
+        view, offset = memory[piece.into : piece.into + piece.num_bytes], piece.offset
         while view:
             try:
                 count = os.preadv(self._files[piece.shard], [view], offset)

@@ -8,13 +8,12 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-from torch import Tensor
 
 from harness.calibrate import CalibrationTimes, Workload, time_calibration
 from harness.export import required_bytes, shard_bytes
+from harness.models import Stack
 from harness.preflight.job import Job
 from harness.quantize import QuantizedStack, ResidentQuantizer
 
@@ -75,7 +74,7 @@ def _computing(job: Job, times: CalibrationTimes) -> tuple[float, float]:
     extent, ranks = job.extent, job.recipe.ranks
     batches, tokens = math.ceil(extent.num_batches / ranks), extent.num_tokens // ranks
     running = sum(one.num_layers * one.run_s(batches, tokens) for one in times.layers)
-    quantizing = sum(one.num_layers * one.shown_s for one in times.layers) / ranks
+    quantizing = sum(one.num_layers * one.quantized_s for one in times.layers) / ranks
     slower = _GPU_RUN if _on_gpu(job) else _CPU_RUN
     return slower * running, slower * quantizing
 
@@ -85,13 +84,13 @@ def _on_gpu(job: Job) -> bool:
 
 
 def _time(job: Job) -> CalibrationTimes:
-    resident = ResidentQuantizer(job.plan)
+    quantizer = ResidentQuantizer(job.plan)
     waiting: list[QuantizedStack] = []
 
-    def quantize(weights: Mapping[str, Tensor], amax: Mapping[str, float]) -> None:
+    def quantize(stacks: Sequence[Stack], amax: Mapping[str, float]) -> None:
         if _on_gpu(job):  # whose run hands a layer over before the next
             waiting.clear()
-        waiting.extend(resident.quantize(weights, amax))
+        waiting.extend(quantizer.quantize(stacks, amax))
 
     workload = Workload(job.extent, quantize)
     return time_calibration(job.recipe, job.source, job.inventory, job.plan, workload)

@@ -4,7 +4,7 @@ Shapes: E weights of one shape, O output features, I input features.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.artifacts import PlannedLinear, QuantizedTensor, QuantPlan
 from harness.formats import get_format
-from harness.models import Stack, by_parameter, stacks
+from harness.models import Stack
 from harness.quantize.amax import WeightGroups
 
 _TOGETHER = 32
@@ -29,45 +29,12 @@ class QuantizedStack(NamedTuple):
     computed: torch.cuda.Event | None
     """When a GPU has computed it; None where it is there."""
 
-    def fetch(self) -> Iterator[QuantizedTensor]:
-        """Bring it to the CPU and yield it in parts; a thread of its own may do so.
-
-        A GPU writes to pinned memory by itself, beside whatever else it computes.
-        """
-        on_cpu = self.stored_E if self.computed is None else self._copied(self.computed)
-        each = {suffix: tensor_E.unbind() for suffix, tensor_E in on_cpu.items()}
-        numbered = enumerate(self.members)
-        for source, group in groupby(numbered, lambda one: one[1].linear.source.tensor):
-            same = list(group)
-            for begin in range(0, len(same), _TOGETHER):
-                tensors = {
-                    f"{planned.linear.name}.{suffix}": tensors_E[index]
-                    for index, planned in same[begin : begin + _TOGETHER]
-                    for suffix, tensors_E in each.items()
-                }
-                yield QuantizedTensor(source, tensors, self.members[0].weight_format)
-
-    def _copied(self, computed: torch.cuda.Event) -> Mapping[str, Tensor]:
-        device = next(iter(self.stored_E.values())).device
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
-        stream.wait_event(computed)
-        with torch.cuda.stream(stream):
-            copies = {
-                suffix: torch.empty(tensor_E.shape, dtype=tensor_E.dtype, pin_memory=True).copy_(
-                    tensor_E, non_blocking=True
-                )
-                for suffix, tensor_E in self.stored_E.items()
-            }
-        stream.synchronize()
-        return copies
-
 
 class ResidentQuantizer:
-    """Quantizes the parts of a model that somebody else has in memory."""
+    """Quantizes the weights of a decoder layer that is in memory."""
 
     def __init__(self, plan: QuantPlan) -> None:
         """Take the plan."""
-        self._plan = by_parameter(plan.quantized)
         self._formats = {planned.weight_format for planned in plan.quantized}
         self._groups: dict[str, set[str]] = defaultdict(set)
         for planned in plan.quantized:
@@ -83,32 +50,62 @@ class ResidentQuantizer:
             get_format(name).quantize_weights(weight_1OI, amax=[1.0])
 
     def quantize(
-        self, weights: Mapping[str, Tensor], amax: Mapping[str, float]
+        self, stacks: Iterable[Stack], amax: Mapping[str, float]
     ) -> Sequence[QuantizedStack]:
-        """Return the planned ones among `weights`, without the scales of their inputs.
+        """Return the weights quantized, without the scales of their inputs.
 
         Those are left out whose group has members without a value in `amax`.
 
         Args:
-            weights: by the running model's names, on any device; a GPU need not be done with what
-                is returned, but they may be changed by what is queued on it afterwards.
+            stacks: weights on any device; a GPU need not be done with what is returned, but they
+                may be changed by what is queued on it afterwards.
             amax: largest values by Linear.name.
         """
-        found = list(stacks(self._plan, weights))
+        found = list(stacks)
         groups = WeightGroups.of((one for stack in found for one in stack.members), amax)
-        return [
-            _quantized(stack, groups)
-            for stack in found
-            if all(self._groups[one.linear.group] <= amax.keys() for one in stack.members)
-        ]
+        quantized = []
+        for members, weight_EOI in found:
+            if not all(self._groups[one.linear.group] <= amax.keys() for one in members):
+                continue
+            number_format = get_format(members[0].weight_format)
+            ranges = [groups.for_weight(planned) for planned in members]
+            stored_E = number_format.quantize_weights(weight_EOI, amax=ranges)
+            computed = None
+            if weight_EOI.is_cuda:
+                computed = torch.cuda.current_stream(weight_EOI.device).record_event()
+            quantized.append(QuantizedStack(members, stored_E, computed))
+        return quantized
 
 
-def _quantized(stack: Stack, groups: WeightGroups) -> QuantizedStack:
-    members, weight_EOI = stack
-    number_format = get_format(members[0].weight_format)
-    amax = [groups.for_weight(planned) for planned in members]
-    stored_E = number_format.quantize_weights(weight_EOI, amax=amax)
-    computed = None
-    if weight_EOI.is_cuda:
-        computed = torch.cuda.current_stream(weight_EOI.device).record_event()
-    return QuantizedStack(members, stored_E, computed)
+def fetched(stacks: Iterable[QuantizedStack]) -> Iterator[QuantizedTensor]:
+    """Bring quantized weights to the CPU and yield them in parts; a thread of its own may do so.
+
+    A GPU writes to pinned memory by itself, beside whatever else it computes.
+    """
+    for members, stored_E, computed in stacks:
+        on_cpu = stored_E if computed is None else _copied(stored_E, computed)
+        each = {suffix: tensor_E.unbind() for suffix, tensor_E in on_cpu.items()}
+        for source, group in groupby(enumerate(members), lambda one: one[1].linear.source.tensor):
+            same = list(group)
+            for begin in range(0, len(same), _TOGETHER):
+                tensors = {
+                    f"{planned.linear.name}.{suffix}": tensors_E[index]
+                    for index, planned in same[begin : begin + _TOGETHER]
+                    for suffix, tensors_E in each.items()
+                }
+                yield QuantizedTensor(source, tensors, members[0].weight_format)
+
+
+def _copied(stored_E: Mapping[str, Tensor], computed: torch.cuda.Event) -> Mapping[str, Tensor]:
+    device = next(iter(stored_E.values())).device
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
+    stream.wait_event(computed)
+    with torch.cuda.stream(stream):
+        copies = {
+            suffix: torch.empty(tensor_E.shape, dtype=tensor_E.dtype, pin_memory=True).copy_(
+                tensor_E, non_blocking=True
+            )
+            for suffix, tensor_E in stored_E.items()
+        }
+    stream.synchronize()
+    return copies

@@ -61,7 +61,8 @@ def quantize(
     """
     weights = WeightGroups.of(plan.quantized, stats.weight_amax)
     inputs = input_groups(plan, stats)
-    members = _members(source, plan)
+    members = plan.by_source()
+    _refuse_parts(source, members)
     with TensorReader(source) as reader:
         for index, name in enumerate(source.tensors):
             for planned in members.get(name, ()):
@@ -76,7 +77,7 @@ def quantize(
 
 def untouched(source: Source, plan: QuantPlan) -> Sequence[str]:
     """Return the tensors of the source that no layer of the plan comes from, biggest first."""
-    members = {planned.linear.source.tensor for planned in plan.quantized}
+    members = plan.by_source()
     names = (name for name in source.tensors if name not in members)
     return sorted(names, key=lambda name: -source.tensors[name].num_bytes)
 
@@ -98,11 +99,8 @@ def _as_it_is(reader: TensorReader, name: str) -> QuantizedTensor:
     return QuantizedTensor(source=name, tensors={name: tensor}, format="none")
 
 
-def _members(source: Source, plan: QuantPlan) -> Mapping[str, Sequence[PlannedLinear]]:
-    """Return the planned layers by source tensor; together they must make up the whole tensor."""
-    members: dict[str, list[PlannedLinear]] = defaultdict(list)
-    for planned in plan.quantized:
-        members[planned.linear.source.tensor].append(planned)
+def _refuse_parts(source: Source, members: Mapping[str, Sequence[PlannedLinear]]) -> None:
+    """Refuse to quantize a part of a tensor."""
     for name, layers in members.items():
         num_planned = sum(math.prod(planned.linear.shape) for planned in layers)
         num_weights = math.prod(source.tensors[name].shape)
@@ -112,7 +110,6 @@ def _members(source: Source, plan: QuantPlan) -> Mapping[str, Sequence[PlannedLi
                 "Let the rules reach all of it or none."
             )
             raise RecipeError(message)
-    return members
 
 
 def _weight(

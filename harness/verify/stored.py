@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import TensorHeader
-from harness.holding import Holding
+from harness.resources import ResourceOwner
 from harness.verify.shards import ITEM_BYTES, Shard
 
 Bytes = NDArray[np.uint8]
@@ -46,7 +46,7 @@ class Buffers:
         return held[:num_bytes]
 
 
-class StoredTensors(Holding):
+class StoredTensors(ResourceOwner):
     """The tensors of a folder's files by name; a context manager that holds the files open."""
 
     def __init__(self, directory: Path, shards: tuple[Shard, ...]) -> None:
@@ -63,7 +63,7 @@ class StoredTensors(Holding):
         self._shards = tuple(shard.name for shard in shards)
         self._files: dict[str, int] = {}
 
-    def _take_hold(self) -> None:
+    def _open(self) -> None:
         for shard in self._shards:
             descriptor = os.open(self._directory / shard, os.O_RDONLY)
             self._exits.callback(os.close, descriptor)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.export import Draft
+from harness.export import CheckpointWriter
 from harness.making import calibrate_and_write, complete
 from harness.preflight import Job, preflight
 from harness.recipe import Request
@@ -105,8 +105,8 @@ def _run(job: Job, into: Path) -> Found:
     logger.addHandler(handler)
     started = time.perf_counter()
     try:
-        with Draft(job.source, job.plan, into=into) as draft:
-            checkpoint = complete(job, draft, calibrate_and_write(job, draft))
+        with CheckpointWriter(job.source, job.plan, into=into) as writer:
+            checkpoint = complete(job, writer, calibrate_and_write(job, writer))
     finally:
         logger.removeHandler(handler)
     seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.artifacts import MemorySpec
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
-from harness.calibrate.forward import Way, first_layer_alone
+from harness.calibrate.forward import RunOptions, first_layer_alone
 from harness.calibrate.memory import Budget
 from harness.models import StreamedModel
 from tests.calibrate.conftest import MakeCase
@@ -76,8 +76,8 @@ def test_one_layer_runs_alone(
 ) -> None:
     case = make_case(tiny_models[family])
     streamed = StreamedModel(case.source, case.inventory, device="cpu", dtype=torch.bfloat16)
-    way = Way("cpu", "eager", Budget(MemorySpec(), "cpu"))
-    with first_layer_alone(streamed, way) as run:
+    options = RunOptions("cpu", "eager", Budget(MemorySpec(), "cpu"))
+    with first_layer_alone(streamed, options) as run:
         run(torch.zeros(2, 16, dtype=torch.int64))
         resident = [any(not p.is_meta for p in layer.parameters()) for layer in streamed.layers]
     assert resident == [True] + [False] * (len(streamed) - 1)

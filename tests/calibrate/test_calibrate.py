@@ -307,8 +307,7 @@ def test_running_out_of_memory_says_what_to_change(
     def too_much(*_: object, **__: object) -> None:
         torch.empty(1 << 50)
 
-    name = "run_layerwise" if layerwise else "run_whole"
-    monkeypatch.setattr(f"harness.calibrate.measure.{name}", too_much)
+    monkeypatch.setattr(forward, "_run_layer" if layerwise else "_forward", too_much)
     with pytest.raises(StageError, match=r"with one sample of \d+ tokens a batch") as caught:
         make_case(tiny_models["qwen3"], layerwise=layerwise).run()
     assert caught.value.reason is ReasonCode.OUT_OF_MEMORY

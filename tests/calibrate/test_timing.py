@@ -1,6 +1,6 @@
 """One decoder layer of each kind is run as the run would, and counts for the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,21 @@ from torch import Tensor
 
 from harness.artifacts import KvFormat, Linear
 from harness.calibrate import CalibrationTimes, Extent, Workload, time_calibration, timing
-from harness.calibrate.weights import WeightRanges
+from harness.calibrate.memory import Activations
 from harness.errors import ReasonCode, StageError
+from harness.models import Stack
 from tests.calibrate.conftest import Case, MakeCase, is_planned
 
 EXTENT = Extent(num_samples=6, num_tokens=96, num_batches=2)
 
 
 def timed(case: Case, shown: list[set[str]], extent: Extent = EXTENT) -> CalibrationTimes:
-    def show(weights: Mapping[str, Tensor], amax: Mapping[str, float]) -> None:
+    def quantize(stacks: Sequence[Stack], amax: Mapping[str, float]) -> None:
         assert all(value > 0 for value in amax.values())
-        shown.append({name.split(".layers.")[1].split(".")[0] for name in weights})
+        names = {one.linear.name for stack in stacks for one in stack.members}
+        shown.append({name.split(".layers.")[1].split(".")[0] for name in names})
 
-    workload = Workload(extent, show)
+    workload = Workload(extent, quantize)
     return time_calibration(case.recipe, case.source, case.inventory, case.plan, workload)
 
 
@@ -39,7 +41,7 @@ def test_one_layer_of_each_kind_stands_for_the_others(
     counts = [types.count(types[index]) for index in firsts]
     assert [layer.num_layers for layer in found.layers] == counts
     for layer in found.layers:
-        assert layer.shown_s > 0
+        assert layer.quantized_s > 0
         assert layer.num_bytes > 0
         assert layer.run_s(2, 96) > 0
     assert found.read_rate > 0
@@ -72,7 +74,7 @@ def test_weights_alone_run_nothing(tiny_models: dict[str, Path], make_case: Make
     case = make_case(tiny_models["qwen3_moe"], inputs=None, kv_cache=KvFormat.NONE)
     found = timed(case, [])
     assert [layer.run_s(2, 96) for layer in found.layers] == [0.0]
-    assert found.layers[0].shown_s > 0
+    assert found.layers[0].quantized_s > 0
 
 
 def test_what_does_not_fit_is_tried_with_fewer_samples(
@@ -105,7 +107,7 @@ def test_weights_alone_that_do_not_fit_are_told_in_one_line(
 
     spec = {"inputs": None, "kv_cache": KvFormat.NONE, "layerwise": True}
     case = make_case(tiny_models["qwen3"], **spec)
-    monkeypatch.setattr(WeightRanges, "see", fail)
+    monkeypatch.setattr(Activations, "__init__", fail)
     for run in (case.run, lambda: timed(case, [])):
         with pytest.raises(StageError, match=r"two decoder layers, .* do not fit") as caught:
             run()

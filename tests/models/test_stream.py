@@ -55,11 +55,11 @@ def test_each_layer_is_that_of_the_whole_model(request: pytest.FixtureRequest, n
         assert len(streamed) == len(layers)
         for index, layer in enumerate(layers):
             with streamed.resident(index) as resident:
-                found = resident.state_dict()
+                found = resident.module.state_dict()
                 assert found.keys() == layer.state_dict().keys()
                 for leaf, value in layer.state_dict().items():
                     assert torch.equal(found[leaf], value), leaf
-            assert all(parameter.is_meta for parameter in resident.parameters())
+            assert all(parameter.is_meta for parameter in resident.module.parameters())
         rest = {n: p for n, p in streamed.model.named_parameters() if not p.is_meta}
         assert rest
         assert all(torch.equal(p, whole.get_parameter(n)) for n, p in rest.items())

@@ -1,13 +1,14 @@
 """A model that is run layer by layer is quantized while it is in memory: same files."""
 
+import errno
+import os
 import re
 import resource
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from harness import making, pipeline
 from harness.artifacts import Checkpoint, QuantizedTensor
-from harness.calibrate import forward
+from harness.calibrate import Calibration, forward
+from harness.export import CheckpointWriter
+from harness.models import ResidentLayer
 from harness.preflight import preflight
-from harness.quantize import quantize
+from harness.quantize import ResidentQuantizer, fetched, quantize
 from harness.recipe import Request
 from harness.runs import run_job
 
@@ -120,77 +123,114 @@ def test_files_of_a_gpu_are_the_same_whole_and_layer_by_layer(
     assert bounded.sha256 == whole.sha256
 
 
-class _Stack:
-    """Stands in for what a GPU has computed of a layer."""
-
-    def __init__(self, layer: object) -> None:
-        self.layer = layer
-
-    def fetch(self) -> Iterator[object]:
-        yield self.layer
+Seen = list[tuple[str, str, bool]]
 
 
-class _OnAGpu:
-    """Stands in for what quantizes on a GPU; and for the draft, which takes what is fetched."""
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Return what is done with each layer, in its order: what, with which, in the main thread."""
+    seen: Seen = []
 
-    def __init__(self, fails_at: object = None) -> None:
-        self.fails_at = fails_at
-        self.seen: list[tuple[str, object, bool]] = []
+    def see(what: str, layer: str) -> None:
+        seen.append((what, layer, threading.current_thread() is threading.main_thread()))
 
-    def _see(self, what: str, layer: object) -> None:
-        is_main = threading.current_thread() is threading.main_thread()
-        self.seen.append((what, layer, is_main))
-        if layer is not None and layer == self.fails_at:
-            raise OSError(28, "No space left on device")
+    class Quantizer(ResidentQuantizer):
+        def prepare(self, device: torch.device) -> None:
+            time.sleep(0.05)
+            see("prepare", "")
+            super().prepare(device)
 
-    def prepare(self, _: object) -> None:
-        self._see("prepare", "")
+        def quantize(self, stacks: Any, amax: Any) -> Any:  # noqa: ANN401 - passed on
+            see("quantize", next(iter(amax)).split(".")[2])
+            return super().quantize(stacks, amax)
 
-    def quantize(self, layer: object, _: object) -> list[_Stack]:
-        self._see("quantize", None)
-        return [_Stack(layer)]
+    class Writer(CheckpointWriter):
+        def put(self, tensors: Iterable[QuantizedTensor], *, here: bool = False) -> None:
+            if not here and threading.current_thread() is not threading.main_thread():
+                held = list(tensors)
+                time.sleep(0.05)
+                see("put", next(iter(held[0].tensors)).split(".")[2])
+                tensors = held
+            super().put(tensors, here=here)
 
-    def put(self, layer: object) -> None:
-        time.sleep(0.02)
-        self._see("put", layer)
+    class Layers(Calibration):
+        def run(self, layer: ResidentLayer) -> None:
+            see("run", str(layer.number))
+            super().run(layer)
 
-
-def quantize_layers(
-    monkeypatch: pytest.MonkeyPatch, gpu: _OnAGpu, layers: list[str]
-) -> list[tuple[str, object, bool]]:
-    made: Any = making
-    monkeypatch.setattr(made, "ResidentQuantizer", lambda _: gpu)
-    monkeypatch.setattr(
-        made, "threads_for", lambda _, number, name: ThreadPoolExecutor(number, name)
-    )
-    job: Any = SimpleNamespace(plan=None, recipe=SimpleNamespace(device="cuda"))
-    with made._quantizing(job, gpu) as on_weights:  # noqa: SLF001  # what is tested
-        for layer in layers:
-            on_weights(layer, {})
-    return gpu.seen
+    monkeypatch.setattr(making, "ResidentQuantizer", Quantizer)
+    monkeypatch.setattr(making, "Calibration", Layers)
+    monkeypatch.setattr(pipeline, "CheckpointWriter", Writer)
+    return seen
 
 
-def test_a_thread_writes_what_a_gpu_computed_while_the_next_layer_runs(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_thread_writes_a_layer_while_it_runs_and_before_the_next_is_quantized(
+    make: Make, tiny_qwen3: Path, steps: Seen
 ) -> None:
-    seen = quantize_layers(monkeypatch, _OnAGpu(), ["first", "second"])
-    assert seen == [
-        ("prepare", "", False),
-        ("quantize", None, True),
-        ("put", "first", False),
-        ("quantize", None, True),
-        ("put", "second", False),
-    ]
+    make(tiny_qwen3, "a", layerwise=True, qformat="w4a16_nvfp4", kv_cache="fp8")
+    at = {(what, layer): number for number, (what, layer, _) in enumerate(steps)}
+    assert {(what, is_main) for what, _, is_main in steps} == {
+        ("prepare", False),
+        ("quantize", True),
+        ("run", True),
+        ("put", False),
+    }
+    assert at["prepare", ""] < at["quantize", "0"] < at["run", "0"] < at["put", "0"]
+    assert at["put", "0"] < at["quantize", "1"] < at["run", "1"] < at["put", "1"]
 
 
-@pytest.mark.parametrize("fails_at", ["", "first", "second"])
+@pytest.mark.parametrize("fails_at", [1, 2])
 def test_what_that_thread_could_not_do_ends_the_calibration(
-    monkeypatch: pytest.MonkeyPatch, fails_at: str
+    make: Make,
+    tiny_qwen3: Path,
+    steps: Seen,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
 ) -> None:
-    gpu = _OnAGpu(fails_at)
-    with pytest.raises(OSError, match="No space left"):
-        quantize_layers(monkeypatch, gpu, ["first", "second"])
-    assert gpu.seen[-1][1] == fails_at
+    num_put = 0
+
+    def fail(stacks: Iterable[Any]) -> Iterator[QuantizedTensor]:
+        nonlocal num_put
+        num_put += 1
+        if num_put == fails_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield from fetched(stacks)
+
+    monkeypatch.setattr(making, "fetched", fail)
+    with pytest.raises(AssertionError, match="no space is left"):
+        make(tiny_qwen3, "a", layerwise=True, qformat="nvfp4")
+    assert [what for what, *_ in steps].count("quantize") == fails_at
+
+
+def test_lack_of_memory_on_the_host_is_told_in_one_line(
+    make: Make, tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(_: object) -> Iterator[QuantizedTensor]:
+        torch.empty(1 << 50)
+        yield from ()
+
+    monkeypatch.setattr(making, "fetched", too_much)
+    with pytest.raises(AssertionError, match="no memory of the host left"):
+        make(tiny_qwen3, "a", layerwise=True, qformat="nvfp4")
+
+
+def test_a_layer_that_comes_again_is_quantized_once(
+    make: Make, tiny_qwen3_moe: Path, steps: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is not enough for the second layer, once; then all come again."""
+    run_layer, num_runs = forward._run_layer, 0  # noqa: SLF001  # fails in the middle
+
+    def fail_once(*arguments: Any) -> object:  # noqa: ANN401 - passed on
+        nonlocal num_runs
+        num_runs += 1
+        if num_runs == 2:
+            torch.empty(1 << 50)
+        return run_layer(*arguments)
+
+    monkeypatch.setattr(forward, "_run_layer", fail_once)
+    make(tiny_qwen3_moe, "a", layerwise=True, qformat="nvfp4")
+    assert [layer for what, layer, _ in steps if what == "quantize"] == ["0", "1"]
+    assert len([layer for what, layer, _ in steps if what == "run"]) > 2
 
 
 def test_a_calibration_that_is_stopped_leaves_no_files(
@@ -252,35 +292,34 @@ def test_a_full_disk_is_told_whoever_meets_it(
 
 
 class _Slow:
-    """A draft that interrupts the main thread when it writes its second tensor."""
+    """A writer that interrupts the main thread when it writes its second tensor."""
 
     def __init__(self) -> None:
         self.written = 0
 
-    def begin(self) -> None:
-        pass
-
-    def write(self, _: object) -> None:
-        self.written += 1
-        if self.written == 2:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        time.sleep(0.05)
+    def put(self, tensors: Iterable[object], *, here: bool) -> None:
+        assert here
+        for _ in tensors:
+            self.written += 1
+            if self.written == 2:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.05)
 
 
 def test_what_is_written_beside_stops_when_the_run_is_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    draft: Any = _Slow()
+    writer: Any = _Slow()
     job: Any = SimpleNamespace(source=None, plan=None, recipe=SimpleNamespace(device="cpu"))
     monkeypatch.setattr(making, "untouched", lambda *_: range(200))
     monkeypatch.setattr(making, "as_they_are", lambda _, names: iter(names))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), making._writing_untouched(job, draft):  # noqa: SLF001  # what is tested
+        with pytest.raises(KeyboardInterrupt), making._writing_untouched(job, writer):  # noqa: SLF001  # what is tested
             pass
     finally:
         signal.signal(signal.SIGINT, before)
-    assert draft.written < 200
+    assert writer.written < 200
 
 
 def test_a_calibration_of_before_is_used_and_the_weights_are_read(

@@ -1,21 +1,21 @@
-"""Things that hold others open (files, threads, folders) and let go of all of them together."""
+"""Objects that own files, threads or folders, and close all of them together."""
 
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 
-class Holding:
-    """Context manager that lets go, in reverse order, of all that was put on `self._exits`."""
+class ResourceOwner:
+    """Context manager that closes, in reverse order, all that was put on `self._exits`."""
 
     def __init__(self) -> None:
-        """Hold nothing yet."""
+        """Own nothing yet."""
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
-        """Take hold; what was taken is let go of if the rest cannot be."""
+        """Open what is needed; if a part of it cannot be opened, the rest is closed again."""
         with self._exits as exits:
-            self._take_hold()
+            self._open()
             self._exits = exits.pop_all()
         return self
 
@@ -27,5 +27,5 @@ class Holding:
     ) -> None:
         self._exits.__exit__(kind, error, trace)
 
-    def _take_hold(self) -> None:
-        """Take what is needed from the beginning."""
+    def _open(self) -> None:
+        """Open what is needed from the beginning."""
