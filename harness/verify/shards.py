@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
-from harness.reading import DTYPE_BITS, WeightsHeader, examine_weights
+from harness.errors import ReasonCode, UsageError
+from harness.reading import DTYPE_BITS, examine_weights
 
 ITEM_BYTES = {name: bits // 8 for name, bits in DTYPE_BITS.items() if bits % 8 == 0}
 
@@ -36,8 +37,19 @@ class Shard(NamedTuple):
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard's header and compare it with the size of the file."""
+    """Read a shard's header and compare it with the size of the file.
+
+    Raises:
+        UsageError: it holds a type that is not read here, of which nothing can be said.
+    """
     header = examine_weights(path)
+    for name, tensor in header.tensors.items():
+        if tensor.dtype not in ITEM_BYTES:
+            message = (
+                f"'{path}' stores '{name}' as {tensor.dtype}, which is not read here; what shares "
+                "bytes is read as U8. Nothing is said about the checkpoint."
+            )
+            raise UsageError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
     entries = {
         name: Entry(
             TensorHeader(
@@ -51,15 +63,6 @@ def read_shard(path: Path) -> Shard:
             tensor.end,
         )
         for name, tensor in header.tensors.items()
-        if tensor.dtype in ITEM_BYTES
     }
-    return Shard(path.name, entries, header.data_start, _problem(path.name, header))
-
-
-def _problem(shard: str, header: WeightsHeader) -> str | None:
-    if header.problem is not None:
-        return f"{shard} {header.problem.why}"
-    for name, tensor in header.tensors.items():
-        if tensor.dtype not in ITEM_BYTES:
-            return f"{shard}: {name} has the type '{tensor.dtype}', which is not checked here"
-    return None
+    problem = f"{path.name} {header.problem.why}" if header.problem else None
+    return Shard(path.name, entries, header.data_start, problem)

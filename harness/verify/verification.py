@@ -114,7 +114,8 @@ def verify(
 
     Raises:
         ModelError: a folder holds no checkpoint at all.
-        UsageError: the engine version's rules are not known.
+        UsageError: the engine version's rules are not known, or the files hold types that are
+            not read.
         EvidenceError: the files were changed or exchanged meanwhile.
     """
     known = find_engine(engine) if engine else None

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from harness.artifacts import Check, Severity
-from harness.errors import ModelError, UnreadableError
+from harness.errors import ModelError, ReasonCode, UnreadableError, UsageError
 from harness.verify import check_template, verify
 from tests.verify.test_verify import Make, failed
 
@@ -238,7 +239,7 @@ def test_a_manifest_names_files_of_its_folder(checkpoint: Make, hashes: object) 
         verify(folder)
 
 
-@pytest.mark.parametrize("dtype", ["U16", "I8", "F8_E5M2", "F8_E4M3FNUZ", "BOOL", "F4", "C64"])
+@pytest.mark.parametrize("dtype", ["U16", "I8", "F8_E5M2", "F8_E4M3FNUZ", "BOOL", "C64"])
 @pytest.mark.parametrize("leaf", ["mlp.experts.0.gate_proj.weight_scale", "mlp.gate.weight"])
 def test_types_that_hold_no_numbers_end_in_findings(
     checkpoint: Make, tmp_path: Path, dtype: str, leaf: str
@@ -249,7 +250,7 @@ def test_types_that_hold_no_numbers_end_in_findings(
     plain = {n: t.bfloat16() for n, t in tensors.items() if n.endswith("weight")}
     save_file(plain, source / "model.safetensors")
     (source / "config.json").write_text("{}")
-    bits = {"U16": 16, "F4": 4, "C64": 64}.get(dtype, 8)
+    bits = {"U16": 16, "C64": 64}.get(dtype, 8)
     for shard in folder.glob("*.safetensors"):
         content = shard.read_bytes()
         length = int.from_bytes(content[:8], "little")
@@ -261,6 +262,25 @@ def test_types_that_hold_no_numbers_end_in_findings(
         text = json.dumps(header).encode()
         shard.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
     assert failed(verify(folder, source=source))
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F6_E3M2"])
+def test_a_type_that_is_not_read_says_nothing_about_the_checkpoint(
+    checkpoint: Make, dtype: str
+) -> None:
+    folder = checkpoint().folder
+    save_file({"a.weight": torch.zeros(24, dtype=torch.uint8)}, folder / FIRST)
+    edit_header(folder / FIRST, dtype=dtype, shape=[24 * 8 // int(dtype[1])])
+    with pytest.raises(UsageError, match=f"as {dtype}, which is not read here") as refused:
+        verify(folder)
+    assert refused.value.reason is ReasonCode.UNSUPPORTED_FORMAT
+
+
+def test_weights_that_cannot_be_read_are_not_called_unquantized(checkpoint: Make) -> None:
+    folder = checkpoint().folder
+    for shard in folder.glob("*.safetensors"):
+        shard.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "quantized-layers-exist" not in failed(verify(folder))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "merges.txt", "vocab.json"])
