@@ -7,6 +7,7 @@ same each time, and 1,000, so that its chances are good to about 1.5 points.
 
 import math
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -70,17 +71,14 @@ def _least(task: TaskSpec, drawn: _Drawn, confidence: float) -> float:
     quantile = quantile_of(
         worth(counts, here), _groups(drawn, here), confidence=confidence, least=task.design_effect
     )
-    low, high = 0, _STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        allowed = middle / _STEPS
+
+    def is_go(step: int) -> bool:
+        allowed = step / _STEPS
         values = worth(counts, value_of_each(task, allowed))
         bottom = lowest(task, allowed)
-        if exceeds(values, limit_of(task, allowed), lowest=bottom, quantile=quantile):
-            high = middle
-        else:
-            low = middle
-    return high / _STEPS
+        return exceeds(values, limit_of(task, allowed), lowest=bottom, quantile=quantile)
+
+    return (1 + bisect_left(range(1, _STEPS), x=True, key=is_go)) / _STEPS
 
 
 def _differences(task: TaskSpec) -> Mapping[str, float]:

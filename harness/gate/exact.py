@@ -6,6 +6,7 @@ number of flips there is a largest number of losses that passes, found by bisect
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -78,14 +79,8 @@ def _most_lost(flips: int, right: int, passes: Passes) -> int | None:
     """Return how many of `flips` may be losses before GO is out of reach; None if none may."""
     if not passes(0, flips, right):
         return None
-    low, high = 0, flips + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if passes(middle, flips - middle, right):
-            low = middle
-        else:
-            high = middle
-    return low
+    more = range(1, flips + 1)
+    return bisect_left(more, x=True, key=lambda lost: not passes(lost, flips - lost, right))
 
 
 def _at_most(most: int | None, trials: int, chance: float) -> float:

@@ -101,14 +101,12 @@ def smallest_margin(task: TaskSpec, confidence: float) -> float:
     if task.cluster:
         ascending = least_allowed(task, chances, confidence)
         return _whole(task) * ascending[math.ceil(_POWER * len(ascending)) - 1]
-    low, high = 0, _STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _chance(task, chances, middle / _STEPS, confidence) >= _POWER:
-            high = middle
-        else:
-            low = middle
-    return _whole(task) * high / _STEPS
+
+    def is_enough(step: int) -> bool:
+        return _chance(task, chances, step / _STEPS, confidence) >= _POWER
+
+    smallest = 1 + bisect_left(range(1, _STEPS), x=True, key=is_enough)
+    return _whole(task) * smallest / _STEPS
 
 
 def _whole(task: TaskSpec) -> float:

@@ -3,7 +3,6 @@
 from harness.serve.declared import producer_of
 from harness.serve.doctor import Diagnosis, examine
 from harness.serve.engines import (
-    check_engine,
     check_served,
     has_emulation,
     resolve_engine,
@@ -19,7 +18,6 @@ __all__ = [
     "Demands",
     "Diagnosis",
     "Served",
-    "check_engine",
     "check_served",
     "examine",
     "find_vllm",

@@ -81,15 +81,6 @@ def resolve_engine(engine: EngineSpec) -> EngineSpec:
             raise PrerequisiteError(message)
 
 
-def check_engine(engine: EngineSpec) -> None:
-    """Refuse an engine that this version or this machine cannot run.
-
-    Raises:
-        PrerequisiteError: with what to choose instead.
-    """
-    resolve_engine(engine)
-
-
 def check_served(engine: EngineSpec, demands: Demands) -> None:
     """Refuse a checkpoint that the engine cannot load, before anything is calibrated.
 

@@ -28,7 +28,6 @@ from harness.models import Source, TensorReader
 from harness.serve.declared import Declared
 
 _PACKED = frozenset({"U8", "F8_E4M3"})
-_NUM_EXAMPLES = 1
 
 
 class Site(NamedTuple):

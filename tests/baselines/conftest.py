@@ -7,33 +7,19 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from harness import baselines, shipped
 from harness.artifacts import BaselineInputs, Scorecard, save, write_samples
 from harness.baselines import Kept
-from harness.cli import app
 from tests.nouns import deployment, engine_spec, sample, scorecard, task_score
 
 ENGINE = engine_spec(max_model_len=256)
 VERSIONS = {"harness": "0.1.0", "torch": "2.13.0", "lm_eval": "0.4.13"}
 TASK = "add"
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def line(self) -> str:
-        """Return the one line of an error."""
-        lines = [line for line in self.err.splitlines() if line.startswith("harness: ")]
-        assert len(lines) == 1, self.err
-        return lines[0]
 
 
 def make_inputs(**changes: object) -> BaselineInputs:
@@ -93,15 +79,6 @@ def keep(store: Path) -> Callable[..., Kept]:
         return baselines.find_baseline(made.key)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def run() -> Callable[..., Ended]:
-    def invoke(*arguments: object) -> Ended:
-        done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-        return Ended(done.exit_code, done.stdout, done.stderr)
-
-    return invoke
 
 
 @pytest.fixture(scope="session")

@@ -16,17 +16,16 @@ import pytest
 from harness import baselines
 from harness.artifacts import Scorecard, load, save
 from harness.baselines import Kept, bundle
-from tests.baselines.conftest import Ended
+from tests.typed import typed
 
 Keep = Callable[..., Kept]
-Run = Callable[..., Ended]
 Files = dict[str, bytes]
 
 
 @pytest.fixture
-def exported(keep: Keep, run: Run, tmp_path: Path) -> Path:
+def exported(keep: Keep, tmp_path: Path) -> Path:
     kept = keep()
-    done = run("baseline", "export", kept.key[:8], "--out", tmp_path / "canary.baseline")
+    done = typed("baseline", "export", kept.key[:8], "--out", tmp_path / "canary.baseline")
     assert done.code == 0, done.err
     return tmp_path / "canary.baseline"
 
@@ -63,9 +62,10 @@ def pack(files: Files, path: Path, *, sealed: bool = False) -> None:
 
 
 def test_a_bundle_brings_every_answer_of_both_runs_to_another_store(
-    exported: Path, elsewhere: Path, run: Run
+    exported: Path,
+    elsewhere: Path,
 ) -> None:
-    done = run("baseline", "import", exported, "--json")
+    done = typed("baseline", "import", exported, "--json")
     assert done.code == 0, done.err
     (kept,) = baselines.kept_baselines()
     assert kept.folder.parent == elsewhere
@@ -76,10 +76,13 @@ def test_a_bundle_brings_every_answer_of_both_runs_to_another_store(
     assert names == {"entry.json", "entry.lock", *arm, *(f"again/{name}" for name in arm)}
 
 
-def test_importing_twice_changes_nothing(exported: Path, elsewhere: Path, run: Run) -> None:
-    assert run("baseline", "import", exported).out.startswith("imported")
+def test_importing_twice_changes_nothing(
+    exported: Path,
+    elsewhere: Path,
+) -> None:
+    assert typed("baseline", "import", exported).out.startswith("imported")
     before = {p: p.stat().st_mtime_ns for p in elsewhere.rglob("*") if p.is_file()}
-    done = run("baseline", "import", exported)
+    done = typed("baseline", "import", exported)
     assert (done.code, done.out.split(":")[0]) == (0, "already there, left as it is")
     assert {p: p.stat().st_mtime_ns for p in elsewhere.rglob("*") if p.is_file()} == before
 
@@ -90,61 +93,65 @@ def test_the_same_baseline_is_the_same_file(keep: Keep, tmp_path: Path) -> None:
     assert baselines.export_baseline(kept, tmp_path / "2").read_bytes() == first
 
 
-def test_a_damaged_entry_is_not_exported(keep: Keep, run: Run, tmp_path: Path) -> None:
+def test_a_damaged_entry_is_not_exported(keep: Keep, tmp_path: Path) -> None:
     kept = keep()
     with (kept.folder / "samples" / "add.jsonl").open("a") as file:
         file.write("\n")
-    done = run("baseline", "export", kept.key, "--out", tmp_path / "out")
+    done = typed("baseline", "export", kept.key, "--out", tmp_path / "out")
     assert done.code == 2
     assert "is damaged" in done.line()
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unwritable_place_is_named(keep: Keep, run: Run, tmp_path: Path) -> None:
-    done = run("baseline", "export", keep().key, "--out", tmp_path / "no" / "such" / "folder")
+def test_an_unwritable_place_is_named(keep: Keep, tmp_path: Path) -> None:
+    done = typed("baseline", "export", keep().key, "--out", tmp_path / "no" / "such" / "folder")
     assert done.code == 2
     assert "cannot be written" in done.line()
 
 
-def refused(run: Run, path: Path, elsewhere: Path, words: str) -> None:
-    done = run("baseline", "import", path)
+def refused(path: Path, elsewhere: Path, words: str) -> None:
+    done = typed("baseline", "import", path)
     assert done.code == 2
     assert words in done.line()
     assert list(elsewhere.iterdir()) == []
-    gated = run("gate", "no-such-checkpoint", "--baseline", path, "--suite", "canary")
+    gated = typed("gate", "no-such-checkpoint", "--baseline", path, "--suite", "canary")
     assert gated.code == 2
     assert words in gated.err
 
 
-def test_a_truncated_bundle(exported: Path, elsewhere: Path, run: Run) -> None:
+def test_a_truncated_bundle(
+    exported: Path,
+    elsewhere: Path,
+) -> None:
     exported.write_bytes(exported.read_bytes()[:-200])
-    refused(run, exported, elsewhere, "is no whole bundle")
+    refused(exported, elsewhere, "is no whole bundle")
 
 
-def test_any_flipped_byte_in_the_answers(exported: Path, elsewhere: Path, run: Run) -> None:
+def test_any_flipped_byte_in_the_answers(
+    exported: Path,
+    elsewhere: Path,
+) -> None:
     data = bytearray(gzip.decompress(exported.read_bytes()))
     data[data.index(b"question 5")] ^= 1
     exported.write_bytes(gzip.compress(bytes(data)))
-    refused(run, exported, elsewhere, "is not what its sha256 says")
+    refused(exported, elsewhere, "is not what its sha256 says")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", gzip.compress(b"hello", mtime=0)])
-def test_a_file_that_is_no_bundle(
-    exported: Path, elsewhere: Path, run: Run, content: bytes
-) -> None:
+def test_a_file_that_is_no_bundle(exported: Path, elsewhere: Path, content: bytes) -> None:
     exported.write_bytes(content)
-    refused(run, exported, elsewhere, "is no whole bundle")
+    refused(exported, elsewhere, "is no whole bundle")
 
 
 @pytest.mark.parametrize("name", ["/etc/evil", "../evil", "samples/../../evil", ".hidden"])
-def test_a_name_that_leads_elsewhere(exported: Path, elsewhere: Path, run: Run, name: str) -> None:
+def test_a_name_that_leads_elsewhere(exported: Path, elsewhere: Path, name: str) -> None:
     pack(unpack(exported) | {name: b"evil"}, exported, sealed=True)
-    refused(run, exported, elsewhere, "is no plain file with a plain name")
+    refused(exported, elsewhere, "is no plain file with a plain name")
     assert not (elsewhere.parent / "evil").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
-def test_a_member_that_is_no_file(exported: Path, elsewhere: Path, run: Run, kind: bytes) -> None:
+def test_a_member_that_is_no_file(exported: Path, elsewhere: Path, kind: bytes) -> None:
     files = unpack(exported)
     with tarfile.open(exported, "w:gz") as tar:
         for name, data in files.items():
@@ -154,26 +161,32 @@ def test_a_member_that_is_no_file(exported: Path, elsewhere: Path, run: Run, kin
         link = tarfile.TarInfo("samples/link.jsonl")
         link.type, link.linkname = kind, "/etc/passwd"
         tar.addfile(link)
-    refused(run, exported, elsewhere, "is no plain file")
+    refused(exported, elsewhere, "is no plain file")
 
 
-def test_a_file_that_nobody_announced(exported: Path, elsewhere: Path, run: Run) -> None:
+def test_a_file_that_nobody_announced(
+    exported: Path,
+    elsewhere: Path,
+) -> None:
     pack(unpack(exported) | {"extra.json": b"{}"}, exported)
-    refused(run, exported, elsewhere, "'extra.json' is not announced")
+    refused(exported, elsewhere, "'extra.json' is not announced")
 
 
-def test_an_announced_file_that_is_missing(exported: Path, elsewhere: Path, run: Run) -> None:
+def test_an_announced_file_that_is_missing(
+    exported: Path,
+    elsewhere: Path,
+) -> None:
     files = unpack(exported)
     del files["again/samples/add.jsonl"]
     pack(files, exported)
-    refused(run, exported, elsewhere, "'again/samples/add.jsonl' is announced and missing")
+    refused(exported, elsewhere, "'again/samples/add.jsonl' is announced and missing")
 
 
 def test_more_than_a_baseline_can_take(
-    exported: Path, elsewhere: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    exported: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
-    refused(run, exported, elsewhere, "it announces")
+    refused(exported, elsewhere, "it announces")
 
 
 def changed(files: Files, name: str, change: Callable[[Any], None]) -> Files:
@@ -207,39 +220,36 @@ FORGED: list[tuple[str, Callable[[Any], None], str]] = [
 @pytest.mark.parametrize(
     ("name", "change", "words"), FORGED, ids=lambda v: v[:30] if isinstance(v, str) else "changed"
 )
-def test_files_that_are_whole_and_contradict_each_other(  # noqa: PLR0913, PLR0917 - three of them vary
+def test_files_that_are_whole_and_contradict_each_other(
     exported: Path,
     elsewhere: Path,
-    run: Run,
     name: str,
     change: Callable[[Any], None],
     words: str,
 ) -> None:
     pack(changed(unpack(exported), name, change), exported, sealed=True)
-    refused(run, exported, elsewhere, words)
+    refused(exported, elsewhere, words)
 
 
 @pytest.mark.parametrize("name", ["entry.json", "scorecard.json", "again/scorecard.json"])
-def test_a_record_that_was_edited(exported: Path, elsewhere: Path, run: Run, name: str) -> None:
+def test_a_record_that_was_edited(exported: Path, elsewhere: Path, name: str) -> None:
     files = unpack(exported)
     files[name] = (
         files[name].replace(b'"canary"', b'"other"').replace(b'"value": 0.8', b'"value": 1')
     )
     files[name] = files[name].replace(b'"value": 1.0', b'"value": 0.9')
     pack(files, exported, sealed=True)
-    refused(run, exported, elsewhere, "was changed after harness wrote it")
+    refused(exported, elsewhere, "was changed after harness wrote it")
 
 
 @pytest.mark.parametrize("content", [b"", b"5", b"[" * 100_000, b"\xff\xfe"])
-def test_an_entry_that_is_no_json_of_one(
-    exported: Path, elsewhere: Path, run: Run, content: bytes
-) -> None:
+def test_an_entry_that_is_no_json_of_one(exported: Path, elsewhere: Path, content: bytes) -> None:
     pack(unpack(exported) | {"entry.json": content}, exported, sealed=True)
-    refused(run, exported, elsewhere, "is damaged")
+    refused(exported, elsewhere, "is damaged")
 
 
-def test_a_bundle_that_is_not_there(store: Path, run: Run, tmp_path: Path) -> None:
-    done = run("baseline", "import", tmp_path / "none")
+def test_a_bundle_that_is_not_there(store: Path, tmp_path: Path) -> None:
+    done = typed("baseline", "import", tmp_path / "none")
     assert done.code == 2
     assert "No such file" in done.line()
     assert list(store.iterdir()) == []
@@ -262,7 +272,8 @@ def test_scores_of_a_run_without_a_second_run_can_be_shared_too(
 
 
 def test_a_name_of_a_gigabyte_is_refused_before_it_is_read(
-    exported: Path, elsewhere: Path, run: Run
+    exported: Path,
+    elsewhere: Path,
 ) -> None:
     files = unpack(exported)
     member = tarfile.TarInfo("bundle.json")
@@ -272,14 +283,17 @@ def test_a_name_of_a_gigabyte_is_refused_before_it_is_read(
     with gzip.open(exported, "wb", compresslevel=1) as out:
         out.write(member.tobuf() + files["bundle.json"])
         out.write(b"\0" * (-member.size % 512) + long_name.tobuf() + b"a" * (16 << 20))
-    done = run("baseline", "import", exported)
+    done = typed("baseline", "import", exported)
     assert done.code == 2
     assert "has 1073741824 bytes" in done.err
     assert not list(elsewhere.glob("*/entry.json"))
 
 
-def test_a_bundle_that_is_a_fifo(exported: Path, elsewhere: Path, run: Run) -> None:
+def test_a_bundle_that_is_a_fifo(
+    exported: Path,
+    elsewhere: Path,
+) -> None:
     exported.unlink()
     os.mkfifo(exported)
-    assert run("baseline", "import", exported).code == 2
+    assert typed("baseline", "import", exported).code == 2
     assert not elsewhere.exists() or not list(elsewhere.glob("*/entry.json"))

@@ -15,44 +15,41 @@ from harness import baselines
 from harness.artifacts import BaselineInputs
 from harness.baselines import Kept
 from harness.errors import BaselineError
-from tests.baselines.conftest import ENGINE, VERSIONS, Ended
+from tests.baselines.conftest import ENGINE, VERSIONS
+from tests.typed import typed
 
 Keep = Callable[..., Kept]
 
 
-def test_a_list_says_what_each_baseline_is_and_how_alike_its_two_runs_are(
-    keep: Keep, run: Callable[..., Ended]
-) -> None:
+def test_a_list_says_what_each_baseline_is_and_how_alike_its_two_runs_are(keep: Keep) -> None:
     kept = keep()
-    done = run("baseline", "list", "--json")
+    done = typed("baseline", "list", "--json")
     (listed,) = json.loads(done.out)["baselines"]
     assert (listed["key"], listed["model"], listed["num_items"]) == (kept.key, "canary", 10)
     assert (listed["rerun_share"], listed["rerun_flip_rate"]) == (1.0, 0.2)
     assert listed["inputs"]["versions"]["lm_eval"] == "0.4.13"
-    assert "20.00%" in run("baseline", "list").out
+    assert "20.00%" in typed("baseline", "list").out
 
 
-def test_an_empty_store_is_listed_as_empty(store: Path, run: Callable[..., Ended]) -> None:
-    done = run("baseline", "list")
+def test_an_empty_store_is_listed_as_empty(store: Path) -> None:
+    done = typed("baseline", "list")
     assert (done.code, done.out) == (0, f"0 baselines in {store}\n")
 
 
-def test_an_entry_without_a_manifest_is_ignored(keep: Keep, run: Callable[..., Ended]) -> None:
+def test_an_entry_without_a_manifest_is_ignored(keep: Keep) -> None:
     """As older versions left them, and as a measurement that was killed leaves them."""
     keep()
     old = keep(model_digest="0" * 64)
     (old.folder / "entry.json").unlink()
     damaged = keep(model_digest="1" * 64)
     (damaged.folder / "entry.json").write_text('{"inputs": 5}')
-    assert len(json.loads(run("baseline", "list", "--json").out)["baselines"]) == 1
-    assert run("baseline", "rm", old.key).code == 2
+    assert len(json.loads(typed("baseline", "list", "--json").out)["baselines"]) == 1
+    assert typed("baseline", "rm", old.key).code == 2
 
 
-def test_the_beginning_of_a_key_is_enough_to_remove_one(
-    keep: Keep, run: Callable[..., Ended]
-) -> None:
+def test_the_beginning_of_a_key_is_enough_to_remove_one(keep: Keep) -> None:
     kept, other = keep(), keep(model_digest="0" * 64)
-    done = run("baseline", "rm", kept.key[:6].upper())
+    done = typed("baseline", "rm", kept.key[:6].upper())
     assert done.code == 0
     assert done.out.startswith(f"removed {kept.key[:12]}: canary on suite tiny")
     assert [k.key for k in baselines.kept_baselines()] == [other.key]
@@ -60,11 +57,9 @@ def test_the_beginning_of_a_key_is_enough_to_remove_one(
 
 
 @pytest.mark.parametrize("prefix", ["", "zz"])
-def test_a_prefix_that_fits_not_exactly_one_removes_nothing(
-    keep: Keep, run: Callable[..., Ended], prefix: str
-) -> None:
+def test_a_prefix_that_fits_not_exactly_one_removes_nothing(keep: Keep, prefix: str) -> None:
     keep()
-    done = run("baseline", "rm", prefix)
+    done = typed("baseline", "rm", prefix)
     assert done.code == 2
     assert "harness baseline list" in done.line()
     assert len(baselines.kept_baselines()) == 1

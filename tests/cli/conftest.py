@@ -1,40 +1,21 @@
 """The command line, typed in this process, or as a user does in a process of its own."""
 
-import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
-from typer.testing import CliRunner
 
 from harness import shipped
-from harness.cli import app
 from tests.tiers import slow
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - whatever the command printed
-        return json.loads(self.out)
-
+from tests.typed import Done, typed
 
 Cli = Callable[..., Done]
 
@@ -53,29 +34,7 @@ def environment(baselines: Path) -> dict[str, str]:
 def cli(baselines: Path) -> Cli:
     """Type a command in this process: enough where its ending, texts and files are looked at."""
 
-    def run(*arguments: object, cwd: Path | None = None) -> Done:
-        with chdir(cwd or Path.cwd()), _logging_as_before():
-            done = CliRunner().invoke(
-                app,
-                [str(argument) for argument in arguments],
-                env={"HARNESS_BASELINES": str(baselines)},
-                catch_exceptions=False,
-            )
-        return Done(done.exit_code, done.stdout, done.stderr)
-
-    return run
-
-
-@contextmanager
-def _logging_as_before() -> Iterator[None]:
-    """A command sends what harness logs to its own stderr, which is gone when it ends."""
-    logger = logging.getLogger("harness")
-    before = logger.handlers, logger.propagate, logger.level
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = before[:2]
-        logger.setLevel(before[2])
+    return partial(typed, env={"HARNESS_BASELINES": str(baselines)})
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from harness import shipped
 from harness.calibrate import store
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Cli
+from tests.typed import Done
 
 E2E = ("e2e", "--qformat", "nvfp4", "--suite", "canary", "--engine", "reference")
 

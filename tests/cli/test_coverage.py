@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Cli
 from tests.tiers import slow
+from tests.typed import Done
 
 
 @pytest.fixture

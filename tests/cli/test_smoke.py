@@ -11,8 +11,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.cli.conftest import Cli, Done
+from tests.cli.conftest import Cli
 from tests.tiers import slow
+from tests.typed import Done
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 
 from harness.artifacts import EngineSpec
 from harness.errors import EngineError, PrerequisiteError, ReasonCode
-from harness.serve import check_engine, memory, serve
+from harness.serve import memory, resolve_engine, serve
 from harness.serve.reference import serve_reference
 
 Make = Callable[..., Any]
@@ -29,11 +29,11 @@ def test_what_cannot_be_run_is_refused_before_anything_is_read(
     engine: EngineSpec, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PrerequisiteError, match=message):
-        check_engine(replace(engine, **changes))
+        resolve_engine(replace(engine, **changes))
 
 
 def test_the_reference_engine_needs_nothing(engine: EngineSpec) -> None:
-    check_engine(engine)
+    resolve_engine(engine)
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_numbers(

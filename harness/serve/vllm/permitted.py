@@ -13,111 +13,43 @@ Source: `make_arg_parser` of vLLM 0.25.0 and 0.32.0.
 from collections.abc import Mapping
 
 DECIDED = frozenset(
-    {
-        "allow-credentials",
-        "allowed-headers",
-        "allowed-methods",
-        "allowed-origins",
-        "api-key",
-        "api-server-count",
-        "config",
-        "device-ids",
-        "download-dir",
-        "dtype",
-        "generation-config",
-        "grpc",
-        "grpc-port",
-        "headless",
-        "host",
-        "kv-cache-dtype",
-        "language-model-only",
-        "load-format",
-        "logprobs-mode",
-        "max-model-len",
-        "middleware",
-        "model",
-        "model-tag",
-        "override-generation-config",
-        "port",
-        "quantization",
-        "revision",
-        "root-path",
-        "served-model-name",
-        "skip-tokenizer-init",
-        "ssl-ca-certs",
-        "ssl-cert-reqs",
-        "ssl-certfile",
-        "ssl-ciphers",
-        "ssl-keyfile",
-        "tensor-parallel-size",
-        "tokenizer",
-        "tokenizer-mode",
-        "tokenizer-revision",
-        "trust-remote-code",
-        "uds",
-    }
+    """
+    allow-credentials allowed-headers allowed-methods allowed-origins api-key api-server-count
+    config device-ids download-dir dtype generation-config grpc grpc-port headless host
+    kv-cache-dtype language-model-only load-format logprobs-mode max-model-len middleware model
+    model-tag override-generation-config port quantization revision root-path served-model-name
+    skip-tokenizer-init ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers ssl-keyfile
+    tensor-parallel-size tokenizer tokenizer-mode tokenizer-revision trust-remote-code uds
+    """.split()  # noqa: SIM905 -- a name a line would be two screens
 )
 """What harness decides itself: refused before any vLLM is asked."""
 
 _FLOATS = ("auto", "float32", "float16", "bfloat16")
-_ANY: tuple[str, ...] = ()
+_MEMORY = """
+    block-size cpu-offload-gb gpu-memory-utilization kv-cache-memory-bytes limit-mm-per-prompt
+    mm-processor-cache-gb num-gpu-blocks-override skip-mm-profiling swap-space
+"""
+_BATCHES = """
+    async-scheduling disable-chunked-mm-input disable-hybrid-kv-cache-manager
+    enable-chunked-prefill enable-prefix-caching long-prefill-token-threshold
+    max-long-partial-prefills max-num-batched-tokens max-num-partial-prefills max-num-seqs
+    prefix-caching-hash-algo scheduling-policy seed stream-interval
+"""
+_KERNELS = """
+    all2all-backend attention-backend disable-cascade-attn disable-custom-all-reduce
+    enable-expert-parallel enable-flashinfer-autotune enforce-eager gdn-prefill-backend
+    kda-decode-backend kda-prefill-backend linear-backend mamba-backend mamba-block-size
+    mamba-cache-mode max-cudagraph-capture-size moe-backend optimization-level performance-mode
+"""
+_PROCESSES = """
+    disable-log-stats disable-uvicorn-access-log max-logprobs max-parallel-loading-workers
+    numa-bind shutdown-timeout use-tqdm-on-load uvicorn-log-level
+"""
 PERMITTED: Mapping[str, tuple[str, ...]] = {
-    # Memory.
-    "block-size": _ANY,
-    "cpu-offload-gb": _ANY,
-    "gpu-memory-utilization": _ANY,
-    "kv-cache-memory-bytes": _ANY,
-    "limit-mm-per-prompt": _ANY,
-    "mm-processor-cache-gb": _ANY,
-    "num-gpu-blocks-override": _ANY,
-    "skip-mm-profiling": _ANY,
-    "swap-space": _ANY,
-    # Batches and their order.
-    "async-scheduling": _ANY,
-    "disable-chunked-mm-input": _ANY,
-    "disable-hybrid-kv-cache-manager": _ANY,
-    "enable-chunked-prefill": _ANY,
-    "enable-prefix-caching": _ANY,
-    "long-prefill-token-threshold": _ANY,
-    "max-long-partial-prefills": _ANY,
-    "max-num-batched-tokens": _ANY,
-    "max-num-partial-prefills": _ANY,
-    "max-num-seqs": _ANY,
-    "prefix-caching-hash-algo": _ANY,
-    "scheduling-policy": _ANY,
-    "seed": _ANY,
-    "stream-interval": _ANY,
-    # Kernels and graphs.
-    "all2all-backend": _ANY,
-    "attention-backend": _ANY,
-    "disable-cascade-attn": _ANY,
-    "disable-custom-all-reduce": _ANY,
-    "enable-expert-parallel": _ANY,
-    "enable-flashinfer-autotune": _ANY,
-    "enforce-eager": _ANY,
-    "gdn-prefill-backend": _ANY,
-    "kda-decode-backend": _ANY,
-    "kda-prefill-backend": _ANY,
-    "linear-backend": _ANY,
-    "mamba-backend": _ANY,
-    "mamba-block-size": _ANY,
+    **dict.fromkeys(f"{_MEMORY} {_BATCHES} {_KERNELS} {_PROCESSES}".split(), ()),
     "mamba-cache-dtype": _FLOATS,
-    "mamba-cache-mode": _ANY,
     "mamba-ssm-cache-dtype": _FLOATS,
-    "max-cudagraph-capture-size": _ANY,
-    "moe-backend": _ANY,
-    "optimization-level": _ANY,
-    "performance-mode": _ANY,
-    # Processes, loading and logs.
     "distributed-executor-backend": ("mp", "uni"),
-    "disable-log-stats": _ANY,
-    "disable-uvicorn-access-log": _ANY,
-    "max-logprobs": _ANY,
-    "max-parallel-loading-workers": _ANY,
-    "numa-bind": _ANY,
     "safetensors-load-strategy": ("eager", "lazy", "prefetch"),
-    "shutdown-timeout": _ANY,
-    "use-tqdm-on-load": _ANY,
-    "uvicorn-log-level": _ANY,
 }
 """By the first of an option's long names: the values it may have, or any that the parser takes."""

@@ -20,72 +20,26 @@ from .conftest import How
 PYTHON = find_vllm()
 OPTIONS = read_options(json.dumps(fake_vllm.OPTIONS), place="vLLM")
 HOSTILE = (
-    "hf-overrides={}",
-    "hf_overrides={}",
-    "hf-overrides.x=1",
-    "worker-cls=evil.Worker",
-    "logits-processors=evil:P",
-    "logits_processors=evil:P",
-    "middleware=evil.m",
-    "scheduler-cls=evil.S",
-    "worker-extension-cls=evil.W",
-    "tool-parser-plugin=/tmp/evil.py",
-    "reasoning-parser-plugin=/tmp/evil.py",
-    "io-processor-plugin=evil",
+    *"""
+    hf-overrides={} hf_overrides={} hf-overrides.x=1 worker-cls=evil.Worker
+    logits-processors=evil:P logits_processors=evil:P middleware=evil.m scheduler-cls=evil.S
+    worker-extension-cls=evil.W tool-parser-plugin=/tmp/evil.py
+    reasoning-parser-plugin=/tmp/evil.py io-processor-plugin=evil
+    """.split(),  # noqa: SIM905 -- a name a line would be two screens
     'compilation-config={"backend": "evil.f"}',
-    "compilation-config.backend=evil.f",
-    "cc={}",
-    "additional-config={}",
-    "model-loader-extra-config={}",
-    "load-format=dummy",
-    "quantization=fp8",
-    "q=fp8",
-    "kv-cache-dtype=fp8",
-    "speculative-config={}",
-    "lora-modules=a=/b",
-    "enable-lora=true",
-    "kv-transfer-config={}",
-    "config=/tmp/c.yaml",
-    "config-format=mistral",
-    "hf-config-path=/tmp",
-    "tokenizer=/tmp",
-    "chat-template=/tmp/t.jinja",
-    "generation-config=/tmp",
-    "trust-remote-code=true",
-    "trust-remote=true",
-    "no-trust-remote-code=false",
-    "hos=0.0.0.0",
-    "ho=0.0.0.0",
-    "host=0.0.0.0",
-    "HOST=0.0.0.0",
-    "--host=0.0.0.0",
-    "port=1",
-    "uds=/tmp/s",
-    "api_key=x",
-    "api=x",
-    "ssl-keyfile=x",
-    "allowed-origins=[]",
-    "root-path=/x",
-    "served-model-name=x",
-    "model=x",
-    "mode=x",
-    "revision=x",
-    "otlp-traces-endpoint=http://x",
-    "profiler-config={}",
-    "distributed-executor-backend=evil.Executor",
-    "data-parallel-size=2",
-    "nnodes=2",
-    "master-addr=1.2.3.4",
-    "enable-prompt-embeds=true",
-    "logprobs-mode=raw_logits",
-    "tp=2",
-    "-tp=2",
-    "O=3",
-    "h=1",
-    "help=all",
-    "enforce-eager=--host=0.0.0.0",
-    "enforce-eager",
-    "=x",
+    *"""
+    compilation-config.backend=evil.f cc={} additional-config={} model-loader-extra-config={}
+    load-format=dummy quantization=fp8 q=fp8 kv-cache-dtype=fp8 speculative-config={}
+    lora-modules=a=/b enable-lora=true kv-transfer-config={} config=/tmp/c.yaml
+    config-format=mistral hf-config-path=/tmp tokenizer=/tmp chat-template=/tmp/t.jinja
+    generation-config=/tmp trust-remote-code=true trust-remote=true no-trust-remote-code=false
+    hos=0.0.0.0 ho=0.0.0.0 host=0.0.0.0 HOST=0.0.0.0 --host=0.0.0.0 port=1 uds=/tmp/s api_key=x
+    api=x ssl-keyfile=x allowed-origins=[] root-path=/x served-model-name=x model=x mode=x
+    revision=x otlp-traces-endpoint=http://x profiler-config={}
+    distributed-executor-backend=evil.Executor data-parallel-size=2 nnodes=2 master-addr=1.2.3.4
+    enable-prompt-embeds=true logprobs-mode=raw_logits tp=2 -tp=2 O=3 h=1 help=all
+    enforce-eager=--host=0.0.0.0 enforce-eager =x
+    """.split(),  # noqa: SIM905 -- a name a line would be two screens
     "a b=1",
     "max-num-seqs=",
     "max-num-seqs=--host=0.0.0.0",
