@@ -28,11 +28,10 @@ from harness.artifacts import digest_of, write_atomically
 from harness.doors import user_cache
 from harness.errors import EvidenceError, ModelError, PrerequisiteError, ReasonCode, UsageError
 from harness.models.sidecars import files_of
+from harness.models.weight_files import SETTLED_NS
 
 PARANOID = "HARNESS_PARANOID"
 _NUM_THREADS = min(16, os.cpu_count() or 1)
-_SETTLED_NS = 2_000_000_000
-"""Longest step of the times of a file system in use (FAT)."""
 _MAX_ENTRY_BYTES = 256
 _PRIVATE = 0o700
 _OTHERS_MAY_WRITE = 0o022
@@ -183,7 +182,7 @@ def _recall(state: _State) -> str | None:
 
 def _remember(state: _State, sha256: str, looked_ns: int) -> None:
     """Remember a hash, unless the file might change once more and look the same."""
-    if state.changed_ns > looked_ns - _SETTLED_NS:
+    if state.changed_ns > looked_ns - SETTLED_NS:
         return
     _hashed_here[state] = sha256
     folder = _cache_folder()

@@ -10,18 +10,21 @@ transformers 5, `_get_resolved_checkpoint_files`.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UnreadableError
-from harness.reading import bounds, read_json_object
+from harness.reading import bounds, read_json_object, readable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _SUFFIX = ".safetensors"
 _BEFORE_INDEX = "consolidated"
+SETTLED_NS = 2_000_000_000
+"""Longest step of the times of a file system in use (FAT)."""
 
 
 class WeightFiles(NamedTuple):
@@ -57,18 +60,27 @@ class WeightFiles(NamedTuple):
 
 def find_weights(folder: Path) -> WeightFiles:
     """Return which files of a folder are its weights; none of them is opened."""
-    there = [path.name for path in folder.glob(f"*{_SUFFIX}") if not path.name.startswith(".")]
+    there = {path.name for path in folder.glob(f"*{_SUFFIX}") if not path.name.startswith(".")}
     try:
         index = read_index(folder)
     except UnreadableError as error:
         return WeightFiles(None, error, tuple(sorted(there)), ())
-    listed = set(index.values()) if index is not None else {SINGLE} & set(there) or set(there)
-    stray = tuple(sorted(set(there) - listed))
-    return WeightFiles(index, None, tuple(sorted(listed & set(there))), stray)
+    listed = set(index.values()) if index is not None else {SINGLE} & there or there
+    return WeightFiles(index, None, tuple(sorted(listed & there)), tuple(sorted(there - listed)))
+
+
+def read_by_none(folder: Path) -> frozenset[str]:
+    """Return the stray files that no engine reads as long as the index stays as it is."""
+    weights = find_weights(folder)
+    stray = weights.stray if weights.weight_map is not None else ()
+    return frozenset(name for name in stray if not name.startswith(_BEFORE_INDEX))
 
 
 def read_index(folder: Path) -> Mapping[str, str] | None:
     """Return the index's file by tensor; None where there is no index.
+
+    It is remembered, for a folder is looked through many times in a run, unless it is so new that
+    another change might leave the same times.
 
     Raises:
         UnreadableError: it names no files of this folder.
@@ -76,6 +88,14 @@ def read_index(folder: Path) -> Mapping[str, str] | None:
     path = folder / INDEX
     if not os.path.lexists(path):
         return None
+    with readable(path):
+        stat = path.stat()
+    is_new = stat.st_ctime_ns > time.time_ns() - SETTLED_NS
+    state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _read(path, ()) if is_new else _remembered(path, state)
+
+
+def _read(path: Path, _state: tuple[int, ...]) -> Mapping[str, str]:
     weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UnreadableError(path, "has no 'weight_map'")
@@ -84,30 +104,9 @@ def read_index(folder: Path) -> Mapping[str, str] | None:
     return weight_map
 
 
+_remembered = lru_cache(maxsize=4)(_read)
+
+
 def _is_beside(file: object) -> bool:
     """Return whether this is the plain name of a weight file."""
     return isinstance(file, str) and Path(file).name == file and file.endswith(_SUFFIX)
-
-
-def read_by_none(folder: Path) -> frozenset[str]:
-    """Return the stray files that no engine reads as long as the index stays as it is."""
-    path = folder / INDEX
-    try:
-        stat = path.stat()
-    except OSError:
-        return frozenset()
-    state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    files = _files_of_index(folder, state)
-    names = (p.name for p in folder.glob(f"*{_SUFFIX}"))
-    return frozenset(
-        n for n in names if files and n not in files and not n.startswith(_BEFORE_INDEX)
-    )
-
-
-@lru_cache(maxsize=8)
-def _files_of_index(folder: Path, _state: tuple[int, ...]) -> frozenset[str]:
-    """Return the files that an index names; a folder is looked through many times in a run."""
-    try:
-        return frozenset((read_index(folder) or {}).values())
-    except UnreadableError:
-        return frozenset()

@@ -9,7 +9,7 @@ from harness.reading.json_texts import (
     read_json_object_text,
     read_json_text,
 )
-from harness.reading.opened import as_utf8, open_regular, read_bytes, read_utf8
+from harness.reading.opened import as_utf8, open_regular, read_bytes, read_utf8, readable
 from harness.reading.patterns import Refused, compiled, fits
 from harness.reading.refusing import refused_as
 from harness.reading.templates import Chat, Raised, render_chats
@@ -50,6 +50,7 @@ __all__ = [
     "read_yaml_file",
     "read_yaml_mapping",
     "read_yaml_text",
+    "readable",
     "refuse_beyond",
     "refused_as",
     "render_chats",

@@ -18,22 +18,15 @@ from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.templates import first_difference, has_template, template_problem
 
-_COMPARED = (
-    *TOKENIZER_FILES,
-    "merges.txt",
+_PROCESSORS = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
 )
+_COMPARED = (*TOKENIZER_FILES, "merges.txt", *_PROCESSORS)
 _OBJECTS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json"),
+    *("generation_config.json", *_PROCESSORS),
 )
 """Files that hold a JSON object, which loaders read."""
 _READ = tuple(dict.fromkeys((*_OBJECTS, *_COMPARED)))

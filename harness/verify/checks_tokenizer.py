@@ -21,15 +21,7 @@ from harness.verify.templates import LEGACY_FILE, means_two_things, template_pla
 
 _CONFIG, _MAP = "tokenizer_config.json", "special_tokens_map.json"
 _GENERATION = "generation_config.json"
-_TOKENS = (
-    "bos_token",
-    "eos_token",
-    "pad_token",
-    "unk_token",
-    "sep_token",
-    "cls_token",
-    "mask_token",
-)
+_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "pad", "unk", "sep", "cls", "mask"))
 _SERIOUS_IF_NEW = ("bos_token", "eos_token")
 """Others do nothing where texts are not filled up or cut into parts."""
 _ADDS = ("add_bos_token", "add_eos_token")
@@ -41,23 +33,10 @@ _FREE_KEYS = frozenset(
         *_TOKENS,
         *_ADDS,
         *_EXTRA,
-        "added_tokens_decoder",
-        "auto_map",
-        "backend",
-        "chat_template",
-        "is_local",
-        "max_length",
-        "name_or_path",
-        "pad_to_multiple_of",
-        "padding_side",
-        "processor_class",
-        "special_tokens_map_file",
-        "stride",
-        "tokenizer_class",
-        "tokenizer_file",
-        "transformers_version",
-        "truncation_side",
-        "truncation_strategy",
+        *("added_tokens_decoder", "chat_template", "tokenizer_class", "auto_map", "backend"),
+        *("is_local", "name_or_path", "processor_class", "transformers_version"),
+        *("special_tokens_map_file", "tokenizer_file", "max_length", "pad_to_multiple_of"),
+        *("padding_side", "stride", "truncation_side", "truncation_strategy"),
     }
 )
 """Settings that are compared apart, or that change no token of a text."""

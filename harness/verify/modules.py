@@ -114,11 +114,10 @@ def group_modules(tensors: Mapping[str, TensorHeader]) -> dict[str, Module]:
 def _place_of(name: str, tensors: Mapping[str, TensorHeader]) -> tuple[str, str]:
     """Return the module of one of the tensors, and the last part of its name there."""
     parent, _, last = name.rpartition(".")
+    if (leaf := leaf_of(name)) != last:
+        return name.removesuffix(f"_{leaf}"), leaf
     if not _is_experts(parent) or last.isdigit():
         return parent, last
-    for leaf in _STACK_LEAVES:
-        if last.endswith(f"_{leaf}"):
-            return name.removesuffix(f"_{leaf}"), leaf
     is_coded = tensors[name].dtype in _QUANTIZED_TYPES and len(tensors[name].shape) > 2  # noqa: PLR2004  a matrix
     is_stack = is_coded or any(f"{name}_{leaf}" in tensors for leaf in _STACK_LEAVES)
     return (name, "weight") if is_stack else (parent, last)

@@ -230,7 +230,7 @@ def test_the_digest_depends_on_the_configuration(copy: Path) -> None:
 def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let files count as settled that were just written, and no hash be known yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "SETTLED_NS", 0)
     monkeypatch.setattr(digests, "_hashed_here", {})
 
 
