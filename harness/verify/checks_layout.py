@@ -8,6 +8,7 @@ from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.layouts import Form, Layout, forms_of
 from harness.verify.modules import (
+    INDEXER,
     KV_LEAVES,
     expert_of,
     experts_of,
@@ -198,7 +199,7 @@ def fused_groups_uniform(contents: Contents) -> Check:
     faults = [
         " and ".join(group)
         for group in groups
-        if len({_treatment(contents, name) for name in group}) > 1
+        if len({_treatment(contents, name, group) for name in group}) > 1
     ]
     return finding(
         "fused-layers-alike",
@@ -208,5 +209,7 @@ def fused_groups_uniform(contents: Contents) -> Check:
     )
 
 
-def _treatment(contents: Contents, name: str) -> str | None:
-    return contents.algo_of(name) if is_quantized(contents.modules[name]) else None
+def _treatment(contents: Contents, name: str, group: Sequence[str]) -> str | None:
+    algo = contents.algo_of(name) if is_quantized(contents.modules[name]) else None
+    is_regained = {part.rpartition(".")[2] for part in group} == set(INDEXER)
+    return None if algo and "FP8" in algo and is_regained else algo

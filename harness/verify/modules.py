@@ -58,12 +58,12 @@ FUSED = (
     ("fused_wkv_wgate", ("wkv", "wgate")),
     ("qkvr", ("wq_du", "wk_dv", "wv_dv", "wr_du")),
     ("kv_proj", ("key_proj", "value_proj")),
+    ("wk_weights_proj", INDEXER := ("wk", "weights_proj")),
 )
 """Siblings that engines load into one weight, with one global scale, and the name of the whole.
 
-Not among them are `wk` and `weights_proj` of an indexer of sparse attention: vLLM builds the whole
-unquantized and turns FP8 back into BF16. Source: `packed_modules_mapping` and
-`stacked_params_mapping` of vLLM's models.
+That of an indexer of sparse attention is never quantized: vLLM turns FP8 of its parts into BF16.
+Source: `packed_modules_mapping` and `stacked_params_mapping` of vLLM's models.
 """
 
 _EXPERT = re.compile(r"^(?P<experts>.+\.experts)\.(?P<index>\d+)\.(?P<projection>[^.]+)$")

@@ -87,7 +87,6 @@ NOT_GROUPS = {
     "merged_kv": "k and v are part of the group of three",
     "in_proj_qkvgfab": "of Kimi K3 alone; q, k and v of it are a group here",
     "fused_qkv_a_g_proj": "of Kimi K3 alone; q_a and kv_a of it are a group here",
-    "wk_weights_proj": "built unquantized; FP8 is turned back into BF16",
     "conv1d": "no linear layer",
     "input_mix_weight_down_block_inject": "of Qwen 4 alone, with a part that no file holds",
     "merged_proj": "of an image encoder",

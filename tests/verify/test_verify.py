@@ -548,6 +548,22 @@ def test_tensors_that_engines_read_are_no_leftovers(checkpoint: Make, name: str)
     assert "quantizer-state-removed" not in faults
 
 
+def indexer(tensors: Tensors) -> None:
+    """Put an indexer there whose `wk` alone is quantized."""
+    for leaf in ("weight", "weight_scale", "weight_scale_2", "input_scale"):
+        if (name := f"{ATTENTION}.o_proj.{leaf}") in tensors:
+            tensors[f"{ATTENTION}.indexer.wk.{leaf}"] = tensors[name].clone()
+    tensors[f"{ATTENTION}.indexer.weights_proj.weight"] = torch.ones(4, 32).bfloat16()
+
+
+@pytest.mark.parametrize(("scheme", "is_alike"), [("FP8", True), ("NVFP4", False)])
+def test_an_indexers_half_may_be_in_fp8_which_engines_turn_back(
+    checkpoint: Make, scheme: str, *, is_alike: bool
+) -> None:
+    faults = failed(verify(checkpoint(scheme).change(indexer)))
+    assert ("fused-layers-alike" not in faults) is is_alike
+
+
 EMBEDDING = "model.language_model.embed_tokens"
 
 
