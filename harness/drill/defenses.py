@@ -125,18 +125,16 @@ def _with_whatever_comes(
 
 def without(prepared: Job, defense: Defense | None) -> Job:
     """Return the job without the defense, as far as what is asked for decides it."""
+    recipe = prepared.recipe
     if defense is Defense.VERIFY:
-        recipe = dataclasses.replace(prepared.recipe, skip_verify=True)
-        return dataclasses.replace(prepared, recipe=recipe)
-    if defense is Defense.SMOKE:
-        suite = dataclasses.replace(prepared.recipe.suite, smoke=None)
-        recipe = dataclasses.replace(prepared.recipe, suite=suite)
-        return dataclasses.replace(prepared, recipe=recipe)
-    if defense is Defense.CALIBRATE:
-        spec = dataclasses.replace(prepared.recipe.calibration, coverage=ANY_COVERAGE)
-        recipe = dataclasses.replace(prepared.recipe, calibration=spec)
-        return dataclasses.replace(prepared, recipe=recipe)
-    return prepared
+        recipe = dataclasses.replace(recipe, skip_verify=True)
+    elif defense is Defense.SMOKE:
+        suite = dataclasses.replace(recipe.suite, smoke=None)
+        recipe = dataclasses.replace(recipe, suite=suite)
+    elif defense is Defense.CALIBRATE:
+        spec = dataclasses.replace(recipe.calibration, coverage=ANY_COVERAGE)
+        recipe = dataclasses.replace(recipe, calibration=spec)
+    return dataclasses.replace(prepared, recipe=recipe)
 
 
 def _nothing(*arguments: object) -> None:
