@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from harness.artifacts import (
     CalibrationStats,
@@ -31,6 +30,7 @@ from harness.errors import DiskFullError, ReasonCode, RunDirectoryError, StageEr
 from harness.export import bits_per_weight, export, required_bytes
 from harness.models import Source
 from harness.quantize import quantize
+from tests.stored import read_tensors, same_bytes
 from tests.tiers import slow
 
 Make = Callable[..., "Made"]
@@ -53,26 +53,13 @@ def write(made: Made, into: Path, **options: int) -> Checkpoint:
     return export(made.source, made.plan, stream_of(made), into=into, **options)
 
 
-def read(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
-    return tensors
-
-
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    same_type = (a.dtype, a.shape) == (b.dtype, b.shape)
-    return same_type and a.reshape(-1).view(torch.uint8).equal(b.reshape(-1).view(torch.uint8))
-
-
 def test_the_files_hold_exactly_what_was_streamed(
     planned: Make, tiny_qwen3_5_moe: Path, tmp_path: Path
 ) -> None:
     made = planned(tiny_qwen3_5_moe, "nvfp4", "fp8")
     checkpoint = write(made, tmp_path / "out")
     meant = {name: t for q in stream_of(made) for name, t in q.tensors.items()}
-    got = read(tmp_path / "out")
+    got = read_tensors(tmp_path / "out")
     assert set(got) == set(meant)
     assert all(same_bytes(got[name], tensor) for name, tensor in meant.items())
     assert checkpoint.num_tensors == len(meant)
@@ -102,7 +89,7 @@ def test_the_index_says_which_shard_holds_each_tensor(
         with safe_open(shard, framework="pt") as file:
             found |= dict.fromkeys(file.keys(), shard.name)
     assert index["weight_map"] == found
-    assert index["metadata"]["total_size"] == sum(t.nbytes for t in read(out).values())
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in read_tensors(out).values())
 
 
 def test_files_of_quantized_weights_hold_nothing_that_comes_late(
@@ -217,7 +204,11 @@ def test_the_size_is_known_before_anything_is_written(
     on_disk = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert on_disk <= required_bytes(made.source, made.plan) <= on_disk + 200_000
     names = [p.linear.name for p in made.plan.quantized]
-    stored = {n: t for n, t in read(tmp_path / "out").items() if n.rpartition(".")[0] in set(names)}
+    stored = {
+        n: t
+        for n, t in read_tensors(tmp_path / "out").items()
+        if n.rpartition(".")[0] in set(names)
+    }
     num_weights = sum(p.linear.shape[0] * p.linear.shape[1] for p in made.plan.quantized)
     exact = sum(t.nbytes for t in stored.values()) * 8 / num_weights
     assert checkpoint.bits_per_weight == bits_per_weight(made.plan) == pytest.approx(exact)
@@ -332,7 +323,7 @@ def test_a_killed_export_leaves_nothing_under_the_final_name(
     assert not out.exists()
     assert list((tmp_path / "out.partial").glob("*.safetensors"))
     made = planned(tiny_qwen3)
-    assert write(made, out).num_tensors == len(read(out))
+    assert write(made, out).num_tensors == len(read_tensors(out))
     assert not (tmp_path / "out.partial").exists()
 
 
@@ -345,5 +336,5 @@ def test_a_source_of_several_types_keeps_each(
     weights[norm] = weights[norm].float()
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     write(planned(model), tmp_path / "out")
-    types = {tensor.dtype for tensor in read(tmp_path / "out").values()}
+    types = {tensor.dtype for tensor in read_tensors(tmp_path / "out").values()}
     assert types == {torch.uint8, torch.float8_e4m3fn, torch.float32, torch.bfloat16}

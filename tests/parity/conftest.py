@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from harness.export import export
 from harness.models import open_source, read_inventory
 from harness.quantize import quantize
 from harness.recipe import Request, load_recipe, plan
+from tests.stored import read_tensors
 from tests.tiers import slow
 
 FAMILIES = ("qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3")
@@ -62,14 +62,6 @@ class Peer(NamedTuple):
     decoded: dict[Case, Path]
     matrices: Path
     """Weights; the peer's tensors lie beside them with the suffix .peer."""
-
-
-def read(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
-    return tensors
 
 
 def by_harness(model: Path, case: Case, text: Path, root: Path) -> tuple[Pair, dict[str, str]]:
@@ -172,8 +164,8 @@ def pair(request: pytest.FixtureRequest, peer: Peer) -> Pair:
 @pytest.fixture
 def tensors_of_pair(pair: Pair) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Ours and theirs; MTP tensors, which the peer's export drops, are left out."""
-    ours = {name: t for name, t in read(pair.ours).items() if not name.startswith("mtp.")}
-    return ours, read(pair.theirs)
+    ours = {name: t for name, t in read_tensors(pair.ours).items() if not name.startswith("mtp.")}
+    return ours, read_tensors(pair.theirs)
 
 
 @pytest.fixture(params=[case for case in CASES if case[1:] == ("nvfp4", "fp8")], ids="-".join)
@@ -182,4 +174,4 @@ def decoded_by_peer(
 ) -> tuple[Pair, dict[str, Tensor], dict[str, Tensor]]:
     """A pair, our tensors, and the weights that the peer decoded from our files."""
     pair = peer.pairs[request.param]
-    return pair, read(pair.ours), load_file(peer.decoded[request.param])
+    return pair, read_tensors(pair.ours), load_file(peer.decoded[request.param])

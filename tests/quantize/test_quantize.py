@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from harness.artifacts import QuantPlan
 from harness.errors import CorruptWeightError, ReasonCode, RecipeError, RejectedError
 from harness.formats import get_format
 from harness.quantize import quantize
+from tests.stored import read_tensors, same_bytes
 
 Make = Callable[..., Any]
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
@@ -24,19 +24,6 @@ def everything(planned: Make, model: Path, *args: str) -> dict[str, Tensor]:
     made = planned(model, *args)
     stream = quantize(made.source, made.plan, made.stats, device="cpu")
     return {name: t for quantized in stream for name, t in quantized.tensors.items()}
-
-
-def source_tensors(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
-    return tensors
-
-
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    same_type = (a.dtype, a.shape) == (b.dtype, b.shape)
-    return same_type and a.reshape(-1).view(torch.uint8).equal(b.reshape(-1).view(torch.uint8))
 
 
 def decoded(tensors: dict[str, Tensor], name: str) -> Tensor:
@@ -51,7 +38,7 @@ def test_every_expert_of_a_fused_tensor_gets_its_own_layer(
     planned: Make, tiny_qwen3_5_moe: Path
 ) -> None:
     tensors = everything(planned, tiny_qwen3_5_moe, "nvfp4_experts_only")
-    source = source_tensors(tiny_qwen3_5_moe)
+    source = read_tensors(tiny_qwen3_5_moe)
     experts = "model.language_model.layers.1.mlp.experts"
     assert f"{experts}.gate_up_proj" not in tensors
     for expert in range(8):
@@ -67,7 +54,7 @@ def test_gate_and_up_of_an_expert_share_the_scale_of_the_larger_one(
     planned: Make, tiny_qwen3_5_moe: Path
 ) -> None:
     tensors = everything(planned, tiny_qwen3_5_moe)
-    source = source_tensors(tiny_qwen3_5_moe)
+    source = read_tensors(tiny_qwen3_5_moe)
     experts = "model.language_model.layers.0.mlp.experts"
     for expert in range(8):
         amax = source[f"{experts}.gate_up_proj"][expert].float().abs().max()
@@ -89,7 +76,7 @@ def test_fused_dense_layers_share_their_global_scales_in_nvfp4(
 
 def test_dense_fp8_layers_keep_their_own_weight_scales(planned: Make, tiny_qwen3: Path) -> None:
     tensors = everything(planned, tiny_qwen3, "fp8")
-    source = source_tensors(tiny_qwen3)
+    source = read_tensors(tiny_qwen3)
     for projection in ("q_proj", "k_proj", "v_proj"):
         name = f"model.layers.0.self_attn.{projection}"
         amax = source[f"{name}.weight"].float().abs().max()
@@ -137,7 +124,7 @@ def test_untouched_tensors_are_the_source_byte_for_byte(
     planned: Make, tiny_qwen3_5_moe: Path
 ) -> None:
     made = planned(tiny_qwen3_5_moe)
-    source = source_tensors(tiny_qwen3_5_moe)
+    source = read_tensors(tiny_qwen3_5_moe)
     replaced = {p.linear.source.tensor for p in made.plan.quantized}
     kept = {
         q.source: q.tensors
@@ -183,7 +170,7 @@ def test_cast_keys_and_values_get_no_scale(planned: Make, tiny_qwen3: Path) -> N
 def test_a_nan_anywhere_in_the_source_ends_the_stream_and_names_the_tensor(
     planned: Make, tiny_qwen3: Path, tmp_path: Path, victim: str
 ) -> None:
-    tensors = source_tensors(tiny_qwen3)
+    tensors = read_tensors(tiny_qwen3)
     tensors[victim] = tensors[victim].clone()
     tensors[victim].view(-1)[7] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})

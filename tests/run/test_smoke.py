@@ -253,13 +253,18 @@ def test_a_deployment_that_shows_a_fault_is_refused_before_it_is_asked(
     assert stage.asked == ["baseline"]
 
 
-def test_a_baseline_in_the_background_is_waited_for(
-    stage: Stage, inputs: BaselineInputs, tmp_path: Path
-) -> None:
+@pytest.fixture
+def order(inputs: BaselineInputs, tmp_path: Path) -> arms.BaselineOrder:
     suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    model, model_digest = a_folder(tmp_path / "model")
-    inputs = dataclasses.replace(inputs, model_digest=model_digest)
-    order = arms.BaselineOrder(ENGINE, model, suite, inputs)
+    model, digest = a_folder(tmp_path / "model")
+    return arms.BaselineOrder(
+        ENGINE, model, suite, dataclasses.replace(inputs, model_digest=digest)
+    )
+
+
+def test_a_baseline_in_the_background_is_waited_for(
+    stage: Stage, order: arms.BaselineOrder
+) -> None:
     looks = 0
 
     def still_measuring() -> bool:
@@ -309,25 +314,17 @@ def test_a_baseline_in_the_background_has_gpus_of_its_own(
 
 
 def test_a_baseline_that_failed_in_the_background_is_asked_here(
-    stage: Stage, inputs: BaselineInputs, tmp_path: Path
+    stage: Stage, order: arms.BaselineOrder
 ) -> None:
-    suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    model, model_digest = a_folder(tmp_path / "model")
-    inputs = dataclasses.replace(inputs, model_digest=model_digest)
-    order = arms.BaselineOrder(ENGINE, model, suite, inputs)
     arms.probe_baseline(order, SET, still_measuring=lambda: False)
     assert stage.started == ["model deployed"]
 
 
 def test_answers_to_an_older_set_are_asked_for_again(
-    stage: Stage, inputs: BaselineInputs, tmp_path: Path
+    stage: Stage, order: arms.BaselineOrder
 ) -> None:
-    suite = dataclasses.replace(load_suite("canary"), smoke=SET)
-    model, model_digest = a_folder(tmp_path / "model")
-    inputs = dataclasses.replace(inputs, model_digest=model_digest)
-    order = arms.BaselineOrder(ENGINE, model, suite, inputs)
     arms.probe_baseline(order, SET)
-    folder = baselines.folder_of(inputs.key)
+    folder = baselines.folder_of(order.inputs.key)
     assert arms.read_probe(folder, dataclasses.replace(SET, digest="6" * 64)) is None
     arms.probe_baseline(order, SET)
     assert stage.asked == ["baseline"]
