@@ -44,7 +44,7 @@ class ShardLayout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class CheckpointLayout:
     """All files of weights."""
 
     shards: tuple[ShardLayout, ...]
@@ -56,7 +56,7 @@ def lay_out(
     *,
     max_bytes: int,
     late: Iterable[tuple[str, TensorType]] = (),
-) -> Layout:
+) -> CheckpointLayout:
     """Give each tensor its place; a shard holds at most `max_bytes`, or one bigger tensor alone.
 
     Args:
@@ -79,7 +79,7 @@ def lay_out(
     places = {
         name: place for index, shard in enumerate(shards) for name, place in _places(index, shard)
     }
-    return Layout(shards=shards, places=places)
+    return CheckpointLayout(shards=shards, places=places)
 
 
 def _groups(

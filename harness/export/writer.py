@@ -31,7 +31,7 @@ from harness.errors import DiskFullError, ReasonCode, StageError
 from harness.export import read_back
 from harness.export.config import config_with_quantization, hf_quant_config
 from harness.export.folder import check_target, flush, partial_folder, partial_of, replace
-from harness.export.layout import Layout, Place, lay_out
+from harness.export.layout import CheckpointLayout, Place, lay_out
 from harness.export.manifest import WrittenFile, describe, write_index, write_json
 from harness.export.read_back import TensorHash
 from harness.export.sidecars import copy_sidecars
@@ -74,7 +74,7 @@ class CheckpointWriter(ResourceOwner):
         check_target(source, into)
         self._source, self._plan, self.into = source, plan, into
         self._max_shard_bytes, self._joins = max_shard_bytes, joins
-        self._begun, self._layout = False, Layout(shards=(), places={})
+        self._begun, self._layout = False, CheckpointLayout(shards=(), places={})
         self._lock = threading.Lock()
         self._waiting = _Allowance(_MAX_WAITING_BYTES)
         self._came: set[str] = set()
@@ -183,7 +183,7 @@ class CheckpointWriter(ResourceOwner):
         _log.info("export: %.2f GiB in %d file(s)", checkpoint.num_bytes / 2**30, len(files))
         return checkpoint
 
-    def _create_files(self, layout: Layout) -> None:
+    def _create_files(self, layout: CheckpointLayout) -> None:
         """Create every file with its header, or open those that another process has created."""
         for shard in layout.shards:
             flags = os.O_RDWR if self._joins else os.O_RDWR | os.O_CREAT | os.O_EXCL

@@ -57,7 +57,7 @@ class Limits:
         return text, stopped
 
 
-class Asked(NamedTuple):
+class AnswerRequest(NamedTuple):
     """One request for an answer."""
 
     position: int
@@ -155,14 +155,14 @@ class Prompts(Encoder):
         self._suite = suite
         self._max_length = max_length
 
-    def asked(self, position: int, request: Any) -> Asked:  # noqa: ANN401 -- lm-eval has no types
+    def asked(self, position: int, request: Any) -> AnswerRequest:  # noqa: ANN401 -- lm-eval has no types
         """Return an lm-eval request for an answer, its prompt cut where it leaves no room."""
         prompt, arguments = request.args
         limits = limits_of(arguments, self._suite, self.end)
         tokens = self.encode(prompt)
         room = self._max_length - limits.max_new_tokens
         cut = len(tokens) > room
-        return Asked(position, item_of(request), tokens[-room:], limits, cut)
+        return AnswerRequest(position, item_of(request), tokens[-room:], limits, cut)
 
 
 class SamePrompts:

@@ -27,7 +27,7 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from harness.artifacts import Endpoint, Suite
 from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
-from harness.score.asking import Asked, Limits, Prompts, SamePrompts, item_of, limits_of
+from harness.score.asking import AnswerRequest, Limits, Prompts, SamePrompts, item_of, limits_of
 from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
 from harness.score.recording import Finish, Recorder, log_progress
 from harness.score.replies import Answer, read_answer, read_chat, read_chosen
@@ -52,7 +52,7 @@ class _Sent(NamedTuple):
     requests: Sequence[Any]
     """lm-eval's."""
     asked: Sequence[Any]
-    """The same in our words: Asked or _Pair."""
+    """The same in our words: AnswerRequest or _Pair."""
     replies: Future[list[HttpReply]]
 
 
@@ -106,7 +106,7 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         """Send what lm-eval asks for, all of one kind."""
 
     def _note_answers(
-        self, kind: str, requests: Sequence[Any], read: Callable[[HttpReply, Asked], Answer]
+        self, kind: str, requests: Sequence[Any], read: Callable[[HttpReply, AnswerRequest], Answer]
     ) -> list[str]:
         asked, replies = self._take(kind, requests)
         answers = [read(reply, one) for reply, one in zip(replies, asked, strict=True)]
@@ -222,7 +222,7 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
     def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
         del kind
         asked = [
-            Asked(i, item_of(r), [], limits_of(r.args[1], self._suite, None), cut=False)
+            AnswerRequest(i, item_of(r), [], limits_of(r.args[1], self._suite, None), cut=False)
             for i, r in enumerate(requests)
         ]
         template = {"chat_template_kwargs": {"enable_thinking": self._suite.thinking}}
@@ -244,7 +244,7 @@ def _arguments(limits: Limits) -> dict[str, Any]:
     return {"until": stops, "max_gen_toks": limits.max_new_tokens, **_PLAIN}
 
 
-def _say(asked: Sequence[Asked] | Sequence[_Pair]) -> Callable[[int], None]:
+def _say(asked: Sequence[AnswerRequest] | Sequence[_Pair]) -> Callable[[int], None]:
     """Return what logs how many of a task's requests are answered."""
     task = asked[0].item[0]
     return lambda num_done: log_progress(task, num_done, len(asked))

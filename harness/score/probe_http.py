@@ -14,7 +14,7 @@ from harness.artifacts import Ask, Endpoint, Reading, SmokeSet
 from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
 from harness.over_http import in_words
-from harness.score.asking import Asked, Limits
+from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import CHATS, COMPLETIONS, Connection, HttpReply
 from harness.score.probe_prompts import SmokePrompts
 from harness.score.replies import CLAMPED, Answer, read_answer, read_chat
@@ -67,14 +67,14 @@ class ServerProbed:
         named = [{"model": self._endpoint.model, **payload} for payload in payloads]
         return self._connection.send(self.path, named).result()
 
-    def _asked(self, ask: Ask) -> Asked:
+    def _asked(self, ask: Ask) -> AnswerRequest:
         return self._tokens.asked(ask)
 
-    def _prompt(self, ask: Ask, asked: Asked) -> Mapping[str, Any]:
+    def _prompt(self, ask: Ask, asked: AnswerRequest) -> Mapping[str, Any]:
         del ask
         return {"prompt": [asked.tokens], "logprobs": 1}
 
-    def _answer(self, reply: HttpReply, asked: Asked) -> Answer:
+    def _answer(self, reply: HttpReply, asked: AnswerRequest) -> Answer:
         return read_answer(reply, asked)
 
 
@@ -92,16 +92,16 @@ class ChatProbed(ServerProbed):
         """Return nothing."""
         return ()
 
-    def _asked(self, ask: Ask) -> Asked:
+    def _asked(self, ask: Ask) -> AnswerRequest:
         limits = Limits(stops=ask.stops, max_new_tokens=ask.max_tokens)
-        return Asked(0, ("smoke", 0), [], limits, cut=False)
+        return AnswerRequest(0, ("smoke", 0), [], limits, cut=False)
 
-    def _prompt(self, ask: Ask, asked: Asked) -> Mapping[str, Any]:
+    def _prompt(self, ask: Ask, asked: AnswerRequest) -> Mapping[str, Any]:
         del asked
         messages = [{"role": "user", "content": ask.prompt}]
         return {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
 
-    def _answer(self, reply: HttpReply, asked: Asked) -> Answer:
+    def _answer(self, reply: HttpReply, asked: AnswerRequest) -> Answer:
         return read_chat(reply, asked)
 
 

@@ -3,7 +3,7 @@
 from transformers import PreTrainedTokenizerBase
 
 from harness.artifacts import Ask, SmokeSet
-from harness.score.asking import Asked, Encoder, Limits
+from harness.score.asking import AnswerRequest, Encoder, Limits
 
 _LEAST = 2
 """Tokens of a passage: one begins it, one is predicted."""
@@ -24,7 +24,7 @@ class SmokePrompts:
         tokens = self._encoder.encode(text)[: self._max_length - 1]
         return tokens if len(tokens) >= _LEAST else [self._encoder.prefix, *tokens]
 
-    def asked(self, ask: Ask) -> Asked:
+    def asked(self, ask: Ask) -> AnswerRequest:
         """Return a prompt's tokens, the last of them where it leaves no room for its answer."""
         text = ask.prompt
         if self._prompts.apply_chat_template:
@@ -34,4 +34,6 @@ class SmokePrompts:
         stops = tuple(dict.fromkeys((*ask.stops, self._encoder.end)))
         limits = Limits(stops=stops, max_new_tokens=ask.max_tokens)
         position = self._prompts.asks.index(ask)
-        return Asked(position, ("smoke", position), tokens[-room:], limits, len(tokens) > room)
+        return AnswerRequest(
+            position, ("smoke", position), tokens[-room:], limits, len(tokens) > room
+        )

@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.artifacts import Deployment, Suite
-from harness.score.asking import Asked, Limits, Prompts, SamePrompts, item_of
+from harness.score.asking import AnswerRequest, Limits, Prompts, SamePrompts, item_of
 from harness.score.generation import generate
 from harness.score.recording import Finish, Recorder, log_progress
 
@@ -94,9 +94,9 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
             )
         return results
 
-    def _batches(self, requests: list[Asked]) -> Iterator[list[Asked]]:
+    def _batches(self, requests: list[AnswerRequest]) -> Iterator[list[AnswerRequest]]:
         """Yield batches of requests that end alike, long prompts first."""
-        by_limits: dict[Limits, list[Asked]] = {}
+        by_limits: dict[Limits, list[AnswerRequest]] = {}
         for request in sorted(requests, key=lambda r: -len(r.tokens)):
             by_limits.setdefault(request.limits, []).append(request)
         size = int(self.batch_size)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from harness.over_http import in_words
-from harness.score.asking import Asked
+from harness.score.asking import AnswerRequest
 from harness.score.client import HttpReply
 from harness.score.recording import Finish
 
@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
     error: str | None = None
 
 
-def read_answer(reply: HttpReply, asked: Asked) -> Answer:
+def read_answer(reply: HttpReply, asked: AnswerRequest) -> Answer:
     """Read a completion."""
 
     def read(body: Mapping[str, Any]) -> Answer:
@@ -51,7 +51,7 @@ def read_answer(reply: HttpReply, asked: Asked) -> Answer:
     return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
 
 
-def read_chat(reply: HttpReply, asked: Asked) -> Answer:
+def read_chat(reply: HttpReply, asked: AnswerRequest) -> Answer:
     """Read a chat completion, in which the server may have taken the thoughts apart."""
 
     def read(body: Mapping[str, Any]) -> Answer:
@@ -98,7 +98,7 @@ def _read(
         return failed(in_words(f"the answer cannot be read: {type(error).__name__} {error}"))
 
 
-def _settle(text: object, reason: object, asked: Asked) -> Answer:
+def _settle(text: object, reason: object, asked: AnswerRequest) -> Answer:
     """Cut the answer at its stops.
 
     Raises:

@@ -47,7 +47,7 @@ from harness.recipe import Request, load_recipe, load_suite
 from harness.recipe.smoke import load_smoke
 from harness.recipe.waivers import load_waivers
 from harness.rundir import read_recipe, read_times
-from harness.score.asking import Asked, Limits
+from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
@@ -337,7 +337,7 @@ def _bundles(content: bytes) -> Content:
     return st.one_of(inside, inside, damaged(content))
 
 
-_ASKED = Asked(0, ("task", 0), [1, 2], Limits(stops=("\n",), max_new_tokens=4), cut=False)
+_ASKED = AnswerRequest(0, ("task", 0), [1, 2], Limits(stops=("\n",), max_new_tokens=4), cut=False)
 _ANSWER = {
     "choices": [
         {

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.score.asking import Asked, Limits
+from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import HttpReply
 from harness.score.probe_http import _read as read_passage
 from harness.score.recording import Finish
 from harness.score.replies import read_answer, read_chat, read_chosen
 
-ASKED = Asked(0, ("task", 0), [1, 2], Limits(stops=("x",), max_new_tokens=4), cut=False)
+ASKED = AnswerRequest(0, ("task", 0), [1, 2], Limits(stops=("x",), max_new_tokens=4), cut=False)
 KEYS = (
     *("choices", "text", "finish_reason", "message", "content", "reasoning", "logprobs", "1", "2"),
     *("token_logprobs", "top_logprobs", "usage", "prompt_tokens", "prompt_logprobs", "logprob"),
