@@ -86,13 +86,8 @@ def tokenizer_as_source(contents: Contents) -> Check:
 
     A setting that a library may have left out or respelled is a warning.
     """
-    source, folder = origin_of(contents).directory, contents.directory
-    if (source / _CONFIG).is_file() and not (folder / _CONFIG).is_file():
-        faults = [_Fault(f"{_CONFIG} is missing")]
-    else:
-        faults = list(_faults(_Tokenizer(source), _Tokenizer(folder)))
-        faults += _template_faults(source, folder)
-        faults += _ending_faults(contents, source)
+    source = origin_of(contents).directory
+    faults = [*faults_of(source, contents.directory), *_ending_faults(contents, source)]
     return finding(
         "tokenizer-matches-source",
         [fault.line for fault in sorted(faults, key=lambda fault: not fault.is_serious)],
@@ -102,7 +97,12 @@ def tokenizer_as_source(contents: Contents) -> Check:
     )
 
 
-def _faults(theirs: _Tokenizer, mine: _Tokenizer) -> Iterator[_Fault]:
+def faults_of(source: Path, folder: Path) -> Iterator[_Fault]:
+    """Yield the differences between the tokenizers of two folders."""
+    if (source / _CONFIG).is_file() and not (folder / _CONFIG).is_file():
+        yield _Fault(f"{_CONFIG} is missing")
+        return
+    theirs, mine = _Tokenizer(source), _Tokenizer(folder)
     if mine.class_name != theirs.class_name:
         line = f"tokenizer_class is '{mine.class_name}' and was '{theirs.class_name}'"
         yield _Fault(line, _GENERIC.isdisjoint({mine.class_name, theirs.class_name}))
@@ -110,6 +110,7 @@ def _faults(theirs: _Tokenizer, mine: _Tokenizer) -> Iterator[_Fault]:
         yield from _token_faults(name, theirs.said(name), mine.said(name))
     yield from _settings_faults(theirs, mine)
     yield from _added_faults(theirs, mine)
+    yield from _template_faults(source, folder)
 
 
 def _token_faults(

@@ -30,6 +30,7 @@ from harness.artifacts import (
     RunRecord,
     Scorecard,
     SmokeReport,
+    TensorHeader,
     Verdict,
     load,
     made_from,
@@ -39,7 +40,12 @@ from harness.artifacts import (
 from harness.baselines import import_baseline
 from harness.calibrate import check_data, measure_extent
 from harness.errors import HarnessError
-from harness.models import open_source, read_inventory, vocabulary_size
+from harness.models import (
+    ids_beyond_embedding,
+    open_source,
+    read_inventory,
+    vocabulary_size,
+)
 from harness.models.headers import read_file_header, read_headers
 from harness.reading import examine_weights, read_json_text, render_chats
 from harness.reading.templates import Chat
@@ -52,7 +58,7 @@ from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
 from harness.serve.declared import producer_of, read_declared
-from harness.verify import check_template, verify
+from harness.verify import check_template, checks_tokenizer, verify
 from tests.conftest import _make_qwen3_moe, _write
 from tests.fuzz.mutations import (
     Content,
@@ -161,6 +167,36 @@ def _read_tokenizer(folder: Path) -> None:
 def _make_checkpoint(folder: Path) -> None:
     folder.rmdir()
     CheckpointFiles(folder, "NVFP4", "FP8").seal()
+
+
+_OF_TOKENIZERS = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "generation_config.json"),
+)
+
+
+def _make_tokenizers(folder: Path) -> None:
+    """Twice the same: one in a folder within."""
+    (folder / "source").mkdir()
+    token = {"content": "<t>", "special": True}
+    contents = {
+        "tokenizer.json": {"added_tokens": [{"id": 3, **token}], "model": {"vocab": {"a": 0}}},
+        "tokenizer_config.json": {"added_tokens_decoder": {"3": token}, "eos_token": token},
+        "special_tokens_map.json": {"eos_token": "<t>", "additional_special_tokens": ["<t>"]},
+        "added_tokens.json": {"<t>": 3},
+        "generation_config.json": {"eos_token_id": [3], "suppress_tokens": [1]},
+    }
+    for name, content in contents.items():
+        for place in (folder, folder / "source"):
+            (place / name).write_text(json.dumps(content))
+
+
+def _read_tokenizers(folder: Path) -> None:
+    rows = TensorHeader(shard="a", dtype="BF16", shape=(4, 4), num_bytes=32, offset=0)
+    assert all(ids_beyond_embedding(folder, {}, {"embed_tokens.weight": rows}))
+    source = folder / "source"
+    for one, other in ((source, folder), (folder, source)):
+        assert all(str(fault) for fault in checks_tokenizer.faults_of(one, other))
 
 
 def _make_compressed(folder: Path) -> None:
@@ -406,6 +442,13 @@ TARGETS = (
         _make_model,
         {"tokenizer.json": json_of, "tokenizer_config.json": json_of},
         _read_tokenizer,
+    ),
+    Target(
+        "tokenizer beside its source",
+        _make_tokenizers,
+        dict.fromkeys(_OF_TOKENIZERS, json_of),
+        _read_tokenizers,
+        share=3,
     ),
     Target(
         "template", _make_template, {"chat_template.jinja": _templates}, _read_template, share=2
