@@ -28,6 +28,7 @@ from harness.arms import (
 from harness.artifacts import Checkpoint, IntegrityReport, Scorecard, Trial, Verdict, digest_of
 from harness.baselines import ScoredArm, inputs_of, versions
 from harness.calibrate import data_digest
+from harness.engines import engine_of
 from harness.evidence import check_evidence, ingredients
 from harness.export import CheckpointWriter
 from harness.gate import Subject
@@ -46,7 +47,7 @@ from harness.stages import (
     JUDGE,
     VERIFY,
 )
-from harness.verify import engine_of, refuse_errors, verify
+from harness.verify import refuse_errors, verify
 
 
 class Compared(NamedTuple):

@@ -8,10 +8,10 @@ from harness.artifacts import to_json
 from harness.cli import text
 from harness.cli.console import Result
 from harness.doors import check_file
+from harness.engines import find_engine
 from harness.errors import ExitCode, HarnessError
 from harness.models import locate_model
 from harness.report import write_junit, write_no_findings
-from harness.verify import find_engine
 from harness.verify import verify as verify_files
 
 _LEFT_OUT = {

@@ -46,26 +46,6 @@ _SCHEMES: Mapping[str, Scheme] = {
     )
 }
 
-_FOREIGN: Mapping[str, Scheme] = {
-    name: Scheme(
-        name=name,
-        weight_format="fp8",
-        input_format=None if name.startswith("W8A16") or name == "FP8_PB_WO" else "fp8",
-        num_bits=8,
-        group_size=None,
-    )
-    for name in (
-        "FP8_PB_WO",
-        "FP8_PER_BLOCK",
-        "FP8_PER_CHANNEL_PER_TENSOR",
-        "FP8_PER_CHANNEL_PER_TOKEN",
-        "FP8_PER_TENSOR_DYNAMIC",
-        "W8A16_FP8",
-        "W8A16_FP8_PER_CHANNEL",
-    )
-}
-"""Schemes that other exporters write and engines load; harness neither makes nor emulates them."""
-
 
 def scheme_of(weight_format: str, input_format: str | None) -> str:
     """Return the scheme of layers with these formats.
@@ -94,12 +74,3 @@ def get_scheme(name: str) -> Scheme:
         message = f"unknown scheme '{name}'. Known: {', '.join(_SCHEMES)}."
         raise RecipeError(message)
     return _SCHEMES[name]
-
-
-def get_declared_scheme(name: str) -> Scheme:
-    """Return a scheme that any exporter may declare, ours or not.
-
-    Raises:
-        RecipeError: the name is unknown.
-    """
-    return _FOREIGN[name] if name in _FOREIGN else get_scheme(name)

@@ -7,9 +7,10 @@ import psutil
 import torch
 
 from harness.artifacts import EngineSpec, QuantPlan
+from harness.engines import Demands, read_demands
 from harness.errors import PrerequisiteError, UsageError
 from harness.models import Source
-from harness.serve import Demands, check_served, find_vllm, read_demands, resolve_engine
+from harness.serve import check_served, find_vllm, resolve_engine
 from harness.shipped import CANARY
 
 GIB = 1 << 30
@@ -109,9 +110,9 @@ def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
 def demands_of(plan: QuantPlan) -> Demands:
     """Return what serving the checkpoint of `plan` asks of an engine."""
     routed = {planned.linear.is_routed for planned in plan.quantized}
+    one = frozenset({plan.scheme})
     return Demands(
-        scheme=plan.scheme,
+        linears=one if False in routed else frozenset(),
+        experts=one if True in routed else frozenset(),
         kv_fp8=plan.kv_cache != "none",
-        experts=True in routed,
-        linears=False in routed,
     )

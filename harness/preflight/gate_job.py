@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.artifacts import Trial
 from harness.baselines import check_writable
+from harness.engines import Demands, read_demands
 from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.asked import check_asked
@@ -14,7 +15,7 @@ from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
 from harness.preflight.problems import Problems
 from harness.recipe import Request, load_trial
-from harness.serve import Demands, check_served, read_demands
+from harness.serve import check_served
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,9 +4,9 @@ import logging
 import re
 
 from harness.artifacts import TensorHeader
+from harness.engines import read_demands
 from harness.errors import ModelError
 from harness.models import Source, find_weights, ids_beyond_embedding, open_source
-from harness.serve import read_demands
 
 _log = logging.getLogger("harness.preflight")
 _PLAIN = ("BF16", "F16", "F32", "F64")

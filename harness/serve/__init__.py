@@ -1,6 +1,5 @@
 """Serve a checkpoint, quantized or not, and say what its deployment really computes."""
 
-from harness.serve.declared import producer_of
 from harness.serve.doctor import Diagnosis, examine
 from harness.serve.engines import (
     check_served,
@@ -11,19 +10,16 @@ from harness.serve.engines import (
 )
 from harness.serve.findings import FINDING_IDS
 from harness.serve.reference import Served
-from harness.serve.vllm import Demands, find_vllm, read_demands, wait_until_gone
+from harness.serve.vllm import find_vllm, wait_until_gone
 
 __all__ = [
     "FINDING_IDS",
-    "Demands",
     "Diagnosis",
     "Served",
     "check_served",
     "examine",
     "find_vllm",
     "has_emulation",
-    "producer_of",
-    "read_demands",
     "resolve_engine",
     "serve",
     "serve_command",

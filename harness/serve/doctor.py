@@ -13,11 +13,10 @@ from pathlib import Path
 import psutil
 import torch
 
+from harness.engines import MODELOPT, SETUP, capability_of
 from harness.errors import PrerequisiteError
-from harness.serve.vllm.capabilities import MODELOPT, capability_of
 from harness.serve.vllm.environment import (
     BESIDE,
-    SETUP,
     VARIABLE,
     VllmEnvironment,
     ask_vllm,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from harness.artifacts import Endpoint, EngineSpec
+from harness.engines import MODELOPT, Demands, capability_of
 from harness.errors import (
     HarnessError,
     PrerequisiteError,
@@ -17,13 +18,11 @@ from harness.errors import (
 from harness.formats import get_scheme
 from harness.serve.reference import Served, serve_reference
 from harness.serve.vllm import (
-    Demands,
     check_vllm,
     check_vllm_serves,
     serve_vllm,
     vllm_command,
 )
-from harness.serve.vllm.capabilities import MODELOPT, capability_of
 
 ENGINES = ("reference", "vllm", "docker")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -158,7 +157,7 @@ def _refuse_ignored(engine: EngineSpec) -> None:
 
 
 def _check_reference_serves(demands: Demands) -> None:
-    if not demands.scheme:
+    if not demands.algorithms:
         return
     if demands.layout != MODELOPT:
         message = (

@@ -40,7 +40,7 @@ from harness.models import (
     tap_attention,
     tap_linears,
 )
-from harness.serve.declared import Declared, read_computable
+from harness.serve.computable import Computable, read_computable
 from harness.serve.memory import naming_lack_of_memory, refuse_if_too_large
 from harness.serve.scales import (
     Scales,
@@ -98,7 +98,7 @@ def _load(
     engine: EngineSpec,
     source: Source,
     inventory: Inventory,
-    declared: Declared,
+    declared: Computable,
     scales: Scales,
 ) -> "PreTrainedModel":
     """Return the model with its dequantized weights, fit for greedy answers."""
@@ -126,7 +126,7 @@ def _load(
 
 
 def _dequantizer(
-    source: Source, reader: TensorReader, declared: Declared, scales: Scales
+    source: Source, reader: TensorReader, declared: Computable, scales: Scales
 ) -> Callable[[Linear], Tensor]:
     """Return the function that gives each linear layer's weight [out, in]."""
     if declared.scheme is None:
@@ -198,7 +198,7 @@ def _load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
 
 
 def _describe(
-    engine: EngineSpec, source: Source, declared: Declared, linears: tuple[Linear, ...]
+    engine: EngineSpec, source: Source, declared: Computable, linears: tuple[Linear, ...]
 ) -> Deployment:
     """Return what is served, and what of it is really computed."""
     native = f"{engine.dtype}, torch"

@@ -25,7 +25,7 @@ from harness.artifacts import Inventory, Linear
 from harness.errors import EngineError, ReasonCode
 from harness.formats import Format, get_format
 from harness.models import Source, TensorReader
-from harness.serve.declared import Declared
+from harness.serve.computable import Computable
 
 _PACKED = frozenset({"U8", "F8_E4M3"})
 
@@ -48,7 +48,7 @@ class Scales:
 
 
 def quantized_linears(
-    source: Source, inventory: Inventory, declared: Declared
+    source: Source, inventory: Inventory, declared: Computable
 ) -> tuple[Linear, ...]:
     """Return the layers that an engine loads as quantized.
 
@@ -56,7 +56,7 @@ def quantized_linears(
         EngineError: the configuration and the tensors disagree, or say two things of layers that
             an engine fuses.
     """
-    chosen = {linear.name for linear in inventory.linears if declared.quantizes(linear)}
+    chosen = declared.quantized(inventory.linears)
     wrong: list[str] = []
     parts_of_group: dict[str, set[bool]] = {}
     for linear in inventory.linears:
@@ -83,7 +83,7 @@ def quantized_linears(
     return tuple(_of(inventory, chosen))
 
 
-def read_scales(source: Source, linears: Iterable[Linear], declared: Declared) -> Scales:
+def read_scales(source: Source, linears: Iterable[Linear], declared: Computable) -> Scales:
     """Read and merge the scales of the quantized layers.
 
     Raises:
@@ -105,7 +105,7 @@ def read_scales(source: Source, linears: Iterable[Linear], declared: Declared) -
 
 
 def read_kv_scales(
-    source: Source, inventory: Inventory, declared: Declared
+    source: Source, inventory: Inventory, declared: Computable
 ) -> Mapping[str, tuple[Tensor, Tensor]]:
     """Return the scales of keys and values by attention module; empty where KV is not FP8.
 

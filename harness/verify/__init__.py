@@ -1,6 +1,5 @@
 """Check a checkpoint's files before an engine loads them."""
 
-from harness.verify.engines import engine_of, find_engine
 from harness.verify.incidents import CHECK_IDS
 from harness.verify.templates import check_template
 from harness.verify.verification import (
@@ -17,8 +16,6 @@ __all__ = [
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
     "check_template",
-    "engine_of",
-    "find_engine",
     "refuse_errors",
     "verify",
 ]

@@ -1,120 +1,101 @@
 """Is the quantization declared, in a way that engines know, and once?"""
 
+from collections.abc import Iterator
+
 from harness.artifacts import Check, Severity
-from harness.formats.compressed import MIXED, is_pattern_broken
+from harness.engines import (
+    ALGORITHMS,
+    COMPRESSED,
+    KV,
+    SIDECAR,
+    Declaration,
+    contradictions,
+    is_pattern_broken,
+)
 from harness.verify.contents import Contents
-from harness.verify.declared import Declaration
 from harness.verify.finding import finding
-from harness.verify.layouts import COMPRESSED, LAYOUTS, MODELOPT, PACKINGS
 from harness.verify.modules import (
     is_plain_linear,
     is_quantized,
     is_vision,
+    joins_draft,
     routers_of,
     stacked_experts,
 )
 
-_MODELOPT_METHODS = {"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}
-_NVFP4, _NVFP4_BLOCK = ("NVFP4", "W4A16_NVFP4"), 16
-_KV_ALGOS = {None, "FP8", "NVFP4"}
-_NEVER_ASKED = ("vision_tower", "vision_model", "vit_large_projector")
-"""Parts of names of what modelopt's loaders build unquantized without asking the list.
-
-Source: vLLM 0.33.0, modelopt.py, `ModelOptQuantConfigBase.get_quant_method`.
-"""
+_KV_ALGORITHMS = {None, "FP8", "NVFP4"}
 
 
 def quantization_declared(contents: Contents) -> Check:
     """Ask whether an engine will know that, and how, the checkpoint is quantized."""
     declared = contents.declared
-    faults = ["config.json has no quantization_config"] if declared is None else _unknown(declared)
-    algo = declared.algo if declared else None
+    faults = list(_faults(declared)) if declared else ["config.json has no quantization_config"]
+    algorithm = declared.algorithm if declared else None
     return finding(
         "quantization-declared",
         faults,
-        good=f"{declared.layout if declared else ''}: the algorithm is {algo}",
+        good=f"{declared.layout if declared else ''}: the algorithm is {algorithm}",
         bad="an engine would not know how the checkpoint is quantized",
     )
 
 
-def _unknown(declared: Declaration) -> list[str]:
-    faults = _unknown_groups(declared) if declared.layout == COMPRESSED else _unknown_algo(declared)
-    faults += [f"{fault}, in {declared.source}" for fault in declared.malformed]
-    if declared.kv_algo not in _KV_ALGOS:
-        faults.append(f"the KV cache's format '{declared.kv_algo}' is unknown")
-    return faults
+def _faults(declared: Declaration) -> Iterator[str]:
+    if declared.layout == COMPRESSED:
+        yield from _faults_of_groups(declared)
+    elif declared.algorithm is None:
+        yield f"quant_algo is null in {declared.source}"
+    elif declared.names_layers and not declared.layers:
+        yield "quantized_layers is empty"
+    yield from (f"{fault}, in {declared.source}" for fault in declared.malformed)
+    if declared.kv_algorithm not in _KV_ALGORITHMS:
+        yield f"the KV cache's format '{declared.kv_algorithm}' is unknown"
 
 
-def _unknown_algo(declared: Declaration) -> list[str]:
-    faults = []
-    known = {*LAYOUTS[MODELOPT], MIXED}
-    if declared.method not in {None, *_MODELOPT_METHODS}:
-        faults.append(f"quant_method is '{declared.method}', not modelopt or {COMPRESSED}")
-    if declared.algo is None:
-        faults.append(f"quant_algo is null in {declared.source}")
-    elif declared.algo not in known:
-        faults.append(f"quant_algo '{declared.algo}' is none of {', '.join(sorted(known))}")
-    if declared.algo == MIXED:
-        odd = {algo for algo in declared.layers.values() if algo not in LAYOUTS[MODELOPT]}
-        faults += [f"quantized_layers has the unknown quant_algo '{algo}'" for algo in sorted(odd)]
-        if not declared.layers:
-            faults.append("quantized_layers is empty")
-    return faults
-
-
-def _unknown_groups(declared: Declaration) -> list[str]:
-    faults = [] if declared.groups else ["config_groups has no group of linear layers"]
+def _faults_of_groups(declared: Declaration) -> Iterator[str]:
+    if not declared.groups:
+        yield "config_groups has no group of linear layers"
     for group in declared.groups:
-        if group.algorithm is None:
-            faults.append(f"{group.name} has weights or inputs of a kind that is not checked here")
-        elif group.algorithm not in PACKINGS.get(group.format, ()):
-            faults.append(f"{group.name} is {group.algorithm} in the format '{group.format}'")
+        if not group.is_packed_as_usual:
+            yield f"{group.name} is {group.algorithm} in the format '{group.format}'"
         if not group.targets:
-            faults.append(f"{group.name} has no targets")
-    entries = (*declared.ignore, *(target for group in declared.groups for target in group.targets))
-    faults += [
-        f"'{entry}' is no regular expression" for entry in entries if is_pattern_broken(entry)
-    ]
-    return faults
+            yield f"{group.name} has no targets"
+    for entry in (*declared.ignore, *(t for group in declared.groups for t in group.targets)):
+        if is_pattern_broken(entry):
+            yield f"'{entry}' is no regular expression"
+
+
+def declaration_seen(contents: Contents) -> Check:
+    """Ask for words that stand where engines do not read them."""
+    unseen = [*contents.declared.unseen] if contents.declared else []
+    said = [one.said.get(KV) for one in contents.declarations]
+    if said[1:] and not said[0] and said[1] and contents.declarations[1].source == SIDECAR:
+        unseen.append(f"{KV} is '{said[1]}' in {SIDECAR} alone: keys and values stay as they are")
+    return finding(
+        "declaration-seen",
+        unseen,
+        good="engines read all of the declaration",
+        bad=f"engines do not read {len(unseen)} words of the declaration",
+        severity=Severity.WARNING,
+    )
 
 
 def declarations_agree(contents: Contents) -> Check:
     """Ask whether config.json and hf_quant_config.json say the same, and what the format means."""
-    faults = []
-    if len(contents.declarations) > 1:
-        first, second = contents.declarations
-        pairs = (
-            ("quant_algo", first.algo, second.algo),
-            ("the KV cache's algorithm", first.kv_algo, second.kv_algo),
-            # modelopt's MXFP8 says it in one of the files alone
-            (
-                "group_size",
-                first.group_size or second.group_size,
-                second.group_size or first.group_size,
-            ),
-            ("the ignore list", sorted(first.ignore), sorted(second.ignore)),
-            ("quantized_layers", dict(first.layers), dict(second.layers)),
-        )
-        faults = [
-            f"{what} is {_short(left)} in {first.source} and {_short(right)} in {second.source}"
-            for what, left, right in pairs
-            if left != right
-        ]
-    faults += [
-        f"group_size is {one.group_size} in {one.source} and {_NVFP4_BLOCK} in the tensors of NVFP4"
-        for one in contents.declarations
-        if one.algo in _NVFP4 and one.group_size not in (None, _NVFP4_BLOCK)
-    ]
+    declarations = contents.declarations
+    faults = contradictions(declarations)
+    for one in declarations[:1]:
+        known = ALGORITHMS.get(one.algorithm or "")
+        size = known.group_size if known else None
+        if size and one.group_size not in (None, size):
+            faults.append(
+                f"group_size is {one.group_size} in {one.source} and {size} in {one.algorithm}"
+            )
     return finding(
         "declarations-agree",
         faults,
-        good="the declarations agree" if len(contents.declarations) > 1 else "one declaration",
+        good="the declarations agree" if len(declarations) > 1 else "one declaration",
         bad="config.json, hf_quant_config.json and the format contradict each other",
     )
-
-
-def _short(value: object) -> str:
-    return f"{len(value)} entries" if isinstance(value, list | dict) else f"'{value}'"
 
 
 def something_quantized(contents: Contents) -> Check:
@@ -142,29 +123,59 @@ def quantized_not_ignored(contents: Contents) -> Check:
 
 
 def unquantized_ignored(contents: Contents) -> Check:
-    """Ask whether an engine would look for scales of a layer that has none."""
-    plain = [name for name, module in contents.modules.items() if is_plain_linear(name, module)]
-    plain += [name for name, module in contents.modules.items() if stacked_experts(name, module)]
-    faults = [
-        name
-        for name in plain
-        if contents.expected[name] is not None and not _is_never_quantized(contents, name)
-    ]
+    """Ask whether an engine would look for scales of a layer that has none.
+
+    Engines build routers, and some other layers, unquantized whatever is listed; see
+    `unasked_ignored`.
+    """
+    plain = _plain(contents)
+    faults = _unlisted(contents, plain)
     return finding(
         "unquantized-layers-ignored",
-        faults,
+        [name for name in faults if name not in _unasked(contents)],
         good=f"{len(plain)} unquantized layers, all of them ignored",
         bad=f"{len(faults)} of {len(plain)} unquantized layers are not on the ignore list",
     )
 
 
+def unasked_ignored(contents: Contents) -> Check:
+    """Ask for routers and the like that are not listed: an engine may look for their scales.
+
+    The named engine's own rules are known, so that with one nothing is left to warn of.
+    """
+    unasked = _unasked(contents)
+    faults = [name for name in _unlisted(contents, _plain(contents)) if name in unasked]
+    return finding(
+        "routers-ignored",
+        [] if contents.engine else faults,
+        good="routers are on the ignore list, or the engine never asks",
+        bad=f"{len(faults)} routers are not on the ignore list; vLLM builds them unquantized",
+        severity=Severity.WARNING,
+    )
+
+
+def _plain(contents: Contents) -> list[str]:
+    modules = contents.modules.items()
+    plain = [name for name, module in modules if is_plain_linear(name, module)]
+    return plain + [name for name, module in modules if stacked_experts(name, module)]
+
+
+def _unlisted(contents: Contents, plain: list[str]) -> list[str]:
+    return [name for name in plain if contents.expected[name] is not None]
+
+
+def _unasked(contents: Contents) -> frozenset[str]:
+    """Return the layers that engines build unquantized whatever is listed."""
+    rules, modules = contents.rules, contents.modules
+    never = {name for name in modules if rules is not None and not rules.is_asked(name)}
+    return routers_of(modules) | never | {name for name in modules if joins_draft(name)}
+
+
 def patterns_used(contents: Contents) -> Check:
     """Ask whether each entry of the ignore list hits something."""
-    declared = contents.declared
-    patterns = declared.ignore if declared else ()
+    patterns = contents.declared.ignore if contents.declared else ()
     tied = ("lm_head",) if contents.config.get("tie_word_embeddings") else ()
-    names = [*contents.modules, *tied]
-    idle = declared.idle_entries(names) if declared else []
+    idle = contents.rules.idle_entries([*contents.modules, *tied]) if contents.rules else []
     return finding(
         "ignore-patterns-used",
         idle,
@@ -197,12 +208,3 @@ def _is_foreign_vision(contents: Contents, name: str) -> bool:
     """Return whether a layer sees and no declaration means it; compressed-tensors lists all."""
     is_compressed = contents.declared is not None and contents.declared.layout == COMPRESSED
     return is_vision(name) and not is_compressed
-
-
-def _is_never_quantized(contents: Contents, name: str) -> bool:
-    """Return whether engines take a module as unquantized whatever is declared.
-
-    modelopt's loaders do so with what is called so; those of compressed-tensors never do.
-    """
-    is_compressed = contents.declared is not None and contents.declared.layout == COMPRESSED
-    return not is_compressed and any(part in name for part in _NEVER_ASKED)

@@ -1,32 +1,32 @@
 """Would an engine take the checkpoint for what it is? In full with `--engine`, by its own rules."""
 
+from collections.abc import Iterator
+
 from harness.artifacts import Check, Severity
-from harness.formats.compressed import MIXED
+from harness.engines import LOADED, MODELOPT, WIDTH_MULTIPLE, Asked, Engine, EngineLayer, Family
 from harness.verify.contents import Contents
-from harness.verify.engine_names import (
-    Asked,
-    CompressedList,
-    EngineLayer,
-    ModeloptList,
-    engine_layers,
-    unknown_projections,
-)
-from harness.verify.engines import ALGORITHMS, Engine, EngineFamily
 from harness.verify.finding import finding
-from harness.verify.layouts import COMPRESSED, MODELOPT
-from harness.verify.modules import is_plain_linear, is_quantized, stacked_experts
+from harness.verify.modules import (
+    expert_of,
+    is_draft,
+    is_plain_linear,
+    is_quantized,
+    routers_of,
+    stacked_experts,
+)
+
+_PROJECTIONS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""What loaders take that name no projections of their own."""
 
 
 def format_loadable(contents: Contents) -> Check:
     """Ask whether the engine, or any known one, has a loader for each algorithm."""
-    declared = contents.declared
-    layout = declared.layout if declared else MODELOPT
-    known = (contents.engine.algorithms if contents.engine else ALGORITHMS)[layout]
-    algos = {a for a in contents.expected.values() if a} - known
+    layout = contents.declared.layout if contents.declared else MODELOPT
+    algorithms = {a for a in contents.expected.values() if a} - LOADED.get(layout, frozenset())
     where = contents.engine.name if contents.engine else "no known version of vLLM"
     return finding(
         "engine-loads-format",
-        [f"{algo} in the layout of {layout}" for algo in sorted(algos)],
+        [f"{algorithm} in the layout of {layout}" for algorithm in sorted(algorithms)],
         good=f"{contents.engine.name if contents.engine else 'vLLM'} loads what is declared",
         bad=f"{where} cannot load the format"
         if contents.engine
@@ -37,15 +37,20 @@ def format_loadable(contents: Contents) -> Check:
 
 def engine_names_resolved(contents: Contents) -> Check:
     """Ask the engine's question of each of its layers, under the engine's own names."""
-    engine, family = _engine(contents), _family(contents)
+    engine = _engine(contents)
+    family = engine.family_of(contents.config)
     if family is None:
-        return _unknown_family(contents, engine)
-    layers = list(engine_layers(_asked(contents), family))
+        return finding(
+            "engine-names-resolved",
+            [f"{contents.config.get('architectures')} is none of its {len(engine.families)}"],
+            good="",
+            bad=f"the names that {engine.name} gives this model's layers are not known here",
+            severity=Severity.WARNING,
+        )
+    rules = contents.rules if contents.is_declared else None
+    layers = list(rules.layers(_asked(contents))) if rules else []
     faults = list(_misjudged(contents, layers, family))
-    faults += [
-        f"{path}: the loader takes no expert projection called {' or '.join(names)}"
-        for path, names in unknown_projections(contents.modules, family).items()
-    ]
+    faults += _unknown_projections(contents, family)
     return finding(
         "engine-names-resolved",
         faults,
@@ -54,53 +59,47 @@ def engine_names_resolved(contents: Contents) -> Check:
     )
 
 
-def _unknown_family(contents: Contents, engine: Engine) -> Check:
-    known = ", ".join(engine.families)
-    return finding(
-        "engine-names-resolved",
-        [f"model_type '{contents.config.get('model_type')}' is none of {known}"],
-        good="",
-        bad=f"the names that {engine.name} gives this model's layers are not known here",
-        severity=Severity.WARNING,
-    )
-
-
 def _asked(contents: Contents) -> list[str]:
-    """Return the modules that are linear layers or experts."""
+    """Return the modules that are linear layers or experts of the model that answers."""
+    routers = routers_of(contents.modules)
     return [
         name
         for name, module in contents.modules.items()
-        if is_quantized(module) or is_plain_linear(name, module) or stacked_experts(name, module)
+        if not is_draft(name, contents.drafts)
+        and (
+            is_quantized(module)
+            or (is_plain_linear(name, module) and name not in routers)
+            or stacked_experts(name, module)
+        )
     ]
 
 
-def _misjudged(contents: Contents, layers: list[EngineLayer], family: EngineFamily) -> list[str]:
-    declared = contents.declared
-    if declared is None or declared.algo is None:
-        return []
-    if declared.algo == MIXED and not declared.groups:
-        return []  # named layer by layer; other checks compare the names
-    rules: CompressedList | ModeloptList = ModeloptList(declared.ignore, family)
-    if declared.layout == COMPRESSED:
-        rules = CompressedList(declared.ignore, declared.groups, _engine(contents), family)
-    asked = (
-        _misjudged_layer(contents, layer, rules.ask(layer))
-        for layer in layers
-        if layer.name.rpartition(".")[2] not in family.never_quantized
-    )
-    return [f"{name}: {fault}" for name, fault in asked if fault]
+def _misjudged(
+    contents: Contents, layers: list[tuple[EngineLayer, Asked]], family: Family
+) -> Iterator[str]:
+    for layer, asked in layers:
+        if not family.is_asked(layer.last):
+            continue
+        held = {is_quantized(contents.modules[member]) for member in layer.members}
+        if asked.is_split:
+            yield f"{layer.name}: the list names some of its parts, so the engine stops"
+        elif held == {False} and asked.algorithm:
+            yield f"{layer.name}: unquantized in the files, but nothing excludes it"
+        elif held == {True} and not asked.algorithm:
+            yield f"{layer.name}: quantized in the files, but the list excludes it"
 
 
-def _misjudged_layer(contents: Contents, layer: EngineLayer, asked: Asked) -> tuple[str, str]:
-    """Return a layer's name and what is wrong between the engine's answer and the files."""
-    held = {is_quantized(contents.modules[member]) for member in layer.members}
-    if asked.is_split:
-        return layer.name, "the list names some of its parts, so the engine stops"
-    if held == {False} and asked.is_quantized:
-        return layer.name, "unquantized in the files, but nothing excludes it"
-    if held == {True} and not asked.is_quantized:
-        return layer.name, "quantized in the files, but the list excludes it"
-    return layer.name, ""
+def _unknown_projections(contents: Contents, family: Family) -> Iterator[str]:
+    """Yield the experts with projections whose names the loader does not take."""
+    known = frozenset(family.experts) | (frozenset() if family.experts else _PROJECTIONS)
+    found: dict[str, set[str]] = {}
+    for name in contents.modules:
+        expert = expert_of(name)
+        if expert and family.rename(name).rpartition(".")[2] not in known:
+            found.setdefault(expert.experts, set()).add(expert.projection)
+    for path, names in found.items():
+        listed = " or ".join(sorted(names))
+        yield f"{path}: the loader takes no expert projection called {listed}"
 
 
 def engine_widths(contents: Contents) -> Check:
@@ -108,22 +107,18 @@ def engine_widths(contents: Contents) -> Check:
     engine = _engine(contents)
     faults = []
     for name, module in contents.modules.items():
-        layout = contents.layout_of(name)
-        if (
-            not is_quantized(module)
-            or layout is None
-            or "NVFP4" not in (contents.algo_of(name) or "")
-        ):
+        layout = contents.layout_of(name) if is_quantized(module) else None
+        if layout is None or "NVFP4" not in (contents.algo_of(name) or ""):
             continue
         weight = module.get(layout.tensors["weight"].leaf)
-        if weight is not None and weight.shape[-1] * layout.packed % engine.width_multiple:
+        if weight is not None and weight.shape[-1] * layout.packed % WIDTH_MULTIPLE:
             faults.append(f"{name} is {weight.shape[-1] * layout.packed} wide")
     return finding(
         "engine-widths",
         faults,
-        good=f"input widths of NVFP4 layers are multiples of {engine.width_multiple}",
+        good=f"input widths of NVFP4 layers are multiples of {WIDTH_MULTIPLE}",
         bad=f"{len(faults)} NVFP4 layers have an input width that is no multiple of "
-        f"{engine.width_multiple}: some kernels of {engine.name} answer with garbage",
+        f"{WIDTH_MULTIPLE}: some kernels of {engine.name} answer with garbage",
         severity=Severity.WARNING,
     )
 
@@ -134,7 +129,3 @@ def _engine(contents: Contents) -> Engine:
         message = "a check of the engine's names ran without an engine"
         raise AssertionError(message)
     return contents.engine
-
-
-def _family(contents: Contents) -> EngineFamily | None:
-    return _engine(contents).families.get(str(contents.config.get("model_type")))

@@ -7,18 +7,20 @@ says that there were scales, or where compressed-tensors' `kv_cache_scheme` is n
 """
 
 from harness.artifacts import Check, KvFormat
+from harness.engines import KV, MODELOPT
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
-from harness.verify.layouts import COMPRESSED, MODELOPT
 from harness.verify.modules import KV_LEAVES, is_draft, is_vision, tensor_of
 
 _SCALAR = ((), (1,))
-_DTYPES = {MODELOPT: ("F32",), COMPRESSED: ("F32", "BF16", "F16")}
+_PER_HEAD = ((), (1, 1))
+"""Behind the number of heads."""
+_ANY_FLOAT = ("F32", "BF16", "F16")
 
 
 def kv_scales_consistent(contents: Contents) -> Check:
     """Ask whether scales of keys and values are there for all attention layers or for none."""
-    algo = contents.declared.kv_algo if contents.declared else None
+    algo = contents.declared.kv_algorithm if contents.declared else None
     scales = {
         (_attention_of(name), leaf): tensor_of(name, leaf)
         for name, module in contents.modules.items()
@@ -26,18 +28,22 @@ def kv_scales_consistent(contents: Contents) -> Check:
         if leaf in module
     }
     faults = []
-    if scales and algo is None:
+    is_said = any(one.said.get(KV) for one in contents.declarations)
+    if scales and algo is None and not is_said:
         faults.append(f"{next(iter(scales.values()))} exists, but no KV format is declared")
-    must_have = contents.declared is not None and contents.declared.kv_is_static
+    declared = contents.declared
+    must_have = declared is not None and declared.kv_is_static
     if scales or must_have or contents.exported_kv == KvFormat.FP8:
         layers = _attentions(contents) | {layer for layer, _ in scales}
         wanted = {(layer, leaf) for layer in sorted(layers) for leaf in KV_LEAVES}
         faults += [f"{layer} has no {leaf}" for layer, leaf in sorted(wanted - scales.keys())]
     tensors = contents.tensors
-    dtypes = _DTYPES[contents.declared.layout if contents.declared else MODELOPT]
+    dtypes = ("F32",) if declared is None or declared.layout == MODELOPT else _ANY_FLOAT
+    per_head = declared is not None and declared.kv_is_per_head
     for name in scales.values():
         header = tensors[name]
-        if header.dtype not in dtypes or header.shape not in _SCALAR:
+        is_formed = header.shape in _SCALAR or (per_head and header.shape[1:] in _PER_HEAD)
+        if header.dtype not in dtypes or not is_formed:
             faults.append(f"{name} is {header.dtype} {list(header.shape)} and no F32 scalar")
     spelled = f"KV cache {algo or 'unquantized'}"
     return finding(

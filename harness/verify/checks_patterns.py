@@ -46,14 +46,13 @@ def patterns_precise(contents: Contents) -> Check:
 def _beyond(contents: Contents, entry: str) -> Iterator[str]:
     """Yield the modules that an entry hits by the first digits of their number alone."""
     found = _NUMBERED.search(entry)
-    declared = contents.declared
-    if found is None or declared is None or not _is_open(found["rest"], entry):
+    if found is None or contents.rules is None or not _is_open(found["rest"], entry):
         return
     number = found["number"]
-    for name in contents.modules:
+    for name in contents.rules.hit_modules(entry, contents.modules):
         others = [index["number"] for index in _INDEX.finditer(name)]
         longer = any(o != number and o.startswith(number) for o in others)
-        if longer and number not in others and declared.is_hit(name, entry):
+        if longer and number not in others:
             yield name
 
 

@@ -58,7 +58,7 @@ def bits_as_claimed(contents: Contents) -> Check:
             plain += sum(math.prod(header.shape) for header in module.values())
     share = quantized / max(quantized + plain, 1)
     faults = heavy or ([f"{plain} weights are not"] if 0 < share < _TOO_FEW else [])
-    algo = contents.declared.algo if contents.declared else None
+    algo = contents.declared.algorithm if contents.declared else None
     return finding(
         "bits-per-weight",
         faults,

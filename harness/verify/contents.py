@@ -10,16 +10,24 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
+from harness.engines import (
+    MODELOPT,
+    SIDECAR,
+    Declaration,
+    Engine,
+    Rules,
+    any_engine,
+    read_declarations,
+    refuse_unread,
+)
 from harness.errors import ModelError, UnreadableError
 from harness.models import WeightFiles, find_weights
 from harness.processes import each
 from harness.reading import bounds, read_json_object
 from harness.verify.compare import Comparison, TensorComparison
-from harness.verify.declared import Declaration, read_declarations
 from harness.verify.dequantize import can_dequantize
-from harness.verify.engines import Engine
 from harness.verify.hashing import Hashed, hash_file
-from harness.verify.layouts import BLOCKED_EXPERTS, LAYOUTS, MODELOPT, Layout
+from harness.verify.layouts import BLOCKED_EXPERTS, LAYOUTS, Layout
 from harness.verify.modules import (
     BLOCK_SCALES,
     BLOCKS,
@@ -71,6 +79,8 @@ class Contents:
     """Which files hold weights, and which are stray."""
     shards: tuple[Shard, ...]
     modules: Mapping[str, Module]
+    rules: Rules | None
+    """What the decisive declaration means to an engine."""
     expected: Mapping[str, str | None]
     """Algorithm that engines expect of each module; None where they expect none."""
     facts: Mapping[str, Facts]
@@ -99,7 +109,7 @@ class Contents:
     @property
     def is_declared(self) -> bool:
         """Whether an engine is told an algorithm at all."""
-        return self.declared is not None and self.declared.algo is not None
+        return self.declared is not None and self.declared.algorithm is not None
 
     @property
     def tensors(self) -> Mapping[str, TensorHeader]:
@@ -129,26 +139,21 @@ class Contents:
         """Return what a quantized module has to consist of; None for unknown algorithms."""
         if not {BLOCKS, BLOCK_SCALES}.isdisjoint(self.modules[module]):
             return BLOCKED_EXPERTS
-        layouts = LAYOUTS[self.declared.layout if self.declared else MODELOPT]
-        return layouts.get(self.algo_of(module) or "")
+        layouts = LAYOUTS.get(self.declared.layout if self.declared else MODELOPT, {})
+        layout = layouts.get(self.algo_of(module) or "")
+        return layout.spelled_in(self.modules[module]) if layout else None
 
 
-class Against(NamedTuple):
-    """What a checkpoint is to be checked against, besides itself."""
-
-    source: Path | None = None
-    """Folder of the model that it was made from."""
-    engine: Engine | None = None
-
-
-def read_contents(directory: Path, against: Against = Against()) -> Contents:  # noqa: B008 -- an immutable default
+def read_contents(
+    directory: Path, *, source: Path | None = None, engine: Engine | None = None
+) -> Contents:
     """Read headers, configuration and, in one pass, the data.
 
     Raises:
         ModelError: the folder, or that of the source, holds no checkpoint.
         StageError: a process that reads a part was killed.
     """
-    opened = _open(directory, against)
+    opened = _open(directory, source, engine)
     held = [opened.contents.tensors]
     if opened.contents.origin is not None:
         held.append(opened.contents.origin.comparison.source.headers)
@@ -163,7 +168,7 @@ class _Opened(NamedTuple):
     stored: StoredTensors
 
 
-def _open(directory: Path, against: Against) -> _Opened:
+def _open(directory: Path, source: Path | None, engine: Engine | None = None) -> _Opened:
     config = read_json(directory / "config.json")
     weights = find_weights(directory)
     if config is None or not (weights.files or weights.weight_map):
@@ -171,14 +176,17 @@ def _open(directory: Path, against: Against) -> _Opened:
     shards = tuple(read_shard(directory / name) for name in weights.files)
     stored = StoredTensors(directory, tuple(shard for shard in shards if not shard.problem))
     modules = group_modules({n: e.header for shard in shards for n, e in shard.entries.items()})
-    sidecar = read_json(directory / "hf_quant_config.json") or {}
-    declarations = read_declarations(config, sidecar)
+    declarations = read_declarations(config, read_json(directory / SIDECAR) or {})
+    rules = None
+    if declarations:
+        refuse_unread(declarations[0], directory)
+        rules = (engine or any_engine()).rules(declarations[0], config)
     export = read_json(directory / MANIFEST_FILE) or {}
     manifest = _hashes(directory, export, "sha256")
     meant = _hashes(directory, export, "tensors_xxh3") or {}
     if manifest is not None:
         manifest = {**manifest, **meant}
-    origin = _open_origin(against.source, stored)
+    origin = _open_origin(source, stored)
     contents = Contents(
         directory=directory,
         config=config,
@@ -186,13 +194,14 @@ def _open(directory: Path, against: Against) -> _Opened:
         weights=weights,
         shards=shards,
         modules=modules,
-        expected=declarations[0].algos_of(modules) if declarations else dict.fromkeys(modules),
+        rules=rules,
+        expected=rules.algorithms(modules) if rules else dict.fromkeys(modules),
         facts={},
         manifest=manifest,
         meant=frozenset(meant),
         exported_kv=str(export["kv_cache"]) if "kv_cache" in export else None,
         hashes={},
-        engine=against.engine,
+        engine=engine,
         origin=origin,
         drafts=draft_layers([*modules, *(origin.modules if origin else ())]),
     )
@@ -272,7 +281,7 @@ def _read_share(
     directory: Path, source: Path | None, count: int, number: int
 ) -> tuple[int, Sequence[Found]]:
     """Be process `number` of `count`."""
-    opened = _open(directory, Against(source))
+    opened = _open(directory, source)
     compare, reading = partial(_comparison_of, opened.contents), DataPass(_tasks(opened.contents))
     with _held(opened):
         return number, reading.share(opened.stored, compare, number=number, count=count)

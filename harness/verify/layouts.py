@@ -13,12 +13,12 @@ parameters that vLLM's loaders create for them (vllm/model_executor/layers/quant
 and compressed_tensors/schemes/*.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
 
+from harness.engines import COMPRESSED, MODELOPT, NATIVE_FP8, NATIVE_MXFP4
 from harness.verify.modules import BLOCK_SCALES, BLOCKS
 
-MODELOPT, COMPRESSED = "modelopt", "compressed-tensors"
 DIVISORS = frozenset({"weight_global_scale", "input_global_scale"})
 """Tensors that hold one divided by the scale."""
 INPUT_SCALES = frozenset({"input_scale", "input_global_scale"})
@@ -37,6 +37,8 @@ class Stored(NamedTuple):
     dtypes: tuple[str, ...]
     shapes: Shapes
     """From (out, in) of the weight to every shape that is right."""
+    others: tuple[str, ...] = ()
+    """Other names of it, which are read as well."""
 
 
 class Layout(NamedTuple):
@@ -50,6 +52,15 @@ class Layout(NamedTuple):
     """The width must be a multiple of this."""
     packed_rows: int = 1
     """Weights in one stored item along the first axis."""
+
+    def spelled_in(self, leaves: Container[str]) -> "Layout":
+        """Return the layout with the names that a layer has for its tensors."""
+        spelled = {
+            role: stored._replace(leaf=next(filter(leaves.__contains__, stored.others)))
+            for role, stored in self.tensors.items()
+            if stored.leaf not in leaves and any(other in leaves for other in stored.others)
+        }
+        return self._replace(tensors={**self.tensors, **spelled}) if spelled else self
 
     def leaf(self, role: str) -> str | None:
         """Return the spelling of a part; None where the algorithm has no such part."""
@@ -192,7 +203,9 @@ LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
         "W4A16_NVFP4": _nvfp4(*_OURS, None),
         "FP8": _eight_bits(_scale(_scalar), input_dtypes=("F32",)),
         "FP8_PER_CHANNEL_PER_TOKEN": _eight_bits(_scale(_rows)),
-        "FP8_PB_WO": _eight_bits(_scale(_tiles)),
+        "FP8_PB_WO": _eight_bits(
+            Stored("weight_scale", _ANY_FLOAT, _tiles, others=("weight_scale_inv",))
+        ),
         "MXFP8": _eight_bits(_scale(_blocks_of_32, ("U8",)), block=32),
         "MXFP4": _four_bits(_scale(_blocks_of_32, ("U8",))),
         "W4A8_NVFP4_FP8": _four_bits(
@@ -213,13 +226,25 @@ LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
         "W8A16_FP8_PER_CHANNEL": _eight_bits(_CHANNEL),
         "FP8_PER_BLOCK": _eight_bits(_scale(_tiles, _ANY_FLOAT)),
     },
+    NATIVE_FP8: {
+        "FP8": _eight_bits(_TENSOR, input_dtypes=_ANY_FLOAT),
+        "FP8_PER_TENSOR_DYNAMIC": _eight_bits(_TENSOR),
+        "FP8_PER_BLOCK": _eight_bits(
+            Stored("weight_scale_inv", (*_ANY_FLOAT, "F8_E8M0"), _tiles, others=("scale",))
+        ),
+        "NVFP4": _nvfp4(*_OURS, "input_scale"),
+        "MXFP4": Layout(
+            {
+                "weight": Stored("weight", ("I8", "U8"), _halved),
+                "weight_scale": Stored(
+                    "weight_scale", ("F8_E8M0", "U8"), _blocks_of_32, ("scale",)
+                ),
+            },
+            packed=2,
+            block=32,
+        ),
+    },
+    NATIVE_MXFP4: {"MXFP4": BLOCKED_EXPERTS},
 }
 """By the library that wrote the checkpoint, then by algorithm. `MIXED_PRECISION` names one of
 these for each layer."""
-
-PACKINGS: Mapping[str, frozenset[str]] = {
-    "nvfp4-pack-quantized": frozenset({"NVFP4", "W4A16_NVFP4"}),
-    "float-quantized": frozenset(LAYOUTS[COMPRESSED]) - {"NVFP4", "W4A16_NVFP4"},
-    "naive-quantized": frozenset(LAYOUTS[COMPRESSED]) - {"NVFP4", "W4A16_NVFP4"},
-}
-"""What each `format` of compressed-tensors may hold."""

@@ -88,7 +88,7 @@ _VISION = {
 }
 _DRAFT = {"mtp", "nextn"}
 _JOINTS = {"eh_proj", "enorm", "hnorm"}
-_QUANTIZED_TYPES = {"U8", "F8_E4M3"}
+_QUANTIZED_TYPES = {"U8", "I8", "F8_E4M3"}
 
 
 class Expert(NamedTuple):
@@ -268,6 +268,11 @@ def draft_layers(modules: Iterable[str]) -> tuple[str, ...]:
 def is_draft(name: str, layers: tuple[str, ...]) -> bool:
     """Return whether a module belongs to a head that guesses several tokens ahead."""
     return name.startswith(layers) or not _DRAFT.isdisjoint(name.split("."))
+
+
+def joins_draft(name: str) -> bool:
+    """Return whether a module joins a draft head to the decoder: engines build it unquantized."""
+    return name.rpartition(".")[2] in _JOINTS or ".shared_head." in name
 
 
 def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.artifacts import Check, IntegrityReport
+from harness.engines import find_engine
 from harness.errors import ReasonCode, RejectedError
 from harness.models import digest_folder, unchanged
 from harness.verify import (
@@ -33,8 +34,7 @@ from harness.verify import (
     checks_source,
     checks_tokenizer,
 )
-from harness.verify.contents import Against, Contents, no_checkpoint, read_contents
-from harness.verify.engines import find_engine
+from harness.verify.contents import Contents, no_checkpoint, read_contents
 from harness.verify.incidents import incident_of
 from harness.verify.modules import kind_of
 
@@ -65,6 +65,7 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_kv.kv_scales_consistent,
     checks_config.quantized_not_ignored,
     checks_config.unquantized_ignored,
+    checks_config.unasked_ignored,
     checks_config.routers_and_vision_plain,
     checks_patterns.embeddings_plain,
     checks_patterns.patterns_precise,
@@ -72,6 +73,7 @@ CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_experts.experts_quantized,
     checks_size.bits_as_claimed,
     checks_config.declarations_agree,
+    checks_config.declaration_seen,
     checks_files.index_matches_shards,
     checks_files.weight_files_listed,
     checks_files.manifest_matches_files,
@@ -123,7 +125,7 @@ def verify(
         raise no_checkpoint(directory)
     digest = digest_folder(directory)
     with unchanged(directory, digest, meanwhile="verified"):
-        contents = read_contents(directory, Against(source, known))
+        contents = read_contents(directory, source=source, engine=known)
     asked = (*CHECKS, *(SOURCE_CHECKS if source else ()), *(ENGINE_CHECKS if engine else ()))
     report = IntegrityReport(
         checkpoint=str(directory),

@@ -29,6 +29,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "cli/text.py": ("e2e", "gate"),
     "cli/verifying.py": ("verify",),
     "drill/": ("drill",),
+    "engines/": SERVES,
     "export/": MAKES,
     "making.py": MAKES,
     "models/": MAKES,
@@ -152,7 +153,11 @@ def wrong_options(message: Message) -> Iterator[str]:
 
 
 def _is_foreign(message: Message, option: str) -> bool:
-    return option in FOREIGN and message.place.startswith("serve/") and message.text == option
+    return (
+        option in FOREIGN
+        and message.place.startswith(("engines/", "serve/"))
+        and message.text == option
+    )
 
 
 def test_the_command_line_is_read() -> None:
@@ -167,7 +172,7 @@ def test_every_option_that_a_message_names_is_one_of_its_command() -> None:
 def test_every_exception_is_needed() -> None:
     named = {(m.place, o) for m in MESSAGES for o in NAMED.findall(m.text)}
     assert not [key for key in ELSEWHERE if key not in named]
-    foreign = {option for place, option in named if place.startswith("serve/")}
+    foreign = {option for place, option in named if place.startswith(("engines/", "serve/"))}
     assert not FOREIGN.keys() - foreign
 
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.artifacts import Excluded, Linear, PlannedLinear, QuantPlan, Slice
+from harness.engines import MODELOPT, Declaration, Rules
 from harness.errors import RecipeError
-from harness.export.ignore import hits, ignored_modules
+from harness.export.ignore import ignored_modules
 
 GROUPS = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -85,11 +86,11 @@ def test_every_excluded_module_is_named_and_no_quantized_one_is_hit(
     entries = ignored_modules(plan_of(quantized, excluded))
     for name in excluded:
         assert any(fnmatchcase(name, entry) for entry in entries), name
-    for name, group in quantized.items():
-        looked_up = {group, group if "experts" in name else name}
-        for entry in entries:
-            assert not any(hits(entry, each) for each in looked_up), (entry, name)
-            assert not fnmatchcase(name, entry)
+    declared = Declaration(source="", layout=MODELOPT, algorithm="NVFP4", ignore=entries)
+    taken = Rules(declared).algorithms([*quantized, *excluded])
+    assert {name for name, algorithm in taken.items() if algorithm} == set(quantized)
+    for name in quantized:
+        assert not any(fnmatchcase(name, entry) for entry in entries)
 
 
 def test_excluded_experts_are_one_module_and_not_thousands() -> None:
@@ -129,20 +130,3 @@ def test_an_exclusion_that_engines_take_for_a_part_of_a_quantized_name_is_refuse
     }
     with pytest.raises(RecipeError, match=r"'model\.layers\.0\.mlp\.gate' for a part of"):
         ignored_modules(plan_of(quantized, ["model.layers.0.mlp.gate"]))
-
-
-@pytest.mark.parametrize(
-    ("entry", "name", "expected"),
-    [
-        ("lm_head", "language_model.lm_head", True),
-        ("model.layers.1.mlp", "model.layers.1.mlp.experts", True),
-        ("model.layers.1.mlp.gate", "model.layers.11.mlp.gate_up_proj", False),
-        ("model.visual*", "model.visual.blocks.0", True),
-        ("model.visual.*", "model.visual.blocks.0", True),
-        ("model.layers.0.mlp.experts.0.up_proj", "model.layers.0.mlp.experts", True),
-        ("*.gate", "model.layers.0.mlp.gate", True),
-        ("*.gate", "model.layers.0.mlp.gate_proj", False),
-    ],
-)
-def test_entries_hit_names_as_engines_have_it(entry: str, name: str, *, expected: bool) -> None:
-    assert hits(entry, name) is expected

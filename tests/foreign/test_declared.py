@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import pytest
 
 from harness.artifacts import EngineSpec
-from harness.errors import EngineError, ReasonCode
+from harness.engines import read_declared, read_demands
+from harness.errors import EngineError, ReasonCode, UsageError
 from harness.models import open_source
 from harness.serve import serve
-from harness.serve.declared import producer_of, read_declared
 
 KV_FP8 = {"type": "float", "num_bits": 8, "strategy": "tensor", "dynamic": False}
 
@@ -35,28 +35,27 @@ def test_a_preset_of_llmcompressor_has_a_scheme(
     packed_by_library: dict[str, Path], preset: str, scheme: str, parts: tuple[str, ...]
 ) -> None:
     source = open_source(str(packed_by_library[preset]))
-    declared = read_declared(source)
-    assert declared.scheme is not None
-    assert (declared.scheme.name, declared.parts()) == (scheme, parts)
+    demands, declared = read_demands(source), read_declared(source)
+    assert (demands.scheme, demands.declared) == (scheme, parts)
+    assert declared is not None
     assert "re:^mtp.*" in declared.ignore
-    assert declared.layout == "compressed-tensors"
-    assert producer_of(source) == "llmcompressor (compressed-tensors 0.17.0)"
+    assert demands.layout == "compressed-tensors"
 
 
 def test_keys_and_values_are_declared_with_their_scales(
     compressed: Callable[..., Compressed],
 ) -> None:
     folder = compressed().configure(lambda said: said.update(kv_cache_scheme=KV_FP8))
-    declared = read_declared(open_source(str(folder)))
-    assert (declared.kv_fp8, declared.kv_calibrated) == (True, True)
-    assert declared.parts()[-1] == "kv:fp8"
+    demands = read_demands(open_source(str(folder)))
+    assert (demands.kv_fp8, demands.kv_calibrated) == (True, True)
+    assert demands.declared[-1] == "kv:fp8"
 
 
 def test_an_unknown_arithmetic_is_refused_by_name(compressed: Callable[..., Compressed]) -> None:
     def edit(said: dict[str, Any]) -> None:
         said["config_groups"]["group_0"]["weights"]["type"] = "int"
 
-    with pytest.raises(EngineError, match="no engine here is known to load") as caught:
+    with pytest.raises(UsageError, match="4-bit integers in groups of 16") as caught:
         read_declared(open_source(str(compressed().configure(edit))))
     assert caught.value.reason is ReasonCode.UNSUPPORTED_FORMAT
 
@@ -72,7 +71,7 @@ def test_the_reference_engine_names_the_one_that_serves_it(
         pass
 
 
-def test_an_unquantized_model_has_no_producer(tiny_qwen3: Path) -> None:
+def test_an_unquantized_model_demands_nothing(tiny_qwen3: Path) -> None:
     source = open_source(str(tiny_qwen3))
-    assert producer_of(source) is None
-    assert read_declared(source).parts() == ()
+    assert read_declared(source) is None
+    assert read_demands(source).declared == ()

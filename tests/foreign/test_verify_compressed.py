@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.artifacts import Check, IntegrityReport
+from harness.errors import ReasonCode, UsageError
 from harness.verify import verify
 
 Tensors = dict[str, torch.Tensor]
@@ -255,7 +256,7 @@ def test_a_regular_expression_in_the_files_spelling_hits_nothing_in_an_engine(
     folder = compressed().configure(rewrite)
     assert failed(verify(folder)) == {}
     found = {c.id: c for c in verify(folder, engine="vllm==0.33.0").checks if not c.passed}
-    assert list(found) == ["engine-names-resolved"]
+    assert list(found) == ["unquantized-layers-ignored", "engine-names-resolved"]
     assert "visual.blocks.0.attn.proj: unquantized in the files" in str(found)
 
 
@@ -353,8 +354,6 @@ def set_weights(key: str, value: object) -> Callable[[dict[str, Any]], None]:
 
 DECLARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "no group": lambda said: said.update(config_groups={}),
-    "an unknown arithmetic": set_weights("type", "int"),
-    "blocks of another size": set_weights("group_size", 32),
     "no targets": lambda said: said["config_groups"]["group_0"].update(targets=[]),
     "a packing of other arithmetic": lambda said: said["config_groups"]["group_0"].update(
         format="float-quantized"
@@ -363,7 +362,14 @@ DECLARATIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "an unknown KV format": lambda said: said.update(
         kv_cache_scheme={"type": "int", "num_bits": 8, "dynamic": True}
     ),
-    "an unknown library": lambda said: said.update(quant_method="gptq"),
+}
+UNREAD: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "integers": (set_weights("type", "int"), "weights of 4-bit integers in groups of 16"),
+    "blocks of another size": (
+        set_weights("group_size", 32),
+        "weights of 4-bit floats in groups of 32",
+    ),
+    "another library": (lambda said: said.update(quant_method="gptq"), "quant_method 'gptq'"),
 }
 
 
@@ -373,6 +379,17 @@ def test_a_declaration_that_engines_do_not_understand_is_an_error(
 ) -> None:
     folder = compressed().configure(DECLARATIONS[fault])
     assert "quantization-declared" in failed(verify(folder))
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_what_is_not_read_is_named_and_nothing_said_of_the_files(
+    compressed: Make, kind: str
+) -> None:
+    edit, named = UNREAD[kind]
+    with pytest.raises(UsageError, match=f"declares {named}.*in config.json") as caught:
+        verify(compressed().configure(edit))
+    assert caught.value.reason is ReasonCode.UNSUPPORTED_FORMAT
+    assert "It reads quant_method" in str(caught.value) or "it reads FP8, " in str(caught.value)
 
 
 KV_FP8 = {"type": "float", "num_bits": 8, "strategy": "tensor", "dynamic": False}

@@ -39,6 +39,7 @@ from harness.artifacts import (
 )
 from harness.baselines import import_baseline
 from harness.calibrate import check_data, measure_extent
+from harness.engines import read_declared, read_demands
 from harness.errors import HarnessError
 from harness.models import (
     ids_beyond_embedding,
@@ -57,7 +58,6 @@ from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
-from harness.serve.declared import producer_of, read_declared
 from harness.verify import check_template, checks_tokenizer, verify
 from tests.conftest import _make_qwen3_moe, _write
 from tests.fuzz.mutations import (
@@ -152,7 +152,7 @@ def _read_model(folder: Path) -> None:
         lambda: read_inventory(source),
         lambda: vocabulary_size(source),
         lambda: read_declared(source),
-        lambda: producer_of(source),
+        lambda: read_demands(source),
     )
 
 

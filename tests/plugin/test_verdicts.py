@@ -18,12 +18,12 @@ import pytest
 
 from harness import shipped
 from harness.artifacts import Arm, Decision, Endpoint, EngineSpec, Severity, Suite, Verdict
+from harness.engines import read_demands
 from harness.errors import ReasonCode
 from harness.gate import judge
 from harness.models import open_source
 from harness.recipe import load_suite
 from harness.score import read_arm, score
-from harness.serve import read_demands
 from harness.serve.vllm.environment import ask_vllm
 from harness.serve.vllm.observe import observe
 from harness.serve.vllm.server import ServerFacts, endpoint_of, setting_of

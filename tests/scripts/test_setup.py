@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.serve.vllm.capabilities import CAPABILITIES
+from harness.engines import CAPABILITIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "scripts" / "setup-vllm"

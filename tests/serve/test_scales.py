@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.artifacts import EngineSpec
 from harness.errors import EngineError, ReasonCode
 from harness.models import open_source, read_inventory
-from harness.serve.declared import read_declared
+from harness.serve.computable import read_computable
 from harness.serve.reference import serve_reference as serve
 from harness.serve.scales import Scales, Site, quantized_linears, read_scales
 
@@ -136,7 +136,7 @@ def test_files_that_declare_two_formats_are_refused(
         values["quantization"]["quant_algo"] = "FP8"
 
     error = refusal(engine, reconfigured(tiny_qwen3_5_moe, "hf_quant_config.json", change))
-    assert "config.json declares quant_algo 'NVFP4'" in str(error)
+    assert "quant_algo is 'NVFP4' in config.json and 'FP8' in hf_quant_config.json" in str(error)
 
 
 def test_a_format_of_another_world_is_refused(
@@ -152,7 +152,7 @@ def test_a_format_of_another_world_is_refused(
 
 def merged(folder: Path) -> Scales:
     source = open_source(str(folder))
-    inventory, declared = read_inventory(source), read_declared(source)
+    inventory, declared = read_inventory(source), read_computable(source)
     return read_scales(source, quantized_linears(source, inventory, declared), declared)
 
 

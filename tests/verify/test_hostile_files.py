@@ -222,7 +222,8 @@ def test_a_pattern_that_backtracks_without_end_is_one_line(checkpoint: Make) -> 
     def change(section: dict[str, Any]) -> None:
         section["quant_method"] = "compressed-tensors"
         section["ignore"] = ["re:([a-z0-9._]+)*X$"]
-        section["config_groups"]["group_0"]["targets"] = ["Linear"]
+        weights = {"type": "float", "num_bits": 8, "strategy": "tensor"}
+        section["config_groups"] = {"group_0": {"weights": weights, "targets": ["Linear"]}}
 
     folder = checkpoint().configure(change, "config.json")
     with pytest.raises(UnreadableError, match=r"regular expression '\(\[a-z"):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.artifacts import Check, IntegrityReport, Severity
-from harness.errors import ModelError, RejectedError
+from harness.errors import ModelError, RejectedError, UsageError
 from harness.verify import CHECKS, refuse_errors, verify
 from tests.verify.conftest import LINEARS
 
@@ -316,12 +316,10 @@ def test_a_null_algorithm_is_an_error(checkpoint: Make) -> None:
     assert "quant_algo is null" in found["quantization-declared"].message
 
 
-def test_an_unknown_algorithm_is_an_error(checkpoint: Make) -> None:
-    def edit(section: Json) -> None:
-        section["quant_algo"] = "W4A8_AWQ"
-
-    found = failed(verify(checkpoint().configure(edit)))
-    assert "'W4A8_AWQ' is none of" in found["quantization-declared"].message
+def test_an_algorithm_that_is_not_read_is_named(checkpoint: Make) -> None:
+    folder = checkpoint().configure(lambda section: section.update(quant_algo="W4A8_AWQ"))
+    with pytest.raises(UsageError, match=r"declares quant_algo 'W4A8_AWQ' in config\.json"):
+        verify(folder)
 
 
 def test_a_lower_case_algorithm_is_known(checkpoint: Make) -> None:

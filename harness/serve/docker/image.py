@@ -13,12 +13,12 @@ from docker.client import DockerClient
 from docker.errors import APIError, ImageNotFound
 
 from harness.artifacts import EngineSpec
+from harness.engines import CAPABILITIES
 from harness.errors import PrerequisiteError, UsageError
 from harness.serve.docker.container import Bind, Container, container_user, requested_gpus
 from harness.serve.docker.daemon import first_line
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import remove
-from harness.serve.vllm.capabilities import CAPABILITIES
 from harness.serve.vllm.environment import PROBE, VllmEnvironment
 from harness.serve.vllm.options import Options, read_options, remembered
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from docker.client import DockerClient
 
 from harness.artifacts import Endpoint, EngineSpec
+from harness.engines import Demands, capability_of, refuse_unsupported
 from harness.models import open_source
 from harness.serve.docker.container import (
     ContainerSettings,
@@ -29,7 +30,6 @@ from harness.serve.docker.image import ServingImage, find_image, image_options, 
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import started
 from harness.serve.vllm.arguments import Setting, server_flags
-from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
 from harness.serve.vllm.observe import clear_reports
 from harness.serve.vllm.options import refuse_malformed, user_flags
 from harness.serve.vllm.readiness import StartLimits, naming_its_death

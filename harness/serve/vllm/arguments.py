@@ -1,7 +1,7 @@
 """The exact arguments and own variables of a vLLM server, a process or a container.
 
 Both arms are started with the same, but for the emulation that only a quantized checkpoint has
-(capabilities.py). What the user gives with `--engine-arg KEY=VALUE` comes last, so it wins; what
+(harness.engines). What the user gives with `--engine-arg KEY=VALUE` comes last, so it wins; what
 may be given there is in options.py and permitted.py.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.artifacts import EngineSpec
+from harness.engines import Capability, Demands
 from harness.models import Source, find_weights
-from harness.serve.vllm.capabilities import Capability, Demands
 from harness.serve.vllm.variables import (
     ADDRESS_VARIABLE,
     KEY_VARIABLE,

@@ -7,8 +7,8 @@ their exceptions; texts of torch, the loader of shared libraries and the kernel.
 import re
 from dataclasses import dataclass
 
+from harness.engines import SETUP
 from harness.errors import ReasonCode
-from harness.serve.vllm.environment import SETUP
 
 _KILLED = 128 + 9
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.doors import expanded
+from harness.engines import SETUP
 from harness.errors import PrerequisiteError
 from harness.serve.vllm.options import Options, read_options, remembered
 from harness.serve.vllm.variables import passed_on
@@ -23,7 +24,6 @@ _log = logging.getLogger("harness.serve")
 VARIABLE = "HARNESS_VLLM"
 BESIDE = ".venv-vllm"
 _REPOSITORY = Path(__file__).resolve().parents[3]
-SETUP = "scripts/setup-vllm cpu|cuda"
 _SETUP_SCRIPT = _REPOSITORY / "scripts" / "setup-vllm"
 PROBE = Path(__file__).with_name("probe.py")
 _PROBE_SECONDS = 60

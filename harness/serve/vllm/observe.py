@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.artifacts import Finding, Loaded, Severity
+from harness.engines import Demands, exercised
 from harness.errors import ReasonCode
-from harness.serve.vllm.capabilities import Demands, computes
 from harness.serve.vllm.log_patterns import find_patterns
 from harness.serve.vllm.variables import REPORT_PREFIX
 
@@ -61,14 +61,14 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
     known = find_patterns(
         log,
         kv_calibrated=demands.kv_calibrated,
-        rounded_inputs=any(part.startswith("inputs:") for part in demands.declared()),
+        rounded_inputs=any(part.startswith("inputs:") for part in demands.declared),
     )
     findings += [finding for finding in known if finding.id not in found]
     return Observed(
         dtype=dtype.group(1) if dtype else "auto",
         device=str(reports[0]["device"]) if reports else None,
         kernels={part: ", ".join(names) for part, names in kernels.items() if names},
-        exercised=_exercised(demands, kernels),
+        exercised=exercised(demands, kernels),
         loaded=_loaded(reports) if reports else None,
         findings=tuple(findings),
     )
@@ -208,20 +208,6 @@ def _kernels(reports: Iterable[Report], log: str) -> dict[str, list[str]]:
         if not names:
             names += [n for p, pattern in _FROM_LOG if p == part for n in pattern.findall(log)]
     return {part: list(dict.fromkeys(names)) for part, names in found.items()}
-
-
-def _exercised(demands: Demands, kernels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    chosen = [name for name in kernels["linear"] if demands.linears]
-    chosen += [name for name in kernels["experts"] if demands.experts]
-    computed = computes(chosen)
-    parts: list[str] = []
-    if demands.parts is not None and "weights" in computed:
-        parts.append(f"weights:{demands.parts.weight_format}")
-        if demands.parts.input_format and "inputs" in computed:
-            parts.append(f"inputs:{demands.parts.input_format}")
-    if demands.kv_fp8 and any("fp8" in name for name in kernels["kv_cache"]):
-        parts.append("kv:fp8")
-    return tuple(parts)
 
 
 def _names(report: Report, key: str) -> list[str]:

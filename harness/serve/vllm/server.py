@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from harness.artifacts import Deployment, Endpoint, EngineSpec, Severity
+from harness.engines import Demands, capability_of, read_demands, refuse_unsupported
 from harness.errors import EngineError, PrerequisiteError, UsageError
 from harness.models import Source, open_source
 from harness.processes import ProcessMark, mark_of
@@ -24,9 +25,7 @@ from harness.serve.vllm.arguments import (
     own_variables,
     server_flags,
 )
-from harness.serve.vllm.capabilities import Demands, capability_of, refuse_unsupported
 from harness.serve.vllm.environment import VllmEnvironment, ask_options, ask_vllm
-from harness.serve.vllm.layout import read_demands
 from harness.serve.vllm.observe import Observed, clear_reports, observe
 from harness.serve.vllm.options import refuse_malformed, user_flags
 from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
@@ -174,7 +173,7 @@ def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> End
         arguments=place.arguments,
         kernels=observed.kernels,
         exercised=observed.exercised,
-        declared=setting.demands.declared(),
+        declared=setting.demands.declared,
         log=str(place.log),
         tensor_parallel_size=setting.engine.tensor_parallel_size,
         loaded=observed.loaded,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import EngineSpec
+from harness.engines import capability_of, read_demands
 from harness.errors import PrerequisiteError
 from harness.models import open_source
 from harness.serve.docker.container import (
@@ -22,8 +23,6 @@ from harness.serve.docker.container import (
 )
 from harness.serve.docker.owner import this_process
 from harness.serve.vllm.arguments import PLUGIN, Setting, server_flags
-from harness.serve.vllm.capabilities import capability_of
-from harness.serve.vllm.layout import read_demands
 
 STRANGER = User(uid=54321, gid=54321)
 

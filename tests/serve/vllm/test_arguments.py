@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import EngineSpec
+from harness.engines import Demands, capability_of
 from harness.models import open_source
 from harness.serve.vllm.arguments import Setting, api_server, own_variables, server_flags
-from harness.serve.vllm.capabilities import Demands, capability_of
 
-NVFP4 = Demands(scheme="NVFP4", kv_fp8=False, experts=True, linears=True)
-BASELINE = Demands(scheme="", kv_fp8=False, experts=False, linears=False)
-FP8 = Demands(scheme="FP8", kv_fp8=False, experts=True, linears=True)
+NVFP4 = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}))
+BASELINE = Demands()
+FP8 = Demands(linears=frozenset({"FP8"}), experts=frozenset({"FP8"}))
 
 
 @pytest.fixture
@@ -57,15 +57,15 @@ def test_emulation_is_asked_for_only_where_the_declared_arithmetic_needs_it(
     assert flags_of(setting, NVFP4) == (*native, *both)
     assert flags_of(setting, NVFP4, "deployed") == native
     assert flags_of(setting, FP8) == native
-    weight_only = dataclasses.replace(NVFP4, scheme="W4A16_NVFP4")
+    weight_only = Demands(linears=frozenset({"W4A16_NVFP4"}), experts=frozenset({"W4A16_NVFP4"}))
     assert flags_of(setting, weight_only) == native
 
 
 def test_vllm_is_never_asked_to_emulate_experts_that_are_not_quantized(setting: Setting) -> None:
-    dense = dataclasses.replace(NVFP4, experts=False)
+    dense = dataclasses.replace(NVFP4, experts=frozenset())
     assert flags_of(setting, dense)[-2:] == ("--linear-backend", "emulation")
     assert "--moe-backend" not in flags_of(setting, dense)
-    experts_only = dataclasses.replace(NVFP4, linears=False)
+    experts_only = dataclasses.replace(NVFP4, linears=frozenset())
     assert "--linear-backend" not in flags_of(setting, experts_only)
 
 

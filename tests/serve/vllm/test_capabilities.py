@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import EngineSpec
+from harness.engines import Demands, capability_of, exercised, refuse_unsupported
 from harness.errors import PrerequisiteError, ReasonCode, UsageError
-from harness.serve import Demands, check_served, resolve_engine
+from harness.serve import check_served, resolve_engine
 from harness.serve.vllm import environment
-from harness.serve.vllm.capabilities import capability_of, computes, refuse_unsupported
 from harness.serve.vllm.environment import find_vllm
 
 from .conftest import How
 
-NVFP4 = Demands(scheme="NVFP4", kv_fp8=True, experts=True, linears=True)
+NVFP4 = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}), kv_fp8=True)
 
 
 @pytest.mark.parametrize("version", ["0.24.0", "0.25.1", "0.33.0"])
@@ -30,8 +30,8 @@ def test_a_known_version_on_another_platform_is_refused() -> None:
 
 
 def test_a_scheme_that_does_not_load_is_refused_with_its_reason(engine: EngineSpec) -> None:
-    mixed = dataclasses.replace(NVFP4, scheme="MIXED_PRECISION")
-    with pytest.raises(PrerequisiteError, match="MIXED_PRECISION") as caught:
+    mixed = dataclasses.replace(NVFP4, linears=frozenset({"FP8", "FP8_PB_WO"}))
+    with pytest.raises(PrerequisiteError, match="scheme 'FP8_PB_WO' of modelopt") as caught:
         check_served(engine, mixed)
     assert caught.value.reason == ReasonCode.UNSUPPORTED_FORMAT
     check_served(engine, NVFP4)
@@ -39,16 +39,18 @@ def test_a_scheme_that_does_not_load_is_refused_with_its_reason(engine: EngineSp
 
 def test_a_scheme_may_load_for_dense_layers_only() -> None:
     capability = capability_of("0.32.0", "cpu")
-    demands = dataclasses.replace(
-        NVFP4, scheme="FP8_PER_CHANNEL_PER_TOKEN", layout="compressed-tensors"
+    demands = Demands(
+        linears=frozenset({"FP8_PER_CHANNEL_PER_TOKEN"}),
+        experts=frozenset({"FP8_PER_CHANNEL_PER_TOKEN"}),
+        layout="compressed-tensors",
     )
     with pytest.raises(PrerequisiteError, match="not for routed experts"):
         refuse_unsupported(capability, demands)
-    refuse_unsupported(capability, dataclasses.replace(demands, experts=False))
+    refuse_unsupported(capability, dataclasses.replace(demands, experts=frozenset()))
 
 
 def test_everything_known_loads_an_unquantized_model() -> None:
-    baseline = Demands(scheme="", kv_fp8=False, experts=False, linears=False)
+    baseline = Demands()
     for version, platform in (("0.25.0", "cuda"), ("0.32.0", "cpu")):
         refuse_unsupported(capability_of(version, platform), baseline)
 
@@ -133,24 +135,40 @@ def test_a_python_without_vllm_is_refused_with_the_command_that_makes_one(
 
 
 @pytest.mark.parametrize(
-    ("kernels", "expected"),
+    ("linear", "experts", "expected"),
     [
-        (("MarlinNvFp4LinearKernel", "MARLIN MarlinExperts"), {"weights"}),
-        (("EmulationNvFp4LinearKernel", "MARLIN MarlinExperts"), {"weights"}),
-        (("EmulationNvFp4LinearKernel", "EMULATION"), {"weights", "inputs"}),
+        ("MarlinNvFp4LinearKernel", "MARLIN MarlinExperts", {"weights"}),
+        ("EmulationNvFp4LinearKernel", "MARLIN MarlinExperts", {"weights"}),
+        ("EmulationNvFp4LinearKernel", "EMULATION", {"weights", "inputs"}),
         (
-            ("CutlassNvFp4LinearKernel", "FLASHINFER_CUTLASS FlashInferExperts"),
+            "CutlassNvFp4LinearKernel",
+            "FLASHINFER_CUTLASS FlashInferExperts",
             {"weights", "inputs"},
         ),
-        (("CutlassFP8ScaledMMLinearKernel", "TRITON TritonExperts"), {"weights", "inputs"}),
-        (("MarlinFP8ScaledMMLinearKernel", "TRITON TritonExperts"), {"weights"}),
-        (("CpuEmulationNvFp4W4A16LinearKernel",), {"weights"}),
-        (("FlashInferCuteDslNvFp4W4A16LinearKernel",), {"weights"}),
-        (("UnquantizedLinearMethod", "EmulationNvFp4LinearKernel"), {"weights", "inputs"}),
-        (("UnquantizedLinearMethod",), set()),
-        (("AKernelOfNextYear",), {"weights"}),
-        ((), set()),
+        ("CutlassFP8ScaledMMLinearKernel", "TRITON TritonExperts", {"weights", "inputs"}),
+        ("MarlinFP8ScaledMMLinearKernel", "TRITON TritonExperts", {"weights"}),
+        ("CpuEmulationNvFp4W4A16LinearKernel", "EMULATION", {"weights"}),
+        ("FlashInferCuteDslNvFp4W4A16LinearKernel", "EMULATION", {"weights"}),
+        ("AKernelOfNextYear", "EMULATION", {"weights"}),
+        ("UnquantizedLinearMethod", "EMULATION", set()),
     ],
 )
-def test_kernels_are_believed_to_compute(kernels: tuple[str, ...], expected: set[str]) -> None:
-    assert computes(kernels) == expected
+def test_kernels_are_believed_to_compute(linear: str, experts: str, expected: set[str]) -> None:
+    kernels = {"linear": [linear, "UnquantizedLinearMethod"], "experts": [experts], "kv_cache": []}
+    computed = {part.partition(":")[0] for part in exercised(NVFP4, kernels)}
+    assert computed == expected
+
+
+def test_layers_of_several_algorithms_have_kernels_of_their_own() -> None:
+    mixed = Demands(
+        linears=frozenset({"FP8", "W4A16_NVFP4"}), experts=frozenset({"W4A16_NVFP4"}), kv_fp8=True
+    )
+    kernels = {
+        "linear": ["CutlassFP8ScaledMMLinearKernel", "MarlinNvFp4LinearKernel"],
+        "experts": ["MARLIN MarlinExperts"],
+        "kv_cache": ["fp8_e4m3"],
+    }
+    assert mixed.declared == ("weights:fp8", "weights:nvfp4", "inputs:fp8", "kv:fp8")
+    assert exercised(mixed, kernels) == mixed.declared
+    hidden = {**kernels, "linear": ["MarlinFP8ScaledMMLinearKernel", "EmulationNvFp4LinearKernel"]}
+    assert exercised(mixed, hidden) == ("weights:fp8", "weights:nvfp4", "kv:fp8")

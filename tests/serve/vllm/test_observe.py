@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from harness.artifacts import Severity
+from harness.engines import Demands, read_demands
 from harness.errors import ReasonCode
 from harness.models import open_source
-from harness.serve import Demands, read_demands
 from harness.serve.vllm.observe import Observed, observe
 
 from . import fake_vllm
 
-NVFP4 = Demands(scheme="NVFP4", kv_fp8=False, experts=True, linears=True)
+NVFP4 = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}))
 WARNING = "(EngineCore pid=511) WARNING 11-23 01:12:40 [modelopt.py:1029] "
 ERROR, WARN = Severity.ERROR, Severity.WARNING
 
@@ -142,9 +142,9 @@ DEFAULT_KV = (
 
 def test_a_default_kv_scale_is_a_fault_only_where_the_files_hold_another(tmp_path: Path) -> None:
     calibrated = Demands(
-        scheme="NVFP4", kv_fp8=True, experts=True, linears=True, kv_calibrated=True
+        linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}), kv_fp8=True, kv_calibrated=True
     )
-    cast = Demands(scheme="NVFP4", kv_fp8=True, experts=True, linears=True)
+    cast = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}), kv_fp8=True)
     (finding,) = observed(tmp_path, log=WARNING + DEFAULT_KV, demands=calibrated).findings
     assert (finding.id, finding.severity) == ("default-kv-scale", ERROR)
     assert observed(tmp_path, log=WARNING + DEFAULT_KV, demands=cast).findings == ()
@@ -211,14 +211,14 @@ def test_marlin_exercises_weights_alone(tmp_path: Path) -> None:
         "attention": ["FLASH_ATTN"],
         "kv_cache": ["fp8_e4m3"],
     }
-    demands = Demands(scheme="NVFP4", kv_fp8=True, experts=True, linears=True)
+    demands = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}), kv_fp8=True)
     found = observed(tmp_path, demands=demands, kernels=kernels)
-    assert demands.declared() == ("weights:nvfp4", "inputs:nvfp4", "kv:fp8")
+    assert demands.declared == ("weights:nvfp4", "inputs:nvfp4", "kv:fp8")
     assert found.exercised == ("weights:nvfp4", "kv:fp8")
 
 
 def test_kernels_of_layers_that_are_not_quantized_prove_nothing(tmp_path: Path) -> None:
-    experts_only = Demands(scheme="NVFP4", kv_fp8=False, experts=True, linears=False)
+    experts_only = Demands(experts=frozenset({"NVFP4"}))
     kernels = {"linear": ["UnquantizedLinearMethod"], "experts": ["MARLIN MarlinExperts"]}
     assert observed(tmp_path, demands=experts_only, kernels=kernels).exercised == ("weights:nvfp4",)
 
@@ -239,7 +239,7 @@ def test_the_log_names_kernels_where_a_report_does_not(tmp_path: Path) -> None:
 
 def test_a_folder_says_what_it_demands(model: Path) -> None:
     unquantized = read_demands(open_source(str(model)))
-    assert unquantized == Demands(scheme="", kv_fp8=False, experts=False, linears=False)
+    assert unquantized == Demands()
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     weights = {
         "num_bits": 4,
@@ -258,7 +258,7 @@ def test_a_folder_says_what_it_demands(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     weight_only = read_demands(open_source(str(model)))
     assert (weight_only.scheme, weight_only.layout) == ("W4A16_NVFP4", "compressed-tensors")
-    assert weight_only.declared() == ("weights:nvfp4", "kv:fp8")
+    assert weight_only.declared == ("weights:nvfp4", "kv:fp8")
 
 
 def test_scales_of_keys_and_values_that_our_export_promised_are_demanded(model: Path) -> None:

@@ -14,50 +14,15 @@ model_executor/layers/fused_moe/oracle/{nvfp4,fp8}.py; measured on a H200 and on
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.errors import PrerequisiteError, ReasonCode, RecipeError
-from harness.formats import Scheme, get_declared_scheme
-from harness.formats.compressed import METHOD
-from harness.serve.vllm.environment import SETUP
+from harness.engines.algorithms import ALGORITHMS, COMPRESSED, MODELOPT
+from harness.engines.demands import Demands
+from harness.errors import PrerequisiteError, ReasonCode
 
-MODELOPT = "modelopt"
-COMPRESSED = METHOD
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Demands:
-    """What serving a checkpoint asks of an engine."""
-
-    scheme: str
-    """Such as `NVFP4`, as harness.formats names it; empty for an unquantized model."""
-    kv_fp8: bool
-    experts: bool
-    """Whether routed experts are quantized."""
-    linears: bool
-    """Whether other layers are."""
-    layout: str = MODELOPT
-    """Whose spelling the files have: `modelopt` or `compressed-tensors`."""
-    kv_calibrated: bool = False
-    """Whether scales of keys and values are in the files, or should be."""
-
-    @property
-    def parts(self) -> Scheme | None:
-        """Return the scheme's formats; None for an unquantized model, or one no engine loads."""
-        try:
-            return get_declared_scheme(self.scheme) if self.scheme else None
-        except RecipeError:
-            return None
-
-    def declared(self) -> tuple[str, ...]:
-        """Return the parts as Deployment lists them."""
-        found = []
-        if self.parts is not None:
-            found.append(f"weights:{self.parts.weight_format}")
-            if self.parts.input_format:
-                found.append(f"inputs:{self.parts.input_format}")
-        return (*found, "kv:fp8") if self.kv_fp8 else tuple(found)
+SETUP = "scripts/setup-vllm cpu|cuda"
+"""What installs a version that is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,18 +52,21 @@ class Capability:
 
     def emulation(self, demands: Demands, *, declared: bool) -> tuple[str, ...]:
         """Return the flags that make the kernels compute what `demands` declare."""
-        parts = demands.parts
-        if parts is None or parts.weight_format != "nvfp4":
-            return ()
-        if not self.always_emulated and not (declared and parts.input_format):
-            return ()
         flags: list[str] = []
-        if demands.experts:
+        if any(self._is_emulated(one, declared=declared) for one in demands.experts):
             flags += ["--moe-backend", "emulation"]
         # On CPU the plugin leaves one linear kernel to choose from; no flag is needed.
-        if demands.linears and not self.always_emulated:
+        if not self.always_emulated and any(
+            self._is_emulated(one, declared=declared) for one in demands.linears
+        ):
             flags += ["--linear-backend", "emulation"]
         return tuple(flags)
+
+    def _is_emulated(self, algorithm: str, *, declared: bool) -> bool:
+        parts = ALGORITHMS[algorithm]
+        if parts.weights != "nvfp4":
+            return False
+        return self.always_emulated or (declared and parts.inputs is not None)
 
 
 _OURS = frozenset({"NVFP4", "W4A16_NVFP4", "FP8"})
@@ -170,15 +138,15 @@ def refuse_unsupported(capability: Capability, demands: Demands) -> None:
     where = f"vLLM {capability.version} ({capability.platform})"
     loads = capability.schemes.get(demands.layout, Schemes(everywhere=frozenset()))
     problem = None
-    if demands.scheme and demands.scheme not in loads.everywhere | loads.dense_only:
+    if odd := demands.algorithms - (loads.everywhere | loads.dense_only):
         known = ", ".join(sorted(loads.everywhere | loads.dense_only)) or "none"
         problem = (
-            f"{where} is not known to load scheme '{demands.scheme}' of {demands.layout}. "
+            f"{where} is not known to load scheme '{min(odd)}' of {demands.layout}. "
             f"Of that layout it loads: {known}."
         )
-    elif demands.scheme in loads.dense_only and demands.experts:
+    elif dense := demands.experts & loads.dense_only:
         problem = (
-            f"{where} loads scheme '{demands.scheme}' of {demands.layout} for dense layers, not "
+            f"{where} loads scheme '{min(dense)}' of {demands.layout} for dense layers, not "
             "for routed experts. Quantize them otherwise, or not."
         )
     elif demands.kv_fp8 and not capability.kv_fp8:
@@ -199,11 +167,42 @@ _WEIGHTS_AND_INPUTS = re.compile(
 )
 
 
-def computes(kernels: Iterable[str]) -> frozenset[str]:
+_MARKS = {"nvfp4": "fp4", "mxfp4": "fp4", "mxfp8": "mxfp8", "fp8": "fp8"}
+"""What is in a kernel's name, by the format of weights that it is for."""
+
+
+def exercised(demands: Demands, kernels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return what the kernels of a server compute of what a checkpoint declares.
+
+    Inputs count only if every kernel that could round them does.
+
+    Args:
+        demands: what is declared.
+        kernels: names of those chosen, by `linear`, `experts` and `kv_cache`.
+    """
+    computed = [
+        (ALGORITHMS[one], _computes(_of_format(kernels[part], one, len(algorithms))))
+        for part, algorithms in (("linear", demands.linears), ("experts", demands.experts))
+        for one in sorted(algorithms)
+    ]
+    missing = {f"weights:{a.weights}" for a, done in computed if "weights" not in done}
+    missing |= {f"inputs:{a.inputs}" for a, done in computed if "inputs" not in done}
+    if not any("fp8" in name for name in kernels["kv_cache"]):
+        missing.add("kv:fp8")
+    return tuple(part for part in demands.declared if part not in missing)
+
+
+def _of_format(names: Sequence[str], algorithm: str, num_algorithms: int) -> Sequence[str]:
+    """Return the kernels of one algorithm among several that share them."""
+    mark = _MARKS.get(ALGORITHMS[algorithm].weights, "")
+    own = [name for name in names if mark in name.lower()]
+    return own if own and num_algorithms > 1 else names
+
+
+def _computes(kernels: Iterable[str]) -> frozenset[str]:
     """Return what quantized kernels compute: `weights`, `inputs`.
 
-    Inputs count only if every kernel rounds them. A kernel of an unknown name is believed to do
-    no more than it must to answer at all: weights.
+    A kernel of an unknown name is believed to do no more than it must to answer at all: weights.
     """
     quantized = [name for name in kernels if not _IGNORED.search(name)]
     if not quantized:

@@ -1,0 +1,93 @@
+"""What engines make of a checkpoint's files, said once: export, verify and serve ask here.
+
+What is declared (declaration.py, compressed.py), in which words (algorithms.py); which layers an
+engine runs under which names (layers.py, vllm.json) and what it takes each for (rules.py); what
+each version loads and computes (versions.py, capabilities.py); what a folder asks of it
+(demands.py).
+"""
+
+from harness.engines.algorithms import (
+    ALGORITHMS,
+    COMPRESSED,
+    LOADED,
+    MIXED,
+    MODELOPT,
+    NATIVE_FP8,
+    NATIVE_MXFP4,
+    READ,
+)
+from harness.engines.capabilities import (
+    CAPABILITIES,
+    SETUP,
+    Capability,
+    capability_of,
+    exercised,
+    refuse_unsupported,
+)
+from harness.engines.compressed import is_pattern_broken
+from harness.engines.declaration import (
+    KV,
+    SIDECAR,
+    Declaration,
+    contradictions,
+    read_declarations,
+    refuse_unread,
+)
+from harness.engines.demands import (
+    Demands,
+    has_kv_scales,
+    read_declared,
+    read_demands,
+)
+from harness.engines.layers import FUSED, USUAL, EngineLayer, Family, Mapper, engine_layers
+from harness.engines.rules import Asked, Rules
+from harness.engines.versions import (
+    WIDTH_MULTIPLE,
+    Engine,
+    any_engine,
+    engine_of,
+    find_engine,
+    known_engines,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "CAPABILITIES",
+    "COMPRESSED",
+    "FUSED",
+    "KV",
+    "LOADED",
+    "MIXED",
+    "MODELOPT",
+    "NATIVE_FP8",
+    "NATIVE_MXFP4",
+    "READ",
+    "SETUP",
+    "SIDECAR",
+    "USUAL",
+    "WIDTH_MULTIPLE",
+    "Asked",
+    "Capability",
+    "Declaration",
+    "Demands",
+    "Engine",
+    "EngineLayer",
+    "Family",
+    "Mapper",
+    "Rules",
+    "any_engine",
+    "capability_of",
+    "contradictions",
+    "engine_layers",
+    "engine_of",
+    "exercised",
+    "find_engine",
+    "has_kv_scales",
+    "is_pattern_broken",
+    "known_engines",
+    "read_declarations",
+    "read_declared",
+    "read_demands",
+    "refuse_unread",
+    "refuse_unsupported",
+]

@@ -1,0 +1,147 @@
+"""What a folder demands of an engine, whoever made it: modelopt, llmcompressor or harness."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from harness.artifacts import KvFormat
+from harness.engines.algorithms import ALGORITHMS, MIXED, MODELOPT, parts_of
+from harness.engines.declaration import (
+    ALGORITHM,
+    KV,
+    SIDECAR,
+    Declaration,
+    contradictions,
+    read_declarations,
+    refuse_unread,
+)
+from harness.engines.versions import any_engine
+from harness.errors import EngineError, ModelError, ReasonCode
+from harness.models import Source
+from harness.reading import bounds, read_json_object, refused_as
+
+_MANIFEST = "harness.json"
+"""Written by our own exporter beside the checkpoint's files."""
+_PACKED = frozenset({"U8", "F8_E4M3"})
+_KV_SCALES = (".k_scale", ".v_scale", ".kv_scale")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demands:
+    """What serving a checkpoint asks of an engine."""
+
+    linears: frozenset[str] = frozenset()
+    """Algorithms of linear layers; none for an unquantized model."""
+    experts: frozenset[str] = frozenset()
+    """Of routed experts."""
+    kv_fp8: bool = False
+    kv_calibrated: bool = False
+    """Whether scales of keys and values are in the files, or should be."""
+    layout: str = MODELOPT
+    """Whose spelling the files have."""
+
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """Return every algorithm."""
+        return self.linears | self.experts
+
+    @property
+    def scheme(self) -> str:
+        """Return the one name of it all; empty for an unquantized model."""
+        return next(iter(self.algorithms), "") if len(self.algorithms) < 2 else MIXED  # noqa: PLR2004 -- more than one
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """Return what is to be computed, as a Deployment lists it."""
+        return parts_of(self.algorithms, kv_fp8=self.kv_fp8)
+
+
+def read_demands(source: Source) -> Demands:
+    """Return what serving `source` asks of an engine: from its configuration and tensor names.
+
+    Raises:
+        UsageError: it declares what harness does not read, with the reason `unsupported-format`.
+        ModelError: its configuration files are malformed.
+    """
+    declared = next(iter(declarations_of(source)), None)
+    if declared is None:
+        return Demands()
+    refuse_unread(declared, source.path)
+    if declared.malformed:
+        message = (
+            f"'{source.path}': {declared.malformed[0]}, in {declared.source}. Export it again."
+        )
+        raise ModelError(message, reason=ReasonCode.INTEGRITY_FAILED)
+    asked = any_engine().rules(declared, source.config).algorithms(_packed_modules(source))
+    # No server of ours loads the layers for speculative decoding.
+    served = [(name, a) for name, a in asked.items() if a and not name.startswith("mtp.")]
+    experts = frozenset(a for name, a in served if _is_routed(name))
+    linears = frozenset(a for name, a in served if not _is_routed(name))
+    return Demands(
+        linears=linears if served else _named(declared),
+        experts=experts,
+        kv_fp8=declared.kv_algorithm == "FP8",
+        kv_calibrated=has_kv_scales(source, declared)
+        or any(name.endswith(_KV_SCALES) for name in source.tensors),
+        layout=declared.layout,
+    )
+
+
+def read_declared(source: Source) -> Declaration | None:
+    """Return the declaration that an engine goes by; None for an unquantized model.
+
+    Raises:
+        UsageError: as `read_demands`.
+        EngineError: its files are malformed, or name two algorithms.
+    """
+    declarations = declarations_of(source)
+    if not declarations:
+        return None
+    refuse_unread(declarations[0], source.path)
+    differing = (contradictions(declarations, about=what) for what in (ALGORITHM, KV))
+    if faults := [*declarations[0].malformed, *chain(*differing)]:
+        message = f"'{source.path}': {faults[0]}. Export the checkpoint again."
+        raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED)
+    return declarations[0]
+
+
+def declarations_of(source: Source) -> tuple[Declaration, ...]:
+    """Return what the files of a model declare, the decisive declaration first."""
+    return read_declarations(source.config, _beside(source, SIDECAR))
+
+
+def has_kv_scales(source: Source, declared: Declaration) -> bool:
+    """Return whether the files have to hold scales of keys and values.
+
+    modelopt's files do not tell a cast from calibrated scales; our own manifest does.
+    """
+    exported = _beside(source, _MANIFEST).get("kv_cache")
+    return declared.kv_is_static or exported == KvFormat.FP8
+
+
+def _named(declared: Declaration) -> frozenset[str]:
+    """Return every algorithm that a declaration names."""
+    named = {declared.algorithm, *(group.algorithm for group in declared.groups)}
+    named |= {layer.algorithm for layer in declared.layers.values()}
+    return frozenset(ALGORITHMS) & named
+
+
+def _packed_modules(source: Source) -> list[str]:
+    """Return the modules whose weights are stored in a quantized form."""
+    return [
+        name.rpartition(".")[0] if name.rpartition(".")[2].startswith("weight") else name
+        for name, header in source.tensors.items()
+        if header.dtype in _PACKED and "scale" not in name.rpartition(".")[2]
+    ]
+
+
+def _is_routed(module: str) -> bool:
+    return ".experts." in module
+
+
+def _beside(source: Source, name: str) -> Mapping[str, object]:
+    """Return the JSON object of a file beside the weights; nothing where there is none."""
+    if not (source.path / name).is_file():
+        return {}
+    with refused_as(EngineError, "Export it again.", reason=ReasonCode.INTEGRITY_FAILED):
+        return read_json_object(source.path / name, most=bounds.INDEX_BYTES)

@@ -1,0 +1,131 @@
+"""The layers that an engine runs, under the names by which it asks for them.
+
+An engine looks a layer up under its own name: beginnings and parts of names are rewritten (its
+mapper), layers such as q, k and v are one `qkv_proj`, and all routed experts of a layer are one
+module. Tensor-parallel size is taken as 1.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_EXPERT = re.compile(r"(?P<experts>.+\.experts)(\.\d+)?\.[^.]+")
+"""An expert's projection, or what stacks that of all experts."""
+
+FUSED: Mapping[str, tuple[str, ...]] = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
+    "in_proj_ba": ("in_proj_b", "in_proj_a"),
+    "fused_qkv_a_proj": ("q_a_proj", "kv_a_proj_with_mqa"),
+    "fused_wqa_wkv": ("wq_a", "wkv"),
+    "fused_wkv_wgate": ("wkv", "wgate"),
+}
+"""How engines spell the layers that they fuse in most models, and what checkpoints have instead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mapper:
+    """How an engine rewrites names: each rule that fits, in this order."""
+
+    regex: Mapping[str, str] = field(default_factory=dict)
+    substr: Mapping[str, str] = field(default_factory=dict)
+    prefix: Mapping[str, str] = field(default_factory=dict)
+    suffix: Mapping[str, str] = field(default_factory=dict)
+
+    def rename(self, name: str) -> str:
+        """Return the engine's spelling of a tensor's name, or of an entry of a list."""
+        for pattern, new in self.regex.items():
+            name = re.sub(pattern, new, name)
+        for old, new in self.substr.items():
+            name = name.replace(old, new, 1)
+        for old, new in self.prefix.items():
+            if name.startswith(old):
+                name = new + name[len(old) :]
+        for old, new in self.suffix.items():
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        return name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """How an engine spells the layers of an architecture."""
+
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED)
+    """Layers that are one, by the name of the whole."""
+    mapper: Mapper | None = None
+    """None where names stay as they are; then a final `*` in a list is no more than a wildcard."""
+    experts: tuple[str, ...] = ()
+    """Names of an expert's projections that the loader takes, where it names them itself."""
+    never_asked: frozenset[str] = frozenset()
+    """Last parts of names of layers that the engine builds unquantized without asking."""
+
+    def rename(self, module: str) -> str:
+        """Return the engine's name of a module of the files."""
+        if self.mapper is None:
+            return module
+        return self.mapper.rename(f"{module}.weight").removesuffix(".weight")
+
+    def rename_entry(self, entry: str) -> str:
+        """Return the engine's spelling of an entry of a list."""
+        return self.mapper.rename(entry) if self.mapper else entry
+
+    def is_asked(self, last: str) -> bool:
+        """Return whether the engine asks what a layer is, by the last part of its name.
+
+        Of a fused layer that it does not ask about, it asks about no part.
+        """
+        return not any(f"_{last}_" in f"_{name}_" for name in self.never_asked)
+
+    def parts_of(self, name: str) -> tuple[str, ...]:
+        """Return the names of a fused layer's parts, as engines make them; of others, nothing."""
+        last = name.rpartition(".")[2]
+        return tuple(name.replace(last, part) for part in self.fused.get(last, ()))
+
+
+USUAL = Family(mapper=Mapper())
+"""What holds for most models, for those that are not known."""
+
+
+class EngineLayer(NamedTuple):
+    """One layer of the running engine and the modules of the files that it is made of."""
+
+    name: str
+    members: tuple[str, ...]
+    is_routed: bool = False
+
+    @property
+    def last(self) -> str:
+        """Return the last part of its name."""
+        return self.name.rpartition(".")[2]
+
+
+def engine_layers(modules: Iterable[str], family: Family) -> Iterator[EngineLayer]:
+    """Yield the engine's layers; experts of a layer are one."""
+    members: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    paths: dict[str, str] = {}  # thousands of experts share one
+    others: dict[str, str] = {}
+    for module in modules:
+        if found := _EXPERT.fullmatch(module):
+            path = found["experts"]
+            if path not in paths:
+                paths[path] = family.rename(path)
+            members[paths[path], True].append(module)
+        else:
+            others[family.rename(module)] = module
+    for name, module in others.items():
+        whole = _whole(name, others, family)
+        members[whole, whole.rpartition(".")[2] == "experts"].append(module)
+    for (name, is_routed), found_members in members.items():
+        yield EngineLayer(name, tuple(found_members), is_routed)
+
+
+def _whole(name: str, names: Container[str], family: Family) -> str:
+    """Return the fused layer that a layer is a part of: one whose parts are all there."""
+    parent, dot, last = name.rpartition(".")
+    every = (*family.fused.items(), *FUSED.items())
+    wholes = {whole: parts for whole, parts in every if last in parts}
+    complete = (w for w, parts in wholes.items() if all(parent + dot + p in names for p in parts))
+    return parent + dot + next(complete, next(iter(wholes), last))

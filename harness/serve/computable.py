@@ -1,0 +1,68 @@
+"""What the reference engine can compute of what a checkpoint declares: modelopt's layout, ours."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.artifacts import Linear
+from harness.engines import MODELOPT, Rules, any_engine, has_kv_scales, read_declared
+from harness.errors import EngineError, ReasonCode, RecipeError
+from harness.formats import Scheme, get_scheme
+from harness.models import Source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Computable:
+    """How a checkpoint says that it is to be computed, in formats that harness has."""
+
+    scheme: Scheme | None = None
+    """None for an unquantized checkpoint."""
+    rules: Rules | None = None
+    """What each layer is taken for."""
+    kv_fp8: bool = False
+    kv_calibrated: bool = False
+    """Whether the files hold scales of keys and values; modelopt's files do not tell."""
+
+    def quantized(self, linears: Iterable[Linear]) -> frozenset[str]:
+        """Return the names of the layers that an engine would load as quantized."""
+        if self.scheme is None or self.rules is None:
+            return frozenset()
+        asked = self.rules.algorithms(linear.name for linear in linears)
+        return frozenset(name for name, algorithm in asked.items() if algorithm)
+
+    def parts(self) -> tuple[str, ...]:
+        """Return what is declared, as Deployment lists it."""
+        found = []
+        if self.scheme is not None:
+            found.append(f"weights:{self.scheme.weight_format}")
+            if self.scheme.input_format is not None:
+                found.append(f"inputs:{self.scheme.input_format}")
+        return (*found, "kv:fp8") if self.kv_fp8 else tuple(found)
+
+
+def read_computable(source: Source) -> Computable:
+    """Read the configuration of a checkpoint that the reference engine can compute.
+
+    Raises:
+        UsageError: it declares what harness does not read.
+        EngineError: its files contradict each other, or declare what this engine does not compute.
+    """
+    declared = read_declared(source)
+    if declared is None:
+        return Computable()
+    try:
+        scheme = get_scheme(str(declared.algorithm))
+    except RecipeError as error:
+        raise _refused(source, f"{error}") from error
+    if declared.layout != MODELOPT:
+        raise _refused(source, f"it has the tensors of {declared.layout}.")
+    return Computable(
+        scheme=scheme,
+        rules=any_engine().rules(declared, source.config),
+        kv_fp8=declared.kv_algorithm == "FP8",
+        kv_calibrated=has_kv_scales(source, declared),
+    )
+
+
+def _refused(source: Source, why: str) -> EngineError:
+    message = f"'{source.path}' cannot be served by the reference engine: {why} Use --engine vllm."
+    return EngineError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
