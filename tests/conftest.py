@@ -236,48 +236,24 @@ def tiny_qwen3_5_moe_sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write_fused(tmp_path_factory.mktemp("qwen3_5_moe_sharded"), num_shards=3)
 
 
-@pytest.fixture(scope="session")
-def tiny_qwen3_5_moe_per_expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same weights with one tensor an expert, as save_pretrained writes them; no MTP."""
-    folder = tmp_path_factory.mktemp("qwen3_5_moe_per_expert")
-    _write(_make_qwen3_5_moe, folder)
+def _tiny(make: Callable[[], PreTrainedModel], *, shard_size: str = "1GB") -> Any:  # noqa: ANN401 - pytest's
+    """Return a fixture: the folder of a model as save_pretrained writes it."""
+
+    @pytest.fixture(scope="session")
+    def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        made = tmp_path_factory.mktemp(make.__name__.removeprefix("_make_"))
+        _write(make, made, shard_size=shard_size)
+        return made
+
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_qwen3_moe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qwen3_moe")
-    _write(_make_qwen3_moe, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_mixtral(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mixtral")
-    _write(_make_mixtral, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_mixtral_sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mixtral_sharded")
-    _write(_make_mixtral, folder, shard_size="100KB")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qwen3")
-    _write(_make_qwen3, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_qwen3_tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output layer shares the embedding's weight, which is stored once."""
-    folder = tmp_path_factory.mktemp("qwen3_tied")
-    _write(_make_qwen3_tied, folder)
-    return folder
+tiny_qwen3_5_moe_per_expert = _tiny(_make_qwen3_5_moe)  # one tensor an expert, no MTP
+tiny_qwen3_moe = _tiny(_make_qwen3_moe)
+tiny_mixtral = _tiny(_make_mixtral)
+tiny_mixtral_sharded = _tiny(_make_mixtral, shard_size="100KB")
+tiny_qwen3 = _tiny(_make_qwen3)
+tiny_qwen3_tied = _tiny(_make_qwen3_tied)  # the output layer shares the embedding's weight
 
 
 @pytest.fixture(scope="session")
