@@ -1,7 +1,9 @@
 """Which files of a folder are its weights, and which merely lie there."""
 
 import json
+import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,26 +11,26 @@ import torch
 from safetensors.torch import save_file
 
 from harness.models import INDEX, digest_folder, find_weights
+from harness.models.weight_files import SINGLE
 
 Lay = Callable[..., Path]
 
 
+def lay_into(folder: Path, *files: str, indexed: tuple[str, ...] = ()) -> Path:
+    """Lay files of weights into a new folder, with an index of some of them."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for file in files:
+        save_file({f"{file}.weight": torch.ones(2, 2)}, folder / file)
+    if indexed:
+        weight_map = {f"{file}.weight": file for file in indexed}
+        (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
 @pytest.fixture
 def lay(tmp_path: Path) -> Lay:
-    """Return what lays files of weights into a folder, with an index of some of them."""
-
-    def build(*files: str, indexed: tuple[str, ...] = ()) -> Path:
-        folder = tmp_path / "model"
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        for file in files:
-            save_file({f"{file}.weight": torch.ones(2, 2)}, folder / file)
-        if indexed:
-            weight_map = {f"{file}.weight": file for file in indexed}
-            (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-        return folder
-
-    return build
+    return partial(lay_into, tmp_path / "model")
 
 
 def test_the_files_of_the_index_are_the_weights_and_no_others(lay: Lay) -> None:
@@ -106,3 +108,30 @@ def test_an_index_that_goes_away_changes_the_digest(lay: Lay) -> None:
     before = digest_folder(folder)
     (folder / INDEX).unlink()
     assert digest_folder(folder) != before
+
+
+ASK = """
+import json, pathlib, sys
+from vllm.config.load import LoadConfig
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+for folder, format in map(json.loads, sys.argv[1:]):
+    loader = DefaultModelLoader(LoadConfig(load_format=format))
+    files = loader._prepare_weights(folder, None, None, True, None)[1]
+    print("FILES", json.dumps(sorted(pathlib.Path(file).name for file in files)))
+"""
+
+
+def test_vllm_reads_what_is_said_of_it(vllm_python: Path, tmp_path: Path) -> None:
+    (shard, adapter), other = ("a.safetensors", "adapter.safetensors"), "consolidated.safetensors"
+    laid = [
+        (lay_into(tmp_path / "1", shard, adapter, indexed=(shard,)), "auto", [shard]),
+        (lay_into(tmp_path / "2", shard, other, indexed=(shard,)), "auto", [other]),
+        (lay_into(tmp_path / "3", shard, other, indexed=(shard,)), "safetensors", [shard]),
+        (lay_into(tmp_path / "4", SINGLE, adapter), "auto", [adapter, SINGLE]),
+    ]
+    asked = [json.dumps([str(folder), form]) for folder, form, _ in laid]
+    done = subprocess.run(
+        [vllm_python, "-c", ASK, *asked], capture_output=True, text=True, check=True
+    )
+    lines = [line[6:] for line in done.stdout.splitlines() if line.startswith("FILES ")]
+    assert list(map(json.loads, lines)) == [files for _, _, files in laid]
