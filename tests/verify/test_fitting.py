@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.engines import COMPRESSED, MODELOPT
 from harness.verify import fitting, verify
 from harness.verify.dequantize import Rows, find_weight, read_rows
 from harness.verify.fitting import Fitting, fit_of
-from harness.verify.layouts import COMPRESSED, LAYOUTS, MODELOPT
+from harness.verify.layouts import LAYOUTS
 from harness.verify.shards import read_shard
 from harness.verify.stored import Buffers, StoredTensors
 
