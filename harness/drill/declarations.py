@@ -49,9 +49,13 @@ def _lm_head_not_ignored(files: Files) -> None:
     files.declare(ignore=lambda entries: [e for e in entries if e != "lm_head"])
 
 
-@fault(MODELOPT + "pull/1858", "the unquantized routers are not on the ignore list")
-def _routers_not_ignored(files: Files) -> None:
-    files.declare(ignore=lambda entries: [e for e in entries if not e.endswith(".mlp.gate")])
+@fault(
+    MODELOPT + "pull/1858",
+    "the attention, which the recipe leaves as it is, is not on the ignore list",
+    of="nvfp4_mlp_only",
+)
+def _attention_not_ignored(files: Files) -> None:
+    files.declare(ignore=lambda entries: [e for e in entries if ".self_attn" not in e])
 
 
 @fault(MODELOPT + "pull/1340", "the ignore list has layers.1*, a layer that is quantized")

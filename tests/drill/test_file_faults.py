@@ -77,7 +77,7 @@ EXPECTED: Mapping[str, Touched] = {
     "algorithm-null": Touched(files=CONFIGS),
     "quantization-not-declared": Touched(files=CONFIGS),
     "lm-head-not-ignored": Touched(files=CONFIGS),
-    "routers-not-ignored": Touched(files=CONFIGS),
+    "attention-not-ignored": Touched(files=CONFIGS),
     "ignore-pattern-too-wide": Touched(files=CONFIGS),
     "fused-layer-not-ignored": Touched(files=CONFIGS),
     "shard-missing": Touched(-1, "", HALVES - {"model-00002-of-00002.safetensors"}),
