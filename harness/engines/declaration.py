@@ -121,11 +121,11 @@ def refuse_unread(declaration: Declaration, folder: object) -> None:
 
 
 def contradictions(declarations: tuple[Declaration, ...], *, about: str = "") -> list[str]:
-    """Return what the decisive declaration and that of hf_quant_config.json say differently.
+    """Return what the decisive declaration and that of the other file say differently.
 
     What one of them leaves out is no contradiction. `about` asks for one thing alone.
     """
-    others = [one for one in declarations[1:] if SIDECAR in (one.source, declarations[0].source)]
+    others = [one for one in declarations[1:] if one.source in (CONFIG, SIDECAR)]
     return [
         f"{what} is {_short(mine)} in {declarations[0].source} and {_short(theirs)} in "
         f"{other.source}"
