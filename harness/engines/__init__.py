@@ -15,6 +15,7 @@ from harness.engines.algorithms import (
     NATIVE_FP8,
     NATIVE_MXFP4,
     READ,
+    parts_of,
 )
 from harness.engines.capabilities import (
     CAPABILITIES,
@@ -39,7 +40,7 @@ from harness.engines.demands import (
     read_declared,
     read_demands,
 )
-from harness.engines.layers import FUSED, USUAL, EngineLayer, Family, Mapper, engine_layers
+from harness.engines.layers import FUSED, USUAL, EngineLayer, Family, engine_layers
 from harness.engines.rules import Asked, Rules
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
@@ -73,7 +74,6 @@ __all__ = [
     "Engine",
     "EngineLayer",
     "Family",
-    "Mapper",
     "Rules",
     "any_engine",
     "capability_of",
@@ -85,6 +85,7 @@ __all__ = [
     "has_kv_scales",
     "is_pattern_broken",
     "known_engines",
+    "parts_of",
     "read_declarations",
     "read_declared",
     "read_demands",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.artifacts import Linear
-from harness.engines import MODELOPT, Rules, any_engine, has_kv_scales, read_declared
+from harness.engines import MODELOPT, Rules, any_engine, has_kv_scales, parts_of, read_declared
 from harness.errors import EngineError, ReasonCode, RecipeError
 from harness.formats import Scheme, get_scheme
 from harness.models import Source
@@ -31,12 +31,8 @@ class Computable:
 
     def parts(self) -> tuple[str, ...]:
         """Return what is declared, as Deployment lists it."""
-        found = []
-        if self.scheme is not None:
-            found.append(f"weights:{self.scheme.weight_format}")
-            if self.scheme.input_format is not None:
-                found.append(f"inputs:{self.scheme.input_format}")
-        return (*found, "kv:fp8") if self.kv_fp8 else tuple(found)
+        algorithms = [self.scheme.name] if self.scheme else []
+        return parts_of(algorithms, kv_fp8=self.kv_fp8)
 
 
 def read_computable(source: Source) -> Computable:
