@@ -47,7 +47,7 @@ def details(row: Row) -> list[str]:
         for asked, answer in answers.items()
         if answer.code
     ]
-    return lines + [f"- {row.name}, {name}: {wrong}" for name, wrong in row.faults.items() if wrong]
+    return lines + [f"- {row.name}, {n}: {one.wrong}" for n, one in row.faults.items() if one.wrong]
 
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ _TENSOR_FAULTS = (
     _TensorFault("lost scale of an expert", _routed, SCALES, _lost, _COMPLETE),
     _TensorFault("lost global scale", _rather_dense, GLOBALS, _lost, _COMPLETE),
     _TensorFault("lost scale of stacked experts", _stacks, STACKED, _lost, _COMPLETE),
+    _TensorFault("wrong shape of stacked scales", _stacks, STACKED, _longer, _FORMED),
     _TensorFault("lost input scale of an expert", _routed, INPUTS, _lost, _INPUTS),
     _TensorFault("lost scale of values", _attentions, ("v_scale",), _lost, _KV),
     _TensorFault("wrong shape", _rather_routed, SCALES, _longer, _FORMED),

@@ -1,7 +1,8 @@
 """The whole table: every configuration asked, and every fault planted."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from tests.published.cut import cut
 
 CUT = Path(__file__).with_name("configurations.jsonl")
 HEAD = "| model | declared | verify | " + " | ".join(ENGINES)
-HEAD += " | gate --plan | faults found |"
+HEAD += " | faults found | gate --plan |"
 
 
 class Model(NamedTuple):
@@ -21,6 +22,15 @@ class Model(NamedTuple):
     name: str
     config: Mapping[str, Any]
     sidecar: Mapping[str, Any]
+
+
+class Looked(NamedTuple):
+    """What a planted fault led to."""
+
+    check: str
+    """The finding that has to name it."""
+    wrong: str
+    """What was wrong with the answer; nothing where the finding names it."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +42,21 @@ class Row:
     alone: Answer
     engines: Mapping[str, Answer]
     plan: Answer
-    faults: Mapping[str, str]
-    """What was wrong with the answer, by fault; nothing where it was found and named."""
+    faults: Mapping[str, Looked]
+    """By the fault that was planted."""
 
-    def markdown(self) -> str:
-        found = sum(not wrong for wrong in self.faults.values())
-        cells = [
+    @property
+    def cells(self) -> list[str]:
+        """What the table says; the last is the gate's, which depends on the engine beside it."""
+        found = sum(not looked.wrong for looked in self.faults.values())
+        return [
             self.name.replace("--", "/"),
             self.declared,
             self.alone.word,
             *(answer.word for answer in self.engines.values()),
-            self.plan.word.replace("read", "planned", 1) if self.plan.code == 0 else self.plan.word,
             f"{found} of {len(self.faults)}" if self.faults else "-",
+            self.plan.word.replace("not read", "not served").replace("read", "planned"),
         ]
-        return f"| {' | '.join(cells)} |"
 
 
 def stored() -> list[Model]:
@@ -82,22 +93,29 @@ def row_of(model: Model, work: Path) -> Row:
         alone=alone,
         engines={engine: ask_verify(folder, engine) for engine in ENGINES},
         plan=ask_plan(folder, source, work / "store"),
-        faults=missed(built, work / "damaged") if alone.code != 2 else {},
+        faults=looked_for(built, work / "damaged") if alone.code != 2 else {},
     )
 
 
-def missed(built: build.Built, folder: Path, engine: str | None = None) -> dict[str, str]:
-    """Return by fault what was wrong with the answer about it; nothing where it was named."""
-    wrong = {}
+def looked_for(built: build.Built, folder: Path, engine: str | None = None) -> dict[str, Looked]:
+    """Plant each fault and return what it led to."""
+    looked = {}
     for one in faults.planted(built):
         found, answer = is_found(one, folder, engine)
         wanted = f"wanted {one.check} about {one.named}"
-        wrong[one.fault] = "" if found else f"{wanted}, got {answer.word}"
-    return wrong
+        wrong = "" if found else f"{wanted}, got {answer.word}"
+        looked[one.fault] = Looked(one.check, wrong)
+    return looked
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return the table in markdown."""
-    return "\n".join(
-        [HEAD, "|---" * (HEAD.count("|") - 1) + "|", *(row.markdown() for row in rows)]
-    )
+def table(rows: Sequence[Row]) -> str:
+    """Return the models and the faults in markdown."""
+    models = Counter((fault, one.check) for row in rows for fault, one in row.faults.items())
+    lines = [
+        HEAD,
+        "|---" * (HEAD.count("|") - 1) + "|",
+        *(f"| {' | '.join(row.cells)} |" for row in rows),
+    ]
+    lines += ["", "| planted fault | finding | models |", "|---|---|---|"]
+    lines += [f"| {fault} | `{check}` | {number} |" for (fault, check), number in models.items()]
+    return "\n".join(lines)
