@@ -20,7 +20,6 @@ from harness.verify.modules import (
     is_vision,
     joins_draft,
     routers_of,
-    stacked_experts,
 )
 
 _KV_ALGORITHMS = {None, "FP8", "NVFP4"}
@@ -155,9 +154,7 @@ def unasked_ignored(contents: Contents) -> Check:
 
 
 def _plain(contents: Contents) -> list[str]:
-    modules = contents.modules.items()
-    plain = [name for name, module in modules if is_plain_linear(name, module)]
-    return plain + [name for name, module in modules if stacked_experts(name, module)]
+    return [name for name, module in contents.modules.items() if is_plain_linear(name, module)]
 
 
 def _unlisted(contents: Contents, plain: list[str]) -> list[str]:

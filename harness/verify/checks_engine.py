@@ -12,7 +12,6 @@ from harness.verify.modules import (
     is_plain_linear,
     is_quantized,
     routers_of,
-    stacked_experts,
 )
 
 _PROJECTIONS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
@@ -66,11 +65,7 @@ def _asked(contents: Contents) -> list[str]:
         name
         for name, module in contents.modules.items()
         if not is_draft(name, contents.drafts)
-        and (
-            is_quantized(module)
-            or (is_plain_linear(name, module) and name not in routers)
-            or stacked_experts(name, module)
-        )
+        and (is_quantized(module) or (is_plain_linear(name, module) and name not in routers))
     ]
 
 

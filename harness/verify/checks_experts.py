@@ -11,8 +11,8 @@ from harness.verify.modules import (
     experts_of,
     fused_name,
     is_draft,
+    is_plain_linear,
     is_quantized,
-    stacked_experts,
 )
 from harness.verify.scan import Facts
 
@@ -101,7 +101,7 @@ def experts_quantized(contents: Contents) -> Check:
     quantized: set[str] = set()
     for name, module in contents.modules.items():
         path = experts_of(name)
-        if path is None or (path == name and not stacked_experts(name, module)):
+        if path is None or (path == name and not is_plain_linear(name, module)):
             continue
         if is_draft(path, contents.drafts):
             continue

@@ -14,7 +14,6 @@ from harness.verify.modules import (
     is_plain_linear,
     is_quantized,
     is_vision,
-    stacked_experts,
     weight_of,
 )
 
@@ -82,5 +81,4 @@ def _stored(contents: Contents, name: str, module: Module) -> _Layer:
 
 def _counts(name: str, module: Mapping[str, TensorHeader]) -> bool:
     """Return whether a layer is one that formats are made for: no tower, no head, large."""
-    is_linear = is_plain_linear(name, module) or bool(stacked_experts(name, module))
-    return is_linear and not (is_vision(name) or is_head(name))
+    return is_plain_linear(name, module) and not (is_vision(name) or is_head(name))

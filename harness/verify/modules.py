@@ -191,19 +191,19 @@ def is_quantized(module: Mapping[str, TensorHeader]) -> bool:
 
 
 def is_plain_linear(name: str, module: Mapping[str, TensorHeader]) -> bool:
-    """Return whether a module looks like an unquantized linear layer: a matrix, no embedding."""
-    weight = module.get("weight")
-    if weight is None or len(weight.shape) != 2 or is_quantized(module):  # noqa: PLR2004  a matrix
+    """Return whether a module looks like an unquantized linear layer: a matrix, no embedding.
+
+    The stacked experts of a layer, [expert, out, in], count as one.
+    """
+    if is_quantized(module):
+        return False
+    if _is_experts(name):
+        return any(len(header.shape) == 3 for header in module.values())  # noqa: PLR2004  a stack
+    num_dims = len(module["weight"].shape) if "weight" in module else 0
+    if num_dims != 2 and not (num_dims == 3 and may_be_stack(name)):  # noqa: PLR2004  a matrix, or a stack
         return False
     last = name.rpartition(".")[2]
     return "embed" not in last and last not in {"wte", "wpe"}
-
-
-def stacked_experts(name: str, module: Mapping[str, TensorHeader]) -> tuple[str, ...]:
-    """Return the tensors of a module that stack all experts of a layer, unquantized."""
-    if not _is_experts(name):
-        return ()
-    return tuple(leaf for leaf, header in module.items() if len(header.shape) == 3)  # noqa: PLR2004  [expert, out, in]
 
 
 def routers_of(modules: Mapping[str, Module]) -> frozenset[str]:
