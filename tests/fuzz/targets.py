@@ -401,8 +401,10 @@ def _read_answer(folder: Path) -> None:
     assert all(isinstance(one.error, str | None) for one in answers)
 
 
-def _file(name: str, read: Callable[[Path], object]) -> Callable[[Path], object]:
-    return lambda folder: read(folder / name)
+def _yaml(name: str, file: str, read: Callable[[Path], object], share: int) -> Target:
+    return Target(
+        name, _make_written, {file: yaml_of}, lambda folder: read(folder / file), share=share
+    )
 
 
 TARGETS = (
@@ -453,34 +455,10 @@ TARGETS = (
     Target(
         "template", _make_template, {"chat_template.jinja": _templates}, _read_template, share=2
     ),
-    Target(
-        "recipe",
-        _make_written,
-        {"recipe.yaml": yaml_of},
-        _file("recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p))),
-        share=2,
-    ),
-    Target(
-        "suite",
-        _make_written,
-        {"suite.yaml": yaml_of},
-        _file("suite.yaml", lambda p: load_suite(str(p))),
-        share=3,
-    ),
-    Target(
-        "smoke set",
-        _make_written,
-        {"smoke.yaml": yaml_of},
-        _file("smoke.yaml", lambda p: load_smoke(str(p))),
-        share=2,
-    ),
-    Target(
-        "waivers",
-        _make_written,
-        {"waivers.yaml": yaml_of},
-        _file("waivers.yaml", load_waivers),
-        share=4,
-    ),
+    _yaml("recipe", "recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p)), 2),
+    _yaml("suite", "suite.yaml", lambda p: load_suite(str(p)), 3),
+    _yaml("smoke set", "smoke.yaml", lambda p: load_smoke(str(p)), 2),
+    _yaml("waivers", "waivers.yaml", load_waivers, 4),
     Target("JSON lines", _make_lines, {"lines.jsonl": lines_of}, _read_lines, share=6),
     Target("nouns", _make_nouns, {"noun.json": _nouns}, _read_nouns, share=4),
     Target(
@@ -494,7 +472,7 @@ TARGETS = (
         "bundle",
         _make_bundle,
         {"baseline.bundle": _bundles},
-        _file("baseline.bundle", import_baseline),
+        lambda folder: import_baseline(folder / "baseline.bundle"),
         share=3,
     ),
     Target("HTTP answer", _make_answer, {"answer.json": json_of}, _read_answer, share=6),

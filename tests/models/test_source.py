@@ -259,28 +259,21 @@ def test_a_file_that_was_rewritten_in_place_with_its_times_kept_is_hashed_again(
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_hash_that_others_may_have_written_is_not_believed(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by", ["another user", "another process"])
+def test_whose_hash_is_believed(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
+    """None that others may have written; for the paranoid none but this process's own."""
     digest = open_source(str(copy)).digest
     monkeypatch.setattr(digests, "_hashed_here", {})
     for entry in (tmp_path / "cache" / "harness" / "digests").iterdir():
         entry.write_text('"' + "0" * 64 + '"')
-        entry.chmod(0o666)
-    assert open_source(str(copy)).digest == digest
-
-
-@pytest.mark.usefixtures("settled")
-def test_who_is_paranoid_believes_no_hash_of_another_process(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digest = open_source(str(copy)).digest
-    monkeypatch.setattr(digests, "_hashed_here", {})
-    for entry in (tmp_path / "cache" / "harness" / "digests").iterdir():
-        entry.write_text('"' + "0" * 64 + '"')
-    assert open_source(str(copy)).digest != digest
-    monkeypatch.setattr(digests, "_hashed_here", {})
-    monkeypatch.setenv("HARNESS_PARANOID", "1")
+        if by == "another user":
+            entry.chmod(0o666)
+    if by == "another process":
+        assert open_source(str(copy)).digest != digest
+        monkeypatch.setattr(digests, "_hashed_here", {})
+        monkeypatch.setenv("HARNESS_PARANOID", "1")
     assert open_source(str(copy)).digest == digest
 
 

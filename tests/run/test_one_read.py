@@ -52,6 +52,15 @@ def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
     return made
 
 
+def damage(model: Path, part: str, where: slice) -> str:
+    """Put NaN into the first tensor with `part` in its name; return the name."""
+    weights = load_file(model / "model.safetensors")
+    name = next(key for key in weights if part in key)
+    weights[name].view(-1)[where] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    return name
+
+
 @pytest.fixture
 def read_again(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """Return, for each run to come, what is read from the files when calibration has ended.
@@ -258,10 +267,7 @@ def test_damage_in_what_is_written_beside_ends_the_run(
     make: Make, tiny_qwen3_5_moe: Path, tmp_path: Path
 ) -> None:
     model = shutil.copytree(tiny_qwen3_5_moe, tmp_path / "damaged")
-    weights = load_file(model / "model.safetensors")
-    (name, *_) = (key for key in weights if "visual" in key)
-    weights[name].view(-1)[0] = float("nan")
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    name = damage(model, "visual", slice(0, 1))
     with pytest.raises(AssertionError, match=re.escape(f"'{name}' holds NaN")):
         make(model, "a", layerwise=True, qformat="nvfp4")
     assert not list((tmp_path / "a").glob("checkpoint*"))
@@ -271,10 +277,8 @@ def test_damage_that_spoils_the_ranges_is_told_instead_of_them(
     make: Make, tiny_qwen3_moe: Path, tmp_path: Path
 ) -> None:
     model = shutil.copytree(tiny_qwen3_moe, tmp_path / "damaged")
-    weights = load_file(model / "model.safetensors")
-    weights["model.embed_tokens.weight"].view(-1)[:] = float("nan")
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(AssertionError, match=r"'model.embed_tokens.weight' holds NaN"):
+    name = damage(model, "embed_tokens", slice(None))
+    with pytest.raises(AssertionError, match=re.escape(f"'{name}' holds NaN")):
         make(model, "a", layerwise=True, qformat="nvfp4")
 
 

@@ -45,6 +45,19 @@ def plain_nvfp4_input(x: Tensor, scale: float) -> Tensor:
     return rounded
 
 
+def plain_expert(tensors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """Run an expert of gate, up and down projections, W4A4."""
+    gate, up, down = (
+        plain_nvfp4_weight(
+            tensors, f"{name}.{p}_proj", tensors[f"{name}.{p}_proj.weight_scale_2"].item()
+        )
+        for p in ("gate", "up", "down")
+    )
+    x = plain_nvfp4_input(x, tensors[f"{name}.gate_proj.input_scale"].item())
+    hidden = torch.nn.functional.silu(x @ gate.T) * (x @ up.T)
+    return plain_nvfp4_input(hidden, tensors[f"{name}.down_proj.input_scale"].item()) @ down.T
+
+
 def plain_fp8(x: Tensor, scale: float) -> Tensor:
     return (x / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
 
@@ -73,17 +86,7 @@ def test_a_shared_expert_is_computed_as_plain_w4a4(
     name = f"{LAYER}.shared_expert"
     with serve(engine, folder) as served, seen(served.model, name) as layer, torch.no_grad():
         served.model(TEXT)
-    scale = tensors[f"{name}.gate_proj.input_scale"].item()
-    x = plain_nvfp4_input(layer["input"].reshape(-1, 64), scale)
-    gate, up, down = (
-        plain_nvfp4_weight(
-            tensors, f"{name}.{p}_proj", tensors[f"{name}.{p}_proj.weight_scale_2"].item()
-        )
-        for p in ("gate", "up", "down")
-    )
-    hidden = torch.nn.functional.silu(x @ gate.T) * (x @ up.T)
-    hidden = plain_nvfp4_input(hidden, tensors[f"{name}.down_proj.input_scale"].item())
-    expected = hidden @ down.T
+    expected = plain_expert(tensors, name, layer["input"].reshape(-1, 64))
     # A value near a rounding bound may go the other way; all others agree to float32.
     close = torch.isclose(layer["output"].reshape(-1, 64), expected, rtol=1e-3, atol=1e-5)
     assert close.float().mean() > 0.98
@@ -102,18 +105,7 @@ def test_routed_experts_are_computed_as_plain_w4a4(
         found = experts(x, chosen, weights)
     for row, (expert, weight) in enumerate(zip(chosen[:, 0], weights[:, 0], strict=True)):
         prefix = f"{name}.{int(expert)}"
-        rounded = plain_nvfp4_input(
-            x[row : row + 1], tensors[f"{prefix}.gate_proj.input_scale"].item()
-        )
-        gate, up, down = (
-            plain_nvfp4_weight(
-                tensors, f"{prefix}.{p}_proj", tensors[f"{prefix}.{p}_proj.weight_scale_2"].item()
-            )
-            for p in ("gate", "up", "down")
-        )
-        hidden = torch.nn.functional.silu(rounded @ gate.T) * (rounded @ up.T)
-        hidden = plain_nvfp4_input(hidden, tensors[f"{prefix}.down_proj.input_scale"].item())
-        expected = (hidden @ down.T * weight)[0]
+        expected = (plain_expert(tensors, prefix, x[row : row + 1]) * weight)[0]
         assert torch.isclose(found[row], expected, rtol=1e-3, atol=1e-5).float().mean() > 0.95
 
 
