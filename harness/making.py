@@ -22,12 +22,12 @@ from harness.errors import ReasonCode, StageError
 from harness.export import CheckpointWriter
 from harness.models import StackedWeights, is_out_of_memory, threads_for
 from harness.preflight import Job
-from harness.quantize import ResidentQuantizer, as_they_are, fetched, quantize, untouched
+from harness.quantize import ResidentQuantizer, fetched, quantize, read_unquantized, unquantized
 from harness.ranks import ALONE, Ranks, together
 
 _log = logging.getLogger("harness.calibrate")
 
-_UNTOUCHED_THREADS = 4
+_COPYING_THREADS = 4
 """Where a GPU runs the model. Each tensor is hashed by one thread, and two of a model are as big as
 all others together that are not quantized."""
 
@@ -42,9 +42,9 @@ def calibrate_and_write(job: Job, writer: CheckpointWriter) -> CalibrationStats:
         return make_layers(job, writer, ALONE)
     writer.begin()  # for other threads and processes to join
     with _ranks(job, writer.into) as ranks:
-        with _writing_untouched(job, writer) as check:
+        with _copying_unquantized(job, writer) as check:
             stats = make_layers(_on_own_device(job, ranks), writer, ranks, check)
-        for written in ranks.gathered({}):
+        for written in ranks.all_gather({}):
             writer.adopt(written)
     return stats
 
@@ -88,20 +88,20 @@ def complete(job: Job, writer: CheckpointWriter, stats: CalibrationStats) -> Che
 
 
 @contextmanager
-def _writing_untouched(job: Job, writer: CheckpointWriter) -> Iterator[Callable[[], None]]:
+def _copying_unquantized(job: Job, writer: CheckpointWriter) -> Iterator[Callable[[], None]]:
     """Write what is not quantized, in threads, while the context lasts and until it is done.
 
     Gives a function that raises what went wrong so far.
     """
-    names, is_over = untouched(job.source, job.plan), threading.Event()
+    names, is_over = unquantized(job.source, job.plan), threading.Event()
 
     def write(share: Sequence[str]) -> None:
-        tensors = as_they_are(job.source, share)
+        tensors = read_unquantized(job.source, share)
         writer.put(takewhile(lambda _: not is_over.is_set(), tensors), here=True)
 
     # A model that runs on the CPU needs the others.
-    number = _UNTOUCHED_THREADS if job.recipe.device.startswith("cuda") else 1
-    with ThreadPoolExecutor(number, "untouched") as threads:
+    number = _COPYING_THREADS if job.recipe.device.startswith("cuda") else 1
+    with ThreadPoolExecutor(number, "copy") as threads:
         writing = [threads.submit(write, names[begin::number]) for begin in range(number)]
 
         def check() -> None:
@@ -158,7 +158,7 @@ def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:
     with CheckpointWriter(job.source, job.plan, into=into, joins=True) as writer:
         writer.begin()
         make_layers(_on_own_device(job, ranks), writer, ranks)
-        ranks.gathered(writer.written())
+        ranks.all_gather(writer.written())
 
 
 def _on_own_device(job: Job, ranks: Ranks) -> Job:

@@ -59,15 +59,15 @@ class Ranks:
         """Tell whether the work of this index is this process's."""
         return index % self.count == self.number
 
-    def largest(self, values: Sequence[float]) -> list[float]:
+    def all_max(self, values: Sequence[float]) -> list[float]:
         """Return the largest of each value over all processes."""
         return self._reduced(values, "float64", "MAX")
 
-    def added(self, values: Sequence[int]) -> list[int]:
+    def all_sum(self, values: Sequence[int]) -> list[int]:
         """Return the sum of each value over all processes."""
         return self._reduced(values, "int64", "SUM")
 
-    def gathered(self, value: object) -> list[Any]:
+    def all_gather(self, value: object) -> list[Any]:
         """Return what each process gave, which must be plain JSON."""
         if self.count == 1:
             return [value]

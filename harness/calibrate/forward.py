@@ -106,6 +106,9 @@ class LayerwiseRun:
                 if self._is_of_all_layers:
                     _log.info("calibrate: %d of %d layers", number, len(streamed))
             if self._is_of_all_layers:
+                gigabytes, seconds = streamed.bytes_read / 1e9, streamed.read_s
+                _log.info("calibrate: %s", self.clock)
+                _log.info("calibrate: read %.2f GB of decoder layers in %.2f s", gigabytes, seconds)
                 self._run_the_rest()
 
     def run(self, layer: ResidentLayer) -> None:
@@ -125,6 +128,14 @@ class LayerwiseRun:
                 yield
         self._layers[layer.number] = stub
 
+    def try_alone(self, layer: ResidentLayer, ids_BT: Tensor) -> None:
+        """Run ids through this layer and no other, and wait for it."""
+        self._layers[layer.number] = layer.module
+        _forward(self._model, ids_BT.to(self._options.device), with_logits=False)
+        self.clock.lap()
+        for stub in self._stubs:
+            stub.calls.clear()
+
     def _record_calls(self) -> None:
         """Run the model without its layers: keep how each is called, and the first's inputs."""
         keepers = [self._activations.append, *[None] * (len(self._layers) - 1)]
@@ -137,42 +148,12 @@ class LayerwiseRun:
 
     def _run_the_rest(self) -> None:
         """Run what is behind the last decoder layer, where the plan measures it."""
-        gigabytes, seconds = self._streamed.bytes_read / 1e9, self._streamed.read_s
-        _log.info("calibrate: %s", self.clock)
-        _log.info("calibrate: read %.2f GB of decoder layers in %.2f s", gigabytes, seconds)
         if self._observer is None or self._observer.is_complete:
             return
         self._layers[-1] = _Replay(self._activations)
         with _seen(self._model, self._observer, self._options.experts):
             for batch_BT in self._batches_BT:
                 _forward(self._model, batch_BT.to(self._options.device), with_logits=True)
-
-
-@contextmanager
-def first_layer_alone(
-    streamed: StreamedModel, options: RunOptions
-) -> Iterator[Callable[[Tensor], None]]:
-    """Give a function that runs ids [B, T] through the first decoder layer and waits for it."""
-    model, layers = streamed.model, streamed.layers
-
-    def run(ids_BT: Tensor) -> None:
-        _forward(model, ids_BT.to(options.device), with_logits=False)
-        _wait_for(torch.device(options.device))
-
-    with streamed, _running(model, options):
-        for index in range(len(layers)):
-            layers[index] = _Pass()
-        with streamed.resident(0) as layer:
-            layers[0] = layer.module
-            yield run
-
-
-class _Pass(nn.Module):
-    """Stands in for a decoder layer that is left out."""
-
-    def forward(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
-        del arguments, options
-        return hidden_states
 
 
 def _wait_for(device: torch.device) -> None:

@@ -7,13 +7,14 @@ whole set; the formats turn them into scales.
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
-from harness.calibrate.forward import LayerwiseRun, RunOptions, first_layer_alone, run_whole
+from harness.calibrate.forward import LayerwiseRun, RunOptions, run_whole
 from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
@@ -140,7 +141,7 @@ class Calibration:
         if self._spec.layerwise:
             if not (yield from self._pass_over([])):
                 raise layers_too_big(self._device)
-            self.weights.put_together(self._ranks)
+            self.weights.merge_ranks(self._ranks)
         weight_amax = self.weights.complete()
         self._stats = CalibrationStats(
             weight_amax=weight_amax, input_amax={}, coverage=(), num_samples=0, num_tokens=0
@@ -153,7 +154,7 @@ class Calibration:
         batch_tokens = self._batch_tokens(samples)
         while (num_run := (yield from self._until_covered(samples, batch_tokens))) is None:
             batch_tokens = self._fewer_than(batch_tokens, samples)
-        self.weights.put_together(self._ranks)
+        self.weights.merge_ranks(self._ranks)
         coverage = self._observer.coverage()
         if thin := thin_experts(coverage, self._spec.coverage):
             _log.info("calibrate: %s", thin)
@@ -184,7 +185,7 @@ class Calibration:
             batches_BT = make_batches(chunk, batch_tokens=batch_tokens)
             if not (yield from self._pass_over(list(self._ranks.share(batches_BT)))):
                 return None
-            self._observer.put_together(self._ranks)
+            self._observer.merge_ranks(self._ranks)
             num_run += len(chunk)
             thin = thin_experts(self._observer.counts(), spec.coverage)
             if thin is None or not thin.too_many:
@@ -204,7 +205,7 @@ class Calibration:
         self._run = None
         if not self._fits and self._device.startswith("cuda"):
             torch.cuda.empty_cache()
-        return not any(self._ranks.added([not self._fits]))
+        return not any(self._ranks.all_sum([not self._fits]))
 
     def _run_whole(self, batches_BT: list[Tensor]) -> None:
         dtype = stored_dtype(self._source)
@@ -238,9 +239,11 @@ class Calibration:
             return CPU_TOKENS
         vocabulary = vocabulary_size(self._source)
         length = max(len(sample) for sample in samples)
-        with first_layer_alone(self._streamed(), self._options) as run:
-            found = measure_batch_tokens(run, length=length, vocabulary=vocabulary)
-        ranks_found: list[int] = self._ranks.gathered(found)
+        run = LayerwiseRun(self._streamed(), [], self._options)
+        with closing(run.layers()) as layers:
+            first = partial(run.try_alone, next(layers))
+            found = measure_batch_tokens(first, length=length, vocabulary=vocabulary)
+        ranks_found: list[int] = self._ranks.all_gather(found)
         return ranks_found[0]
 
     def _tune(self, batches_BT: Sequence[Tensor]) -> None:
@@ -254,10 +257,11 @@ class Calibration:
             of_each_shape = {batch_BT.shape: batch_BT for batch_BT in batches_BT}
             streamed = self._streamed(one_of_each=True)
             warm_up = LayerwiseRun(streamed, [*of_each_shape.values()], self._options)
-            with self.within_memory():  # else the run itself will find out
-                for layer in warm_up.layers():
+            # Where the memory is not enough, the run itself will find out.
+            with self.within_memory(), closing(warm_up.layers()) as layers:
+                for layer in layers:
                     warm_up.run(layer)
-        self._ranks.gathered(None)  # the others wait here
+        self._ranks.all_gather(None)  # the others wait here
 
     def _fewer_than(self, batch_tokens: int, samples: Sequence[Sample]) -> int:
         """Return half of `batch_tokens`, where a batch can be made smaller.

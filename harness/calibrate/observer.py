@@ -129,7 +129,7 @@ class Observer:
             )
         return tuple(found)
 
-    def put_together(self, ranks: Ranks) -> None:
+    def merge_ranks(self, ranks: Ranks) -> None:
         """Let each rank have seen what all of them saw; every one calls it at the same time."""
         if ranks.count == 1:
             return
@@ -143,12 +143,12 @@ class Observer:
         device = next((value.device for value in self._amax.values()), None)
         self._amax = {
             name: torch.tensor(value, dtype=torch.float64, device=device)
-            for name, value in zip(names, ranks.largest(own), strict=True)
+            for name, value in zip(names, ranks.all_max(own), strict=True)
             if value >= 0
         }
         for parameter in self._experts:
             calls, tokens = self._counted(parameter)
-            added = ranks.added([*calls, *tokens])
+            added = ranks.all_sum([*calls, *tokens])
             both = added[: len(calls)], added[len(calls) :]
             before = self._before.get(parameter)
             self._before[parameter] = both if before is None else _sums(before, both)

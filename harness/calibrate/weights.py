@@ -49,9 +49,9 @@ class WeightRanges:
         self._amax |= amax
         return amax
 
-    def put_together(self, ranks: Ranks) -> None:
+    def merge_ranks(self, ranks: Ranks) -> None:
         """Let each rank have what all of them have seen."""
-        for one in ranks.gathered(self._amax):
+        for one in ranks.all_gather(self._amax):
             self._amax |= one
 
     def complete(self) -> Mapping[str, float]:

@@ -11,11 +11,10 @@ from harness.models.digests import (
 )
 from harness.models.dtypes import header_dtype
 from harness.models.inventory import read_inventory
-from harness.models.load import load_model, part_of
+from harness.models.load import load_model
 from harness.models.memory import is_out_of_memory
 from harness.models.observe import (
     decoder_layers,
-    eager_experts,
     experts_run,
     tap_attention,
     tap_linears,
@@ -54,7 +53,6 @@ __all__ = [
     "decoder_layers",
     "difference",
     "digest_folder",
-    "eager_experts",
     "experts_run",
     "find_weights",
     "fused_convolutions",
@@ -70,7 +68,6 @@ __all__ = [
     "load_tokenizer",
     "locate_model",
     "open_source",
-    "part_of",
     "read_inventory",
     "read_rate",
     "refuse_ambiguous",

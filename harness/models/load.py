@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.artifacts import Inventory, Linear, Slice
+from harness.artifacts import Inventory, Linear
 from harness.errors import ModelError
 from harness.models.pieces import part
 from harness.models.reader import TensorReader
@@ -46,34 +46,32 @@ def load_model(
 
 
 def fill(
-    module: nn.Module,
+    model: nn.Module,
     inventory: Inventory,
     *,
     reader: TensorReader,
-    path: str = "",
     matrix: Callable[[Linear], Tensor] | None = None,
 ) -> None:
-    """Copy weights to their places in a running model's module.
+    """Copy weights to their places in a running model.
 
     Args:
-        module: the model, or the one of its modules that is at `path`.
+        model: all of it, or without some of its layers.
         inventory: of the model.
         reader: of its files.
-        path: of the module in the model.
         matrix: gives the weight [out, in] of a linear layer; None to read it.
 
     Raises:
         ModelError: a tensor cannot be read, or does not fit its place.
     """
-    prefix = f"{path}." if path else ""
-    state: Mapping[str, Tensor] = module.state_dict(keep_vars=True, prefix=prefix)
+    state: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     with torch.no_grad():
         linears = set[str]()
         for linear in inventory.linears:
-            if linear.parameter.tensor in state:
-                linears.add(linear.parameter.tensor)
+            where = linear.parameter
+            if where.tensor in state:
+                linears.add(where.tensor)
                 value = reader.matrix(linear.source) if matrix is None else matrix(linear)
-                _fill(linear.name, place=part_of(state, linear.parameter), value=value)
+                _fill(linear.name, place=part(state[where.tensor], where), value=value)
         filled: dict[int, str] = {}
         for parameter, name in inventory.others.items():
             if parameter not in state:
@@ -88,7 +86,7 @@ def fill(
                 )
                 raise ModelError(message)
             _fill(name, place=place, value=value)
-    _refuse_unfilled(module, prefix, {*filled, *(id(state[name]) for name in linears)})
+    _refuse_unfilled(model, {*filled, *(id(state[name]) for name in linears)})
 
 
 def ready(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
@@ -99,14 +97,9 @@ def ready(model: "PreTrainedModel", source: Source) -> "PreTrainedModel":
     return model
 
 
-def part_of(state: Mapping[str, Tensor], where: Slice) -> Tensor:
-    """Return the view of a running model's parameter that `where` names, shape [out, in]."""
-    return part(state[where.tensor], where)
-
-
-def _refuse_unfilled(module: nn.Module, prefix: str, filled: AbstractSet[int]) -> None:
+def _refuse_unfilled(model: nn.Module, filled: AbstractSet[int]) -> None:
     """Refuse a model that would compute with memory that nobody has written."""
-    for name, parameter in module.named_parameters(prefix=prefix.removesuffix(".")):
+    for name, parameter in model.named_parameters():
         if id(parameter) not in filled:
             message = (
                 f"'{name}' of the model comes from no tensor of the files. Download the model "

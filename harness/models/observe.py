@@ -54,20 +54,13 @@ def decoder_layers(model: "PreTrainedModel") -> nn.ModuleList:
 
 
 @contextmanager
-def eager_experts(model: nn.Module) -> Iterator[None]:
-    """Make routed experts call one linear function an expert; restore the setting afterwards."""
-    with experts_run(model, "eager"):
-        yield
-
-
-@contextmanager
-def experts_run(model: nn.Module, way: str) -> Iterator[None]:
+def experts_run(model: nn.Module, how: str) -> Iterator[None]:
     """Let routed experts run one by one (`eager`) or all in one product (`grouped`) in the context.
 
     Families whose experts know no grouped way run theirs one by one in both.
     """
     register_grouped()
-    implementation = {"eager": "eager", "grouped": GROUPED}[way]
+    implementation = {"eager": "eager", "grouped": GROUPED}[how]
     configs = _configs(model)
     before = [config._experts_implementation for config in configs]  # noqa: SLF001  # no public one
     try:

@@ -75,14 +75,14 @@ def quantize(
     yield from _kv_scales(plan, stats)
 
 
-def untouched(source: Source, plan: QuantPlan) -> Sequence[str]:
+def unquantized(source: Source, plan: QuantPlan) -> Sequence[str]:
     """Return the tensors of the source that no layer of the plan comes from, biggest first."""
     members = plan.by_source()
     names = (name for name in source.tensors if name not in members)
     return sorted(names, key=lambda name: -source.tensors[name].num_bytes)
 
 
-def as_they_are(source: Source, names: Iterable[str]) -> Iterator[QuantizedTensor]:
+def read_unquantized(source: Source, names: Iterable[str]) -> Iterator[QuantizedTensor]:
     """Yield tensors of the source unchanged; a thread may do so beside others.
 
     Raises:

@@ -31,7 +31,7 @@ from harness.formats.kv import qdq_kv
 from harness.models import (
     Source,
     TensorReader,
-    eager_experts,
+    experts_run,
     load_model,
     load_tokenizer,
     open_source,
@@ -83,7 +83,7 @@ def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
     _log.info("serve: %s, %d layers quantized", directory.name, len(linears))
     model = _load(engine, source, inventory, declared, scales)
     with ExitStack() as taps:
-        taps.enter_context(eager_experts(model))
+        taps.enter_context(experts_run(model, "eager"))
         if scales.inputs and declared.scheme is not None:
             inputs = {site: scale.to(engine.device) for site, scale in scales.inputs.items()}
             round_input = _input_rounding(declared.scheme.input_format or "", inputs)

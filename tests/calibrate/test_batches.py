@@ -1,5 +1,6 @@
 """The size of a batch is found by running one layer."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from harness.artifacts import MemorySpec
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
-from harness.calibrate.forward import RunOptions, first_layer_alone
+from harness.calibrate.forward import LayerwiseRun, RunOptions
 from harness.calibrate.memory import Budget
 from harness.models import StreamedModel
 from tests.calibrate.conftest import MakeCase
@@ -77,10 +78,14 @@ def test_one_layer_runs_alone(
     case = make_case(tiny_models[family])
     streamed = StreamedModel(case.source, case.inventory, device="cpu", dtype=torch.bfloat16)
     options = RunOptions("cpu", "eager", Budget(MemorySpec(), "cpu"))
-    with first_layer_alone(streamed, options) as run:
-        run(torch.zeros(2, 16, dtype=torch.int64))
-        resident = [any(not p.is_meta for p in layer.parameters()) for layer in streamed.layers]
-    assert resident == [True] + [False] * (len(streamed) - 1)
+    run = LayerwiseRun(streamed, [], options)
+    with closing(run.layers()) as layers:
+        first = next(layers)
+        run.try_alone(first, torch.zeros(2, 16, dtype=torch.int64))
+        run.try_alone(first, torch.zeros(1, 24, dtype=torch.int64))
+        assert first.module is streamed.layers[0]
+        assert all(not parameter.is_meta for parameter in first.module.parameters())
+        assert all(not list(other.parameters()) for other in list(streamed.layers)[1:])
 
 
 def test_on_a_cpu_the_size_is_set(tiny_models: dict[str, Path], make_case: MakeCase) -> None:

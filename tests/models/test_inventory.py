@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from harness.artifacts import Inventory, Linear
 from harness.errors import ModelError
-from harness.models import TensorReader, load_model, open_source, part_of, read_inventory
+from harness.models import TensorReader, load_model, open_source, read_inventory
+from harness.models.pieces import part
 
 FAMILIES = ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"]
 NUM_EXPERTS = 8
@@ -52,8 +53,8 @@ def test_every_parameter_of_the_model_is_covered_exactly_once(
     model = load_model(source, inventory, device="cpu", dtype=torch.float32)
     state = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     for linear in inventory.linears:
-        part_of(state, linear.parameter).add_(1)
-        assert part_of(state, linear.parameter).shape == linear.shape
+        part(state[linear.parameter.tensor], linear.parameter).add_(1)
+        assert part(state[linear.parameter.tensor], linear.parameter).shape == linear.shape
     for parameter in inventory.others:
         state[parameter].add_(1)
     assert all((value == 1).all() for value in state.values())

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from harness.artifacts import Inventory
 from harness.models import (
     decoder_layers,
-    eager_experts,
+    experts_run,
     load_model,
     open_source,
     read_inventory,
@@ -39,7 +39,7 @@ def test_every_linear_layer_of_the_text_model_is_seen_by_name(
     def see(name: str, expert: int | None, x: Tensor) -> None:
         seen[name, expert] += x.numel() // x.shape[-1]
 
-    with torch.inference_mode(), eager_experts(model), tap_linears(model, see):
+    with torch.inference_mode(), experts_run(model, "eager"), tap_linears(model, see):
         model(input_ids=IDS)
     expected = {
         (linear.parameter.tensor, linear.expert)
@@ -108,7 +108,7 @@ def test_eager_experts_reach_nested_configurations_and_are_restored(
     model, _ = _load(tiny_models["qwen3_5_moe"])
     before = _implementations(model)
     assert "grouped_mm" in before
-    with pytest.raises(KeyError), eager_experts(model):  # noqa: PT012  # the error is the exit
+    with pytest.raises(KeyError), experts_run(model, "eager"):  # noqa: PT012  # the error is the exit
         assert set(_implementations(model)) == {"eager"}
         raise KeyError
     assert _implementations(model) == before
@@ -119,7 +119,7 @@ def test_configurations_that_contain_each_other_do_not_loop(
 ) -> None:
     model, _ = _load(tiny_models["qwen3_5_moe"])
     model.config.text_config.outer = model.config
-    with eager_experts(model):
+    with experts_run(model, "eager"):
         assert set(_implementations(model)) == {"eager"}
 
 

@@ -315,11 +315,11 @@ def test_what_is_written_beside_stops_when_the_run_is_interrupted(
 ) -> None:
     writer: Any = _Slow()
     job: Any = SimpleNamespace(source=None, plan=None, recipe=SimpleNamespace(device="cpu"))
-    monkeypatch.setattr(making, "untouched", lambda *_: range(200))
-    monkeypatch.setattr(making, "as_they_are", lambda _, names: iter(names))
+    monkeypatch.setattr(making, "unquantized", lambda *_: range(200))
+    monkeypatch.setattr(making, "read_unquantized", lambda _, names: iter(names))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), making._writing_untouched(job, writer):  # noqa: SLF001  # what is tested
+        with pytest.raises(KeyboardInterrupt), making._copying_unquantized(job, writer):  # noqa: SLF001  # what is tested
             pass
     finally:
         signal.signal(signal.SIGINT, before)

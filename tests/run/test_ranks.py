@@ -71,9 +71,9 @@ def reduce(ranks: Ranks) -> None:
 def talk(ranks: Ranks) -> tuple[list[float], list[int], list[Any]]:
     number = ranks.number
     return (
-        ranks.largest([float(number), -float(number)]),
-        ranks.added([number, 1]),
-        ranks.gathered({"number": number, "text": "x" * number * 1000}),
+        ranks.all_max([float(number), -float(number)]),
+        ranks.all_sum([number, 1]),
+        ranks.all_gather({"number": number, "text": "x" * number * 1000}),
     )
 
 
@@ -121,7 +121,7 @@ def vanish(*_: object) -> None:
 
 def dawdle(ranks: Ranks) -> None:
     time.sleep(3)
-    ranks.added([1])
+    ranks.all_sum([1])
 
 
 def die_before_all_are_connected(*arguments: Any) -> None:  # noqa: ANN401 - of ranks._run
@@ -151,7 +151,7 @@ def test_each_item_is_somebodys() -> None:
         [i in share for i in items] for share in shares
     ]
     assert ALONE.share(items) == items
-    assert ALONE.largest([1.5]) == [1.5]
+    assert ALONE.all_max([1.5]) == [1.5]
 
 
 def test_what_another_rank_raises_is_raised_here(together: Together) -> None:
@@ -252,7 +252,7 @@ def test_a_slow_rank_is_waited_for_once_all_are_connected(
 ) -> None:
     monkeypatch.setattr("harness.ranks._MEETING", timedelta(seconds=2))
     with together(2, dawdle) as ranks:
-        assert ranks.added([1]) == [2]
+        assert ranks.all_sum([1]) == [2]
 
 
 def test_an_error_of_this_rank_ends_the_others(together: Together) -> None:
