@@ -80,7 +80,7 @@ class LayerwiseRun:
         self._streamed, self._model, self._layers = streamed, streamed.model, streamed.layers
         self._batches_BT, self._options, self._observer = batches_BT, options, observer
         self._activations = Activations(options.budget, options.device)
-        self._stubs: list[_Recorder] = []
+        self._stubs: list[_CallRecorder] = []
         self._is_of_all_layers = len(streamed.order) == len(streamed)
         self.clock = Clock(options.device)
         self.prepared_at = 0.0
@@ -139,7 +139,7 @@ class LayerwiseRun:
     def _record_calls(self) -> None:
         """Run the model without its layers: keep how each is called, and the first's inputs."""
         keepers = [self._activations.append, *[None] * (len(self._layers) - 1)]
-        self._stubs = [_Recorder(keep) for keep in keepers]
+        self._stubs = [_CallRecorder(keep) for keep in keepers]
         for index, stub in enumerate(self._stubs):
             self._layers[index] = stub
         for batch_BT in self._batches_BT:
@@ -190,7 +190,7 @@ class _Call(NamedTuple):
     options: dict[str, Any]
 
 
-class _Recorder(nn.Module):
+class _CallRecorder(nn.Module):
     """Stands in for a decoder layer: keeps its calls and returns the hidden states unchanged."""
 
     def __init__(self, keep: Callable[[Tensor], None] | None) -> None:

@@ -87,7 +87,7 @@ def _configs(model: nn.Module) -> list["PreTrainedConfig"]:
     return list(found.values())
 
 
-class _Parameter(NamedTuple):
+class _Weight(NamedTuple):
     """A parameter that may be used as the weight of a linear function."""
 
     name: str
@@ -98,14 +98,14 @@ class _Parameter(NamedTuple):
     """Bytes from one expert to the next; None for 2-D parameters."""
 
 
-class _Parameters:
+class _Weights:
     """Parameters by where they lie; several may share a block of memory."""
 
-    def __init__(self, parameters: Iterable[_Parameter]) -> None:
+    def __init__(self, parameters: Iterable[_Weight]) -> None:
         self._found = sorted(parameters, key=lambda one: one.begin)
         self._begins = [one.begin for one in self._found]
 
-    def of(self, weight: Tensor) -> tuple[_Parameter, int | None] | None:
+    def of(self, weight: Tensor) -> tuple[_Weight, int | None] | None:
         """Return the parameter that `weight` is or is a part of, and the expert it begins in."""
         begin = weight.data_ptr()
         index = bisect_right(self._begins, begin) - 1
@@ -121,7 +121,7 @@ class _LinearTap(TorchFunctionMode):
 
     def __init__(
         self,
-        parameters: _Parameters,
+        parameters: _Weights,
         on_input: OnInput,
         on_grouped: OnGrouped | None,
     ) -> None:
@@ -177,19 +177,19 @@ def tap_linears(
     Parameters are known by their place in memory when the context is entered: do not move the model
     to another device inside it.
     """
-    parameters: dict[int, _Parameter] = {}
+    parameters: dict[int, _Weight] = {}
     for path, module in model.named_modules():
         for leaf, value in module.named_parameters(recurse=False):
             pointer = 0 if value.is_meta else value.data_ptr()
             # Of tied parameters the linear layer's name is wanted, not the embedding's.
             if pointer and (pointer not in parameters or isinstance(module, nn.Linear)):
-                parameters[pointer] = _Parameter(
+                parameters[pointer] = _Weight(
                     name=f"{path}.{leaf}" if path else leaf,
                     begin=pointer,
                     end=pointer + value.nbytes,
                     expert_bytes=value[0].nbytes if value.ndim > 2 else None,  # noqa: PLR2004  # a matrix has two
                 )
-    with _LinearTap(_Parameters(parameters.values()), on_input, on_grouped):
+    with _LinearTap(_Weights(parameters.values()), on_input, on_grouped):
         yield
 
 
