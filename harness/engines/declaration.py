@@ -153,8 +153,8 @@ def _places(
         (f"text_config of {CONFIG}", text.get("compression_config")),
     )
     for source, section in places:
-        if section is not None:
-            yield source, _mapping(section) or {"": section}
+        if section is not None:  # what is no mapping is kept under no name, for a message
+            yield source, section if isinstance(section, dict) else {"": section}
 
 
 def _read(section: Mapping[str, object], source: str, config: Mapping[str, object]) -> Declaration:

@@ -67,7 +67,7 @@ def test_nothing_is_declared_by_an_unquantized_model() -> None:
 def test_an_empty_declaration_hides_the_next_one() -> None:
     """vLLM takes any mapping that is there for the declaration."""
     found = decisive({"quantization_config": {}}, NESTED)
-    assert (found.source, found.algorithm) == ("config.json", None)
+    assert (found.source, found.algorithm, found.malformed) == ("config.json", None, ())
 
 
 def test_mixed_layers_are_looked_for_in_the_sidecar_where_config_json_names_none() -> None:

@@ -61,7 +61,31 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             stats = calibrate(recipe, source, inventory, chosen)
         made[name] = folder / name
         export(source, chosen, quantize(source, chosen, stats, device="cpu"), into=made[name])
+    made["mixed"] = _mixed(made["fp8"], made["nvfp4"], folder / "mixed")
     return made
+
+
+def _mixed(fp8: Path, nvfp4: Path, folder: Path) -> Path:
+    """Attention of the one and experts of the other, declared layer by layer as modelopt does."""
+    tensors = {
+        name: value
+        for origin, is_attention in ((fp8, True), (nvfp4, False))
+        for name, value in load_file(origin / "model.safetensors").items()
+        if ("_attn." in name) is is_attention
+    }
+    shutil.copytree(nvfp4, folder, ignore=shutil.ignore_patterns("*.safetensors", "h*.json"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    scaled = (name.rpartition(".weight_scale")[0] for name in tensors if "weight_scale" in name)
+    layers = {
+        module.partition(".experts.")[0] + ".experts" * (".experts." in module): {
+            "quant_algo": "FP8" if "_attn." in module else "NVFP4"
+        }
+        for module in scaled
+    }
+    config = json.loads((folder / "config.json").read_bytes())
+    config["quantization_config"] |= {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 Driven = dict[str, Any]
-SOUND = ["bf16", "nvfp4", "nvfp4_kv_fp8", "nvfp4_experts_only", "w4a16_nvfp4", "fp8"]
+SOUND = ["bf16", "nvfp4", "nvfp4_kv_fp8", "nvfp4_experts_only", "w4a16_nvfp4", "fp8", "mixed"]
 NARROW = "FP8 KV cache on CPU requires x86 with AVX-512 or AMX"
 LINEAR = {
     "bf16": "UnquantizedLinearMethod",
     "nvfp4": "CpuEmulationNvFp4LinearKernel",
     "w4a16_nvfp4": "CpuEmulationNvFp4W4A16LinearKernel",
     "fp8": "CpuEmulationFp8LinearKernel",
+    "mixed": "CpuEmulationFp8LinearKernel",
 }
 EXPERTS = {
     "bf16": "UNQUANTIZED CPU CPUUnquantizedExperts",
@@ -19,6 +20,7 @@ EXPERTS = {
     "nvfp4_experts_only": "NVFP4 EMULATION CpuEmulationNvFp4Experts",
     "w4a16_nvfp4": "NVFP4 EMULATION CpuEmulationNvFp4W4A16Experts",
     "fp8": "FP8 EMULATION CpuEmulationFp8Experts",
+    "mixed": "NVFP4 EMULATION CpuEmulationNvFp4Experts",
 }
 
 
