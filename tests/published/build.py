@@ -13,13 +13,13 @@ from tests.published import declared, tensors
 from tests.published.declared import Declared, Rule
 from tests.published.families import (
     EXPERTS,
-    NESTED,
     VOCABULARY,
     WIDE,
     WIDTH,
     Part,
     decoder_of,
     names_of,
+    nested_key,
     num_layers,
 )
 from tests.published.modules import parts_of
@@ -131,10 +131,8 @@ def _built(config: Config, found: Declared, rule: Rule) -> Built:
 
 
 def _sized(config: Config) -> dict[str, Any]:
-    nested = next((key for key in NESTED if isinstance(config.get(key), Mapping)), None)
-    if nested is None:
-        return {**config, **_SIZES}
-    return {**config, nested: {**config[nested], **_SIZES}}
+    nested = nested_key(config)
+    return {**config, **(_SIZES if nested is None else {nested: _sized(config[nested])})}
 
 
 def _seed(name: str) -> int:

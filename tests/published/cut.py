@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tests.published import declared
-from tests.published.families import EXPERTS, NESTED, decoder_of, names_of, num_layers
+from tests.published.families import (
+    EXPERTS,
+    LAYER_COUNTS,
+    decoder_of,
+    names_of,
+    nested_key,
+    num_layers,
+)
 
 Config = Mapping[str, Any]
 
@@ -27,7 +34,7 @@ _KEPT = (
     "architectures",
     "model_type",
     "tie_word_embeddings",
-    "num_hidden_layers",
+    *LAYER_COUNTS,
     "mtp_layers_block_type",
     "first_k_dense_replace",
     "n_shared_experts",
@@ -59,9 +66,6 @@ def cut(config: Config, sidecar: Config) -> dict[str, Any]:
     layers = _kept_layers(inner, decoder, found.names)
     renamed = _Renamed(decoder, {old: new for new, old in enumerate(layers)}, num_layers(inner))
     small = _settings(config, layers)
-    for key in NESTED:
-        if isinstance(config.get(key), Mapping):
-            small[key] = _settings(config[key], layers)
     if config.get("vision_config"):
         small["vision_config"] = {"model_type": config["vision_config"].get("model_type")}
     for place, into in (
@@ -121,8 +125,9 @@ def _settings(config: Config, layers: list[int]) -> dict[str, Any]:
         kept = [index + 1 in linear.get("kda_layers", ()) for index in layers]
         numbers = [number for number, is_linear in enumerate(kept, 1) if is_linear]
         small["linear_attn_config"] = {"kda_layers": numbers}
-    if "num_hidden_layers" in small:
-        small["num_hidden_layers"] = len(layers)
+    if nested := nested_key(config):
+        small[nested] = _settings(config[nested], layers)
+    small |= {key: len(layers) for key in LAYER_COUNTS if config.get(key)}
     if dense := config.get("first_k_dense_replace"):
         small["first_k_dense_replace"] = sum(index < dense for index in layers)
     return small | {key: EXPERTS for key in _COUNTS if config.get(key)}

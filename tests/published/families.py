@@ -7,13 +7,14 @@ names, the block of its experts, their projections.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Config = Mapping[str, Any]
 
 WIDTH, WIDE, VOCABULARY = 128, 256, 320
 EXPERTS = 4
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer")
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
@@ -38,19 +39,23 @@ class Names(NamedTuple):
     """The block of a layer that holds router and experts."""
     projections: tuple[str, str, str]
     """Of an expert: gate, up, down."""
+    tower: str
+    """The part that sees."""
 
 
 def decoder_of(config: Config) -> dict[str, Any]:
     """Return the part of a configuration that has the decoder's layers."""
-    for key in NESTED:
-        inner = config.get(key)
-        if isinstance(inner, Mapping) and "num_hidden_layers" in {*inner, *config}:
-            return {**config, **inner} if kind_of(inner) else {**config, **inner, **_type(config)}
-    return dict(config)
+    key = nested_key(config)
+    if key is None:
+        return dict(config)
+    outer = {name: value for name, value in config.items() if name != key}
+    kind = kind_of(config[key]) or kind_of(config)
+    return decoder_of({**outer, **config[key], "model_type": kind})
 
 
-def _type(config: Config) -> dict[str, Any]:
-    return {"model_type": kind_of(config)}
+def nested_key(config: Config) -> str | None:
+    """Return where the decoder's settings lie, if not beside the others."""
+    return next((key for key in NESTED if isinstance(config.get(key), Mapping)), None)
 
 
 def kind_of(config: Config) -> str:
@@ -100,7 +105,7 @@ _FAMILIES = {
 }
 
 
-def names_of(config: Config, named: Iterable[str]) -> Names:
+def names_of(config: Config, named: Sequence[str]) -> Names:
     """Return a family's spelling; what the declaration names decides over what is known."""
     listed = [name for name in named if not re.match(r"(model\.)?(mtp|visual|vision|audio)", name)]
     family = _FAMILIES.get(kind_of(config), Family())
@@ -118,6 +123,7 @@ def names_of(config: Config, named: Iterable[str]) -> Names:
         head=ends[2],
         experts=_most(r".*layers\.\d+\.(\w+)\.experts", listed, family.experts),
         projections=LETTERS if is_lettered else family.projections,
+        tower=_most(r"((?:\w+\.)?vis\w+)", named, "model.visual"),
     )
 
 
@@ -131,7 +137,7 @@ def num_layers(inner: Config) -> int:
     for key in ("layers_block_type", "hybrid_override_pattern", "layer_types"):
         if inner.get(key):
             return len(inner[key])
-    return int(inner["num_hidden_layers"])
+    return int(next((inner[key] for key in LAYER_COUNTS if inner.get(key)), 2))
 
 
 def mixer_of(inner: Config, index: int) -> str:

@@ -29,7 +29,7 @@ def parts_of(config: Config, names: Names) -> list[Part]:
         parts.append(Part(names.head, (VOCABULARY, WIDTH)))
     for index in range(num_layers(inner)):
         parts += _layer(inner, names, index, f"{names.decoder}layers.{index}")
-    return [*parts, *_draft(inner, names), *_vision(config)]
+    return [*parts, *_draft(inner, names), *_vision(config, names.tower)]
 
 
 def _layer(inner: Config, names: Names, index: int, path: str) -> Iterator[Part]:
@@ -276,9 +276,9 @@ _TOWERS = {
 }
 
 
-def _vision(config: Config) -> Iterator[Part]:
+def _vision(config: Config, tower: str) -> Iterator[Part]:
     if not config.get("vision_config"):
         return
-    usual = ("model.visual.blocks.0.attn.qkv", "model.visual.merger.linear_fc1")
+    usual = (f"{tower}.blocks.0.attn.qkv", f"{tower}.merger.linear_fc1")
     for name in _TOWERS.get(kind_of(config), usual):
         yield Part(name, (WIDTH, WIDTH), is_linear=False)
