@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -33,19 +32,9 @@ class TensorHash(NamedTuple):
     """XXH3 of its bytes, 128 bits."""
 
 
-def hash_of(tensor: Tensor) -> TensorHash:
-    """Return what must be read where `tensor` was written."""
-    return TensorHash(type_of(tensor), xxhash.xxh3_128_digest(bytes_of(tensor)))
-
-
 def type_of(tensor: Tensor) -> TensorType:
     """Return the type and shape, as a header spells them."""
     return TensorType(header_dtype(tensor.dtype), tuple(tensor.shape))
-
-
-def bytes_of(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor on the CPU in the order of its elements; copied if they must."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 class FoundFile(NamedTuple):

@@ -295,29 +295,6 @@ def _wholes(module: str) -> Iterator[str]:
     return (f"{parent}.{whole}" for whole, parts in FUSED if last in parts)
 
 
-def engine_names(module: str) -> tuple[str, ...]:
-    """Return the names under which an engine may ask whether a module is excluded."""
-    experts = experts_of(module)
-    if experts is not None:
-        return (experts,)
-    return (module, *_wholes(module))
-
-
-def first_expert_names(module: str) -> tuple[str, ...]:
-    """Return the names under which an engine looks a module up in compressed-tensors' groups.
-
-    It asks for the first expert of a layer and believes the others to be alike; the name of the
-    layer's experts as a whole stands for a tensor that stacks them.
-    """
-    expert = expert_of(module)
-    if expert is not None:
-        return (f"{expert.experts}.0.{expert.projection}",)
-    experts = experts_of(module)
-    if experts is not None:
-        return (f"{experts}.0.gate_proj", experts)
-    return engine_names(module)
-
-
 def is_head(module: str) -> bool:
     """Return whether a module is the output layer, which engines do not count as linear."""
     return module.rpartition(".")[2] == "lm_head"
