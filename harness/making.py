@@ -1,8 +1,8 @@
 """Make a checkpoint: calibrate, quantize and write, in one process or in several.
 
-Of a model that is run layer by layer each layer's weights are quantized and written while they are
-in memory, and what is not quantized is written beside. What is left, such as the scales of inputs,
-follows at the end. The bytes do not depend on the way.
+A model that is run layer by layer is read once: each layer is quantized and written while it is in
+memory, and so is what stays unquantized. The rest, such as the scales of inputs, is written at the
+end. The files are the same bytes as those of a model that is held in memory as a whole.
 """
 
 import dataclasses

@@ -2,9 +2,9 @@
 
 The candidate is refused as soon as its deployment shows a fault or its smoke run fails, before
 hours of scoring. The smoke run needs the baseline's answers to the same few prompts: they lie
-beside its scores in the store, and where they are missing the baseline is served for them alone.
-One server answers the smoke prompts and the suite, started when the first of them is asked. Where
-GPUs are to spare the baseline is measured beside the candidate.
+beside its scores in the store; if they are missing, the baseline is served for them alone.
+One server, started at the first question, answers the smoke prompts and the suite. With enough
+GPUs the baseline is measured at the same time as the candidate.
 """
 
 from harness.arms.background import measured_in_background

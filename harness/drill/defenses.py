@@ -9,11 +9,12 @@ it, and the one that does when the first is not there. Five can be taken away:
 * verify: as --skip-verify does it
 * smoke: the suite's smoke set
 
-The last two cannot. An engine does not compute with a scale that it does not have, and a run
-without scores has no verdict. What is switched off stays visible: a run without verification can
-never end GO, but that rule says nothing about the fault. So a second run counts as caught only by
-a reason that a correct run of the same format would not get under the same conditions; correct
-runs end GO in the same drill, which leaves the reasons that switching off itself gives.
+The engine's own refusals and the gate cannot be switched off: an engine does not compute with a
+scale that it does not have, and a run without scores has no verdict.
+
+A run without a defense ends with a reason for that alone: without verification it can never be GO,
+whatever the files are. So the second run counts as caught only by another reason, one that a
+correct run would not get with the same defense switched off.
 """
 
 import dataclasses

@@ -1,9 +1,8 @@
 """Score the baseline a second time (A/A): whatever differs is noise, since nothing else changed.
 
-A server's own batching differs from run to run, so there the same questions are simply asked
-again, of the same server; it may take prompts from its cache, answers it makes anew. The engine in
-this process would compute the very same sums twice; it is given another batch size, which is the
-noise that batching makes there: other padding, other order of sums.
+A server batches requests differently each time, so the same questions are simply asked again, of
+the same server (its cache may hold prompts, but never answers). The engine in this process would
+compute the same sums twice, so it gets another batch size: other padding, another order of sums.
 """
 
 import dataclasses

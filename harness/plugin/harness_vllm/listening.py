@@ -1,7 +1,7 @@
 """The store through which vLLM's processes meet listens on this machine's own address alone.
 
-torch's TCPStore listens on every address of the machine, also where all who are to meet there are
-told 127.0.0.1, and asks nobody who he is. It takes a socket that listens already.
+torch's TCPStore listens on every address of the machine, even where its users connect to 127.0.0.1,
+and has no authentication. So it is given a socket that listens on 127.0.0.1 already.
 
 Source: torch/distributed/rendezvous.py, `_create_c10d_store`.
 """

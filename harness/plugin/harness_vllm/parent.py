@@ -3,7 +3,8 @@
 vLLM's server ends its engine, and the engine its workers, when they are told to end. Killed with
 SIGKILL the server tells nobody, and an engine that waits for requests keeps its memory and its
 GPU for ever. harness's keepers see to that, but they may be killed too. So every process that vLLM
-starts looks after its parent itself. Standard library only.
+starts watches its parent itself, by its number and start: multiprocessing's own `parent.join()`
+waits on a pipe that a forked child holds open. Standard library only.
 """
 
 import multiprocessing
