@@ -40,7 +40,7 @@ from harness.engines.demands import (
     read_declared,
     read_demands,
 )
-from harness.engines.layers import FUSED, USUAL, EngineLayer, Family, engine_layers
+from harness.engines.layers import FUSED, INDEXER, USUAL, EngineLayer, Family, engine_layers
 from harness.engines.rules import Asked, Rules
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
@@ -56,6 +56,7 @@ __all__ = [
     "CAPABILITIES",
     "COMPRESSED",
     "FUSED",
+    "INDEXER",
     "KV",
     "LOADED",
     "MIXED",

@@ -14,16 +14,27 @@ from typing import NamedTuple
 _EXPERT = re.compile(r"(?P<experts>.+\.experts)(\.\d+)?\.[^.]+")
 """An expert's projection, or what stacks that of all experts."""
 
-FUSED: Mapping[str, tuple[str, ...]] = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-    "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
-    "in_proj_ba": ("in_proj_b", "in_proj_a"),
-    "fused_qkv_a_proj": ("q_a_proj", "kv_a_proj_with_mqa"),
-    "fused_wqa_wkv": ("wq_a", "wkv"),
-    "fused_wkv_wgate": ("wkv", "wgate"),
-}
-"""How engines spell the layers that they fuse in most models, and what checkpoints have instead."""
+FUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("qkv_proj", ("q_proj", "k_proj", "v_proj")),
+    ("qkv_proj", ("query", "key", "value")),
+    ("qkv_proj", ("wq", "wk", "wv")),
+    ("gate_up_proj", ("gate_proj", "up_proj")),
+    ("gate_up_proj", ("c_fc_0", "c_fc_1")),
+    ("w13", ("w1", "w3")),
+    ("in_proj_qkvz", ("in_proj_qkv", "in_proj_z")),
+    ("in_proj_ba", ("in_proj_b", "in_proj_a")),
+    ("fused_qkv_a_proj", ("q_a_proj", "kv_a_proj_with_mqa")),
+    ("fused_wqa_wkv", ("wq_a", "wkv")),
+    ("fused_wkv_wgate", ("wkv", "wgate")),
+    ("qkvr", ("wq_du", "wk_dv", "wv_dv", "wr_du")),
+    ("kv_proj", ("key_proj", "value_proj")),
+    ("wk_weights_proj", INDEXER := ("wk", "weights_proj")),
+)
+"""Siblings that engines load into one weight, with one global scale, and the name of the whole.
+
+That of an indexer of sparse attention is never quantized: vLLM turns FP8 of its parts into BF16.
+Source: `packed_modules_mapping` and `stacked_params_mapping` of vLLM's models.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +64,7 @@ class Mapper:
 class Family:
     """How an engine spells the layers of an architecture."""
 
-    fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED)
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(reversed(FUSED)))
     """Layers that are one, by the name of the whole."""
     mapper: Mapper | None = None
     """None where names stay as they are; then a final `*` in a list is no more than a wildcard."""
@@ -125,7 +136,7 @@ def engine_layers(modules: Iterable[str], family: Family) -> Iterator[EngineLaye
 def _whole(name: str, names: Container[str], family: Family) -> str:
     """Return the fused layer that a layer is a part of: one whose parts are all there."""
     parent, dot, last = name.rpartition(".")
-    every = (*family.fused.items(), *FUSED.items())
+    every = (*family.fused.items(), *FUSED)
     wholes = {whole: parts for whole, parts in every if last in parts}
     complete = (w for w, parts in wholes.items() if all(parent + dot + p in names for p in parts))
     return parent + dot + next(complete, next(iter(wholes), last))

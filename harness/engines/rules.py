@@ -134,7 +134,14 @@ class Rules:
         if layer.is_routed:
             experts = self._dialect.experts or self._family.experts or _EXPERTS
             return tuple(f"{layer.name}.0.{part}" for part in experts)
-        return self._family.parts_of(layer.name)
+        return self._fused(layer)
+
+    def _fused(self, layer: EngineLayer) -> tuple[str, ...]:
+        """Return the parts of a fused layer, as the engine or, where it has others, the files."""
+        parts = self._family.parts_of(layer.name)
+        held = tuple(map(self._family.rename, layer.members))
+        is_other = len(held) > 1 and not layer.is_routed and not set(held) <= set(parts)
+        return held if is_other else parts
 
     def _translated(self, entry: str) -> tuple[str, ...]:
         family, layout = self._family, self._declared.layout
@@ -175,7 +182,7 @@ class Rules:
         Raises:
             _Split: some parts of a fused layer are listed and others are not.
         """
-        name, parts = layer.name, self._family.parts_of(layer.name)
+        name, parts = layer.name, self._fused(layer)
         if name in self._listed:
             return True
         if parts:
@@ -207,7 +214,7 @@ class Rules:
 
     def _of_groups(self, layer: EngineLayer) -> str | None:
         if not layer.is_routed:
-            return self._of_one(layer.name, self._family.parts_of(layer.name), ("linear",))
+            return self._of_one(layer.name, self._fused(layer), ("linear",))
         return _one({self._of_one(n, (), ("linear", "routedexperts")) for n in self._parts(layer)})
 
     def _of_one(self, name: str, parts: tuple[str, ...], classes: tuple[str, ...]) -> str | None:

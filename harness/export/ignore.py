@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 
 from harness.artifacts import QuantPlan
 from harness.engines import (
-    FUSED,
     MODELOPT,
     USUAL,
     Declaration,
@@ -67,7 +66,7 @@ def _exact(excluded: set[str]) -> Iterator[str]:
 def _fused(excluded: set[str]) -> Iterator[str]:
     for module in excluded:
         parent, _, leaf = module.rpartition(".")
-        for fused, members in FUSED.items():
+        for fused, members in USUAL.fused.items():
             whole = leaf == members[0] and all(f"{parent}.{m}" in excluded for m in members)
             if whole and not _OF_EXPERT.fullmatch(module):
                 yield f"{parent}.{fused}"

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from harness.artifacts import Check
+from harness.engines import INDEXER
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.layouts import Form, Layout, forms_of
 from harness.verify.modules import (
-    INDEXER,
     KV_LEAVES,
     expert_of,
     experts_of,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
+from harness.engines import FUSED
 
 
 class Module(dict[str, TensorHeader]):
@@ -44,28 +45,6 @@ KV_LEAVES = ("k_scale", "v_scale")
 _ALL_SCALES = frozenset({*SCALE_LEAVES, *KV_LEAVES})
 EXPONENTS = "F8_E8M0"
 """The type of powers of two; nothing but scales is stored in it."""
-FUSED = (
-    ("qkv_proj", ("q_proj", "k_proj", "v_proj")),
-    ("qkv_proj", ("query", "key", "value")),
-    ("qkv_proj", ("wq", "wk", "wv")),
-    ("gate_up_proj", ("gate_proj", "up_proj")),
-    ("gate_up_proj", ("c_fc_0", "c_fc_1")),
-    ("w13", ("w1", "w3")),
-    ("in_proj_qkvz", ("in_proj_qkv", "in_proj_z")),
-    ("in_proj_ba", ("in_proj_b", "in_proj_a")),
-    ("fused_qkv_a_proj", ("q_a_proj", "kv_a_proj_with_mqa")),
-    ("fused_wqa_wkv", ("wq_a", "wkv")),
-    ("fused_wkv_wgate", ("wkv", "wgate")),
-    ("qkvr", ("wq_du", "wk_dv", "wv_dv", "wr_du")),
-    ("kv_proj", ("key_proj", "value_proj")),
-    ("wk_weights_proj", INDEXER := ("wk", "weights_proj")),
-)
-"""Siblings that engines load into one weight, with one global scale, and the name of the whole.
-
-That of an indexer of sparse attention is never quantized: vLLM turns FP8 of its parts into BF16.
-Source: `packed_modules_mapping` and `stacked_params_mapping` of vLLM's models.
-"""
-
 _EXPERT = re.compile(r"^(?P<experts>.+\.experts)\.(?P<index>\d+)\.(?P<projection>[^.]+)$")
 _QUANTIZER = re.compile(
     r"(weight|input|output|bmm|softmax)_(quantizers?|observer)$|^activation_post_process$"

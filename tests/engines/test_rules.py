@@ -142,6 +142,12 @@ def test_a_pattern_for_parts_of_a_fused_layer_hits_nothing() -> None:
     assert Rules(declared).idle_entries(modules) == list(ignore)
 
 
+def test_a_layer_that_is_fused_from_parts_of_other_names_is_listed_by_them() -> None:
+    modules = [f"layers.0.attention.w{p}" for p in "qkv"]
+    declared = Declaration(source="", layout=MODELOPT, algorithm="NVFP4", ignore=tuple(modules))
+    assert set(Rules(declared).algorithms(modules).values()) == {None}
+
+
 def mixed(layers: dict[str, str]) -> Declaration:
     named = {name: LayerDeclared(algorithm, None) for name, algorithm in layers.items()}
     return Declaration(source="", layout=MODELOPT, algorithm=MIXED, layers=named)

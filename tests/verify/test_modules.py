@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import TensorHeader
-from harness.verify.modules import FUSED, fused_groups, group_modules, routers_of
+from harness.engines import FUSED
+from harness.verify.modules import fused_groups, group_modules, routers_of
 
 EXPERTS, WIDTH = 8, 64
 
