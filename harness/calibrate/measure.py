@@ -62,9 +62,9 @@ def calibrate(
 
 
 class Calibration:
-    """One calibration, whose decoder layers are in other hands while they are in memory.
+    """One calibration, which lets its caller use each decoder layer's weights while it has them.
 
-    Every layer that `layers` yields must be run:
+    The caller runs every layer that `layers` yields:
 
         for layer in calibration.layers():
             with calibration.within_memory():
@@ -89,7 +89,7 @@ class Calibration:
         self._budget = Budget(recipe.memory, recipe.device)
         self._options = RunOptions(recipe.device, recipe.calibration.experts, self._budget)
         self._run: LayerwiseRun | None = None
-        """The one whose layers are in turn."""
+        """The run that yields layers at present."""
         self._fits = True
         """Whether the memory was enough since `_run` began."""
         self._stats: CalibrationStats | None = None
