@@ -134,9 +134,10 @@ def engine_layers(modules: Iterable[str], family: Family) -> Iterator[EngineLaye
 
 
 def _whole(name: str, names: Container[str], family: Family) -> str:
-    """Return the fused layer that a layer is a part of: one whose parts are all there."""
+    """Return the fused layer that a layer is a part of: one that is whole, else the family's."""
     parent, dot, last = name.rpartition(".")
     every = (*family.fused.items(), *FUSED)
     wholes = {whole: parts for whole, parts in every if last in parts}
     complete = (w for w, parts in wholes.items() if all(parent + dot + p in names for p in parts))
-    return parent + dot + next(complete, next(iter(wholes), last))
+    expected = (whole for whole in wholes if whole in family.fused)
+    return parent + dot + next(complete, next(expected, last))

@@ -137,11 +137,11 @@ class Rules:
         return self._fused(layer)
 
     def _fused(self, layer: EngineLayer) -> tuple[str, ...]:
-        """Return the parts of a fused layer, as the engine or, where it has others, the files."""
+        """Return the parts of a fused layer: as the engine has them, or else as the files do."""
         parts = self._family.parts_of(layer.name)
         held = tuple(map(self._family.rename, layer.members))
-        is_other = len(held) > 1 and not layer.is_routed and not set(held) <= set(parts)
-        return held if is_other else parts
+        is_known = not parts or len(held) == 1 or not set(held).isdisjoint(parts)
+        return parts if is_known else held
 
     def _translated(self, entry: str) -> tuple[str, ...]:
         family, layout = self._family, self._declared.layout
@@ -163,14 +163,14 @@ class Rules:
             return None if is_plain else self._of_native(layer)
         if self._is_excluded(layer) or any(part in layer.name for part in _NEVER_ASKED):
             return None
-        return self._of_layers(layer.name) if declared.names_layers else declared.algorithm
+        return self._of_layers(layer) if declared.names_layers else declared.algorithm
 
     def _of_native(self, layer: EngineLayer) -> str | None:
         declared = self._declared
         if not layer.is_routed or not declared.experts_algorithm:
             return declared.algorithm
         # Where layers are named, the experts of the others are as the model's maker left them.
-        named = self._of_layers(layer.name) if self._layers else declared.experts_algorithm
+        named = self._of_layers(layer) if self._layers else declared.experts_algorithm
         return named or "MXFP4"
 
     def _is_excluded(self, layer: EngineLayer) -> bool:
@@ -191,20 +191,16 @@ class Rules:
             return any(name in entry for entry in self._all if "experts" in entry)
         return False
 
-    def _of_layers(self, name: str) -> str | None:
+    def _of_layers(self, layer: EngineLayer) -> str | None:
         """Look a layer up in `quantized_layers`."""
-        layers, spellings = self._layers, _spellings(name)
-        if direct := next((layers[one] for one in spellings if one in layers), None):
+        spellings = _spellings(layer.name)
+        if direct := next((self._layers[one] for one in spellings if one in self._layers), None):
             return direct
-        parent, _, last = name.rpartition(".")
-        for fused in (self._family.fused, _ALWAYS_FUSED):
-            found = {
-                layers[f"{base}.{part}"]
-                for base in _spellings(parent)
-                for part in fused.get(last, ())
-                if f"{base}.{part}" in layers
-            }
-            if found:
+        parent, _, last = layer.name.rpartition(".")
+        always = tuple(f"{parent}.{part}" for part in _ALWAYS_FUSED.get(last, ()))
+        for parts in (self._fused(layer), always):
+            spelled = (one for part in parts for one in _spellings(part))
+            if found := {self._layers[one] for one in spelled if one in self._layers}:
                 return _one(found)
         return self._below(spellings) or (self._below((parent,)) if last == "experts" else None)
 
