@@ -139,5 +139,5 @@ def _whole(name: str, names: Container[str], family: Family) -> str:
     every = (*family.fused.items(), *FUSED)
     wholes = {whole: parts for whole, parts in every if last in parts}
     complete = (w for w, parts in wholes.items() if all(parent + dot + p in names for p in parts))
-    expected = (whole for whole in wholes if whole in family.fused)
+    expected = (whole for whole in wholes if last in family.fused.get(whole, ()))
     return parent + dot + next(complete, next(expected, last))
