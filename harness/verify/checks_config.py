@@ -73,7 +73,7 @@ def declaration_seen(contents: Contents) -> Check:
         "declaration-seen",
         unseen,
         good="engines read all of the declaration",
-        bad=f"engines do not read {len(unseen)} words of the declaration",
+        bad=f"of the declaration engines do not read {len(unseen)} thing(s)",
         severity=Severity.WARNING,
     )
 
@@ -82,6 +82,7 @@ def declarations_agree(contents: Contents) -> Check:
     """Ask whether config.json and hf_quant_config.json say the same, and what the format means."""
     declarations = contents.declarations
     faults = contradictions(declarations)
+    faults += [f"{fault}, in {one.source}" for one in declarations[1:] for fault in one.malformed]
     for one in declarations[:1]:
         known = ALGORITHMS.get(one.algorithm or "")
         size = known.group_size if known else None
@@ -148,7 +149,8 @@ def unasked_ignored(contents: Contents) -> Check:
         "routers-ignored",
         [] if contents.engine else faults,
         good="routers are on the ignore list, or the engine never asks",
-        bad=f"{len(faults)} routers are not on the ignore list; vLLM builds them unquantized",
+        bad=f"{len(faults)} routers or layers like them are not on the ignore list; vLLM builds "
+        "them unquantized",
         severity=Severity.WARNING,
     )
 

@@ -41,7 +41,7 @@ def engine_names_resolved(contents: Contents) -> Check:
     if family is None:
         return finding(
             "engine-names-resolved",
-            [f"{contents.config.get('architectures')} is none of its {len(engine.families)}"],
+            [f"{_architecture(contents)} is none of its {len(engine.families)} architectures"],
             good="",
             bad=f"the names that {engine.name} gives this model's layers are not known here",
             severity=Severity.WARNING,
@@ -56,6 +56,11 @@ def engine_names_resolved(contents: Contents) -> Check:
         good=f"{engine.name} takes each of its {len(layers)} layers for what the files hold",
         bad=f"{engine.name} takes {len(faults)} of its {len(layers)} layers for something else",
     )
+
+
+def _architecture(contents: Contents) -> str:
+    named = contents.config.get("architectures")
+    return f"{named}" if named else "config.json names no architecture, which"
 
 
 def _asked(contents: Contents) -> list[str]:

@@ -8,12 +8,13 @@ for each NAME the load report, the share of right answers by task, the seconds t
 and, where loading failed, the error. Numbers of `numerics.py` are added for the quantized ones.
 """
 
-import importlib
+import importlib.util
 import json
 import os
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from vllm import LLM, SamplingParams
@@ -54,11 +55,22 @@ def one(name: str, model: str, request: dict[str, Any], folder: Path) -> dict[st
         if name not in request["silent"]:
             result["accuracy"] = {t: answers(llm, items) for t, items in request["ask"].items()}
         if name in request["numerics"]:
-            compare = importlib.import_module("numerics").compare  # lies beside this script
-            result["numerics"] = llm.apply_model(compare)[0]
+            result["numerics"] = llm.apply_model(_numerics().compare)[0]
     written = Path(f"{report}.rank0.json")
     result["report"] = json.loads(written.read_bytes()) if written.is_file() else None
     return result
+
+
+def _numerics() -> ModuleType:
+    """Import what lies beside this script: the plugin takes its folder off the path."""
+    spec = importlib.util.spec_from_file_location(
+        "numerics", Path(__file__).with_name("numerics.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["numerics"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main(request_path: str, response_path: str) -> None:
