@@ -26,7 +26,7 @@ from harness.engines import (
 )
 
 _ANSWERS = Path(__file__).with_name("vllm_answers.py")
-_NUM_LISTS = 24
+_NUM_LISTS = 60
 """For each architecture and layout."""
 _PARTS = {
     "Qwen3_5MoeForConditionalGeneration": "model.language_model.layers",
@@ -70,7 +70,9 @@ def main() -> None:
     sys.exit(bool(wrong))
 
 
-def compare(python: str, sources: str = "") -> tuple[str, int, list[str], list[str | None]]:
+def compare(
+    python: str, sources: str = "", *, num_lists: int = _NUM_LISTS
+) -> tuple[str, int, list[str], list[str | None]]:
     """Ask both.
 
     Returns:
@@ -80,7 +82,7 @@ def compare(python: str, sources: str = "") -> tuple[str, int, list[str], list[s
     environment = {**os.environ, "PYTHONPATH": sources}
     asked = ask(python, [], environment)
     engine = find_engine(f"vllm=={asked['version']}")
-    cases = [case for architecture in _PARTS for case in _cases(architecture, engine)]
+    cases = [case for architecture in _PARTS for case in _cases(architecture, engine, num_lists)]
     found = ask(python, [_as_json(case, engine) for case in cases], environment)
     different: list[str] = []
     for case, answers in zip(cases, found["answers"], strict=True):
@@ -111,14 +113,14 @@ def ask(python: str, cases: list[_Json], environment: dict[str, str]) -> _Json:
     return found
 
 
-def _cases(architecture: str, engine: Engine) -> Iterator[Case]:
+def _cases(architecture: str, engine: Engine, num_lists: int) -> Iterator[Case]:
     config = {"architectures": [architecture]}
     family = engine.family_of(config) or USUAL
     modules = [f"{_PARTS[architecture]}.{n}.{leaf}" for n in (0, 1, 10) for leaf in _LEAVES]
     modules += ["lm_head", "model.visual.blocks.0.attn.qkv"]
     layers = list(engine_layers(modules, family))
     drawn = random.Random(architecture)  # noqa: S311 -- a repeatable choice
-    for number in range(_NUM_LISTS):
+    for number in range(num_lists):
         chosen = drawn.sample(modules, drawn.randrange(6))
         modelopt = [_entry(name, drawn) for name in chosen]
         named = {name: {"quant_algo": drawn.choice(("FP8", "NVFP4"))} for name in _named(chosen)}

@@ -40,7 +40,7 @@ from harness.engines.demands import (
     read_declared,
     read_demands,
 )
-from harness.engines.layers import FUSED, INDEXER, USUAL, EngineLayer, Family, engine_layers
+from harness.engines.layers import FUSED, INDEXER, USUAL, EngineFamily, EngineLayer, engine_layers
 from harness.engines.rules import Asked, Rules
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
@@ -73,8 +73,8 @@ __all__ = [
     "Declaration",
     "Demands",
     "Engine",
+    "EngineFamily",
     "EngineLayer",
-    "Family",
     "Rules",
     "any_engine",
     "capability_of",

@@ -61,7 +61,7 @@ class Mapper:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
+class EngineFamily:
     """How an engine spells the layers of an architecture."""
 
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(reversed(FUSED)))
@@ -96,7 +96,7 @@ class Family:
         return tuple(name.replace(last, part) for part in self.fused.get(last, ()))
 
 
-USUAL = Family(mapper=Mapper())
+USUAL = EngineFamily(mapper=Mapper())
 """What holds for most models, for those that are not known."""
 
 
@@ -113,7 +113,7 @@ class EngineLayer(NamedTuple):
         return self.name.rpartition(".")[2]
 
 
-def engine_layers(modules: Iterable[str], family: Family) -> Iterator[EngineLayer]:
+def engine_layers(modules: Iterable[str], family: EngineFamily) -> Iterator[EngineLayer]:
     """Yield the engine's layers; experts of a layer are one."""
     members: dict[tuple[str, bool], list[str]] = defaultdict(list)
     paths: dict[str, str] = {}  # thousands of experts share one
@@ -133,7 +133,7 @@ def engine_layers(modules: Iterable[str], family: Family) -> Iterator[EngineLaye
         yield EngineLayer(name, tuple(found_members), is_routed)
 
 
-def _whole(name: str, names: Container[str], family: Family) -> str:
+def _whole(name: str, names: Container[str], family: EngineFamily) -> str:
     """Return the fused layer that a layer is a part of: one that is whole, else the family's."""
     parent, dot, last = name.rpartition(".")
     every = (*family.fused.items(), *FUSED)

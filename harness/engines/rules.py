@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from harness.engines.algorithms import COMPRESSED, NATIVE_FP8, NATIVE_MXFP4
 from harness.engines.compressed import Group, hits, is_path
 from harness.engines.declaration import Declaration
-from harness.engines.layers import USUAL, EngineLayer, Family, engine_layers
+from harness.engines.layers import USUAL, EngineFamily, EngineLayer, engine_layers
 
 _NEVER_ASKED = ("vision_tower", "vision_model", "vit_large_projector")
 """Parts of names of what modelopt's loaders build unquantized without asking the list."""
@@ -64,7 +64,7 @@ class Rules:
     """What a declaration means to an engine that runs a family of models."""
 
     def __init__(
-        self, declaration: Declaration, family: Family = USUAL, dialect: Dialect = LATEST
+        self, declaration: Declaration, family: EngineFamily = USUAL, dialect: Dialect = LATEST
     ) -> None:
         """Translate what is declared, as the engine does at its start."""
         self._declared, self._family, self._dialect = declaration, family, dialect

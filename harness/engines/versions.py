@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from harness.artifacts import EngineSpec
 from harness.engines.declaration import Declaration
-from harness.engines.layers import USUAL, Family, Mapper
+from harness.engines.layers import USUAL, EngineFamily, Mapper
 from harness.engines.rules import LATEST, Dialect, Rules
 from harness.errors import UsageError
 from harness.reading import bounds, read_json_object
@@ -35,13 +35,13 @@ class Engine(NamedTuple):
     """One version of an engine, or what holds for most."""
 
     name: str
-    families: Mapping[str, Family]
+    families: Mapping[str, EngineFamily]
     """By architecture."""
     dialect: Dialect = LATEST
     renames: bool = True
     """Whether names are rewritten as this version does it; else they stay as in the files."""
 
-    def family_of(self, config: Mapping[str, object]) -> Family | None:
+    def family_of(self, config: Mapping[str, object]) -> EngineFamily | None:
         """Return how the engine spells a model's layers; None if its architecture is not known.
 
         A model around another one, such as one that sees, has the layers of both.
@@ -62,7 +62,7 @@ class Engine(NamedTuple):
         """Return what a declaration means to this engine for a model."""
         return Rules(declaration, self.family_of(config) or USUAL, self.dialect)
 
-    def _named(self, config: object) -> Family | None:
+    def _named(self, config: object) -> EngineFamily | None:
         names = config.get("architectures") if isinstance(config, Mapping) else None
         names = names if isinstance(names, list) else []
         return next((self.families[str(n)] for n in names if str(n) in self.families), None)
@@ -72,7 +72,7 @@ class Engine(NamedTuple):
 class _Data:
     """The data file."""
 
-    families: list[Family]
+    families: list[EngineFamily]
     versions: Mapping[str, Mapping[str, int]]
 
 

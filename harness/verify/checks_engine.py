@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 
 from harness.artifacts import Check, Severity
-from harness.engines import LOADED, MODELOPT, WIDTH_MULTIPLE, Asked, Engine, EngineLayer, Family
+from harness.engines import (
+    LOADED,
+    MODELOPT,
+    WIDTH_MULTIPLE,
+    Asked,
+    Engine,
+    EngineFamily,
+    EngineLayer,
+)
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.modules import (
@@ -75,7 +83,7 @@ def _asked(contents: Contents) -> list[str]:
 
 
 def _misjudged(
-    contents: Contents, layers: list[tuple[EngineLayer, Asked]], family: Family
+    contents: Contents, layers: list[tuple[EngineLayer, Asked]], family: EngineFamily
 ) -> Iterator[str]:
     for layer, asked in layers:
         if not family.is_asked(layer.last):
@@ -89,7 +97,7 @@ def _misjudged(
             yield f"{layer.name}: quantized in the files, but the list excludes it"
 
 
-def _unknown_projections(contents: Contents, family: Family) -> Iterator[str]:
+def _unknown_projections(contents: Contents, family: EngineFamily) -> Iterator[str]:
     """Yield the experts with projections whose names the loader does not take."""
     known = frozenset(family.experts) | (frozenset() if family.experts else _PROJECTIONS)
     found: dict[str, set[str]] = {}

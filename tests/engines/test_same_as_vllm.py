@@ -10,7 +10,7 @@ from scripts.same_as_vllm import compare
 
 @pytest.fixture(scope="module")
 def answers(vllm_python: Path) -> tuple[str, int, list[str], list[str | None]]:
-    return compare(str(vllm_python))
+    return compare(str(vllm_python), num_lists=24)
 
 
 def test_each_answer_is_vllms(answers: tuple[str, int, list[str], list[str | None]]) -> None:
