@@ -22,7 +22,7 @@ from harness.reading import bounds, read_json_object, refused_as
 
 _MANIFEST = "harness.json"
 """Written by our own exporter beside the checkpoint's files."""
-_PACKED = frozenset({"U8", "F8_E4M3"})
+_PACKED = frozenset({"U8", "I8", "F8_E4M3"})
 _KV_SCALES = (".k_scale", ".v_scale", ".kv_scale")
 
 

@@ -83,13 +83,6 @@ class EngineFamily:
         """Return the engine's spelling of an entry of a list."""
         return self.mapper.rename(entry) if self.mapper else entry
 
-    def is_asked(self, last: str) -> bool:
-        """Return whether the engine asks what a layer is, by the last part of its name.
-
-        Of a fused layer that it does not ask about, it asks about no part.
-        """
-        return not any(f"_{last}_" in f"_{name}_" for name in self.never_asked)
-
     def parts_of(self, name: str) -> tuple[str, ...]:
         """Return the names of a fused layer's parts, as engines make them; of others, nothing."""
         last = name.rpartition(".")[2]

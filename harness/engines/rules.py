@@ -79,9 +79,11 @@ class Rules:
             for group in declaration.groups
         ]
 
-    def is_asked(self, module: str) -> bool:
-        """Return whether the engine asks what a module is, or builds it unquantized anyway."""
-        return self._family.is_asked(module.rpartition(".")[2])
+    def never_asked(self, modules: Iterable[str]) -> frozenset[str]:
+        """Return the modules that the engine builds unquantized without asking what they are."""
+        layers = engine_layers(modules, self._family)
+        never = self._family.never_asked
+        return frozenset(m for layer in layers if layer.last in never for m in layer.members)
 
     def layers(self, modules: Iterable[str]) -> Iterator[tuple[EngineLayer, Asked]]:
         """Yield the engine's layers of some modules, each with what it is taken for."""

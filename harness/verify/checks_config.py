@@ -128,11 +128,11 @@ def unquantized_ignored(contents: Contents) -> Check:
     Engines build routers, and some other layers, unquantized whatever is listed; see
     `unasked_ignored`.
     """
-    plain = _plain(contents)
-    faults = _unlisted(contents, plain)
+    plain, unasked = _plain(contents), _unasked(contents)
+    faults = [name for name in _unlisted(contents, plain) if name not in unasked]
     return finding(
         "unquantized-layers-ignored",
-        [name for name in faults if name not in _unasked(contents)],
+        faults,
         good=f"{len(plain)} unquantized layers, all of them ignored",
         bad=f"{len(faults)} of {len(plain)} unquantized layers are not on the ignore list",
     )
@@ -166,7 +166,7 @@ def _unlisted(contents: Contents, plain: list[str]) -> list[str]:
 def _unasked(contents: Contents) -> frozenset[str]:
     """Return the layers that engines build unquantized whatever is listed."""
     rules, modules = contents.rules, contents.modules
-    never = {name for name in modules if rules is not None and not rules.is_asked(name)}
+    never = rules.never_asked(modules) if rules else frozenset()
     return routers_of(modules) | never | {name for name in modules if joins_draft(name)}
 
 

@@ -86,7 +86,7 @@ def _misjudged(
     contents: Contents, layers: list[tuple[EngineLayer, Asked]], family: EngineFamily
 ) -> Iterator[str]:
     for layer, asked in layers:
-        if not family.is_asked(layer.last):
+        if layer.last in family.never_asked:
             continue
         held = {is_quantized(contents.modules[member]) for member in layer.members}
         if asked.is_split:

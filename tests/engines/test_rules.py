@@ -10,6 +10,7 @@ from harness.engines import (
     USUAL,
     Asked,
     Declaration,
+    EngineFamily,
     EngineLayer,
     Rules,
     engine_layers,
@@ -19,6 +20,7 @@ from harness.engines import (
 )
 from harness.engines.compressed import Group
 from harness.engines.declaration import LayerDeclared
+from harness.engines.layers import Mapper
 
 ENGINE = find_engine("vllm==0.32.0")
 MODEL = {"architectures": ["Qwen3_5MoeForConditionalGeneration"]}
@@ -146,6 +148,15 @@ def test_a_layer_that_is_fused_from_parts_of_other_names_is_listed_by_them() -> 
     modules = [f"layers.0.attention.w{p}" for p in "qkv"]
     declared = Declaration(source="", layout=MODELOPT, algorithm="NVFP4", ignore=tuple(modules))
     assert set(Rules(declared).algorithms(modules).values()) == {None}
+
+
+def test_a_name_that_ends_like_one_that_is_never_asked_is_asked() -> None:
+    """`eh_proj` of a draft head is built unquantized; a tower's `proj` is none of them."""
+    family = EngineFamily(mapper=Mapper(), never_asked=frozenset({"eh_proj", "wk_weights_proj"}))
+    declared = Declaration(source="", layout=MODELOPT, algorithm="NVFP4")
+    indexer = {f"layers.0.indexer.{part}" for part in ("wk", "weights_proj")}
+    modules = ["layers.1.eh_proj", "visual.0.attn.proj", *indexer]
+    assert Rules(declared, family).never_asked(modules) == {"layers.1.eh_proj", *indexer}
 
 
 def mixed(layers: dict[str, str]) -> Declaration:
