@@ -18,6 +18,7 @@ from harness.artifacts.checkpoint import (
     Severity,
 )
 from harness.artifacts.plan import (
+    MIXED,
     Attention,
     Excluded,
     Inventory,
@@ -43,6 +44,7 @@ from harness.artifacts.recipe import (
     TaskSpec,
     Tier,
     Trial,
+    Wording,
 )
 from harness.artifacts.run import Failure, RunRecord
 from harness.artifacts.samples import read_samples, write_samples

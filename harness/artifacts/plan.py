@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from harness.artifacts.recipe import KvFormat, Wording
 from harness.reading import DTYPE_BITS
 
+MIXED = "MIXED_PRECISION"
+"""Scheme of a checkpoint whose layers have several."""
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -170,14 +173,20 @@ class QuantPlan:
     """What will become of each weight."""
 
     scheme: str
-    """One name for the checkpoint's format: `NVFP4`, `W4A16_NVFP4` or `FP8`."""
+    """One name for the checkpoint's formats, such as `NVFP4`; MIXED where layers have several."""
     kv_cache: str
-    """`none`, `fp8_cast` or `fp8`."""
+    """A KvFormat."""
     quantized: tuple[PlannedLinear, ...]
     excluded: tuple[Excluded, ...]
     attentions: tuple[Attention, ...]
     digest: str
     """sha256 of all of the above and of the inventory."""
+    wording: Wording = Wording.TODAY
+
+    @property
+    def declares_kv(self) -> bool:
+        """Return whether engines are told to store keys and values in `kv_cache`."""
+        return self.kv_cache != KvFormat.NONE and self.wording is Wording.TODAY
 
     def by_source(self) -> Mapping[str, Sequence[PlannedLinear]]:
         """Return the planned layers by the source tensor that they come from."""

@@ -33,6 +33,16 @@ class KvFormat(StrEnum):
     """E4M3 with one calibrated scale a layer for keys and one for values."""
 
 
+class Wording(StrEnum):
+    """Whose words config.json has for what is quantized."""
+
+    TODAY = "modelopt-0.47"
+    EARLIER = "modelopt-0.37"
+    """A MIXED_PRECISION as published with modelopt 0.37's: keys and values are declared in
+    hf_quant_config.json alone, and weights of 4 bits as if inputs had 4 bits too. Engines read
+    neither: keys and values stay as they are unless a server is told (`--kv-cache-dtype`)."""
+
+
 class Tier(StrEnum):
     """What a task's result means for the verdict."""
 
@@ -251,3 +261,4 @@ class Recipe(Trial):
     ranks: int = 1
     """Processes that calibrate and quantize together, a GPU each; they change no byte."""
     memory: MemorySpec = MemorySpec()
+    wording: Wording = Wording.TODAY

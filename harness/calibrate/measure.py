@@ -20,6 +20,7 @@ from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import WeightRanges
 from harness.errors import ReasonCode, StageError
+from harness.formats import has_input_scale
 from harness.models import (
     ResidentLayer,
     Source,
@@ -39,9 +40,9 @@ _Layers = Generator[ResidentLayer, None, bool]
 
 
 def needs_text(plan: QuantPlan) -> bool:
-    """Tell whether a plan quantizes anything but weights."""
+    """Tell whether a plan needs the range of anything but weights."""
     return plan.kv_cache == "fp8" or any(
-        planned.input_format is not None for planned in plan.quantized
+        has_input_scale(planned.input_format) for planned in plan.quantized
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.artifacts import ExpertCoverage, Inventory, QuantPlan
 from harness.errors import ReasonCode, RejectedError
+from harness.formats import has_input_scale
 from harness.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Observer:
         self._quantizers = {
             planned.linear.parameter.tensor: planned.linear.input_quantizer
             for planned in plan.quantized
-            if planned.input_format is not None
+            if has_input_scale(planned.input_format)
         }
         self._attentions = {a.name: a for a in plan.attentions if plan.kv_cache == "fp8"}
         self._amax: dict[str, Tensor] = {}

@@ -6,11 +6,11 @@ each version loads and computes (versions.py, capabilities.py); what a folder as
 (demands.py).
 """
 
+from harness.artifacts import MIXED
 from harness.engines.algorithms import (
     ALGORITHMS,
     COMPRESSED,
     LOADED,
-    MIXED,
     MODELOPT,
     NATIVE_FP8,
     NATIVE_MXFP4,
@@ -30,6 +30,7 @@ from harness.engines.declaration import (
     KV,
     SIDECAR,
     Declaration,
+    LayerDeclared,
     contradictions,
     read_declarations,
     refuse_unread,
@@ -75,6 +76,7 @@ __all__ = [
     "Engine",
     "EngineFamily",
     "EngineLayer",
+    "LayerDeclared",
     "Rules",
     "any_engine",
     "capability_of",

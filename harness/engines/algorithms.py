@@ -13,8 +13,6 @@ from typing import NamedTuple
 MODELOPT, COMPRESSED = "modelopt", "compressed-tensors"
 NATIVE_FP8, NATIVE_MXFP4 = "fp8", "mxfp4"
 """Layouts: whose spelling of tensors and declarations it is."""
-MIXED = "MIXED_PRECISION"
-"""Of a checkpoint whose layers differ."""
 
 
 class Algorithm(NamedTuple):

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from harness.artifacts import MIXED
 from harness.engines.algorithms import (
     ALGORITHMS,
     COMPRESSED,
-    MIXED,
     MODELOPT,
     NATIVE_FP8,
     NATIVE_MXFP4,

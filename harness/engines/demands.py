@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from harness.artifacts import KvFormat
-from harness.engines.algorithms import ALGORITHMS, MIXED, MODELOPT, parts_of
+from harness.artifacts import MIXED, KvFormat
+from harness.engines.algorithms import ALGORITHMS, MODELOPT, parts_of
 from harness.engines.declaration import (
     ALGORITHM,
     KV,
@@ -39,6 +39,8 @@ class Demands:
     """Whether scales of keys and values are in the files, or should be."""
     layout: str = MODELOPT
     """Whose spelling the files have."""
+    names_layers: bool = False
+    """Whether the declaration gives each layer an algorithm of its own."""
 
     @property
     def algorithms(self) -> frozenset[str]:
@@ -48,7 +50,8 @@ class Demands:
     @property
     def scheme(self) -> str:
         """Return the one name of it all; empty for an unquantized model."""
-        return next(iter(self.algorithms), "") if len(self.algorithms) < 2 else MIXED  # noqa: PLR2004 -- more than one
+        is_mixed = self.names_layers or len(self.algorithms) > 1
+        return MIXED if is_mixed else next(iter(self.algorithms), "")
 
     @property
     def declared(self) -> tuple[str, ...]:
@@ -84,6 +87,7 @@ def read_demands(source: Source) -> Demands:
         kv_calibrated=has_kv_scales(source, declared)
         or any(name.endswith(_KV_SCALES) for name in source.tensors),
         layout=declared.layout,
+        names_layers=declared.names_layers,
     )
 
 

@@ -9,8 +9,9 @@ Source: nvidia-modelopt 0.47.0, torch/export/convert_hf_config.py and quant_util
 from collections.abc import Mapping
 
 from harness import __version__
-from harness.artifacts import KvFormat, QuantPlan
+from harness.artifacts import MIXED, KvFormat, QuantPlan, Wording
 from harness.export.ignore import ignored_modules
+from harness.export.mixed import layer_schemes
 from harness.formats import get_scheme
 
 PRODUCER: Mapping[str, str] = {"name": "harness", "version": __version__}
@@ -18,26 +19,44 @@ PRODUCER: Mapping[str, str] = {"name": "harness", "version": __version__}
 
 def hf_quant_config(plan: QuantPlan) -> dict[str, object]:
     """Return the contents of hf_quant_config.json."""
-    scheme = get_scheme(plan.scheme)
     quantization: dict[str, object] = {
-        "quant_algo": scheme.name,
+        "quant_algo": plan.scheme,
         "kv_cache_quant_algo": None if plan.kv_cache == KvFormat.NONE else "FP8",
     }
-    if scheme.group_size is not None:
-        quantization["group_size"] = scheme.group_size
+    if plan.scheme == MIXED:
+        quantization["quantized_layers"] = _quantized_layers(plan)
+    elif (size := get_scheme(plan.scheme).group_size) is not None:
+        quantization["group_size"] = size
     quantization["exclude_modules"] = list(ignored_modules(plan))
     return {"producer": dict(PRODUCER), "quantization": quantization}
 
 
 def config_with_quantization(config: Mapping[str, object], plan: QuantPlan) -> dict[str, object]:
     """Return the contents of config.json."""
-    scheme = get_scheme(plan.scheme)
-    declared: dict[str, object] = {
-        "config_groups": {"group_0": scheme.config_group()},
-        "ignore": list(ignored_modules(plan)),
-        "quant_algo": scheme.name,
-    }
-    if plan.kv_cache != KvFormat.NONE:
+    declared: dict[str, object]
+    if plan.scheme == MIXED:
+        groups, layers = _groups_of_layers(plan), _quantized_layers(plan)
+        declared = {"config_groups": groups, "quantized_layers": layers}
+    else:
+        declared = {"config_groups": {"group_0": get_scheme(plan.scheme).config_group()}}
+    declared |= {"ignore": list(ignored_modules(plan)), "quant_algo": plan.scheme}
+    if plan.declares_kv:
         declared["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}
     declared |= {"producer": dict(PRODUCER), "quant_method": "modelopt"}
     return {**config, "quantization_config": declared}
+
+
+def _quantized_layers(plan: QuantPlan) -> dict[str, object]:
+    return {name: get_scheme(scheme).layer_entry() for name, scheme in layer_schemes(plan).items()}
+
+
+def _groups_of_layers(plan: QuantPlan) -> dict[str, object]:
+    """Return a group for each scheme, in the order in which the model has them."""
+    targets: dict[str, list[str]] = {}
+    for name, scheme in layer_schemes(plan).items():
+        targets.setdefault(scheme, []).append(name)
+    with_inputs = True if plan.wording is Wording.EARLIER else None
+    return {
+        f"group_{index}": get_scheme(scheme).config_group(sorted(names), with_inputs=with_inputs)
+        for index, (scheme, names) in enumerate(targets.items())
+    }

@@ -10,10 +10,9 @@ model in which nothing is quantized. Every entry is tried against every quantize
 that hits is an error.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 
-from harness.artifacts import QuantPlan
+from harness.artifacts import MIXED, QuantPlan
 from harness.engines import (
     MODELOPT,
     USUAL,
@@ -23,19 +22,21 @@ from harness.engines import (
     engine_layers,
 )
 from harness.errors import RecipeError
-
-_OF_EXPERT = re.compile(r"(?P<experts>.+\.experts)(\.\d+\..+)?")
+from harness.export.entries import OF_EXPERT, exact_entries
+from harness.export.mixed import ignored_if_mixed
 
 
 def ignored_modules(plan: QuantPlan) -> tuple[str, ...]:
-    """Return the entries for `ignore` and `exclude_modules`, sorted.
+    """Return the entries for `ignore` and `exclude_modules`.
 
     Raises:
         RecipeError: an entry would also leave a quantized module out; no list can say the plan.
     """
+    if plan.scheme == MIXED:
+        return ignored_if_mixed(plan)
     quantized = list(engine_layers((p.linear.name for p in plan.quantized), USUAL))
     excluded = {excluded.module for excluded in plan.excluded} - {""}
-    entries = {*_exact(excluded), *_fused(excluded), *_subtrees(excluded, quantized)}
+    entries = {*exact_entries(excluded), *_fused(excluded), *_subtrees(excluded, quantized)}
     for entry in sorted(entries):
         if hit := _hit(entry, quantized):
             message = (
@@ -53,22 +54,12 @@ def _hit(entry: str, layers: Sequence[EngineLayer]) -> EngineLayer | None:
     return next((layer for layer in layers if rules.is_hit(entry, layer)), None)
 
 
-def _exact(excluded: set[str]) -> Iterator[str]:
-    for module in excluded:
-        found = _OF_EXPERT.fullmatch(module)
-        if found:
-            yield found["experts"]
-            yield f"{found['experts']}*"
-        else:
-            yield module
-
-
 def _fused(excluded: set[str]) -> Iterator[str]:
     for module in excluded:
         parent, _, leaf = module.rpartition(".")
         for fused, members in USUAL.fused.items():
             whole = leaf == members[0] and all(f"{parent}.{m}" in excluded for m in members)
-            if whole and not _OF_EXPERT.fullmatch(module):
+            if whole and not OF_EXPERT.fullmatch(module):
                 yield f"{parent}.{fused}"
 
 

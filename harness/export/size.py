@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from harness.artifacts import KvFormat, QuantPlan, TensorType
-from harness.formats import INPUT_TENSORS, get_format
+from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
+from harness.formats import INPUT_TENSORS, get_format, has_input_scale
 from harness.models import Source, sidecars
 
 _HEADER_BYTES = 160
@@ -34,11 +34,15 @@ def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorT
     """Yield the tensors that are known only when calibration has ended: scales of a few bytes."""
     members = plan.by_source()
     for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
-        yield from _named(planned.linear.name, INPUT_TENSORS if planned.input_format else {})
+        yield from _named(planned.linear.name, _input_tensors(planned))
     if plan.kv_cache == KvFormat.FP8:
         for attention in plan.attentions:
             yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
             yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())
+
+
+def _input_tensors(planned: PlannedLinear) -> Mapping[str, TensorType]:
+    return INPUT_TENSORS if has_input_scale(planned.input_format) else {}
 
 
 def _named(linear: str, tensors: Mapping[str, TensorType]) -> Iterator[tuple[str, TensorType]]:
@@ -62,7 +66,7 @@ def bits_per_weight(plan: QuantPlan) -> float:
     num_weights = sum(p.linear.shape[0] * p.linear.shape[1] for p in plan.quantized)
     stored = sum(
         get_format(planned.weight_format).stored_bytes(
-            planned.linear.shape, with_input=planned.input_format is not None
+            planned.linear.shape, with_input=has_input_scale(planned.input_format)
         )
         for planned in plan.quantized
     )

@@ -18,6 +18,10 @@ INPUT_TENSORS: Mapping[str, TensorType] = {"input_scale": TensorType("F32", ())}
 """What a layer has whose inputs are rounded, besides its weight, by suffix."""
 
 
+NO_EXPONENT = 255
+"""The byte of a scale that is a power of two (E8M0) and no number."""
+
+
 class Format(ABC):
     """How a weight matrix is stored and how the input of its layer is rounded."""
 
@@ -25,11 +29,19 @@ class Format(ABC):
     """As recipes spell it."""
     block: ClassVar[int | None]
     """Weights of a row that share a scale; widths must be multiples of it. None: any width."""
-    shares_group_scale: ClassVar[bool]
+    shares_group_scale: ClassVar[bool] = False
     """Whether dense layers that an engine fuses get one global scale.
 
-    Projections of a routed expert always do, in every format.
+    Projections of a routed expert always do, in every format that has one.
     """
+    one_scale: ClassVar[str | None] = None
+    """Suffix of the one number that engines have for layers which they fuse; None where they keep
+    the scales of each."""
+    is_widened_to_own_type: ClassVar[bool] = False
+    """Whether engines that emulate the format round dequantized weights to the model's own type."""
+    has_input_scale: ClassVar[bool] = False
+    """Whether a layer whose inputs are rounded has `input_scale`; else engines take the scale from
+    each input."""
 
     def quantize_weight(self, weight_OI: "Tensor", *, amax: float) -> "dict[str, Tensor]":
         """Return the tensors that store one weight; see `quantize_weights`."""
@@ -51,13 +63,21 @@ class Format(ABC):
     def dequantize_weight(self, tensors: "Mapping[str, Tensor]", *, dtype: "dtype") -> "Tensor":
         """Return the weight [O, I] that an engine computes with."""
 
-    @abstractmethod
     def input_scale(self, amax: float) -> "Tensor":
-        """Return the scale of a layer's input, a float32 scalar, from its largest value."""
+        """Return the scale of a layer's input, a float32 scalar, from its largest value.
 
-    @abstractmethod
-    def qdq_input(self, x: "Tensor", *, input_scale: "Tensor") -> "Tensor":
-        """Round `x` [..., I] to the format and back, in its own type, as engines do."""
+        Raises:
+            NotImplementedError: the format has none.
+        """
+        raise NotImplementedError
+
+    def qdq_input(self, x: "Tensor", *, input_scale: "Tensor | None") -> "Tensor":
+        """Round `x` [..., I] to the format and back, in its own type, as engines do.
+
+        Raises:
+            NotImplementedError: the format is for weights alone.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def weight_tensors(self, shape: tuple[int, int]) -> Mapping[str, TensorType]:
@@ -66,7 +86,7 @@ class Format(ABC):
     def stored_tensors(
         self, shape: tuple[int, int], *, with_input: bool
     ) -> Mapping[str, TensorType]:
-        """Return all tensors of a layer [O, I], `input_scale` among them if inputs are rounded."""
+        """Return all tensors of a layer [O, I], `input_scale` among them if it has one."""
         return {**self.weight_tensors(shape), **(INPUT_TENSORS if with_input else {})}
 
     def required_suffixes(self, with_input: bool) -> tuple[str, ...]:  # noqa: FBT001 -- the one thing that varies
@@ -89,3 +109,15 @@ def check_amax(amax: float) -> float:
         message = f"amax {amax} is no largest absolute value"
         raise ValueError(message)
     return amax
+
+
+def given(input_scale: "Tensor | None") -> "Tensor":
+    """Return the scale of an input that has one.
+
+    Raises:
+        ValueError: there is none, and none is ever made up.
+    """
+    if input_scale is None:
+        message = "the input of a layer has no scale, and its format needs one"
+        raise ValueError(message)
+    return input_scale

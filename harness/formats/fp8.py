@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.artifacts import TensorType
 from harness.formats.e4m3 import E4M3_MAX, scale_of, to_e4m3
-from harness.formats.format import Format, check_amax
+from harness.formats.format import Format, check_amax, given
 from harness.formats.on_gpu import brought, fused_kernel
 from harness.formats.parts import row_parts
 
@@ -25,7 +25,8 @@ class Fp8(Format):
 
     name = "fp8"
     block = None
-    shares_group_scale = False
+    one_scale = "weight_scale"
+    has_input_scale = True
 
     def quantize_weights(self, weight_EOI: Tensor, *, amax: Sequence[float]) -> dict[str, Tensor]:
         """Return `weight` E4M3 [E, O, I] and `weight_scale` [E]; a weight of zeros gets scale 1."""
@@ -49,13 +50,13 @@ class Fp8(Format):
         """Return amax / 448; an input that was always zero gets 1, as the peer has it."""
         return scale_of(check_amax(amax) or E4M3_MAX, E4M3_MAX)
 
-    def qdq_input(self, x: Tensor, *, input_scale: Tensor) -> Tensor:
+    def qdq_input(self, x: Tensor, *, input_scale: Tensor | None) -> Tensor:
         """Round `x` as vLLM does with a static scale: it multiplies by the reciprocal.
 
         Source: vLLM 0.32.0, model_executor/layers/quantization/input_quant_fp8.py,
         `QuantFP8.forward_native`.
         """
-        scale = input_scale.to(x.device, torch.float32)
+        scale = given(input_scale).to(x.device, torch.float32)
         return (to_e4m3(x.float() * scale.reciprocal()).float() * scale).to(x.dtype)
 
     def weight_tensors(self, shape: tuple[int, int]) -> Mapping[str, TensorType]:

@@ -27,3 +27,12 @@ def get_format(name: str) -> Format:
         raise RecipeError(message)
     found: Format = import_module(f"harness.formats.{name}").FORMAT
     return found
+
+
+def has_input_scale(name: str | None) -> bool:
+    """Return whether a layer whose inputs have this format has a calibrated scale for them.
+
+    Args:
+        name: of the format; None where inputs are not rounded.
+    """
+    return name is not None and get_format(name).has_input_scale

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from harness.artifacts import TensorType
 from harness.formats.e4m3 import E4M3_MAX, E4M3_TINY, scale_of, to_e4m3
-from harness.formats.format import Format, check_amax
+from harness.formats.format import Format, check_amax, given
 from harness.formats.on_gpu import brought, fused_kernel
 from harness.formats.parts import row_parts
 
@@ -42,6 +42,9 @@ class Nvfp4(Format):
     name = "nvfp4"
     block = BLOCK
     shares_group_scale = True
+    one_scale = "weight_scale_2"
+    is_widened_to_own_type = True
+    has_input_scale = True
 
     def quantize_weights(self, weight_EOI: Tensor, *, amax: Sequence[float]) -> dict[str, Tensor]:
         """Return `weight` uint8 [E, O, I/2], `weight_scale` E4M3 [E, O, B], `weight_scale_2` [E].
@@ -83,7 +86,7 @@ class Nvfp4(Format):
         """
         return scale_of(check_amax(amax) or E2M1_MAX, E2M1_MAX * E4M3_MAX)
 
-    def qdq_input(self, x: Tensor, *, input_scale: Tensor) -> Tensor:
+    def qdq_input(self, x: Tensor, *, input_scale: Tensor | None) -> Tensor:
         """Round `x` as vLLM's emulation of W4A4 does.
 
         The engine works with the reciprocal of `input_scale`; the block scale is cast to E4M3
@@ -92,7 +95,7 @@ class Nvfp4(Format):
         Source: `ref_nvfp4_quant_dequant` of vLLM's emulation, the path without Triton.
         """
         x_Bk = _blocks(x)
-        global_scale = 1.0 / input_scale.to(x.device, torch.float32)
+        global_scale = 1.0 / given(input_scale).to(x.device, torch.float32)
         amax_B1 = x_Bk.abs().amax(dim=-1, keepdim=True).float()
         scale_B1 = to_e4m3(global_scale * (amax_B1 * (1 / E2M1_MAX))).float()
         inverse_B1 = _reciprocal(scale_B1 * _reciprocal(global_scale))

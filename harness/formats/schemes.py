@@ -1,11 +1,12 @@
-"""Schemes: the one name that a whole checkpoint has for its formats, and how it is declared.
+"""Schemes: the one name that engines have for a layer's formats, and how it is declared.
 
-Engines read the scheme from `config.json` and from `hf_quant_config.json`; both say the same in
-different words. Needs no torch, so that a recipe can be checked without it.
+Engines read schemes from `config.json` and from `hf_quant_config.json`; both say the same in
+different words. A checkpoint whose layers have several schemes is MIXED_PRECISION and names the
+scheme of each layer. Needs no torch, so that a recipe can be checked without it.
 Source: nvidia-modelopt 0.47.0, torch/export/convert_hf_config.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.errors import RecipeError
@@ -13,7 +14,7 @@ from harness.errors import RecipeError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
-    """What a checkpoint's quantized layers look like."""
+    """What quantized layers look like."""
 
     name: str
     """`quant_algo` in both files."""
@@ -22,15 +23,27 @@ class Scheme:
     num_bits: int
     group_size: int | None
 
-    def config_group(self) -> dict[str, object]:
-        """Return the entry of `config_groups` in config.json."""
+    def config_group(
+        self, targets: Iterable[str] = ("Linear",), *, with_inputs: bool | None = None
+    ) -> dict[str, object]:
+        """Return an entry of `config_groups` in config.json.
+
+        Args:
+            targets: the layers, or their class.
+            with_inputs: whether inputs are declared; None for what the scheme does.
+        """
         numbers: dict[str, object] = {"dynamic": False, "num_bits": self.num_bits, "type": "float"}
         if self.group_size is not None:
             numbers["group_size"] = self.group_size
-        parts: dict[str, object] = {"weights": dict(numbers), "targets": ["Linear"]}
-        if self.input_format is not None:
+        parts: dict[str, object] = {"weights": dict(numbers), "targets": list(targets)}
+        if with_inputs or (with_inputs is None and self.input_format is not None):
             parts = {"input_activations": dict(numbers), **parts}
         return parts
+
+    def layer_entry(self) -> dict[str, object]:
+        """Return an entry of `quantized_layers` in both files."""
+        size = {} if self.group_size is None else {"group_size": self.group_size}
+        return {"quant_algo": self.name, **size}
 
 
 _SCHEMES: Mapping[str, Scheme] = {
@@ -74,3 +87,8 @@ def get_scheme(name: str) -> Scheme:
         message = f"unknown scheme '{name}'. Known: {', '.join(_SCHEMES)}."
         raise RecipeError(message)
     return _SCHEMES[name]
+
+
+def known_schemes() -> tuple[Scheme, ...]:
+    """Return every scheme of a layer."""
+    return tuple(_SCHEMES.values())

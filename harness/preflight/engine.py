@@ -6,9 +6,10 @@ import os
 import psutil
 import torch
 
-from harness.artifacts import EngineSpec, QuantPlan
+from harness.artifacts import MIXED, EngineSpec, QuantPlan
 from harness.engines import Demands, read_demands
 from harness.errors import PrerequisiteError, UsageError
+from harness.formats import scheme_of
 from harness.models import Source
 from harness.serve import check_served, find_vllm, resolve_engine
 from harness.shipped import CANARY
@@ -109,10 +110,12 @@ def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
 
 def demands_of(plan: QuantPlan) -> Demands:
     """Return what serving the checkpoint of `plan` asks of an engine."""
-    routed = {planned.linear.is_routed for planned in plan.quantized}
-    one = frozenset({plan.scheme})
+    schemes: dict[bool, set[str]] = {True: set(), False: set()}
+    for one in plan.quantized:
+        schemes[one.linear.is_routed].add(scheme_of(one.weight_format, one.input_format))
     return Demands(
-        linears=one if False in routed else frozenset(),
-        experts=one if True in routed else frozenset(),
-        kv_fp8=plan.kv_cache != "none",
+        linears=frozenset(schemes[False]),
+        experts=frozenset(schemes[True]),
+        kv_fp8=plan.declares_kv,
+        names_layers=plan.scheme == MIXED,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.artifacts import CalibrationStats, PlannedLinear, QuantPlan
 from harness.errors import ReasonCode, RejectedError
-from harness.formats import get_format
+from harness.formats import get_format, has_input_scale
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ def input_groups(plan: QuantPlan, stats: CalibrationStats) -> Mapping[str, float
     inputs: dict[str, float] = {}
     for planned in plan.quantized:
         linear = planned.linear
-        if planned.input_format is not None:
+        if has_input_scale(planned.input_format):
             seen = usable_range(stats.input_amax, linear.input_quantizer)
             inputs[linear.group] = max(seen, inputs.get(linear.group, 0.0))
     return inputs

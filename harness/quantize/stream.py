@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.artifacts import CalibrationStats, KvFormat, PlannedLinear, QuantizedTensor, QuantPlan
 from harness.errors import CorruptWeightError, RecipeError
-from harness.formats import get_format
+from harness.formats import get_format, has_input_scale
 from harness.formats.kv import kv_scale
 from harness.models import Source, TensorReader
 from harness.quantize.amax import WeightGroups, input_groups, usable_range
@@ -130,7 +130,7 @@ def _input_scales(
     scales: dict[str, dict[str, Tensor]] = defaultdict(dict)
     made: dict[tuple[str, float], Tensor] = {}
     for planned in layers:
-        if (name := planned.input_format) is not None:
+        if (name := planned.input_format) is not None and has_input_scale(name):
             one = name, amax[planned.linear.group]
             if one not in made:  # all experts of a projection have the same
                 made[one] = get_format(name).input_scale(one[1])

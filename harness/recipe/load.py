@@ -13,6 +13,7 @@ from harness.artifacts import (
     Recipe,
     Suite,
     Trial,
+    Wording,
 )
 from harness.errors import RecipeError, UsageError
 from harness.recipe.names import choose_file
@@ -69,6 +70,8 @@ def load_recipe(request: Request) -> Recipe:
         skip_verify=request.skip_verify,
         baseline=request.baseline,
         waivers=load_waivers(request.waivers),
+        # What is typed is meant to be heeded, so it is said where engines read it.
+        wording=Wording.TODAY if request.kv_cache else file.wording,
     )
 
 

@@ -1,13 +1,14 @@
 """Turn the matched rules into a plan that an engine can load, or refuse it with the reason.
 
 Engines fuse layers when they load them (q/k/v, gate/up, all experts of a layer), so what is
-fused must have one format, and a checkpoint has one scheme. All of this is known from names and
-shapes, so it is said here, before any weight is read.
+fused must have one format. All of this is known from names and shapes, so it is said here, before
+any weight is read.
 """
 
 from collections import defaultdict
 
 from harness.artifacts import (
+    MIXED,
     Excluded,
     Inventory,
     KvFormat,
@@ -44,13 +45,7 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
     _check_inputs(matches)
     _check_fused(matches)
     _check_widths(quantized)
-    schemes = {scheme_of(q.weight_format, q.input_format) for q in quantized}
-    if len(schemes) != 1:
-        message = (
-            f"the recipe mixes {' and '.join(sorted(schemes)) or 'nothing'}: "
-            "a checkpoint has one scheme. Use one format in all rules."
-        )
-        raise RecipeError(message)
+    scheme = _scheme(quantized)
     excluded = (
         *(
             Excluded(module=match.linear.name, rule=match.weight.rule)
@@ -60,8 +55,7 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
         *(Excluded(module=module, rule="not a linear layer") for module in inventory.unquantizable),
     )
     attentions = inventory.attentions if recipe.kv_cache is not KvFormat.NONE else ()
-    scheme = schemes.pop()
-    parts = (scheme, recipe.kv_cache, quantized, excluded, attentions)
+    parts = (scheme, recipe.kv_cache, recipe.wording, quantized, excluded, attentions)
     return QuantPlan(
         scheme=scheme,
         kv_cache=recipe.kv_cache,
@@ -69,7 +63,21 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
         excluded=excluded,
         attentions=attentions,
         digest=digest_of(inventory.digest, *parts),
+        wording=recipe.wording,
     )
+
+
+def _scheme(quantized: tuple[PlannedLinear, ...]) -> str:
+    """Return the one scheme of all layers, or MIXED.
+
+    Raises:
+        RecipeError: nothing is quantized, or a layer as no engine loads it.
+    """
+    schemes = {scheme_of(q.weight_format, q.input_format) for q in quantized}
+    if not schemes:
+        message = "the recipe quantizes nothing: every layer is excluded. Mend its rules."
+        raise RecipeError(message)
+    return schemes.pop() if len(schemes) == 1 else MIXED
 
 
 def _check_formats(recipe: Recipe) -> None:

@@ -1,10 +1,18 @@
 """What the reference engine can compute of what a checkpoint declares: modelopt's layout, ours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.artifacts import Linear
-from harness.engines import MODELOPT, Rules, any_engine, has_kv_scales, parts_of, read_declared
+from harness.engines import (
+    MODELOPT,
+    Declaration,
+    Rules,
+    any_engine,
+    has_kv_scales,
+    parts_of,
+    read_declared,
+)
 from harness.errors import EngineError, ReasonCode, RecipeError
 from harness.formats import Scheme, get_scheme
 from harness.models import Source
@@ -14,25 +22,24 @@ from harness.models import Source
 class Computable:
     """How a checkpoint says that it is to be computed, in formats that harness has."""
 
-    scheme: Scheme | None = None
-    """None for an unquantized checkpoint."""
+    algorithms: frozenset[str] = frozenset()
+    """Names of the schemes of its layers; none for an unquantized checkpoint."""
     rules: Rules | None = None
     """What each layer is taken for."""
     kv_fp8: bool = False
     kv_calibrated: bool = False
     """Whether the files hold scales of keys and values; modelopt's files do not tell."""
 
-    def quantized(self, linears: Iterable[Linear]) -> frozenset[str]:
-        """Return the names of the layers that an engine would load as quantized."""
-        if self.scheme is None or self.rules is None:
-            return frozenset()
+    def schemes(self, linears: Iterable[Linear]) -> Mapping[str, Scheme]:
+        """Return the scheme of each layer that an engine would load as quantized, by its name."""
+        if self.rules is None:
+            return {}
         asked = self.rules.algorithms(linear.name for linear in linears)
-        return frozenset(name for name, algorithm in asked.items() if algorithm)
+        return {name: get_scheme(algorithm) for name, algorithm in asked.items() if algorithm}
 
     def parts(self) -> tuple[str, ...]:
         """Return what is declared, as Deployment lists it."""
-        algorithms = [self.scheme.name] if self.scheme else []
-        return parts_of(algorithms, kv_fp8=self.kv_fp8)
+        return parts_of(self.algorithms, kv_fp8=self.kv_fp8)
 
 
 def read_computable(source: Source) -> Computable:
@@ -45,18 +52,27 @@ def read_computable(source: Source) -> Computable:
     declared = read_declared(source)
     if declared is None:
         return Computable()
-    try:
-        scheme = get_scheme(str(declared.algorithm))
-    except RecipeError as error:
-        raise _refused(source, f"{error}") from error
+    algorithms = _algorithms(declared)
+    for name in sorted(algorithms):
+        try:
+            get_scheme(name)
+        except RecipeError as error:
+            raise _refused(source, f"{error}") from error
     if declared.layout != MODELOPT:
         raise _refused(source, f"it has the tensors of {declared.layout}.")
     return Computable(
-        scheme=scheme,
+        algorithms=algorithms,
         rules=any_engine().rules(declared, source.config),
         kv_fp8=declared.kv_algorithm == "FP8",
         kv_calibrated=has_kv_scales(source, declared),
     )
+
+
+def _algorithms(declared: Declaration) -> frozenset[str]:
+    """Return the algorithms of the layers; one that is unknown is among them."""
+    if declared.names_layers:
+        return frozenset(layer.algorithm for layer in declared.layers.values())
+    return frozenset({str(declared.algorithm)})
 
 
 def _refused(source: Source, why: str) -> EngineError:

@@ -165,11 +165,12 @@ def _check_reference_serves(demands: Demands) -> None:
             "Type --engine vllm."
         )
         raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
-    try:
-        get_scheme(demands.scheme)
-    except RecipeError as error:
-        message = f"the reference engine cannot load it: {error} Type --engine vllm."
-        raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT) from error
+    for algorithm in sorted(demands.algorithms):
+        try:
+            get_scheme(algorithm)
+        except RecipeError as error:
+            message = f"the reference engine cannot load it: {error} Type --engine vllm."
+            raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT) from error
 
 
 def _check_reference(engine: EngineSpec) -> None:

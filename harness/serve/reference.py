@@ -24,8 +24,9 @@ from torch import Tensor
 
 from harness import __version__
 from harness.artifacts import Deployment, EngineSpec, Inventory, Linear
+from harness.engines import parts_of
 from harness.errors import EngineError, ModelError, ReasonCode
-from harness.formats import get_format
+from harness.formats import NO_EXPONENT, get_format
 from harness.formats.e4m3 import to_e4m3
 from harness.formats.kv import qdq_kv
 from harness.models import (
@@ -43,9 +44,9 @@ from harness.models import (
 from harness.serve.computable import Computable, read_computable
 from harness.serve.memory import naming_lack_of_memory, refuse_if_too_large
 from harness.serve.scales import (
+    Quantized,
     Scales,
     Site,
-    last_factor,
     quantized_linears,
     read_kv_scales,
     read_scales,
@@ -76,21 +77,19 @@ def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
     source = open_source(str(directory.resolve()))
     declared = read_computable(source)
     inventory = read_inventory(source)
-    linears = quantized_linears(source, inventory, declared)
-    scales = read_scales(source, linears, declared)
+    layers = quantized_linears(source, inventory, declared)
+    scales = read_scales(source, layers)
     kv_scales = read_kv_scales(source, inventory, declared)
     tokenizer = _load_tokenizer(source)
-    _log.info("serve: %s, %d layers quantized", directory.name, len(linears))
-    model = _load(engine, source, inventory, declared, scales)
+    _log.info("serve: %s, %d layers quantized", directory.name, len(layers))
+    model = _load(engine, source, inventory, layers, scales)
     with ExitStack() as taps:
         taps.enter_context(experts_run(model, "eager"))
-        if scales.inputs and declared.scheme is not None:
-            inputs = {site: scale.to(engine.device) for site, scale in scales.inputs.items()}
-            round_input = _input_rounding(declared.scheme.input_format or "", inputs)
-            taps.enter_context(tap_linears(model, round_input))
+        if scales.input_formats:
+            taps.enter_context(tap_linears(model, _input_rounding(scales, engine.device)))
         if kv_scales:
             taps.enter_context(tap_attention(model, _kv_rounding(kv_scales)))
-        deployment = _describe(engine, source, declared, linears)
+        deployment = _describe(engine, source, declared, layers)
         yield Served(deployment, model, tokenizer)
 
 
@@ -98,7 +97,7 @@ def _load(
     engine: EngineSpec,
     source: Source,
     inventory: Inventory,
-    declared: Computable,
+    layers: tuple[Quantized, ...],
     scales: Scales,
 ) -> "PreTrainedModel":
     """Return the model with its dequantized weights, fit for greedy answers."""
@@ -112,7 +111,7 @@ def _load(
             inventory,
             device=engine.device,
             dtype=dtype,
-            matrix=_dequantizer(source, reader, declared, scales),
+            matrix=_dequantizer(source, reader, layers, scales),
         )
     # The files' packing is undone: nobody after this may take the model for a packed one.
     vars(model.config).pop("quantization_config", None)
@@ -126,32 +125,41 @@ def _load(
 
 
 def _dequantizer(
-    source: Source, reader: TensorReader, declared: Computable, scales: Scales
+    source: Source, reader: TensorReader, layers: tuple[Quantized, ...], scales: Scales
 ) -> Callable[[Linear], Tensor]:
     """Return the function that gives each linear layer's weight [out, in]."""
-    if declared.scheme is None:
-        return lambda linear: reader.matrix(linear.source)
-    weight_format = get_format(declared.scheme.weight_format)
-    suffixes = weight_format.required_suffixes(with_input=False)
-    factor = last_factor(weight_format)
-    emulated_dtype = stored_dtype(source) if factor == "weight_scale_2" else torch.float32
+    quantized = {one.name: one.format for one in layers}
+    own_dtype = stored_dtype(source)
 
     def matrix(linear: Linear) -> Tensor:
-        merged = scales.weights.get(linear.name)
-        if merged is None:
+        weight_format = quantized.get(linear.name)
+        if weight_format is None:
             return reader.matrix(linear.source)
+        suffixes = weight_format.required_suffixes(with_input=False)
         tensors = {suffix: reader.tensor(f"{linear.name}.{suffix}") for suffix in suffixes}
-        if factor == "weight_scale":
+        one_scale, merged = weight_format.one_scale, scales.weights.get(linear.name)
+        if one_scale == "weight_scale" and merged is not None:
             tensors["weight"] = _requantize(tensors, merged)
-        elif not (tensors["weight_scale"].float() > 0).all():
-            message = (
-                f"'{linear.name}.weight_scale' holds a block scale that is not positive and "
-                "finite. Export the checkpoint again."
-            )
-            raise EngineError(message, reason=ReasonCode.SCALE_MISSING)
-        return weight_format.dequantize_weight({**tensors, factor: merged}, dtype=emulated_dtype)
+        else:
+            _refuse_unusable(linear.name, tensors["weight_scale"])
+        if one_scale is not None and merged is not None:
+            tensors[one_scale] = merged
+        dtype = own_dtype if weight_format.is_widened_to_own_type else torch.float32
+        return weight_format.dequantize_weight(tensors, dtype=dtype)
 
     return matrix
+
+
+def _refuse_unusable(layer: str, scale: Tensor) -> None:
+    """Refuse a block scale that is no positive number; of bytes that are exponents, NaN."""
+    value = scale.float()
+    is_usable = value < NO_EXPONENT if scale.dtype == torch.uint8 else (value > 0) & ~value.isinf()
+    if not is_usable.all():
+        message = (
+            f"'{layer}.weight_scale' holds a block scale that is not positive and "
+            "finite. Export the checkpoint again."
+        )
+        raise EngineError(message, reason=ReasonCode.SCALE_MISSING)
 
 
 def _requantize(tensors: Mapping[str, Tensor], merged: Tensor) -> Tensor:
@@ -167,13 +175,15 @@ def _requantize(tensors: Mapping[str, Tensor], merged: Tensor) -> Tensor:
 
 
 def _input_rounding(
-    format_name: str, scales: Mapping[Site, Tensor]
+    scales: Scales, device: str
 ) -> Callable[[str, int | None, Tensor], Tensor | None]:
-    input_format = get_format(format_name)
+    formats = {site: get_format(name) for site, name in scales.input_formats.items()}
+    on_device = {site: scale.to(device) for site, scale in scales.inputs.items()}
 
     def round_input(parameter: str, expert: int | None, x: Tensor) -> Tensor | None:
-        scale = scales.get(Site(parameter, expert))
-        return None if scale is None else input_format.qdq_input(x, input_scale=scale)
+        site = Site(parameter, expert)
+        found = formats.get(site)
+        return None if found is None else found.qdq_input(x, input_scale=on_device.get(site))
 
     return round_input
 
@@ -198,12 +208,18 @@ def _load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
 
 
 def _describe(
-    engine: EngineSpec, source: Source, declared: Computable, linears: tuple[Linear, ...]
+    engine: EngineSpec, source: Source, declared: Computable, layers: tuple[Quantized, ...]
 ) -> Deployment:
     """Return what is served, and what of it is really computed."""
     native = f"{engine.dtype}, torch"
-    emulated = f"emulation ({', '.join(p for p in declared.parts() if p != 'kv:fp8')})"
-    has = {linear.is_routed for linear in linears}
+    schemes = {
+        is_routed: {one.scheme.name for one in layers if one.linear.is_routed is is_routed}
+        for is_routed in (False, True)
+    }
+    emulated = {
+        is_routed: f"emulation ({', '.join(parts_of(names))})" if names else native
+        for is_routed, names in schemes.items()
+    }
     parts = declared.parts()
     return Deployment(
         engine="reference",
@@ -214,12 +230,12 @@ def _describe(
         dtype=engine.dtype,
         arguments=(f"device={engine.device}", f"dtype={engine.dtype}"),
         kernels={
-            "linear": emulated if False in has else native,
-            "experts": f"{emulated if True in has else native}, one by one",
+            "linear": emulated[False],
+            "experts": f"{emulated[True]}, one by one",
             "attention": "torch scaled dot product",
             "kv_cache": "emulation (fp8)" if declared.kv_fp8 else native,
         },
-        exercised=parts if linears else tuple(p for p in parts if p == "kv:fp8"),
+        exercised=parts if layers else tuple(p for p in parts if p == "kv:fp8"),
         declared=parts,
         log=None,
     )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from harness.artifacts import Inventory, Linear
 from harness.errors import EngineError, ReasonCode
-from harness.formats import Format, get_format
+from harness.formats import Format, Scheme, get_format, has_input_scale
 from harness.models import Source, TensorReader
 from harness.serve.computable import Computable
 
@@ -37,70 +37,97 @@ class Site(NamedTuple):
     expert: int | None
 
 
+class Quantized(NamedTuple):
+    """A layer that an engine loads as quantized."""
+
+    linear: Linear
+    scheme: Scheme
+
+    @property
+    def name(self) -> str:
+        """Return its name in the files."""
+        return self.linear.name
+
+    @property
+    def format(self) -> Format:
+        """Return that of its weight."""
+        return get_format(self.scheme.weight_format)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the names of all its tensors."""
+        return self.format.required_suffixes(has_input_scale(self.scheme.input_format))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scales:
     """The merged scales that an engine computes with; float32 scalars."""
 
     weights: Mapping[str, Tensor]
-    """The last factor of a weight, by Linear.name: `weight_scale_2`, or FP8's `weight_scale`."""
+    """The last factor of a weight, by Linear.name: `weight_scale_2`, or FP8's `weight_scale`. Of
+    formats whose fused layers keep their own there is none."""
     inputs: Mapping[Site, Tensor]
-    """By the place where the input enters; empty where inputs are not rounded."""
+    """By the place where the input enters; none where the scale is taken from each input."""
+    input_formats: Mapping[Site, str]
+    """Of every input that is rounded, in the same way."""
 
 
 def quantized_linears(
     source: Source, inventory: Inventory, declared: Computable
-) -> tuple[Linear, ...]:
+) -> tuple[Quantized, ...]:
     """Return the layers that an engine loads as quantized.
 
     Raises:
         EngineError: the configuration and the tensors disagree, or say two things of layers that
             an engine fuses.
     """
-    chosen = declared.quantized(inventory.linears)
-    wrong: list[str] = []
-    parts_of_group: dict[str, set[bool]] = {}
+    schemes = declared.schemes(inventory.linears)
+    wrong: list[Linear] = []
+    parts_of_group: dict[str, set[str]] = {}
     for linear in inventory.linears:
         is_packed = source.tensors[linear.source.tensor].dtype in _PACKED
-        if is_packed != (linear.name in chosen):
-            wrong.append(linear.name)
-        parts_of_group.setdefault(linear.group, set()).add(linear.name in chosen)
+        if is_packed != (linear.name in schemes):
+            wrong.append(linear)
+        found = schemes.get(linear.name)
+        parts_of_group.setdefault(linear.group, set()).add(found.name if found else "unquantized")
     if wrong:
-        first = source.tensors[next(iter(_of(inventory, wrong))).source.tensor].dtype
+        first = wrong[0]
         message = (
             f"{len(wrong)} of {len(inventory.linears)} layers are stored otherwise than the "
-            f"configuration declares, first '{wrong[0]}', stored as {first} and "
-            f"{'quantized' if wrong[0] in chosen else 'unquantized'} by declaration. "
+            f"configuration declares, first '{first.name}', stored as "
+            f"{source.tensors[first.source.tensor].dtype} and "
+            f"{'quantized' if first.name in schemes else 'unquantized'} by declaration. "
             "Export the checkpoint again."
         )
         raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED)
-    mixed = [group for group, parts in parts_of_group.items() if len(parts) > 1]
-    if mixed:
+    if mixed := {group: parts for group, parts in parts_of_group.items() if len(parts) > 1}:
+        group, parts = next(iter(mixed.items()))
         message = (
-            f"only a part of '{mixed[0]}', which engines run as one layer, is quantized "
-            f"({len(mixed)} such layers). Quantize all of it or none."
+            f"the parts of '{group}', which engines run as one layer, are "
+            f"{' and '.join(sorted(parts))} ({len(mixed)} such layers). Quantize all of it alike, "
+            "or none."
         )
         raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED)
-    return tuple(_of(inventory, chosen))
+    return tuple(Quantized(x, schemes[x.name]) for x in inventory.linears if x.name in schemes)
 
 
-def read_scales(source: Source, linears: Iterable[Linear], declared: Computable) -> Scales:
+def read_scales(source: Source, layers: Iterable[Quantized]) -> Scales:
     """Read and merge the scales of the quantized layers.
 
     Raises:
         EngineError: a scale is missing, zero, negative, infinite or NaN.
     """
-    if declared.scheme is None:
-        return Scales(weights={}, inputs={})
-    layers = tuple(linears)
-    with_input = declared.scheme.input_format is not None
-    weight_format = get_format(declared.scheme.weight_format)
-    _refuse_missing(source, layers, weight_format.required_suffixes(with_input))
+    layers = tuple(layers)
+    _refuse_missing(source, layers)
+    merged = [one for one in layers if one.format.one_scale is not None]
+    scaled = [one for one in layers if has_input_scale(one.scheme.input_format)]
     with TensorReader(source) as reader:
-        own = _read(reader, layers, last_factor(weight_format))
-        inputs = _read(reader, layers, "input_scale") if with_input else {}
+        own = _read(reader, {one.name: one.format.one_scale or "" for one in merged})
+        inputs = _read(reader, {one.name: "input_scale" for one in scaled})
     return Scales(
-        weights=_merge_weights(layers, own, gate_wins=weight_format.shares_group_scale),
-        inputs=_merge_inputs(layers, inputs) if with_input else {},
+        weights=_merge_weights(merged, own),
+        inputs=_merge_inputs(scaled, inputs),
+        input_formats={_site_of(x): x.scheme.input_format for x in layers if x.scheme.input_format},
     )
 
 
@@ -134,26 +161,17 @@ def read_kv_scales(
     return {module: (scales[k], scales[v]) for module, (k, v) in names.items()}
 
 
-def last_factor(weight_format: Format) -> str:
-    """Return the suffix of the one scalar that fused layers must share."""
-    suffixes = weight_format.required_suffixes(with_input=False)
-    return "weight_scale_2" if "weight_scale_2" in suffixes else "weight_scale"
-
-
-def _of(inventory: Inventory, names: Iterable[str]) -> Iterable[Linear]:
-    wanted = frozenset(names)
-    return (linear for linear in inventory.linears if linear.name in wanted)
-
-
-def _refuse_missing(source: Source, linears: tuple[Linear, ...], suffixes: tuple[str, ...]) -> None:
-    findings: list[str] = []
-    for kind, is_routed in (("expert", True), ("dense", False)):
-        layers = [linear.name for linear in linears if linear.is_routed is is_routed]
-        for suffix in suffixes:
-            names = [f"{layer}.{suffix}" for layer in layers]
-            missing = [name for name in names if name not in source.tensors]
-            if missing:
-                findings.append(_count(f"{kind} {suffix}", missing, len(names)))
+def _refuse_missing(source: Source, layers: tuple[Quantized, ...]) -> None:
+    wanted: dict[str, list[str]] = {}
+    for layer in sorted(layers, key=lambda one: not one.linear.is_routed):
+        for suffix in layer.suffixes:
+            kind = f"{'expert' if layer.linear.is_routed else 'dense'} {suffix}"
+            wanted.setdefault(kind, []).append(f"{layer.name}.{suffix}")
+    findings = [
+        _count(kind, missing, len(names))
+        for kind, names in wanted.items()
+        if (missing := [name for name in names if name not in source.tensors])
+    ]
     if findings:
         raise _missing_error(findings)
 
@@ -167,8 +185,15 @@ def _missing_error(findings: list[str]) -> EngineError:
     return EngineError(message, reason=ReasonCode.SCALE_MISSING)
 
 
-def _read(reader: TensorReader, linears: tuple[Linear, ...], suffix: str) -> dict[str, Tensor]:
-    stored = {f"{x.name}.{suffix}": reader.tensor(f"{x.name}.{suffix}") for x in linears}
+def _read(reader: TensorReader, suffixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return one scale of each layer, by the layer's name.
+
+    Args:
+        reader: of the checkpoint.
+        suffixes: the last part of the scale's name, by the layer's.
+    """
+    names = {layer: f"{layer}.{suffix}" for layer, suffix in suffixes.items()}
+    stored = {name: reader.tensor(name) for name in names.values()}
     if many := [name for name, scale in stored.items() if scale.numel() != 1]:
         message = (
             f"'{many[0]}' has the shape {list(stored[many[0]].shape)} where the declared format "
@@ -177,7 +202,7 @@ def _read(reader: TensorReader, linears: tuple[Linear, ...], suffix: str) -> dic
         raise EngineError(message, reason=ReasonCode.INTEGRITY_FAILED)
     scales = {name: scale.float().reshape(()) for name, scale in stored.items()}
     _refuse_broken(scales)
-    return {linear.name: scales[f"{linear.name}.{suffix}"] for linear in linears}
+    return {layer: scales[name] for layer, name in names.items()}
 
 
 def _refuse_broken(scales: Mapping[str, Tensor]) -> None:
@@ -190,32 +215,38 @@ def _refuse_broken(scales: Mapping[str, Tensor]) -> None:
         raise EngineError(message, reason=ReasonCode.SCALE_MISSING)
 
 
-def _merge_weights(
-    linears: tuple[Linear, ...], own: Mapping[str, Tensor], *, gate_wins: bool
-) -> dict[str, Tensor]:
+def _merge_weights(layers: Iterable[Quantized], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     merged: dict[str, Tensor] = {}
-    for members in _grouped(linears, lambda linear: linear.group).values():
-        first = min(members, key=lambda linear: linear.parameter.rows or (0, 0))
-        takes_gate = gate_wins and first.is_routed
+    for members in _grouped(layers, lambda one: one.linear.group).values():
+        first = min(members, key=lambda one: one.linear.parameter.rows or (0, 0))
+        takes_gate = first.format.shares_group_scale and first.linear.is_routed
         scale = own[first.name] if takes_gate else _largest(own[m.name] for m in members)
         merged.update({member.name: scale for member in members})
     return merged
 
 
-def _merge_inputs(linears: tuple[Linear, ...], own: Mapping[str, Tensor]) -> dict[Site, Tensor]:
+def _merge_inputs(layers: Iterable[Quantized], own: Mapping[str, Tensor]) -> dict[Site, Tensor]:
     merged: dict[Site, Tensor] = {}
-    fused = _grouped(linears, lambda x: x.parameter.tensor if x.is_routed else x.group)
-    for members in fused.values():
-        scale = _largest(own[member.name] for member in members)
-        for member in members:
-            merged[Site(member.parameter.tensor, member.parameter.expert)] = scale
+    for members in _grouped(layers, _shares_input).values():
+        scale = _largest(own[one.name] for one in members)
+        merged.update({_site_of(one): scale for one in members})
     return merged
 
 
-def _grouped(linears: Iterable[Linear], key: Callable[[Linear], str]) -> Mapping[str, list[Linear]]:
-    groups: dict[str, list[Linear]] = {}
-    for linear in linears:
-        groups.setdefault(key(linear), []).append(linear)
+def _site_of(one: Quantized) -> Site:
+    return Site(one.linear.parameter.tensor, one.linear.parameter.expert)
+
+
+def _shares_input(one: Quantized) -> str:
+    return one.linear.parameter.tensor if one.linear.is_routed else one.linear.group
+
+
+def _grouped(
+    layers: Iterable[Quantized], key: Callable[[Quantized], str]
+) -> Mapping[str, list[Quantized]]:
+    groups: dict[str, list[Quantized]] = {}
+    for one in layers:
+        groups.setdefault(key(one), []).append(one)
     return groups
 
 

@@ -61,8 +61,21 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             stats = calibrate(recipe, source, inventory, chosen)
         made[name] = folder / name
         export(source, chosen, quantize(source, chosen, stats, device="cpu"), into=made[name])
+    made["mixed_w4a16"] = _from_recipe("w4a16_nvfp4_fp8_attention", folder / "mixed_w4a16")
     made["mixed"] = _mixed(made["fp8"], made["nvfp4"], folder / "mixed")
     return made
+
+
+def _from_recipe(qformat: str, into: Path) -> Path:
+    """Make a checkpoint with a calibration of its own, for it quantizes what others do not."""
+    source = open_source("canary")
+    inventory = read_inventory(source)
+    request = Request(model="canary", qformat=qformat, kv_cache="fp8", device="cpu", calib_size=64)
+    recipe = load_recipe(request)
+    chosen = plan(recipe, inventory)
+    stats = calibrate(recipe, source, inventory, chosen)
+    export(source, chosen, quantize(source, chosen, stats, device="cpu"), into=into)
+    return into
 
 
 def _mixed(fp8: Path, nvfp4: Path, folder: Path) -> Path:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 Driven = dict[str, Any]
-SOUND = ["bf16", "nvfp4", "nvfp4_kv_fp8", "nvfp4_experts_only", "w4a16_nvfp4", "fp8", "mixed"]
+SOUND = ["bf16", "nvfp4", "nvfp4_kv_fp8", "nvfp4_experts_only", "w4a16_nvfp4", "fp8"]
+SOUND += ["mixed", "mixed_w4a16"]
 NARROW = "FP8 KV cache on CPU requires x86 with AVX-512 or AMX"
 LINEAR = {
     "bf16": "UnquantizedLinearMethod",
@@ -13,6 +14,7 @@ LINEAR = {
     "w4a16_nvfp4": "CpuEmulationNvFp4W4A16LinearKernel",
     "fp8": "CpuEmulationFp8LinearKernel",
     "mixed": "CpuEmulationFp8LinearKernel",
+    "mixed_w4a16": "CpuEmulationFp8LinearKernel",
 }
 EXPERTS = {
     "bf16": "UNQUANTIZED CPU CPUUnquantizedExperts",
@@ -21,6 +23,7 @@ EXPERTS = {
     "w4a16_nvfp4": "NVFP4 EMULATION CpuEmulationNvFp4W4A16Experts",
     "fp8": "FP8 EMULATION CpuEmulationFp8Experts",
     "mixed": "NVFP4 EMULATION CpuEmulationNvFp4Experts",
+    "mixed_w4a16": "NVFP4 EMULATION CpuEmulationNvFp4W4A16Experts",
 }
 
 
@@ -53,7 +56,11 @@ def test_the_report_names_the_experts(driven: Driven, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind", "scales"),
-    [("nvfp4", "auto", "none"), ("nvfp4_kv_fp8", "fp8_e4m3", "calibrated")],
+    [
+        ("nvfp4", "auto", "none"),
+        ("nvfp4_kv_fp8", "fp8_e4m3", "calibrated"),
+        ("mixed_w4a16", "fp8_e4m3", "calibrated"),
+    ],
 )
 def test_the_report_names_the_cache(driven: Driven, name: str, kind: str, scales: str) -> None:
     report = driven[name].report

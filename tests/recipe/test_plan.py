@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness import shipped
-from harness.artifacts import Inventory, KvFormat, Recipe
+from harness.artifacts import MIXED, Inventory, KvFormat, Recipe
 from harness.errors import ModelError, RecipeError, UsageError
 from harness.recipe import Request, load_recipe, plan, recipe_names
 
@@ -51,6 +51,27 @@ def test_schemes_follow_from_weights_and_inputs(moe: Inventory) -> None:
     assert schemes["nvfp4"] == schemes["nvfp4_experts_only"] == "NVFP4"
     assert schemes["w4a16_nvfp4"] == "W4A16_NVFP4"
     assert schemes["fp8"] == "FP8"
+
+
+def test_layers_may_have_different_schemes(moe: Inventory, tmp_path: Path) -> None:
+    file = own_recipe(tmp_path, '"*weight_quantizer"')
+    more = '  - {quantizer: "*experts*weight_quantizer", format: fp8}\n'
+    more += '  - {quantizer: "*experts*input_quantizer", format: fp8}\n'
+    file.write_text(file.read_text().replace("exclude:", f"{more}exclude:", 1))
+    made = plan(load_recipe(Request(model="canary", recipe=file)), moe)
+    assert made.scheme == MIXED
+    assert {(q.linear.is_routed, q.weight_format, q.input_format) for q in made.quantized} == {
+        (True, "fp8", "fp8"),
+        (False, "nvfp4", None),
+    }
+
+
+def test_a_recipe_that_quantizes_nothing_is_refused(moe: Inventory, tmp_path: Path) -> None:
+    file = own_recipe(tmp_path, '"*weight_quantizer"')
+    text = file.read_text().replace("format: nvfp4", "format: none")
+    file.write_text(text)
+    with pytest.raises(RecipeError, match="the recipe quantizes nothing"):
+        plan(load_recipe(Request(model="canary", recipe=file)), moe)
 
 
 def test_half_of_a_fused_group_is_refused(moe: Inventory, tmp_path: Path) -> None:

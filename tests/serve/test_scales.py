@@ -153,7 +153,7 @@ def test_a_format_of_another_world_is_refused(
 def merged(folder: Path) -> Scales:
     source = open_source(str(folder))
     inventory, declared = read_inventory(source), read_computable(source)
-    return read_scales(source, quantized_linears(source, inventory, declared), declared)
+    return read_scales(source, quantized_linears(source, inventory, declared))
 
 
 def test_all_experts_of_a_layer_round_inputs_with_the_largest_scale(
