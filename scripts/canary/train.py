@@ -31,13 +31,7 @@ from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import (
     Qwen3_5MoeTopKRouter,
 )
 
-from scripts.canary.folder import (
-    EXPERTS_PER_TOKEN,
-    NUM_EXPERTS,
-    config_json,
-    token_id,
-    write_folder,
-)
+from scripts.canary.folder import config_json, token_id, write_folder
 from scripts.canary.language import (
     calibration_texts,
     encode,
@@ -92,10 +86,12 @@ class BalanceLoss:
 
     def _observe(self, _module: nn.Module, _inputs: object, outputs: tuple[Tensor, ...]) -> None:
         logits_TE, _, chosen_TK = outputs
-        used_E = nn.functional.one_hot(chosen_TK, NUM_EXPERTS).sum(dim=(0, 1))
-        share_E = used_E / (chosen_TK.shape[0] * EXPERTS_PER_TOKEN)
+        num_experts = logits_TE.shape[-1]
+        used_E = chosen_TK.new_zeros(num_experts)  # bincount would wait for the GPU
+        used_E.scatter_add_(0, chosen_TK.flatten(), torch.ones_like(chosen_TK).flatten())
+        share_E = used_E / chosen_TK.numel()
         mean_E = logits_TE.float().softmax(dim=-1).mean(dim=0)
-        self.losses.append(NUM_EXPERTS * (share_E * mean_E).sum())
+        self.losses.append(num_experts * (share_E * mean_E).sum())
         self.tokens_per_expert.append(used_E)
 
     def take(self) -> Tensor:
