@@ -25,6 +25,8 @@ from harness.errors import RecipeError
 from harness.export.entries import OF_EXPERT, exact_entries
 from harness.export.mixed import ignored_if_mixed
 
+_HEAD = "lm_head"
+
 
 def ignored_modules(plan: QuantPlan) -> tuple[str, ...]:
     """Return the entries for `ignore` and `exclude_modules`.
@@ -35,7 +37,7 @@ def ignored_modules(plan: QuantPlan) -> tuple[str, ...]:
     if plan.scheme == MIXED:
         return ignored_if_mixed(plan)
     quantized = list(engine_layers((p.linear.name for p in plan.quantized), USUAL))
-    excluded = {excluded.module for excluded in plan.excluded} - {""}
+    excluded = set(_layers(plan))
     entries = {*exact_entries(excluded), *_fused(excluded), *_subtrees(excluded, quantized)}
     for entry in sorted(entries):
         if hit := _hit(entry, quantized):
@@ -45,6 +47,28 @@ def ignored_modules(plan: QuantPlan) -> tuple[str, ...]:
             )
             raise RecipeError(message)
     return tuple(sorted(entries))
+
+
+def _layers(plan: QuantPlan) -> Iterator[str]:
+    """Yield what engines may ask about and must not take for quantized.
+
+    A module that holds quantized ones beside a matrix of its own (Mamba's `A_log`) is no layer. An
+    output layer that is the embedding has no name in the files, and engines ask about it all the
+    same: vLLM would look for its codes.
+    """
+    modules = [excluded.module for excluded in plan.excluded if excluded.module]
+    quantized = {planned.linear.name for planned in plan.quantized}
+    holders = {above for name in quantized for above in _above(name)}
+    yield from (one for one in modules if one not in holders or OF_EXPERT.fullmatch(one))
+    if not any(name.rpartition(".")[2] == _HEAD for name in (*modules, *quantized)):
+        yield _HEAD
+
+
+def _above(module: str) -> Iterator[str]:
+    """Yield the modules that a module lies in."""
+    while "." in module:
+        module = module.rpartition(".")[0]
+        yield module
 
 
 def _hit(entry: str, layers: Sequence[EngineLayer]) -> EngineLayer | None:

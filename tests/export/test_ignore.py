@@ -130,3 +130,17 @@ def test_an_exclusion_that_engines_take_for_a_part_of_a_quantized_name_is_refuse
     }
     with pytest.raises(RecipeError, match=r"'model\.layers\.0\.mlp\.gate' for a part of"):
         ignored_modules(plan_of(quantized, ["model.layers.0.mlp.gate"]))
+
+
+def test_a_module_with_a_matrix_of_its_own_beside_quantized_layers_is_no_layer() -> None:
+    quantized = {
+        f"model.layers.0.mamba.{p}": f"model.layers.0.mamba.{p}" for p in ("in_proj", "x_proj")
+    }
+    entries = ignored_modules(plan_of(quantized, ["model.layers.0.mamba", "lm_head"]))
+    assert entries == ("lm_head",)
+
+
+def test_an_output_layer_that_is_the_embedding_is_named_though_no_file_has_it() -> None:
+    quantized, excluded = split({(0, "self_attn.o_proj")})
+    excluded.remove("lm_head")
+    assert "lm_head" in ignored_modules(plan_of(quantized, excluded))

@@ -5,8 +5,8 @@ size, E experts.
 
 vLLM's loaders, its merging of scales and its routing run as on a GPU; only the two matrix
 products are ours. Order of roundings, from vLLM's Triton experts: inputs to the format, float32
-sum, to the model's type, SiLU to the model's type times the other half, to the format, float32
-sum times the router's weight, to the model's type, sum over the experts of a token.
+sum, to the model's type, the activation to the model's type times the other half, to the format,
+float32 sum times the router's weight, to the model's type, sum over the experts of a token.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,10 @@ from typing import Any, ClassVar
 import torch
 import vllm.model_executor.layers.fused_moe.modular_kernel as mk
 from torch import Tensor
-from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+from vllm.model_executor.layers.fused_moe.activation import (
+    ApplyMoEActivationConfig,
+    MoEActivation,
+)
 from vllm.model_executor.layers.fused_moe.topk_weight_and_reduce import TopKWeightAndReduceNoOP
 from vllm.model_executor.layers.quantization.utils.nvfp4_emulation_utils import dequantize_to_dtype
 from vllm.model_executor.layers.quantization.utils.quant_utils import (
@@ -25,6 +28,7 @@ from vllm.model_executor.layers.quantization.utils.quant_utils import (
     kNvfp4Static,
 )
 
+from .cpu_activations import SUPPORTED, activate
 from .rounding import BLOCK, qdq_nvfp4, quantize_fp8
 
 
@@ -63,8 +67,8 @@ class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # v
 
         x_TI = self.operand(hidden_states, 0)
         sums_S2J = self._products(x_TI[order_S // ids_TK.shape[1]], bounds, 0).to(dtype)
-        gate_SJ, up_SJ = sums_S2J.chunk(2, dim=-1)
-        active_SJ = torch.nn.functional.silu(gate_SJ.float()).to(dtype) * up_SJ
+        config = ApplyMoEActivationConfig.from_configs(self.moe_config, self.quant_config)
+        active_SJ = activate(rest["activation"], sums_S2J, config)
         sums_SI = self._products(self.operand(active_SJ, 1), bounds, 1)
         if not rest["apply_router_weight_on_input"]:
             sums_SI = sums_SI * rest["topk_weights"].flatten()[order_S].float().unsqueeze(-1)
@@ -96,8 +100,8 @@ class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # v
         *args: Any,
     ) -> tuple[bool, str | None]:
         """Return whether this layer can be computed, and else the reason."""
-        if moe_config.swiglu_limit is not None or moe_config.has_bias:
-            return False, "kernel supports neither a bias nor a limit of SwiGLU"
+        if moe_config.has_bias:
+            return False, "kernel supports no bias"
         supported: tuple[bool, str | None] = mk.FusedMoEExperts.is_supported_config(
             cls, moe_config, *args
         )
@@ -127,7 +131,7 @@ class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # v
 
     @staticmethod
     def _supports_activation(activation: MoEActivation) -> bool:
-        return bool(activation == MoEActivation.SILU)
+        return activation in SUPPORTED
 
     @staticmethod
     def _supports_parallel_config(moe_parallel_config: Any) -> bool:

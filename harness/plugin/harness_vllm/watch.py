@@ -46,6 +46,8 @@ class Watch:
         fill_with_nan(self._parameters)
         self.tape.watch(p.tensor for p in self._parameters)
         self.tape.watch(tensor for _, tensor in self._kv_scales)
+        # What reaches a buffer (a router's correcting biases, a layer's scalar) is taken too.
+        self.tape.watch(buffer for buffer in model.buffers() if not buffer.is_meta)
 
     def reads(self, files: Iterable[str]) -> None:
         """Remember the files that a loader is about to read."""

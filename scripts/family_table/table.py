@@ -1,0 +1,162 @@
+"""The table: one row a family, with the first reason where something does not hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts.family_table import answers, engine, ours
+from scripts.family_table.measure import UNQUANTIZED, Place
+
+_MARKS = ("<!-- families: begin -->", "<!-- families: end -->")
+YES, NO, NOT_ASKED = "yes", "no", ""
+HEAD = ("family", "quantized", "verified", "as the peer", "loaded by vLLM", "answers there", "s")
+
+
+class Cell(NamedTuple):
+    """What one column says, and why."""
+
+    text: str
+    why: str = ""
+
+
+def line(place: Place) -> str:
+    """Return a family's row as one line, with reasons."""
+    cells = cells_of(place)
+    reasons = "; ".join(dict.fromkeys(cell.why for cell in cells if cell.why))
+    return f"{place.name:<28} {' | '.join(f'{cell.text:<4}' for cell in cells)}  {reasons}"[:400]
+
+
+def markdown(places: Sequence[Place]) -> str:
+    """Return the table, the counts above it and the reasons below."""
+    rows = [(place, cells_of(place)) for place in places]
+    counts = [
+        f"{sum(cells[index].text == YES for _, cells in rows)} {HEAD[index + 1]}"
+        for index in range(len(HEAD) - 2)
+    ]
+    lines = [f"{len(rows)} families: {', '.join(counts)}.", ""]
+    lines += [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    notes: list[str] = []
+    for place, cells in rows:
+        why = [cell.why for cell in cells if cell.why]
+        notes += [f"- {place.name}: {'; '.join(dict.fromkeys(why))}"] if why else []
+        texts = [cell.text for cell in cells]
+        lines.append(f"| {' | '.join((place.name, *texts, f'{seconds_of(place):.0f}'))} |")
+    return "\n".join([*lines, "", *notes])
+
+
+def write(text: str, path: Path) -> None:
+    """Put the table between the marks of a Markdown file."""
+    whole = path.read_text(encoding="utf-8")
+    before, _, rest = whole.partition(_MARKS[0])
+    _, _, after = rest.partition(_MARKS[1])
+    path.write_text(f"{before}{_MARKS[0]}\n{text}\n{_MARKS[1]}{after}", encoding="utf-8")
+
+
+def cells_of(place: Place) -> list[Cell]:
+    """Return what each column says of a family."""
+    return [_quantized(place), _verified(place), _parity(place), _loaded(place), _answers(place)]
+
+
+def seconds_of(place: Place) -> float:
+    """Return the time that all answers together took."""
+    found = [place.read(path.stem) for path in place.folder.glob("*.json")]
+    return sum(float((one or {}).get("seconds", 0)) for one in found)
+
+
+def _ways(place: Place) -> dict[str, Any]:
+    ways: dict[str, Any] = {}
+    for qformat in ours.FORMATS:
+        found = place.read(f"quantized-{qformat}") or {}
+        if found.get("error"):
+            ways[qformat] = {"error": found["error"]}
+        ways |= {f"{qformat} {way}": told for way, told in found.get("ways", {}).items()}
+    return ways
+
+
+def _quantized(place: Place) -> Cell:
+    """Every format, layout and way, all to the same bytes."""
+    made = place.read("made") or {}
+    if made.get("error"):
+        return Cell(NO, f"not made: {made['error']}")
+    ways = _ways(place)
+    for way, told in ways.items():
+        if told["error"]:
+            return Cell(NO, f"{way}: {told['error']}")
+        if told["different"]:
+            return Cell(NO, f"{way} differs in {told['different'][0]}")
+    return Cell(YES if ways else NOT_ASKED)
+
+
+def _verified(place: Place) -> Cell:
+    for way, told in (ways := _ways(place)).items():
+        if told["error"]:
+            return Cell(NO)
+        if told["verify"]:
+            return Cell(NO, f"{way}: verify: {told['verify']}")
+    return Cell(YES if ways else NOT_ASKED)
+
+
+def _parity(place: Place) -> Cell:
+    notes = []
+    for qformat in ours.FORMATS:
+        theirs = place.read(f"peer-{qformat}")
+        if theirs is None:
+            return Cell(NOT_ASKED)
+        if theirs["error"]:
+            return Cell("-", f"the peer on {qformat}: {theirs['error'][:160]}")
+        found = place.read(f"parity-{qformat}")
+        if found is None:
+            return Cell(NO)
+        if found["error"]:
+            return Cell(NO, f"parity {qformat}: {found['error']}")
+        if found["num_different"]:
+            what = f"{found['num_different']} of {found['compared']}, first {found['different'][0]}"
+            return Cell(NO, f"{qformat} differs from the peer in {what}")
+        if found["num_peer_lacks"]:
+            notes.append(f"the peer lacks {found['num_peer_lacks']}: {found['peer_lacks'][0]}")
+    return Cell(YES, "; ".join(dict.fromkeys(notes)))
+
+
+def _loaded(place: Place) -> Cell:
+    known = place.read(f"vllm-{UNQUANTIZED}")
+    if known is None:
+        return Cell(NOT_ASKED)
+    if known["error"]:
+        return Cell("-", f"vLLM on the model itself: {known['error'][:160]}")
+    for qformat in ours.FORMATS:
+        found = place.read(f"vllm-{qformat}")
+        if found is None:
+            return Cell(NO)
+        if found["error"]:
+            return Cell(NO, f"vLLM on {qformat}: {found['error'][:200]}")
+        if rest := engine.rest_of(place.result(f"vllm-{qformat}")):
+            return Cell(NO, f"vLLM on {qformat}: {rest}")
+    return Cell(YES)
+
+
+def _answers(place: Place) -> Cell:
+    """As near to the reference engine as rounding allows, in both formats."""
+    plain = _both(place, UNQUANTIZED)
+    if plain is None:
+        return Cell(NOT_ASKED if place.read(f"vllm-{UNQUANTIZED}") is None else "-")
+    for qformat in ours.FORMATS:
+        both = _both(place, qformat)
+        if both is None:
+            return Cell(NO)
+        rounded = place.read(f"rounded-{qformat}") or {"error": "not asked"}
+        rounding = answers.distance(*plain)
+        if not rounded["error"]:
+            rounding = max(rounding, answers.distance(both[0], rounded))
+        apart = answers.distance(*both)
+        if not answers.is_near(apart, rounding):
+            why = f"answers of {qformat} are {apart:.3f} apart, rounding makes {rounding:.3f}"
+            return Cell(NO, why)
+    return Cell(YES)
+
+
+def _both(place: Place, what: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the answers of the reference engine and of vLLM, None where one has none."""
+    mine, theirs = place.read(f"reference-{what}"), place.read(f"vllm-{what}")
+    if mine is None or theirs is None or mine["error"] or theirs["error"]:
+        return None
+    return mine, theirs
