@@ -207,6 +207,14 @@ def doctor() -> Result:
     return serving.doctor()
 
 
+@command(app, "formats")
+def formats() -> Result:
+    """Say which formats can be made, their bits a weight, and which engines load them."""
+    from harness.cli import formats as listing
+
+    return listing.list_formats()
+
+
 @command(
     app,
     "drill --fault expert-input-scales-deleted",

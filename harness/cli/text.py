@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.runs import RunStatus
 
 _MIB = 1 << 20
+NO_ENGINE = "no vllm that harness knows ('harness formats' lists what loads what)"
 
 
 def of_plan(summary: "PlanSummary") -> str:
@@ -32,6 +33,7 @@ def of_plan(summary: "PlanSummary") -> str:
         sizes,
         f"  calibration: {summary.calibration}",
         *([f"  engine: {summary.engine}"] if summary.engine else []),
+        f"  loaded by: {', '.join(summary.loaded_by) or NO_ENGINE}",
         "",
         "quantized",
         *(f"  {g.count:>6} x {g.pattern}  {g.format}  (rule {g.rule})" for g in summary.quantized),

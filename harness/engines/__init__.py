@@ -42,6 +42,7 @@ from harness.engines.demands import (
     read_demands,
 )
 from harness.engines.layers import FUSED, INDEXER, USUAL, EngineFamily, EngineLayer, engine_layers
+from harness.engines.loading import Loader, engines_for, is_in_sources, loaders_of
 from harness.engines.rules import Asked, Rules
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
@@ -77,17 +78,21 @@ __all__ = [
     "EngineFamily",
     "EngineLayer",
     "LayerDeclared",
+    "Loader",
     "Rules",
     "any_engine",
     "capability_of",
     "contradictions",
     "engine_layers",
     "engine_of",
+    "engines_for",
     "exercised",
     "find_engine",
     "has_kv_scales",
+    "is_in_sources",
     "is_pattern_broken",
     "known_engines",
+    "loaders_of",
     "parts_of",
     "read_declarations",
     "read_declared",

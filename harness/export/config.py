@@ -38,7 +38,8 @@ def config_with_quantization(config: Mapping[str, object], plan: QuantPlan) -> d
         groups, layers = _groups_of_layers(plan), _quantized_layers(plan)
         declared = {"config_groups": groups, "quantized_layers": layers}
     else:
-        declared = {"config_groups": {"group_0": get_scheme(plan.scheme).config_group()}}
+        scheme = get_scheme(plan.scheme)
+        declared = {"config_groups": {"group_0": scheme.config_group()}} if scheme.grouped else {}
     declared |= {"ignore": list(ignored_modules(plan)), "quant_algo": plan.scheme}
     if plan.declares_kv:
         declared["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
-from harness.formats import INPUT_TENSORS, get_format, has_input_scale
+from harness.formats import INPUT_TENSORS, Format, has_input_scale, stored_format
 from harness.models import Source, sidecars
 
 _HEADER_BYTES = 160
@@ -23,7 +23,7 @@ def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, Tensor
     """
     members = plan.by_source()
     for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
-        stored = get_format(planned.weight_format).weight_tensors(planned.linear.shape)
+        stored = _format(planned).weight_tensors(planned.linear.shape)
         yield from _named(planned.linear.name, stored)
     for name, header in source.tensors.items():
         if name not in members:
@@ -39,6 +39,10 @@ def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorT
         for attention in plan.attentions:
             yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
             yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())
+
+
+def _format(planned: PlannedLinear) -> Format:
+    return stored_format(planned.weight_format, is_routed=planned.linear.is_routed)
 
 
 def _input_tensors(planned: PlannedLinear) -> Mapping[str, TensorType]:
@@ -65,7 +69,7 @@ def bits_per_weight(plan: QuantPlan) -> float:
     """
     num_weights = sum(p.linear.shape[0] * p.linear.shape[1] for p in plan.quantized)
     stored = sum(
-        get_format(planned.weight_format).stored_bytes(
+        _format(planned).stored_bytes(
             planned.linear.shape, with_input=has_input_scale(planned.input_format)
         )
         for planned in plan.quantized

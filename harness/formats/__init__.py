@@ -1,7 +1,7 @@
 """Number formats: pure tensor functions, one file a format. Importing this needs no torch."""
 
 from harness.formats.format import INPUT_TENSORS, NO_EXPONENT, Format
-from harness.formats.known import get_format, has_input_scale, known_formats
+from harness.formats.known import get_format, has_input_scale, known_formats, stored_format
 from harness.formats.schemes import Scheme, get_scheme, known_schemes, scheme_of
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "known_formats",
     "known_schemes",
     "scheme_of",
+    "stored_format",
 ]

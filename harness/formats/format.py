@@ -37,6 +37,8 @@ class Format(ABC):
     one_scale: ClassVar[str | None] = None
     """Suffix of the one number that engines have for layers which they fuse; None where they keep
     the scales of each."""
+    for_experts: ClassVar[str | None] = None
+    """The format that stores the same of routed experts, where engines want it otherwise."""
     is_widened_to_own_type: ClassVar[bool] = False
     """Whether engines that emulate the format round dequantized weights to the model's own type."""
     has_input_scale: ClassVar[bool] = False

@@ -8,11 +8,13 @@ from importlib import import_module
 from harness.errors import RecipeError
 from harness.formats.format import Format
 
-_NAMES = ("fp8", "nvfp4")
+_NAMES = ("fp8", "nvfp4", "fp8_block", "fp8_channel", "fp8_token", "mxfp8", "mxfp4")
+_OF_EXPERTS = ("fp8_block_experts",)
+"""What others are stored as of routed experts; no rule names them."""
 
 
 def known_formats() -> tuple[str, ...]:
-    """Return the names that a recipe's rule may give."""
+    """Return the names that a recipe's rule may give, of weights and of inputs."""
     return _NAMES
 
 
@@ -22,7 +24,7 @@ def get_format(name: str) -> Format:
     Raises:
         RecipeError: there is none of that name.
     """
-    if name not in _NAMES:
+    if name not in (*_NAMES, *_OF_EXPERTS):
         message = f"unknown format '{name}'. Known: {', '.join(_NAMES)}."
         raise RecipeError(message)
     found: Format = import_module(f"harness.formats.{name}").FORMAT
@@ -36,3 +38,13 @@ def has_input_scale(name: str | None) -> bool:
         name: of the format; None where inputs are not rounded.
     """
     return name is not None and get_format(name).has_input_scale
+
+
+def stored_format(name: str, *, is_routed: bool) -> Format:
+    """Return the format that stores the weight of a layer to which a rule gives the format `name`.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    found = get_format(name)
+    return get_format(found.for_experts) if is_routed and found.for_experts else found

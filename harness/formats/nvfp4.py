@@ -74,10 +74,10 @@ class Nvfp4(Format):
 
         Source: `dequantize_to_dtype` of vLLM's emulation.
         """
-        packed = tensors["weight"]
+        values_OI = values_of(tensors["weight"])
         step_OB = tensors["weight_scale"].float() * tensors["weight_scale_2"].float()
-        values = _PAIRS.to(packed.device)[packed.int()].reshape(*step_OB.shape, BLOCK)
-        return (values * step_OB.unsqueeze(-1)).to(dtype).reshape(packed.shape[0], -1)
+        values = values_OI.reshape(*step_OB.shape, BLOCK) * step_OB.unsqueeze(-1)
+        return values.to(dtype).reshape(values_OI.shape)
 
     def input_scale(self, amax: float) -> Tensor:
         """Return amax / (6 * 448); an input that was always zero counts as 6, as the peer has it.
@@ -111,6 +111,11 @@ class Nvfp4(Format):
             "weight_scale": TensorType("F8_E4M3", (num_rows, width // BLOCK)),
             "weight_scale_2": TensorType("F32", ()),
         }
+
+
+def values_of(packed: Tensor) -> Tensor:
+    """Return the values [..., I] of packed E2M1 codes [..., I/2], float32."""
+    return _PAIRS.to(packed.device)[packed.int()].flatten(-2)
 
 
 def check_width(width: int) -> None:

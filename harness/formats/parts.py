@@ -21,12 +21,15 @@ class Part(NamedTuple):
     rows: slice
 
 
-def row_parts(shape_EOI: torch.Size, device: torch.device) -> Iterator[Part]:
-    """Yield the parts of all weights: several whole ones at a time, or rows of a big one."""
+def row_parts(shape_EOI: torch.Size, device: torch.device, *, multiple: int = 1) -> Iterator[Part]:
+    """Yield the parts of all weights: several whole ones at a time, or rows of a big one.
+
+    Rows are cut at multiples of `multiple`.
+    """
     num_weights, num_rows, width = shape_EOI
     numel = _CPU_NUMEL if device.type == "cpu" else _GPU_NUMEL
-    rows = min(num_rows, max(1, numel // max(width, 1)))
+    rows = min(num_rows, max(1, numel // max(width, 1) // multiple) * multiple)
     weights = max(1, numel // max(1, num_rows * width)) if rows == num_rows else 1
     for first in range(0, num_weights, weights):
         for row in range(0, num_rows, max(rows, 1)):
-            yield Part(slice(first, first + weights), slice(row, row + rows))
+            yield Part(slice(first, first + weights), slice(row, min(row + rows, num_rows)))

@@ -22,6 +22,19 @@ class Scheme:
     input_format: str | None
     num_bits: int
     group_size: int | None
+    """Weights of a row that share a scale, where declarations say so."""
+    loads_experts: bool = True
+    """Whether any engine loads routed experts of it."""
+    loads_experts_alone: bool = True
+    """Whether engines do so where it is the one scheme of all layers; else as MIXED alone."""
+    grouped: bool = True
+    """Whether config.json has `config_groups` for it."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Return stored bits of a large weight: its codes and the scales of its blocks."""
+        scale_bits = 0 if self.group_size is None else 8 / self.group_size
+        return self.num_bits + scale_bits
 
     def config_group(
         self, targets: Iterable[str] = ("Linear",), *, with_inputs: bool | None = None
@@ -56,6 +69,40 @@ _SCHEMES: Mapping[str, Scheme] = {
             name="W4A16_NVFP4", weight_format="nvfp4", input_format=None, num_bits=4, group_size=16
         ),
         Scheme(name="FP8", weight_format="fp8", input_format="fp8", num_bits=8, group_size=None),
+        Scheme(
+            name="FP8_PB_WO",
+            weight_format="fp8_block",
+            input_format=None,
+            num_bits=8,
+            group_size=None,
+            loads_experts_alone=False,
+            grouped=False,
+        ),
+        Scheme(
+            name="FP8_PER_CHANNEL_PER_TOKEN",
+            weight_format="fp8_channel",
+            input_format="fp8_token",
+            num_bits=8,
+            group_size=None,
+            loads_experts=False,
+            grouped=False,
+        ),
+        Scheme(
+            name="MXFP8",
+            weight_format="mxfp8",
+            input_format="mxfp8",
+            num_bits=8,
+            group_size=32,
+            grouped=False,
+        ),
+        Scheme(
+            name="MXFP4",
+            weight_format="mxfp4",
+            input_format=None,
+            num_bits=4,
+            group_size=32,
+            grouped=False,
+        ),
     )
 }
 

@@ -24,7 +24,7 @@ from harness.models.source import Source
 from harness.models.structure import build_model, find_family
 
 _FLOATS = frozenset({"BF16", "F16", "F32", "F64"})
-_SCALES = ("weight_scale", "weight_scale_2", "input_scale")
+_SCALES = ("weight_scale", "weight_scale_inv", "weight_scale_2", "input_scale")
 
 
 class _Wanted(NamedTuple):

@@ -5,6 +5,7 @@ needs, preflight asks them all. Nothing is written.
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness import doors, score
 from harness.artifacts import Inventory, QuantPlan, Recipe, Suite, Waiver
 from harness.baselines import check_writable
 from harness.calibrate import Extent, check_data, measure_extent
+from harness.engines import engines_for
 from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
@@ -26,6 +28,7 @@ from harness.preflight.waived import check_waivers
 from harness.recipe import Request, load_recipe, plan
 from harness.serve import check_served
 
+_log = logging.getLogger("harness.preflight")
 _OWN = Path("runs", "new")
 """Stands for a run directory that gets its name later."""
 RECORDS_BYTES = 8 << 20
@@ -119,6 +122,12 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
     problems.attempt(lambda: ignored_modules(planned))
     if scored:
         problems.attempt(lambda: check_served(resolved, demands_of(planned)))
+    if not engines_for(demands_of(planned)):
+        _log.warning(
+            "preflight: no vLLM that harness knows loads this checkpoint (%s); only the reference "
+            "engine does ('harness formats')",
+            planned.scheme,
+        )
     recipe = dataclasses.replace(recipe, engine=resolved)
     return Job(
         recipe=recipe,

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.artifacts import EngineSpec, ModuleGroup, Suite, TaskSpec
+from harness.engines import engines_for
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
+from harness.preflight.engine import demands_of
 from harness.preflight.estimate import estimate_seconds
 from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
@@ -75,6 +77,8 @@ class PlanSummary:
     """Of a candidate without loss, over all critical tasks together, and pooled."""
     pooled_margin: float | None = None
     """Of all items of all tasks."""
+    loaded_by: tuple[str, ...] = ()
+    """Engines that were seen to load what is made; the reference engine apart."""
 
 
 def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
@@ -101,6 +105,7 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
         tasks=tuple(_task_plans(suite)) if scored else (),
         joint_probability_of_go=joint_probability_of_go(suite) if scored else None,
         pooled_margin=suite.pooled_margin if scored else None,
+        loaded_by=engines_for(demands_of(plan)),
     )
 
 

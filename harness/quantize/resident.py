@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.artifacts import PlannedLinear, QuantizedTensor, QuantPlan
-from harness.formats import get_format
+from harness.formats import get_format, stored_format
 from harness.models import Stack
 from harness.quantize.amax import WeightGroups
 
@@ -67,7 +67,8 @@ class ResidentQuantizer:
         for members, weight_EOI in found:
             if not all(self._groups[one.linear.group] <= amax.keys() for one in members):
                 continue
-            number_format = get_format(members[0].weight_format)
+            first = members[0]
+            number_format = stored_format(first.weight_format, is_routed=first.linear.is_routed)
             ranges = [groups.for_weight(planned) for planned in members]
             stored_E = number_format.quantize_weights(weight_EOI, amax=ranges)
             computed = None

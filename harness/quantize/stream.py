@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.artifacts import CalibrationStats, KvFormat, PlannedLinear, QuantizedTensor, QuantPlan
 from harness.errors import CorruptWeightError, RecipeError
-from harness.formats import get_format, has_input_scale
+from harness.formats import get_format, has_input_scale, stored_format
 from harness.formats.kv import kv_scale
 from harness.models import Source, TensorReader
 from harness.quantize.amax import WeightGroups, input_groups, usable_range
@@ -118,7 +118,8 @@ def _weight(
     linear = planned.linear
     weight_OI = reader.matrix(linear.source).to(device)
     _refuse_non_finite(linear.name, weight_OI)
-    stored = get_format(planned.weight_format).quantize_weight(weight_OI, amax=amax)
+    number_format = stored_format(planned.weight_format, is_routed=linear.is_routed)
+    stored = number_format.quantize_weight(weight_OI, amax=amax)
     tensors = {f"{linear.name}.{suffix}": t.cpu() for suffix, t in stored.items()}
     return QuantizedTensor(linear.source.tensor, tensors, planned.weight_format)
 

@@ -1,5 +1,6 @@
 """Turn what was typed into a recipe, and a recipe into a plan for each weight of a model."""
 
+from harness.recipe.catalogue import Made, shipped_formats
 from harness.recipe.load import load_engine, load_recipe, load_trial, recipe_names
 from harness.recipe.names import nearest
 from harness.recipe.plan import plan
@@ -8,6 +9,7 @@ from harness.recipe.suites import load_suite
 from harness.request import Request
 
 __all__ = [
+    "Made",
     "Request",
     "load_engine",
     "load_recipe",
@@ -17,4 +19,5 @@ __all__ = [
     "nearest",
     "plan",
     "recipe_names",
+    "shipped_formats",
 ]

@@ -18,7 +18,7 @@ from harness.artifacts import (
     digest_of,
 )
 from harness.errors import ModelError, RecipeError
-from harness.formats import get_format, known_formats, scheme_of
+from harness.formats import get_format, get_scheme, known_formats, scheme_of
 from harness.recipe.names import nearest
 from harness.recipe.rules import OFF, Match, match_rules
 
@@ -68,16 +68,28 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
 
 
 def _scheme(quantized: tuple[PlannedLinear, ...]) -> str:
-    """Return the one scheme of all layers, or MIXED.
+    """Return the one scheme of all layers; MIXED where there are several, or engines ask for it.
 
     Raises:
         RecipeError: nothing is quantized, or a layer as no engine loads it.
     """
-    schemes = {scheme_of(q.weight_format, q.input_format) for q in quantized}
+    schemes: set[str] = set()
+    is_alone = True
+    for one in quantized:
+        scheme = get_scheme(scheme_of(one.weight_format, one.input_format))
+        schemes.add(scheme.name)
+        if one.linear.is_routed and not scheme.loads_experts:
+            message = (
+                f"no engine loads routed experts as {scheme.name}, and rule '{one.rule}' makes "
+                f"'{one.linear.name}' so. Let the rules leave the experts, or give them another "
+                "format."
+            )
+            raise RecipeError(message)
+        is_alone = is_alone and (scheme.loads_experts_alone or not one.linear.is_routed)
     if not schemes:
         message = "the recipe quantizes nothing: every layer is excluded. Mend its rules."
         raise RecipeError(message)
-    return schemes.pop() if len(schemes) == 1 else MIXED
+    return schemes.pop() if len(schemes) == 1 and is_alone else MIXED
 
 
 def _check_formats(recipe: Recipe) -> None:

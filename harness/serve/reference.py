@@ -140,8 +140,9 @@ def _dequantizer(
         one_scale, merged = weight_format.one_scale, scales.weights.get(linear.name)
         if one_scale == "weight_scale" and merged is not None:
             tensors["weight"] = _requantize(tensors, merged)
-        else:
-            _refuse_unusable(linear.name, tensors["weight_scale"])
+        for suffix in suffixes:
+            if "scale" in suffix:
+                _refuse_unusable(f"{linear.name}.{suffix}", tensors[suffix])
         if one_scale is not None and merged is not None:
             tensors[one_scale] = merged
         dtype = own_dtype if weight_format.is_widened_to_own_type else torch.float32
@@ -150,14 +151,14 @@ def _dequantizer(
     return matrix
 
 
-def _refuse_unusable(layer: str, scale: Tensor) -> None:
+def _refuse_unusable(name: str, scale: Tensor) -> None:
     """Refuse a block scale that is no positive number; of bytes that are exponents, NaN."""
     value = scale.float()
     is_usable = value < NO_EXPONENT if scale.dtype == torch.uint8 else (value > 0) & ~value.isinf()
     if not is_usable.all():
         message = (
-            f"'{layer}.weight_scale' holds a block scale that is not positive and "
-            "finite. Export the checkpoint again."
+            f"'{name}' holds a block scale that is not positive and finite. Export the checkpoint "
+            "again."
         )
         raise EngineError(message, reason=ReasonCode.SCALE_MISSING)
 

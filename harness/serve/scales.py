@@ -23,7 +23,7 @@ from torch import Tensor
 
 from harness.artifacts import Inventory, Linear
 from harness.errors import EngineError, ReasonCode
-from harness.formats import Format, Scheme, get_format, has_input_scale
+from harness.formats import Format, Scheme, has_input_scale, stored_format
 from harness.models import Source, TensorReader
 from harness.serve.computable import Computable
 
@@ -51,7 +51,7 @@ class Quantized(NamedTuple):
     @property
     def format(self) -> Format:
         """Return that of its weight."""
-        return get_format(self.scheme.weight_format)
+        return stored_format(self.scheme.weight_format, is_routed=self.linear.is_routed)
 
     @property
     def suffixes(self) -> tuple[str, ...]:

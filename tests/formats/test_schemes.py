@@ -11,7 +11,15 @@ from harness.formats import get_format, get_scheme, known_formats, scheme_of
 
 @pytest.mark.parametrize(
     ("weights", "inputs", "scheme"),
-    [("nvfp4", "nvfp4", "NVFP4"), ("nvfp4", None, "W4A16_NVFP4"), ("fp8", "fp8", "FP8")],
+    [
+        ("nvfp4", "nvfp4", "NVFP4"),
+        ("nvfp4", None, "W4A16_NVFP4"),
+        ("fp8", "fp8", "FP8"),
+        ("fp8_block", None, "FP8_PB_WO"),
+        ("fp8_channel", "fp8_token", "FP8_PER_CHANNEL_PER_TOKEN"),
+        ("mxfp8", "mxfp8", "MXFP8"),
+        ("mxfp4", None, "MXFP4"),
+    ],
 )
 def test_a_pair_of_formats_has_one_scheme(weights: str, inputs: str | None, scheme: str) -> None:
     assert scheme_of(weights, inputs) == scheme

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness import shipped
 from harness.artifacts import QuantPlan
 from harness.calibrate import calibrate
 from harness.calibrate.samples import make_batches, read_samples
@@ -34,7 +35,16 @@ ASKED = (
     ("fp8", "none"),
     ("fp8", "fp8"),
 )
-CASES = tuple(
+WIDE = (
+    ("canary", "fp8_block", "none"),
+    ("canary", "mxfp8", "fp8_cast"),
+    ("canary", "mxfp4", "none"),
+    ("canary", "w4a16_nvfp4_fp8_attention", "fp8_cast"),
+    ("qwen3", "fp8_block", "none"),
+    ("qwen3", "fp8_per_channel_per_token", "none"),
+)
+"""Formats whose blocks are wider than the tiny models, or for dense ones alone."""
+CASES: tuple[tuple[str, str, str], ...] = tuple(
     (family, qformat, kv_cache)
     for family in FAMILIES
     for qformat, kv_cache in ASKED
@@ -125,7 +135,7 @@ def write_matrices(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-@slow("nvidia-modelopt is imported, and makes 31 checkpoints")
+@slow("nvidia-modelopt is imported, and makes 37 checkpoints")
 def peer(
     tiny_models: dict[str, Path],
     calibration_jsonl: Path,
@@ -135,10 +145,11 @@ def peer(
     if importlib.util.find_spec("modelopt") is None:
         pytest.skip("nvidia-modelopt is not installed (extra `parity`)")
     root = tmp_path_factory.mktemp("parity")
+    models = {**tiny_models, "canary": shipped.canary() / "model"}
     pairs: dict[Case, Pair] = {}
     exports: list[dict[str, str]] = []
-    for case in CASES:
-        pairs[case], job = by_harness(tiny_models[case[0]], case, calibration_jsonl, root)
+    for case in (*CASES, *WIDE):
+        pairs[case], job = by_harness(models[case[0]], case, calibration_jsonl, root)
         exports.append(job)
     write_matrices(root / "matrices.safetensors")
     decoded = {case: root / f"{case[0]}.decoded" for case in pairs if case[1:] == ("nvfp4", "fp8")}
@@ -158,6 +169,11 @@ def peer(
 
 @pytest.fixture(params=CASES, ids="-".join)
 def pair(request: pytest.FixtureRequest, peer: Peer) -> Pair:
+    return peer.pairs[request.param]
+
+
+@pytest.fixture(params=WIDE, ids="-".join)
+def wide_pair(request: pytest.FixtureRequest, peer: Peer) -> Pair:
     return peer.pairs[request.param]
 
 

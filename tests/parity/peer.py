@@ -24,6 +24,7 @@ from torch import Tensor
 
 warnings.simplefilter("ignore")
 import modelopt.torch.quantization as mtq  # noqa: E402 -- it warns at import
+from modelopt.recipe import load_recipe  # noqa: E402
 from modelopt.torch.export import export_hf_checkpoint  # noqa: E402
 from modelopt.torch.quantization.config import _load_quantize_config_dict  # noqa: E402
 from modelopt.torch.quantization.qtensor import NVFP4QTensor  # noqa: E402
@@ -34,14 +35,33 @@ PRESETS = {
     "nvfp4_mlp_only": mtq.NVFP4_MLP_ONLY_CFG,
     "w4a16_nvfp4": mtq.W4A16_NVFP4_CFG,
     "fp8": mtq.FP8_DEFAULT_CFG,
+    "fp8_block": mtq.FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG,
+    "fp8_per_channel_per_token": mtq.FP8_PER_CHANNEL_PER_TOKEN_CFG,
+    "mxfp8": mtq.MXFP8_DEFAULT_CFG,
+    "mxfp4": mtq.MXFP4_DEFAULT_CFG,
 }
+
+RECIPES = {
+    "w4a16_nvfp4_fp8_attention": (
+        "huggingface/qwen3_5_moe/ptq/w4a16_nvfp4-fp8_attn-kv_fp8_cast.yaml"
+    )
+}
+"""Of the peer's own, by the name of ours."""
+
+
+def preset_of(qformat: str) -> dict[str, Any]:
+    if qformat in RECIPES:
+        recipe: Any = load_recipe(RECIPES[qformat])
+        quantize: dict[str, Any] = recipe.quantize.model_dump()
+        return quantize
+    return copy.deepcopy(PRESETS[qformat])
 
 
 def export(job: dict[str, str]) -> None:
     config = json.loads((Path(job["model"]) / "config.json").read_bytes())
     model_class = getattr(transformers, config["architectures"][0])
     model = model_class.from_pretrained(job["model"], dtype=torch.bfloat16).eval()
-    preset: dict[str, Any] = copy.deepcopy(PRESETS[job["qformat"]])
+    preset = preset_of(job["qformat"])
     if job["kv_cache"] != "none":
         kv_cache = _load_quantize_config_dict(f"configs/ptq/presets/kv/{job['kv_cache']}")
         preset["quant_cfg"] = [*preset["quant_cfg"], *kv_cache["quant_cfg"]]

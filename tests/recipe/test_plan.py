@@ -9,7 +9,10 @@ from harness.artifacts import MIXED, Inventory, KvFormat, Recipe
 from harness.errors import ModelError, RecipeError, UsageError
 from harness.recipe import Request, load_recipe, plan, recipe_names
 
-FORMATS = ("fp8", "nvfp4", "nvfp4_experts_only", "nvfp4_mlp_only", "w4a16_nvfp4")
+FORMATS = (
+    *("fp8", "nvfp4", "nvfp4_experts_only", "nvfp4_mlp_only", "w4a16_nvfp4"),
+    *("w4a16_nvfp4_experts_only", "w4a16_nvfp4_mlp_only", "fp8_block", "mxfp8", "mxfp4"),
+)
 
 
 def recipe(qformat: str = "nvfp4", **options: Any) -> Recipe:  # noqa: ANN401 - any option
@@ -51,6 +54,20 @@ def test_schemes_follow_from_weights_and_inputs(moe: Inventory) -> None:
     assert schemes["nvfp4"] == schemes["nvfp4_experts_only"] == "NVFP4"
     assert schemes["w4a16_nvfp4"] == "W4A16_NVFP4"
     assert schemes["fp8"] == "FP8"
+    assert schemes["mxfp8"] == "MXFP8"
+
+
+def test_experts_in_blocks_of_fp8_are_named_layer_by_layer(
+    moe: Inventory, dense: Inventory
+) -> None:
+    assert plan(recipe("fp8_block"), moe).scheme == MIXED
+    assert plan(recipe("fp8_block"), dense).scheme == "FP8_PB_WO"
+
+
+def test_experts_that_no_engine_loads_are_refused(moe: Inventory, dense: Inventory) -> None:
+    with pytest.raises(RecipeError, match="no engine loads routed experts as FP8_PER_CHANNEL"):
+        plan(recipe("fp8_per_channel_per_token"), moe)
+    assert plan(recipe("fp8_per_channel_per_token"), dense).scheme == "FP8_PER_CHANNEL_PER_TOKEN"
 
 
 def test_layers_may_have_different_schemes(moe: Inventory, tmp_path: Path) -> None:
