@@ -37,6 +37,7 @@ from harness.artifacts.recipe import (
     CoverageSpec,
     EngineSpec,
     KvFormat,
+    Matching,
     MemorySpec,
     Recipe,
     Rule,

@@ -33,6 +33,15 @@ class KvFormat(StrEnum):
     """E4M3 with one calibrated scale a layer for keys and one for values."""
 
 
+class Matching(StrEnum):
+    """By which names rules reach quantizers."""
+
+    OWN = "own"
+    """Every name that people write; a rule that matches nothing is refused."""
+    PEER = "modelopt"
+    """Those that Model-Optimizer tries; its recipes serve many families: a rule may match none."""
+
+
 class Wording(StrEnum):
     """Whose words config.json has for what is quantized."""
 
@@ -262,3 +271,4 @@ class Recipe(Trial):
     """Processes that calibrate and quantize together, a GPU each; they change no byte."""
     memory: MemorySpec = MemorySpec()
     wording: Wording = Wording.TODAY
+    matching: Matching = Matching.OWN

@@ -107,12 +107,18 @@ _SCHEMES: Mapping[str, Scheme] = {
 }
 
 
+_SAME_FILES: Mapping[tuple[str, str | None], str] = {("mxfp4", "mxfp4"): "MXFP4"}
+"""Formats whose checkpoints are those of another pair: no file says that inputs are rounded."""
+
+
 def scheme_of(weight_format: str, input_format: str | None) -> str:
     """Return the scheme of layers with these formats.
 
     Raises:
         RecipeError: no engine has a scheme for the pair.
     """
+    if same := _SAME_FILES.get((weight_format, input_format)):
+        return same
     for scheme in _SCHEMES.values():
         if (scheme.weight_format, scheme.input_format) == (weight_format, input_format):
             return scheme.name

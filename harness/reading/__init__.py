@@ -22,7 +22,12 @@ from harness.reading.weights import (
     parse_weights_header,
     read_weights_header,
 )
-from harness.reading.yaml_texts import read_yaml_file, read_yaml_mapping, read_yaml_text
+from harness.reading.yaml_texts import (
+    read_yaml_documents,
+    read_yaml_file,
+    read_yaml_mapping,
+    read_yaml_text,
+)
 
 __all__ = [
     "DTYPE_BITS",
@@ -47,6 +52,7 @@ __all__ = [
     "read_json_text",
     "read_utf8",
     "read_weights_header",
+    "read_yaml_documents",
     "read_yaml_file",
     "read_yaml_mapping",
     "read_yaml_text",

@@ -24,6 +24,12 @@ YAML_VALUES = 500_000
 """In a YAML file, each counted as often as aliases name it: with those a file of 300 bytes can hold
 a billion. As many as 1 MiB can hold without."""
 
+IMPORTED_FILES = 256
+"""Of one recipe, each counted as often as it is imported. Model-Optimizer's own have 12."""
+
+IMPORTED_ENTRIES = 10_000
+"""Of one list with its imports in place: files that import another twice double it each time."""
+
 LINE_BYTES = 8 << 20
 """One line of JSON lines: a text of two million tokens, more than any model's context."""
 

@@ -31,6 +31,16 @@ def read_yaml_file(path: Path) -> object:
     return read_yaml_text(read_bytes(path, most=bounds.YAML_BYTES), f"'{path}'")
 
 
+def read_yaml_documents(path: Path) -> list[object]:
+    """Return the values in a YAML file of several documents.
+
+    Raises:
+        UnreadableError: it cannot be read within the bounds, with the line.
+    """
+    where = f"'{path}'"
+    return _documents(as_utf8(read_bytes(path, most=bounds.YAML_BYTES), where), where)
+
+
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping of texts to values in a YAML file.
 
@@ -50,16 +60,23 @@ def read_yaml_text(text: bytes | str, where: str) -> object:
         UnreadableError: it cannot be read within the bounds, with the line.
     """
     decoded = as_utf8(text, where) if isinstance(text, bytes) else text
+    found = _documents(decoded, where)
+    if len(found) > 1:
+        raise UnreadableError(where, "holds more than one document")
+    return found[0] if found else None
+
+
+def _documents(text: str, where: str) -> list[object]:
     try:
-        _refuse_nesting(decoded, where)
-        value: object = yaml.load(decoded, Loader=_Loader)  # noqa: S506 -- a SafeLoader
+        _refuse_nesting(text, where)
+        values: list[object] = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise UnreadableError(where, f"is not YAML that can be read: {_line(error)}") from error
     except _OF_VALUES as error:
         why = f"holds a value that does not fit its kind: {str(error)[:100]}"
         raise UnreadableError(where, why) from error
-    refuse_beyond(value, where, most=bounds.YAML_VALUES)
-    return value
+    refuse_beyond(values, where, most=bounds.YAML_VALUES)
+    return values
 
 
 class _Loader(_Base):  # type: ignore[valid-type, misc]  # chosen when this is run

@@ -16,7 +16,9 @@ from harness.artifacts import (
     Wording,
 )
 from harness.errors import RecipeError, UsageError
+from harness.reading import read_yaml_documents, refused_as
 from harness.recipe.names import choose_file
+from harness.recipe.peer import convert, is_peer_recipe
 from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
 from harness.recipe.waivers import load_waivers
@@ -72,6 +74,7 @@ def load_recipe(request: Request) -> Recipe:
         waivers=load_waivers(request.waivers),
         # What is typed is meant to be heeded, so it is said where engines read it.
         wording=Wording.TODAY if request.kv_cache else file.wording,
+        matching=file.matching,
     )
 
 
@@ -144,6 +147,10 @@ def _read(request: Request) -> RecipeFile:
         path = choose_file(str(request.recipe.absolute()), Path(), "recipe", RecipeError)
     else:
         path = choose_file(str(request.qformat), shipped.recipes(), "format", RecipeError)
+    with refused_as(RecipeError, "Mend the file."):
+        documents = read_yaml_documents(path)
+    if is_peer_recipe(documents):
+        return convert(path, documents)
     return read_yaml(path, RecipeFile, RecipeError)
 
 

@@ -31,7 +31,7 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
         ModelError: a width of the model is no multiple of the format's block.
     """
     _check_formats(recipe)
-    matches = match_rules(recipe.rules, recipe.exclude, inventory)
+    matches = match_rules(recipe.rules, recipe.exclude, inventory, matching=recipe.matching)
     quantized = tuple(
         PlannedLinear(
             linear=match.linear,
@@ -76,7 +76,11 @@ def _scheme(quantized: tuple[PlannedLinear, ...]) -> str:
     schemes: set[str] = set()
     is_alone = True
     for one in quantized:
-        scheme = get_scheme(scheme_of(one.weight_format, one.input_format))
+        try:
+            scheme = get_scheme(scheme_of(one.weight_format, one.input_format))
+        except RecipeError as error:
+            message = f"rule '{one.rule}': {error}"
+            raise RecipeError(message) from error
         schemes.add(scheme.name)
         if one.linear.is_routed and not scheme.loads_experts:
             message = (

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from harness.artifacts import Inventory, Linear, Rule
+from harness.artifacts import Inventory, Linear, Matching, Rule
 from harness.errors import ReasonCode, RecipeError
 from harness.recipe.names import nearest
 
@@ -39,15 +39,23 @@ class Match(NamedTuple):
     input: Choice
 
 
-def names_of(quantizer: str, linear: Linear) -> tuple[str, ...]:
+def names_of(
+    quantizer: str, linear: Linear, *, matching: Matching = Matching.OWN
+) -> tuple[str, ...]:
     """Return every name under which a rule may reach one quantizer of `linear`."""
     singular = _LIST_ITEM.sub("", quantizer)
+    if matching is Matching.PEER:
+        return tuple(dict.fromkeys((quantizer, singular)))
     kind = "weight_quantizer" if quantizer == linear.weight_quantizer else "input_quantizer"
     return tuple(dict.fromkeys((quantizer, singular, f"{singular}s", f"{linear.name}.{kind}")))
 
 
 def match_rules(
-    rules: tuple[Rule, ...], exclude: tuple[str, ...], inventory: Inventory
+    rules: tuple[Rule, ...],
+    exclude: tuple[str, ...],
+    inventory: Inventory,
+    *,
+    matching: Matching = Matching.OWN,
 ) -> tuple[Match, ...]:
     """Decide for each linear layer of `inventory`.
 
@@ -56,11 +64,11 @@ def match_rules(
             effect because everything that it matches is excluded.
     """
     patterns = [(rule.quantizer, rule.format) for rule in rules]
-    matcher = _Matcher(inventory.linears)
+    matcher = _Matcher(inventory.linears, matching)
     hits = {pattern: matcher.hits(pattern) for pattern, _ in patterns}
     barred = {pattern: matcher.hits(pattern) for pattern in exclude}
     for pattern, found in hits.items():
-        if not found:
+        if not found and matching is Matching.OWN:
             _refuse_unmatched(pattern, inventory)
     for pattern, found in (hits | barred).items():
         _refuse_partial(pattern, found, inventory)
@@ -70,7 +78,8 @@ def match_rules(
         choices |= dict.fromkeys(hits[pattern], chosen)
     for pattern, found in barred.items():
         choices |= dict.fromkeys(found, Choice(None, pattern))
-    _refuse_shadowed(patterns, hits, choices)
+    if matching is Matching.OWN:
+        _refuse_shadowed(patterns, hits, choices)
     unmatched = Choice(None, "no rule")
     return tuple(
         Match(
@@ -85,12 +94,12 @@ def match_rules(
 class _Matcher:
     """Finds the quantizers that a pattern reaches; each is keyed `<linear> weight|input`."""
 
-    def __init__(self, linears: Iterable[Linear]) -> None:
+    def __init__(self, linears: Iterable[Linear], matching: Matching) -> None:
         self._keys: dict[str, list[str]] = defaultdict(list)
         for linear in linears:
-            for name in names_of(linear.weight_quantizer, linear):
+            for name in names_of(linear.weight_quantizer, linear, matching=matching):
                 self._keys[name].append(f"{linear.name} weight")
-            for name in names_of(linear.input_quantizer, linear):
+            for name in names_of(linear.input_quantizer, linear, matching=matching):
                 self._keys[name].append(f"{linear.name} input")
 
     def hits(self, pattern: str) -> set[str]:

@@ -16,7 +16,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from harness.artifacts import CalibrationSpec, Claim, KvFormat, Rule, TaskSpec, Wording
+from harness.artifacts import CalibrationSpec, Claim, KvFormat, Matching, Rule, TaskSpec, Wording
 from harness.artifacts.limits import STRICT, Count, Fraction, Name, Number, Seed, Share
 from harness.errors import UsageError
 from harness.reading import read_yaml_file, refused_as
@@ -42,6 +42,7 @@ class RecipeFile(Strict):
     exclude: Annotated[tuple[str, ...], Field(max_length=_MAX_RULES)]
     kv_cache: KvFormat
     wording: Wording = Wording.TODAY
+    matching: Matching = Matching.OWN
     calibration: CalibrationSpec
     engine: Literal["auto", "reference", "vllm", "docker"]
     engine_args: tuple[str, ...] = ()

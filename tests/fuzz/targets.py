@@ -278,6 +278,23 @@ def _make_written(folder: Path) -> None:
         "expires": "2999-12-31",
     }
     (folder / "waivers.yaml").write_text(json.dumps({"version": 1, "waivers": [waiver]}))
+    numbers = {"num_bits": "e4m3", "axis": None}
+    (folder / "numbers.yaml").write_text(json.dumps(numbers))
+    (folder / "peer.yaml").write_text(json.dumps(_PEER))
+
+
+_PEER = {
+    "imports": {"numbers": "numbers"},
+    "metadata": {"recipe_type": "ptq"},
+    "quantize": {
+        "algorithm": {"method": "max", "layerwise": {"enable": False}},
+        "quant_cfg": [
+            {"quantizer_name": "*", "enable": False},
+            {"quantizer_name": "*weight_quantizer", "cfg": {"$import": "numbers"}},
+            {"quantizer_name": "*[kv]_bmm_quantizer", "cfg": {"num_bits": [4, 3]}},
+        ],
+    },
+}
 
 
 def _make_lines(folder: Path) -> None:
@@ -456,6 +473,7 @@ TARGETS = (
         "template", _make_template, {"chat_template.jinja": _templates}, _read_template, share=2
     ),
     _yaml("recipe", "recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p)), 2),
+    _yaml("peer recipe", "peer.yaml", lambda p: load_recipe(Request(model="canary", recipe=p)), 2),
     _yaml("suite", "suite.yaml", lambda p: load_suite(str(p)), 3),
     _yaml("smoke set", "smoke.yaml", lambda p: load_smoke(str(p)), 2),
     _yaml("waivers", "waivers.yaml", load_waivers, 4),
