@@ -107,7 +107,9 @@ def _quantized(place: Place, qformat: str, calibration: Path) -> Found:
         if done["error"] is None:
             checked = ours.verify(checkpoint, model)
             told |= {"verify": checked["error"], "warnings": checked.get("warnings", [])}
-            told["different"] = ours.differences(first, checkpoint)[:10]
+            is_other = layout != "saved"
+            different = ours.differences(first, checkpoint, quantized_only=is_other)
+            told["different"] = different[:10]
         found["ways"][f"{layout} {way}"] = told
     return found
 
@@ -117,8 +119,9 @@ def compared(place: Place, qformat: str) -> dict[str, Any] | None:
     theirs = place.read(f"peer-{qformat}")
     if theirs is None or theirs["error"] or not place.checkpoint(qformat).is_dir():
         return None
-    mine, peers = place.checkpoint(qformat), place.peer(qformat)
-    return ask(place, f"parity-{qformat}", lambda: parity.compare(mine, peers))
+    both = (place.checkpoint(qformat), place.peer(qformat))
+    work = partial(parity.compare, place.model(), qformat, *both)
+    return ask(place, f"parity-{qformat}", work)
 
 
 def engine_jobs(place: Place) -> list[engine.Job]:

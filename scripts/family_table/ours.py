@@ -77,17 +77,31 @@ def _typed(*words: object) -> dict[str, Any]:
     done = CliRunner().invoke(app, [str(word) for word in words])
     if done.exit_code == 0:
         return {"error": None, "out": done.stdout}
-    lines = [line for line in done.stderr.splitlines() if line.startswith("harness: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("harness: ", "FAILED"))]
     said = lines[-1] if lines else repr(done.exception)
     return {"error": f"exit {done.exit_code}: {said}"[:500], "out": done.stdout}
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Return the tensors in which two checkpoints differ."""
+def differences(one: Path, other: Path, *, quantized_only: bool) -> list[str]:
+    """Return the tensors in which two checkpoints differ.
+
+    Arguments:
+        one: a checkpoint.
+        other: another one.
+        quantized_only: leave out what is copied under its source's name, which layouts spell
+            differently.
+    """
     left, right = dict(_tensors(one)), dict(_tensors(other))
+    if quantized_only:
+        left, right = _quantized(left), _quantized(right)
     both = sorted(left.keys() & right.keys())
     changed = [name for name in both if not same(left[name], right[name])]
     return sorted(left.keys() ^ right.keys()) + changed
+
+
+def _quantized(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    layers = {name.rpartition(".")[0] for name in tensors if name.endswith(".weight_scale")}
+    return {name: one for name, one in tensors.items() if name.rpartition(".")[0] in layers}
 
 
 def same(one: Tensor, other: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """The table: one row a family, with the first reason where something does not hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,24 +97,33 @@ def _verified(place: Place) -> Cell:
 
 
 def _parity(place: Place) -> Cell:
-    notes = []
-    for qformat in ours.FORMATS:
-        theirs = place.read(f"peer-{qformat}")
-        if theirs is None:
-            return Cell(NOT_ASKED)
-        if theirs["error"]:
-            return Cell("-", f"the peer on {qformat}: {theirs['error'][:160]}")
-        found = place.read(f"parity-{qformat}")
-        if found is None:
-            return Cell(NO)
-        if found["error"]:
-            return Cell(NO, f"parity {qformat}: {found['error']}")
-        if found["num_different"]:
-            what = f"{found['num_different']} of {found['compared']}, first {found['different'][0]}"
-            return Cell(NO, f"{qformat} differs from the peer in {what}")
-        if found["num_peer_lacks"]:
-            notes.append(f"the peer lacks {found['num_peer_lacks']}: {found['peer_lacks'][0]}")
-    return Cell(YES, "; ".join(dict.fromkeys(notes)))
+    cells = [_parity_in(place, qformat) for qformat in ours.FORMATS]
+    worst = next((cell for cell in cells if cell.text != YES), None)
+    return worst or Cell(YES, "; ".join(dict.fromkeys(cell.why for cell in cells if cell.why)))
+
+
+def _parity_in(place: Place, qformat: str) -> Cell:
+    theirs, found = place.read(f"peer-{qformat}"), place.read(f"parity-{qformat}")
+    if theirs is None:
+        return Cell(NOT_ASKED)
+    if theirs["error"]:
+        return Cell("-", f"the peer on {qformat}: {theirs['error'][:160]}")
+    if found is None or found["error"]:
+        return Cell(NO, f"parity {qformat}: {found['error']}" if found else "")
+    if found["num_different"]:
+        what = f"{found['num_different']} of {found['compared']}, first {found['different'][0]}"
+        return Cell(NO, f"{qformat} differs from the peer in {what}")
+    return Cell(YES, "; ".join(_departures(found, qformat)))
+
+
+def _departures(found: Mapping[str, Any], qformat: str) -> Iterator[str]:
+    """Yield where the peer does something else, and both may be right."""
+    if found["wider"]:
+        yield f"the peer gives {found['wider']} layers a wider range in {qformat}"
+    if found["num_peer_lacks"]:
+        yield f"the peer lacks {found['num_peer_lacks']}, such as {found['peer_lacks'][0]}"
+    if more := found["quantized_by_peer_alone"]:
+        yield f"the peer alone quantizes {more[0].removesuffix('.weight')}"
 
 
 def _loaded(place: Place) -> Cell:
@@ -126,7 +135,7 @@ def _loaded(place: Place) -> Cell:
     for qformat in ours.FORMATS:
         found = place.read(f"vllm-{qformat}")
         if found is None:
-            return Cell(NO)
+            return Cell(NOT_ASKED if place.checkpoint(qformat).is_dir() else NO)
         if found["error"]:
             return Cell(NO, f"vLLM on {qformat}: {found['error'][:200]}")
         if rest := engine.rest_of(place.result(f"vllm-{qformat}")):
@@ -142,7 +151,7 @@ def _answers(place: Place) -> Cell:
     for qformat in ours.FORMATS:
         both = _both(place, qformat)
         if both is None:
-            return Cell(NO)
+            return Cell(_loaded(place).text)
         rounded = place.read(f"rounded-{qformat}") or {"error": "not asked"}
         rounding = answers.distance(*plain)
         if not rounded["error"]:
