@@ -24,6 +24,7 @@ from harness.artifacts.plan import (
     Inventory,
     Linear,
     ModuleGroup,
+    Piece,
     PlannedLinear,
     QuantPlan,
     Slice,

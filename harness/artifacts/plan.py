@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -55,14 +55,24 @@ class TensorHeader:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """Where a weight matrix lies: a whole 2-D tensor, or rows of one expert of a 3-D tensor."""
+    """Where a weight [out, in] lies: a whole 2-D tensor, or rows of one expert of a 3-D tensor.
+
+    It is `tensor[expert]`, transposed if it lies as [in, out], and each `step`-th row of that.
+    """
 
     tensor: str
     """Name of the tensor, in the source files or in the running model."""
     expert: int | None = None
-    """First index into a 3-D tensor; None for a 2-D tensor."""
+    """First index into a tensor of all experts; None where there is no such dimension."""
     rows: tuple[int, int] | None = None
     """First row and the row after the last; None for all rows."""
+    step: int = 1
+    """2 where the rows of gate and up take turns."""
+    is_transposed: bool = False
+
+    def of_expert(self) -> "Slice":
+        """Return the same within the one expert's tensor."""
+        return replace(self, expert=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +105,14 @@ class Linear:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A part of a parameter that no linear layer covers and that is no tensor of the files."""
+
+    source: Slice
+    parameter: Slice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Attention:
     """One attention layer that keeps keys and values."""
 
@@ -117,15 +135,16 @@ class Inventory:
     """Every weight of a source model, by what it is."""
 
     model_type: str
-    family: str
-    """File in harness.models that describes it."""
     linears: tuple[Linear, ...]
     """Every weight that could be quantized, in the order of the model."""
     others: Mapping[str, str]
     """Every other parameter of the running model, to the source tensor that fills it."""
+    pieces: tuple[Piece, ...]
+    """Of the other parameters those that are put together of parts, such as experts' biases."""
     attentions: tuple[Attention, ...]
-    unquantizable: tuple[str, ...]
-    """Modules with a 2-D or larger weight that no rule may reach: routers, embeddings, MTP."""
+    unquantizable: Mapping[str, str]
+    """Modules with a 2-D or larger weight that no rule may reach, to what they are: `router`,
+    `embedding`, `left out of the running model` (draft heads)."""
     tensors: Mapping[str, TensorHeader]
     """Every tensor of the source files."""
     digest: str

@@ -11,9 +11,9 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.calibrate.memory import Activations, Budget
 from harness.calibrate.observer import Observer
+from harness.calibrate.stubs import (
+    Call,
+    CallRecorder,
+    EnoughSeen,
+    Replay,
+    Returned,
+    Trial,
+    naming_what_stopped,
+    record_calls,
+    refuse_other_order,
+)
 from harness.models import (
+    OnKv,
     ResidentLayer,
     StreamedModel,
     experts_run,
@@ -34,6 +46,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger("harness.calibrate")
+_TRIED_TOKENS = 8
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """cuDNN's, which torch would choose on an H200, compiles for a second or two beforehand."""
 
@@ -54,7 +67,8 @@ def run_whole(
     with_logits = observer.needs_logits(model)
     num_samples = sum(len(batch_BT) for batch_BT in batches_BT)
     num_done = 0
-    with _running(model, options, observer), _seen(model, observer, options.experts):
+    on_kv = observer.see_kv if observer.needs_kv else None
+    with _running(model, options, on_kv), _seen(model, observer, options.experts):
         for batch_BT in batches_BT:
             _forward(model, batch_BT.to(options.device), with_logits=with_logits)
             tenth = num_done * 10 // num_samples
@@ -80,7 +94,10 @@ class LayerwiseRun:
         self._streamed, self._model, self._layers = streamed, streamed.model, streamed.layers
         self._batches_BT, self._options, self._observer = batches_BT, options, observer
         self._activations = Activations(options.budget, options.device)
-        self._stubs: list[_CallRecorder] = []
+        self._stubs: list[CallRecorder] = []
+        self._returned: Returned | None = None
+        """How this family's layers return; None until one was run."""
+        self._is_trying = False
         self._is_of_all_layers = len(streamed.order) == len(streamed)
         self.clock = Clock(options.device)
         self.prepared_at = 0.0
@@ -94,13 +111,15 @@ class LayerwiseRun:
             StageError: the memory is not enough.
         """
         streamed = self._streamed
-        with streamed, _running(self._model, self._options, self._observer):
-            self._record_calls()
-            self.clock.lap("prepared")
-            self.prepared_at = time.perf_counter()
+        with streamed, _running(self._model, self._options, self._on_kv()):
+            self.clock.lap()
             for number, index in enumerate(streamed.order, start=1):
                 with streamed.resident(index) as layer:
                     self.clock.lap("waited for weights")
+                    if number == 1:
+                        self._record_calls(layer)
+                        self.clock.lap("prepared")
+                        self.prepared_at = time.perf_counter()
                     yield layer
                 self._options.budget.check_host()
                 if self._is_of_all_layers:
@@ -130,27 +149,54 @@ class LayerwiseRun:
 
     def try_alone(self, layer: ResidentLayer, ids_BT: Tensor) -> None:
         """Run ids through this layer and no other, and wait for it."""
+        ids_BT = ids_BT.to(self._options.device)
+        self._see_how_it_returns(layer, ids_BT)
         self._layers[layer.number] = layer.module
-        _forward(self._model, ids_BT.to(self._options.device), with_logits=False)
+        _forward(self._model, ids_BT, with_logits=False)
         self.clock.lap()
         for stub in self._stubs:
             stub.calls.clear()
 
-    def _record_calls(self) -> None:
+    def _on_kv(self) -> OnKv | None:
+        """Return what keys and values are shown to, where the plan needs them."""
+        observer = self._observer
+        if observer is None or not observer.needs_kv:
+            return None
+
+        def see(name: str, k: Tensor, v: Tensor) -> None:
+            if not self._is_trying:
+                observer.see_kv(name, k, v)
+
+        return see
+
+    def _record_calls(self, first: ResidentLayer) -> None:
         """Run the model without its layers: keep how each is called, and the first's inputs."""
-        keepers = [self._activations.append, *[None] * (len(self._layers) - 1)]
-        self._stubs = [_CallRecorder(keep) for keep in keepers]
-        for index, stub in enumerate(self._stubs):
-            self._layers[index] = stub
-        for batch_BT in self._batches_BT:
-            _forward(self._model, batch_BT.to(self._options.device), with_logits=False)
+        self._stubs = record_calls(self._layers, self._activations.append)
+        for number, batch_BT in enumerate(self._batches_BT, start=1):
+            ids_BT = batch_BT.to(self._options.device)
+            self._see_how_it_returns(first, ids_BT)
+            _forward(self._model, ids_BT, with_logits=False)
+            refuse_other_order(self._model, self._stubs, number)
             self._options.budget.check_host()
+
+    def _see_how_it_returns(self, layer: ResidentLayer, ids_BT: Tensor) -> None:
+        """Run a few ids through the first layer, once, so that stubs return as it does."""
+        if self._returned is not None:
+            return
+        stub, trial = self._layers[layer.number], Trial(layer.module)
+        self._layers[layer.number], self._is_trying = trial, True
+        with suppress(EnoughSeen):
+            _forward(self._model, ids_BT[:1, :_TRIED_TOKENS], with_logits=False)
+        self._layers[layer.number], self._is_trying = stub, False
+        self._returned = trial.returned
+        for one in self._stubs:
+            one.returned = trial.returned
 
     def _run_the_rest(self) -> None:
         """Run what is behind the last decoder layer, where the plan measures it."""
         if self._observer is None or self._observer.is_complete:
             return
-        self._layers[-1] = _Replay(self._activations)
+        self._layers[-1] = Replay(self._stubs[-1], self._activations)
         with _seen(self._model, self._observer, self._options.experts):
             for batch_BT in self._batches_BT:
                 _forward(self._model, batch_BT.to(self._options.device), with_logits=True)
@@ -183,57 +229,19 @@ class Clock:
         return ", ".join(f"{part} {seconds:.2f} s" for part, seconds in self._seconds.items())
 
 
-class _Call(NamedTuple):
-    """How a model called one of its layers, besides the hidden states."""
-
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
-
-
-class _CallRecorder(nn.Module):
-    """Stands in for a decoder layer: keeps its calls and returns the hidden states unchanged."""
-
-    def __init__(self, keep: Callable[[Tensor], None] | None) -> None:
-        """Hand the hidden states to `keep`; the first layer's alone: others' are made by layers."""
-        super().__init__()
-        self.calls: list[_Call] = []
-        self._keep = keep
-
-    def forward(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
-        self.calls.append(_Call(arguments=arguments, options=options))
-        if self._keep is not None:
-            self._keep(hidden_states)
-        return hidden_states
-
-
-class _Replay(nn.Module):
-    """Stands in for the last decoder layer: returns what it returned for each batch."""
-
-    def __init__(self, outputs_BTH: Iterable[Tensor]) -> None:
-        super().__init__()
-        self._outputs_BTH = iter(outputs_BTH)
-
-    def forward(self, *arguments: object, **options: object) -> Tensor:
-        del arguments, options
-        return next(self._outputs_BTH)
-
-
 @contextmanager
 def _running(
-    model: "PreTrainedModel", options: RunOptions, observer: Observer | None = None
+    model: "PreTrainedModel", options: RunOptions, on_kv: OnKv | None = None
 ) -> Iterator[None]:
-    """Run experts as asked, and the rest by the fastest kernels at hand.
-
-    Where the plan needs it, keys and values are shown to the observer.
-    """
+    """Run experts as asked, and the rest by the fastest kernels at hand; show keys and values."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(experts_run(model, options.experts))
         if options.device.startswith("cuda"):
             stack.enter_context(sdpa_kernel(_ATTENTION))
             stack.enter_context(fused_convolutions(model))
-        if observer is not None and observer.needs_kv:
-            stack.enter_context(tap_attention(model, observer.see_kv))
+        if on_kv is not None:
+            stack.enter_context(tap_attention(model, on_kv))
         yield
 
 
@@ -254,11 +262,13 @@ def _forward(model: "PreTrainedModel", batch_BT: Tensor, *, with_logits: bool) -
     position alone took a CPU longer than a decoder layer did.
     """
     whole: nn.Module = model if with_logits else model.base_model
-    whole(input_ids=batch_BT, use_cache=False)
+    with naming_what_stopped(model):
+        whole(input_ids=batch_BT, use_cache=False)
 
 
-def _run_layer(layer: nn.Module, hidden_BTH: Tensor, call: _Call) -> Tensor:
+def _run_layer(layer: nn.Module, hidden_BTH: Tensor, call: Call) -> Tensor:
     """Run one layer on the output of the one before; some families return a tuple."""
-    output = layer(hidden_BTH, *call.arguments, **call.options)
+    with naming_what_stopped(layer):
+        output = layer(hidden_BTH, *call.arguments, **call.options)
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden

@@ -41,7 +41,15 @@ from harness.engines.demands import (
     read_declared,
     read_demands,
 )
-from harness.engines.layers import FUSED, INDEXER, USUAL, EngineFamily, EngineLayer, engine_layers
+from harness.engines.layers import (
+    FUSED,
+    INDEXER,
+    USUAL,
+    EngineFamily,
+    EngineLayer,
+    engine_layers,
+    fused_of,
+)
 from harness.engines.loading import Loader, engines_for, is_in_sources, loaders_of
 from harness.engines.rules import Asked, Rules
 from harness.engines.versions import (
@@ -88,6 +96,7 @@ __all__ = [
     "engines_for",
     "exercised",
     "find_engine",
+    "fused_of",
     "has_kv_scales",
     "is_in_sources",
     "is_pattern_broken",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from harness.artifacts import MIXED, KvFormat
 from harness.engines.algorithms import ALGORITHMS, MODELOPT, parts_of
@@ -17,8 +18,10 @@ from harness.engines.declaration import (
 )
 from harness.engines.versions import any_engine
 from harness.errors import EngineError, ModelError, ReasonCode
-from harness.models import Source
 from harness.reading import bounds, read_json_object, refused_as
+
+if TYPE_CHECKING:
+    from harness.models import Source
 
 _MANIFEST = "harness.json"
 """Written by our own exporter beside the checkpoint's files."""
@@ -59,7 +62,7 @@ class Demands:
         return parts_of(self.algorithms, kv_fp8=self.kv_fp8)
 
 
-def read_demands(source: Source) -> Demands:
+def read_demands(source: "Source") -> Demands:
     """Return what serving `source` asks of an engine: from its configuration and tensor names.
 
     Raises:
@@ -91,7 +94,7 @@ def read_demands(source: Source) -> Demands:
     )
 
 
-def read_declared(source: Source) -> Declaration | None:
+def read_declared(source: "Source") -> Declaration | None:
     """Return the declaration that an engine goes by; None for an unquantized model.
 
     Raises:
@@ -109,12 +112,12 @@ def read_declared(source: Source) -> Declaration | None:
     return declarations[0]
 
 
-def declarations_of(source: Source) -> tuple[Declaration, ...]:
+def declarations_of(source: "Source") -> tuple[Declaration, ...]:
     """Return what the files of a model declare, the decisive declaration first."""
     return read_declarations(source.config, _beside(source, SIDECAR))
 
 
-def has_kv_scales(source: Source, declared: Declaration) -> bool:
+def has_kv_scales(source: "Source", declared: Declaration) -> bool:
     """Return whether the files have to hold scales of keys and values.
 
     modelopt's files do not tell a cast from calibrated scales; our own manifest does.
@@ -130,7 +133,7 @@ def _named(declared: Declaration) -> frozenset[str]:
     return frozenset(ALGORITHMS) & named
 
 
-def _packed_modules(source: Source) -> list[str]:
+def _packed_modules(source: "Source") -> list[str]:
     """Return the modules whose weights are stored in a quantized form."""
     return [
         name.rpartition(".")[0] if name.rpartition(".")[2].startswith("weight") else name
@@ -143,7 +146,7 @@ def _is_routed(module: str) -> bool:
     return ".experts." in module
 
 
-def _beside(source: Source, name: str) -> Mapping[str, object]:
+def _beside(source: "Source", name: str) -> Mapping[str, object]:
     """Return the JSON object of a file beside the weights; nothing where there is none."""
     if not (source.path / name).is_file():
         return {}

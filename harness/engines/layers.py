@@ -93,6 +93,19 @@ USUAL = EngineFamily(mapper=Mapper())
 """What holds for most models, for those that are not known."""
 
 
+def fused_of(last: str, siblings: Container[str]) -> str | None:
+    """Return the layer that engines make of a layer and those beside it; None where it is alone.
+
+    Args:
+        last: last part of its name.
+        siblings: those of all layers beside it, its own among them.
+    """
+    wholes = [(whole, parts) for whole, parts in FUSED if last in parts]
+    counts = {whole: sum(part in siblings for part in parts) for whole, parts in wholes}
+    complete = (whole for whole, parts in wholes if counts[whole] == len(parts))
+    return next(complete, next((whole for whole, count in counts.items() if count > 1), None))
+
+
 class EngineLayer(NamedTuple):
     """One layer of the running engine and the modules of the files that it is made of."""
 

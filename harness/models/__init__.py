@@ -2,6 +2,7 @@
 
 from harness.models.architecture import architecture_of, difference
 from harness.models.convolutions import fused_convolutions, tunes_itself
+from harness.models.decoder import decoder_layers
 from harness.models.digests import (
     believe_no_cache,
     digest_folder,
@@ -10,11 +11,11 @@ from harness.models.digests import (
     unchanged,
 )
 from harness.models.dtypes import header_dtype
-from harness.models.inventory import read_inventory
+from harness.models.inventory import layers_of, read_inventory
 from harness.models.load import load_model
 from harness.models.memory import is_out_of_memory
 from harness.models.observe import (
-    decoder_layers,
+    OnKv,
     experts_run,
     tap_attention,
     tap_linears,
@@ -25,7 +26,7 @@ from harness.models.sidecars import MANIFEST_FILE, sidecars
 from harness.models.source import Source, locate_model, open_source, refuse_ambiguous
 from harness.models.stacks import Stack, StackedWeights, by_parameter
 from harness.models.stream import ResidentLayer, StreamedModel, layers_too_big
-from harness.models.structure import known_model_types, vocabulary_size
+from harness.models.structure import vocabulary_size
 from harness.models.token_ids import ids_beyond_embedding, is_token_id, settings_in
 from harness.models.tokenizers import (
     TOKENIZER_FILES,
@@ -40,6 +41,7 @@ __all__ = [
     "INDEX",
     "MANIFEST_FILE",
     "TOKENIZER_FILES",
+    "OnKv",
     "ResidentLayer",
     "Source",
     "Stack",
@@ -62,7 +64,7 @@ __all__ = [
     "ids_beyond_embedding",
     "is_out_of_memory",
     "is_token_id",
-    "known_model_types",
+    "layers_of",
     "layers_too_big",
     "load_model",
     "load_tokenizer",

@@ -41,7 +41,7 @@ def run_grouped(
     if _are_too_many(module.num_experts, hidden_NH):
         one_by_one: _Experts = type(module).forward.__wrapped__
         return one_by_one(module, hidden_NH, experts_NK, weights_NK)
-    if not _is_understood(module, hidden_NH, weights_NK):
+    if not _is_understood(module, hidden_NH):
         from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS  # noqa: PLC0415 -- takes seconds
 
         theirs: _Experts = ALL_EXPERTS_FUNCTIONS[_THEIRS]
@@ -50,13 +50,21 @@ def run_grouped(
     expert_S, order_S = torch.sort(experts_NK.reshape(-1))
     numbers_E = torch.arange(module.num_experts, device=expert_S.device)
     ends_E = torch.searchsorted(expert_S, numbers_E, right=True, out_int32=True)
+    run = _Products(module, expert_S, ends_E)
     rows_SH = hidden_NH[order_S // num_experts_each]
-    gated_SI = module._apply_gate(_product(rows_SH, module.gate_up_proj, ends_E))  # noqa: SLF001  # transformers' name
-    output_SH = _product(gated_SI, module.down_proj, ends_E)
+    if module.has_gate:
+        middle_SI = module._apply_gate(run.product(rows_SH, "gate_up_proj"))  # noqa: SLF001  # transformers' name
+    else:
+        middle_SI = module.act_fn(run.product(rows_SH, "up_proj"))
+    output_SH = run.product(middle_SI, "down_proj")
     place_S = torch.empty_like(order_S)
     place_S[order_S] = torch.arange(len(order_S), device=order_S.device)
+    places_NK = place_S.view(experts_NK.shape)
+    if weights_NK.dtype != output_SH.dtype:  # else weights would be rounded
+        weighted_NKH = output_SH[places_NK] * weights_NK.unsqueeze(-1)
+        return weighted_NKH.sum(dim=1).to(hidden_NH.dtype)
     return nn.functional.embedding_bag(
-        place_S.view(experts_NK.shape), output_SH, per_sample_weights=weights_NK, mode="sum"
+        places_NK, output_SH, per_sample_weights=weights_NK, mode="sum"
     )
 
 
@@ -64,16 +72,26 @@ def _are_too_many(num_experts: int, hidden_NH: Tensor) -> bool:
     return hidden_NH.is_cuda and num_experts > _MOST_ON_A_GPU
 
 
-def _is_understood(module: Any, hidden_NH: Tensor, weights_NK: Tensor) -> bool:  # noqa: ANN401  # of any family
+def _is_understood(module: Any, hidden_NH: Tensor) -> bool:  # noqa: ANN401  # of any family
     if not hasattr(nn.functional, "grouped_mm") or getattr(module, "_is_expert_parallel", False):
         return False
     if hidden_NH.is_cuda and torch.cuda.get_device_capability(hidden_NH.device) < (8, 0):
         return False
-    is_plain = module.has_gate and not module.has_bias and not module.is_transposed
-    # Else weights would be rounded, or the product has no such type.
-    return is_plain and hidden_NH.dtype == weights_NK.dtype == module.down_proj.dtype
+    is_same_type: bool = hidden_NH.dtype == module.down_proj.dtype  # else there is no such product
+    return is_same_type
 
 
-def _product(rows_SI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    product: Tensor = nn.functional.grouped_mm(rows_SI, weight_EOI.transpose(1, 2), offs=ends_E)
-    return product
+class _Products:
+    """Products of rows, sorted by expert, with all experts' weights."""
+
+    def __init__(self, module: Any, expert_S: Tensor, ends_E: Tensor) -> None:  # noqa: ANN401  # as above
+        self._module, self._expert_S, self._ends_E = module, expert_S, ends_E
+
+    def product(self, rows_SI: Tensor, parameter: str) -> Tensor:
+        """Return the rows' outputs [S, O] of a projection."""
+        weight = getattr(self._module, parameter)
+        weight_EIO = weight if self._module.is_transposed else weight.transpose(1, 2)
+        output_SO = nn.functional.grouped_mm(rows_SI, weight_EIO, offs=self._ends_E)
+        if self._module.has_bias:
+            output_SO = output_SO + getattr(self._module, f"{parameter}_bias")[self._expert_S]
+        return output_SO

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from harness.artifacts import Inventory, Linear
 from harness.errors import ModelError
-from harness.models.pieces import part
+from harness.models.dtypes import header_dtype
 from harness.models.reader import TensorReader
+from harness.models.slices import cut
 from harness.models.source import Source
 from harness.models.structure import build_model
 
@@ -40,9 +41,34 @@ def load_model(
         ModelError: a tensor cannot be read, or does not fit its place.
     """
     model = build_model(source, device=torch.device(device), dtype=dtype)
+    keep_wide(model, inventory, dtype)
     with TensorReader(source) as reader:
         fill(model, inventory, reader=reader, matrix=matrix)
     return ready(model, source)
+
+
+def keep_wide(model: "PreTrainedModel", inventory: Inventory, dtype: torch.dtype) -> None:
+    """Let what transformers never rounds keep its type, such as biases of some routers.
+
+    Only what the files store in it: more precision is not made up, and some families cannot run
+    with more in one place than in another.
+
+    Source: transformers, modeling_utils.py, `from_pretrained`: the plan of types.
+    """
+    from transformers.core_model_loading import (  # noqa: PLC0415 -- takes seconds
+        build_glob_alternation,
+    )
+
+    plan = model._get_dtype_plan(dtype)  # noqa: SLF001  # no public one
+    if not plan:
+        return
+    pattern, keys, _ = build_glob_alternation(list(plan))
+    for name, value in model.state_dict(keep_vars=True).items():
+        found, tensor = pattern.search(name), inventory.others.get(name)
+        if found is not None and found.lastgroup is not None and tensor is not None:
+            wide: torch.dtype = plan[keys[found.lastgroup]]
+            if inventory.tensors[tensor].dtype == header_dtype(wide):
+                value.data = value.data.to(wide)
 
 
 def fill(
@@ -71,7 +97,13 @@ def fill(
             if where.tensor in state:
                 linears.add(where.tensor)
                 value = reader.matrix(linear.source) if matrix is None else matrix(linear)
-                _fill(linear.name, place=part(state[where.tensor], where), value=value)
+                _fill(linear.name, place=cut(state[where.tensor], where), value=value)
+        for piece in inventory.pieces:
+            if (where := piece.parameter).tensor in state:
+                linears.add(where.tensor)
+                value = cut(reader.tensor(piece.source.tensor), piece.source)
+                place = cut(state[where.tensor], where)
+                _fill(piece.source.tensor, place=place, value=value.reshape(place.shape))
         filled: dict[int, str] = {}
         for parameter, name in inventory.others.items():
             if parameter not in state:

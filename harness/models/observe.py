@@ -8,16 +8,18 @@ not told so sees nothing. So `experts_run` decides how they run: one by one, or 
 one grouped product, which is seen in torch._grouped_mm with the place where each expert's rows end.
 """
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from harness.errors import ModelError
+from harness.models.decoder import decoder_layers
 from harness.models.experts import GROUPED, register_grouped
 
 if TYPE_CHECKING:
@@ -33,24 +35,10 @@ OnGrouped = Callable[[str, Tensor, Tensor], None]
 OnKv = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 """Takes the attention's module name, keys and values; returns what replaces them, or None."""
 
-_TAPPED = "harness_tapped_sdpa"
-
-
-def decoder_layers(model: "PreTrainedModel") -> nn.ModuleList:
-    """Return the text decoder's layers, also where they are nested in a multimodal model.
-
-    Raises:
-        ModelError: the model has no such list.
-    """
-    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]  # transformers
-    layers = dict(decoder.named_children()).get("layers")
-    if not isinstance(layers, nn.ModuleList):
-        message = (
-            f"no decoder layers were found in {type(model).__name__}. "
-            "Type --whole, or describe the model in harness/models."
-        )
-        raise ModelError(message)
-    return layers
+_PREFIX, _SDPA, _EAGER = "harness_tapped_", "sdpa", "eager"
+_TAPPED = (_SDPA, _EAGER)
+_PRODUCTS = frozenset({torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm})
+"""Products other than linear functions that weights take part in; `@` is one of them."""
 
 
 @contextmanager
@@ -88,7 +76,7 @@ def _configs(model: nn.Module) -> list["PreTrainedConfig"]:
 
 
 class _Weight(NamedTuple):
-    """A parameter that may be used as the weight of a linear function."""
+    """A parameter that may be used as the weight of a product."""
 
     name: str
     begin: int
@@ -117,7 +105,7 @@ class _Weights:
 
 
 class _LinearTap(TorchFunctionMode):
-    """Passes the input of every linear function of a model through `on_input`."""
+    """Passes the input of every product with a parameter of a model through `on_input`."""
 
     def __init__(
         self,
@@ -140,17 +128,46 @@ class _LinearTap(TorchFunctionMode):
         del types
         if func is nn.functional.linear:
             return self._linear(*args, **(kwargs or {}))
+        if func in _PRODUCTS and len(args) == 2 and not kwargs:  # noqa: PLR2004  # two factors
+            return func(*self._factors(*args))
         if func is torch._grouped_mm and self._on_grouped is not None:  # noqa: SLF001  # no public one
             self._grouped(self._on_grouped, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002  # torch's name for it
+        return nn.functional.linear(self._seen(input, weight), weight, bias)
+
+    def _factors(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of a matrix product, one of which may be a weight."""
+        if self._parameters.of(right) is not None:
+            return self._seen(left, right), right
+        if self._parameters.of(left) is not None and right.ndim > 1:
+            return left, self._seen(right.mT, left).mT
+        return left, right
+
+    def _seen(self, input: Tensor, weight: Tensor) -> Tensor:  # noqa: A002  # as above
+        """Show an input [..., in] of a weight, and return what takes its place."""
         found = self._parameters.of(weight)
-        if found is not None:
-            parameter, expert = found
-            replaced = self._on_input(parameter.name, expert, input)
-            input = input if replaced is None else replaced  # noqa: A001  # as above
-        return nn.functional.linear(input, weight, bias)
+        if found is None:
+            return input
+        parameter, expert = found
+        if expert is not None and weight.ndim > 2:  # noqa: PLR2004  # all experts' matrices at once
+            each = [self._seen_rows(parameter.name, expert + i, x) for i, x in enumerate(input)]
+            return torch.stack(each)
+        replaced = self._on_input(parameter.name, expert, input)
+        return input if replaced is None else replaced
+
+    def _seen_rows(self, name: str, expert: int, input: Tensor) -> Tensor:  # noqa: A002  # as above
+        """Show the rows that reach an expert: others are zero where all experts run on all."""
+        is_row = input.any(-1)
+        if not is_row.any():
+            return input
+        replaced = self._on_input(name, expert, input[is_row])
+        if replaced is None:
+            return input
+        whole = input.clone()
+        whole[is_row] = replaced
+        return whole
 
     def _grouped(
         self,
@@ -170,8 +187,9 @@ class _LinearTap(TorchFunctionMode):
 def tap_linears(
     model: nn.Module, on_input: OnInput, on_grouped: OnGrouped | None = None
 ) -> Iterator[None]:
-    """Pass the input of every linear function on a parameter of `model` through `on_input`.
+    """Pass the input of every product with a parameter of `model` through `on_input`.
 
+    Most are linear functions; some families multiply the other way round, or all experts at once.
     Grouped products of a 3-D parameter are shown to `on_grouped`, if one is given.
 
     Parameters are known by their place in memory when the context is entered: do not move the model
@@ -201,17 +219,11 @@ _attention_taps: dict[int, tuple[str, OnKv]] = {}
 def tap_attention(model: "PreTrainedModel", on_kv: OnKv) -> Iterator[None]:
     """Pass keys and values, after rotary embedding, of the decoder's attention through `on_kv`.
 
-    With a cache they are all the keys and values so far. The attention itself is torch's
-    scaled dot product attention, whatever the model used before; that is restored afterwards.
+    With a cache they are all the keys and values so far. The attention itself stays torch's scaled
+    dot product attention, or the family's own where it has no other.
     """
-    from transformers.masking_utils import (  # noqa: PLC0415 -- takes seconds
-        ALL_MASK_ATTENTION_FUNCTIONS,
-        sdpa_mask,
-    )
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415 -- takes seconds
-
-    ALL_ATTENTION_FUNCTIONS.register(_TAPPED, _tapped_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(_TAPPED, sdpa_mask)
+    for name in _TAPPED:
+        _register_tapped(name)
     layers = decoder_layers(model)
     names = {id(module): name for name, module in model.named_modules()}
     taps = {id(module): (names[id(module)], on_kv) for module in layers.modules()}
@@ -219,8 +231,9 @@ def tap_attention(model: "PreTrainedModel", on_kv: OnKv) -> Iterator[None]:
     before = [config._attn_implementation for config in configs]  # noqa: SLF001  # no public one
     try:
         _attention_taps.update(taps)
-        for config in configs:
-            config._attn_implementation = _TAPPED  # noqa: SLF001  # as above
+        for config, implementation in zip(configs, before, strict=True):
+            own = _EAGER if implementation == _EAGER else _SDPA
+            config._attn_implementation = f"{_PREFIX}{own}"  # noqa: SLF001  # as above
         yield
     finally:
         for config, implementation in zip(configs, before, strict=True):
@@ -229,20 +242,36 @@ def tap_attention(model: "PreTrainedModel", on_kv: OnKv) -> Iterator[None]:
             del _attention_taps[module]
 
 
+def _register_tapped(name: str) -> None:
+    """Make a tapped attention known to transformers, with the masks of the one it taps."""
+    from transformers.masking_utils import (  # noqa: PLC0415 -- takes seconds
+        ALL_MASK_ATTENTION_FUNCTIONS,
+    )
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415 -- takes seconds
+
+    ALL_ATTENTION_FUNCTIONS.register(f"{_PREFIX}{name}", partial(_tapped_attention, name))
+    masks = ALL_MASK_ATTENTION_FUNCTIONS[name]
+    ALL_MASK_ATTENTION_FUNCTIONS.register(f"{_PREFIX}{name}", masks)
+
+
 def _tapped_attention(
+    implementation: str,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
-    **options: Any,  # noqa: ANN401  # passed on as transformers gives them
-) -> tuple[Tensor, None]:
-    from transformers.integrations.sdpa_attention import (  # noqa: PLC0415 -- takes seconds
-        sdpa_attention_forward,
-    )
+    *arguments: Any,  # noqa: ANN401  # passed on as transformers gives them
+    **options: Any,  # noqa: ANN401  # as above
+) -> tuple[Tensor, Tensor | None]:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415 -- takes seconds
 
     name, on_kv = _attention_taps.get(id(module), (None, None))
     if name is not None and on_kv is not None:
         replaced = on_kv(name, key, value)
         key, value = (key, value) if replaced is None else replaced
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    run: Callable[..., tuple[Tensor, Tensor | None]]
+    if implementation == _EAGER:  # each family's file has its own
+        run = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+    else:
+        run = ALL_ATTENTION_FUNCTIONS[implementation]
+    return run(module, query, key, value, *arguments, **options)

@@ -7,6 +7,7 @@ has the type of the model, its bytes go there as they are; the few others are co
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from harness.artifacts import Inventory, Slice
 from harness.errors import ModelError
 from harness.models.dtypes import header_dtype
+from harness.models.slices import cut
 from harness.models.source import Source
 
 _ALIGNMENT = 256
@@ -52,7 +54,7 @@ class LayerMap(NamedTuple):
     """By the running model's name."""
     spans: Sequence[Span]
     converted: Sequence[tuple[Slice, Slice]]
-    """What is of another type in the files: where it lies there, and where in the model."""
+    """What has another type or order in the files: where it lies there, and where in the model."""
 
 
 class Origins:
@@ -64,6 +66,8 @@ class Origins:
         self._by_parameter: dict[str, list[tuple[Slice, Slice]]] = defaultdict(list)
         for linear in inventory.linears:
             self._by_parameter[linear.parameter.tensor].append((linear.source, linear.parameter))
+        for piece in inventory.pieces:
+            self._by_parameter[piece.parameter.tensor].append((piece.source, piece.parameter))
         for parameter, name in inventory.others.items():
             self._by_parameter[parameter].append((Slice(tensor=name), Slice(tensor=parameter)))
 
@@ -82,13 +86,13 @@ class Origins:
         converted: list[tuple[Slice, Slice]] = []
         for name, view in views.items():
             placed = 0
-            for origin, place in self._by_parameter.get(name, ()):
-                span = self._span(origin, place, view)
+            for origin, place in _joined(self._by_parameter.get(name, ())):
                 placed += math.prod(_cut(view.shape, place).shape)
-                if header_dtype(view.dtype) == self._source.tensors[origin.tensor].dtype:
-                    spans.append(span)
-                else:
+                span = self._span(origin, place, view)
+                if span is None:
                     converted.append((origin, place))
+                else:
+                    spans.append(span)
             if placed != math.prod(view.shape):
                 message = (
                     f"'{name}' of the model would get {placed} of its {math.prod(view.shape)} "
@@ -97,15 +101,20 @@ class Origins:
                 raise ModelError(message)
         return LayerMap(position, views, tuple(_merged(spans)), tuple(converted))
 
-    def _span(self, origin: Slice, place: Slice, view: View) -> Span:
+    def _span(self, origin: Slice, place: Slice, view: View) -> Span | None:
+        """Return bytes that go to their place as they are; None if they have to be converted."""
         header = self._source.tensors[origin.tensor]
         there, here = _cut(header.shape, origin), _cut(view.shape, place)
-        if there.shape != here.shape:
+        if there.numel() != here.numel():
             message = (
                 f"'{origin.tensor}' has the shape {list(there.shape)}, but its place in the model "
                 f"has {list(here.shape)}. Correct config.json, or download the model again."
             )
             raise ModelError(message)
+        if header_dtype(view.dtype) != header.dtype:
+            return None
+        if not (there.is_contiguous() and here.is_contiguous()):
+            return None
         item_bytes = header.num_bytes // max(1, math.prod(header.shape))
         return Span(
             shard=header.shard,
@@ -115,17 +124,17 @@ class Origins:
         )
 
 
-def part(whole: Tensor, where: Slice) -> Tensor:
-    """Return the view of a tensor that `where` names."""
-    rows = slice(*where.rows) if where.rows is not None else slice(None)
-    if where.expert is not None:
-        return whole[where.expert, rows]
-    return whole if where.rows is None else whole[rows]
+def _joined(pairs: Sequence[tuple[Slice, Slice]]) -> Sequence[tuple[Slice, Slice]]:
+    """Return one pair for a parameter that is a tensor of the files as it is."""
+    tensors = {origin.tensor for origin, _ in pairs}
+    if len(tensors) != 1 or any(replace(o, tensor=p.tensor) != p for o, p in pairs):
+        return pairs
+    return [(Slice(tensor=tensors.pop()), Slice(tensor=pairs[0][1].tensor))]
 
 
 def _cut(shape: tuple[int, ...], where: Slice) -> Tensor:
-    """Return the same of a tensor without memory; what is cut is in one piece."""
-    return part(torch.empty(shape, dtype=torch.uint8, device="meta"), where)
+    """Return the same of a tensor without memory."""
+    return cut(torch.empty(shape, dtype=torch.uint8, device="meta"), where)
 
 
 def _merged(spans: Iterable[Span]) -> Iterator[Span]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.artifacts import Slice
 from harness.errors import ModelError
 from harness.models.dtypes import TORCH_DTYPES
+from harness.models.slices import cut
 from harness.models.source import Source
 from harness.resources import ResourceOwner
 
@@ -22,7 +23,7 @@ _UNQUANTIZED = ("BF16", "F16", "F32", "F64")
 class _LazyTensor(Protocol):
     """A tensor of an open file, of which nothing was read yet."""
 
-    def __getitem__(self, part: slice | tuple[int, slice]) -> Tensor: ...
+    def __getitem__(self, part: int | slice | tuple[int, slice]) -> Tensor: ...
 
 
 class _OpenFile(Protocol):
@@ -66,6 +67,8 @@ class TensorReader(ResourceOwner):
                 "already. Give the unquantized model."
             )
             raise ModelError(message)
+        if where.is_transposed or where.step != 1:
+            return cut(lazy[:] if where.expert is None else lazy[where.expert], where.of_expert())
         rows = slice(*where.rows) if where.rows is not None else slice(None)
         return lazy[rows] if where.expert is None else lazy[where.expert, rows]
 

@@ -8,7 +8,7 @@ model's folder is never run.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -64,11 +64,19 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
         ModelError: it cannot be found, or its files are no checkpoint that can be read.
     """
     path = locate_model(model, revision=revision)
+    return replace(read_source(path), name=model, digest=digest_folder(path))
+
+
+def read_source(path: Path) -> Source:
+    """Read the model in a folder, which has no digest then.
+
+    Raises:
+        ModelError: its files are no checkpoint that can be read.
+    """
     config = _read_config(path)
     tensors = read_headers(path)
     refuse_impossible_counts(path / "config.json", config, tensors)
-    digest = digest_folder(path)
-    return Source(name=model, path=path, config=config, tensors=tensors, digest=digest)
+    return Source(name=str(path), path=path, config=config, tensors=tensors, digest="")
 
 
 def locate_model(model: str, *, revision: str | None = None) -> Path:

@@ -54,16 +54,18 @@ class StackedWeights:
             for one in self._planned.get(name, ()):
                 groups[one.linear.parameter.rows, one.weight_format].append(one)
             for members in groups.values():
-                yield Stack(tuple(members), weight.detach()[_place(members)])
+                yield Stack(tuple(members), _matrices(weight.detach(), members))
 
 
-def _place(members: Sequence[PlannedLinear]) -> tuple[list[int] | slice | None, slice]:
-    """Return the index of members [E, O, I] in their parameter."""
-    where = members[0].linear.parameter
-    rows = slice(*where.rows) if where.rows is not None else slice(None)
+def _matrices(weight: Tensor, members: Sequence[PlannedLinear]) -> Tensor:
+    """Return the weights [E, O, I] of members in their parameter."""
     numbers = [n for one in members if (n := one.linear.parameter.expert) is not None]
     if not numbers:
-        return None, rows
-    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return slice(numbers[0], numbers[0] + len(numbers)), rows
-    return numbers, rows
+        stack = weight[None]
+    elif numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        stack = weight[numbers[0] : numbers[0] + len(numbers)]
+    else:
+        stack = weight[numbers]
+    where = members[0].linear.parameter
+    stack = stack.mT if where.is_transposed else stack
+    return stack if where.rows is None else stack[:, slice(*where.rows, where.step)]

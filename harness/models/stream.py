@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from harness.artifacts import Inventory
-from harness.errors import ModelError, ReasonCode, StageError
-from harness.models.load import fill, ready
+from harness.errors import ReasonCode, StageError
+from harness.models.decoder import decoder_layers
+from harness.models.load import fill, keep_wide, ready
 from harness.models.memory import is_out_of_memory
-from harness.models.observe import decoder_layers
-from harness.models.pieces import LayerMap, Origins, part
+from harness.models.pieces import LayerMap, Origins
 from harness.models.reader import TensorReader
+from harness.models.slices import cut
 from harness.models.source import Source
 from harness.models.structure import build_model
 from harness.models.transfer import Transfer, threads_for
@@ -75,6 +76,7 @@ class StreamedModel(ResourceOwner):
         self._source, self._inventory, self._device = source, inventory, torch.device(device)
         # What is allocated here and never written takes no memory of the host.
         self.model: PreTrainedModel = ready(build_model(source, device=_CPU, dtype=dtype), source)
+        keep_wide(self.model, inventory, dtype)
         self.layers: nn.ModuleList = decoder_layers(self.model)
         """Those of the model; on the meta device, so that they can be looked at and not run."""
         (self._path,) = (name for name, m in self.model.named_modules() if m is self.layers)
@@ -85,10 +87,9 @@ class StreamedModel(ResourceOwner):
         every = range(len(self._real))
         self.order: Sequence[int] = every if one_of_each is None else sorted(firsts)
         """The decoder layers that may be asked for."""
-        self._refuse_buffers()
         self._origins = Origins(source, inventory)
         self._maps = {
-            index: self._origins.map_layer(_parameters(self._real[index], self.prefix(index)))
+            index: self._origins.map_layer(_stored(self._real[index], self.prefix(index)))
             for index in self.order
         }
         for index in self.order:
@@ -129,15 +130,6 @@ class StreamedModel(ResourceOwner):
         self._waiting = deque(enumerate(self.order))
         self._next = self._read_ahead()
 
-    def _refuse_buffers(self) -> None:
-        buffers = dict(self.model.named_buffers())
-        if stored := [name for name in self._inventory.others if name in buffers]:
-            message = (
-                f"the files hold '{stored[0]}', which is no parameter of the model and is not read "
-                "layer by layer. Type --whole."
-            )
-            raise ModelError(message)
-
     def _wait_for_memory(self) -> None:
         """Let copies to a GPU wait for what was queued before: it may use the memory they go to."""
         if self._device.type == "cuda":
@@ -145,13 +137,13 @@ class StreamedModel(ResourceOwner):
 
     def _fill_rest(self) -> None:
         """Read what is there all the time, as a layer is read."""
-        parameters = dict(self.model.named_parameters())
-        if len(parameters) < len(list(self.model.named_parameters(remove_duplicate=False))):
+        stored = _stored(self.model, "")
+        if len(set(map(id, stored.values()))) < len(stored):
             # Tied parameters must be compared in the files.
             fill(self.model, self._inventory, reader=self._reader)
             nn.Module.to(self.model, self._device)  # transformers' own `to` is not typed
             return
-        layer_map = self._origins.map_layer(parameters)
+        layer_map = self._origins.map_layer(stored)
         block = torch.empty(layer_map.num_bytes, dtype=torch.uint8, device=self._device)
         self._wait_for_memory()
         self._fill(self.model, "", layer_map, block)
@@ -239,12 +231,11 @@ class StreamedModel(ResourceOwner):
         self._transfer.read(layer_map.spans, block)
         for name, view in layer_map.views.items():
             of_view = block[view.offset : view.offset + view.num_bytes]
-            path, _, leaf = name.removeprefix(prefix).rpartition(".")
-            parameter = nn.Parameter(of_view.view(view.dtype).view(view.shape), requires_grad=False)
-            module.get_submodule(path).register_parameter(leaf, parameter)
+            _put(module, name.removeprefix(prefix), of_view.view(view.dtype).view(view.shape))
         for origin, place in layer_map.converted:
-            parameter = module.get_parameter(place.tensor.removeprefix(prefix))
-            self._convert(part(self._reader.tensor(origin.tensor), origin), part(parameter, place))
+            into = cut(_tensor_of(module, place.tensor.removeprefix(prefix)), place)
+            value = cut(self._reader.tensor(origin.tensor), origin)
+            self._convert(value.reshape(into.shape), into)
 
     def _convert(self, value: Tensor, place: Tensor) -> None:
         if self._device.type == "cuda":
@@ -254,12 +245,10 @@ class StreamedModel(ResourceOwner):
             place.copy_(value)
 
     def _empty(self, index: int) -> None:
-        layer, prefix, views = self._real[index], self.prefix(index), self._maps[index].views
-        for name, view in views.items():
-            path, _, leaf = name.removeprefix(prefix).rpartition(".")
+        layer, prefix = self._real[index], self.prefix(index)
+        for name, view in self._maps[index].views.items():
             nothing = torch.empty(view.shape, dtype=view.dtype, device="meta")
-            parameter = nn.Parameter(nothing, requires_grad=False)
-            layer.get_submodule(path).register_parameter(leaf, parameter)
+            _put(layer, name.removeprefix(prefix), nothing)
 
 
 def layers_too_big(device: str) -> StageError:
@@ -284,12 +273,30 @@ def _taken_out(layers: nn.ModuleList) -> Iterator[None]:
             layers[index] = layer
 
 
-def _parameters(layer: nn.Module, prefix: str) -> Mapping[str, Tensor]:
-    return {f"{prefix}{name}": parameter for name, parameter in layer.named_parameters()}
+def _stored(module: nn.Module, prefix: str) -> Mapping[str, Tensor]:
+    """Return what files hold of a module: its parameters, and the buffers that are stored."""
+    return {f"{prefix}{name}": one for name, one in module.state_dict(keep_vars=True).items()}
+
+
+def _tensor_of(module: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    found: Tensor = getattr(module.get_submodule(path), leaf)
+    return found
+
+
+def _put(module: nn.Module, name: str, value: Tensor) -> None:
+    """Let a tensor be the parameter or the buffer of a name."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if leaf in owner._buffers:  # noqa: SLF001  # torch has no public way to tell
+        owner.register_buffer(leaf, value)
+    else:
+        owner.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
 
 
 def _move_buffers(model: nn.Module, device: torch.device) -> None:
     """Move what modules compute when they are built; the files do not have it."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(device))
+            if not buffer.is_meta:  # else it comes with its layer
+                setattr(module, name, buffer.to(device))

@@ -13,11 +13,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from harness.errors import ModelError
-from harness.models import mixtral, qwen3, qwen3_5_moe, qwen3_moe
-from harness.models.family import Family
 from harness.models.source import Source
 
-FAMILIES = (qwen3_5_moe.FAMILY, qwen3_moe.FAMILY, mixtral.FAMILY, qwen3.FAMILY)
 _CONFIG_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -32,29 +29,6 @@ _CONFIG_ERRORS = (
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 """What transformers raises where config.json makes no sense, depending on where it notices."""
-
-
-def known_model_types() -> tuple[str, ...]:
-    """Return every model_type of config.json that a family describes."""
-    return tuple(t for family in FAMILIES for t in family.model_types)
-
-
-def find_family(source: Source) -> Family:
-    """Return what is known about the source's family.
-
-    Raises:
-        ModelError: nothing is.
-    """
-    model_type = str(source.config["model_type"])
-    for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
-    known = ", ".join(known_model_types())
-    message = (
-        f"'{source.name}' has the unknown model_type '{model_type}'; known are {known}. "
-        f"Describe it in harness/models/{model_type}.py."
-    )
-    raise ModelError(message)
 
 
 def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> "PreTrainedModel":

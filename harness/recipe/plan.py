@@ -52,7 +52,7 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
             for match in matches
             if match.weight.format is None
         ),
-        *(Excluded(module=module, rule="not a linear layer") for module in inventory.unquantizable),
+        *(Excluded(module=name, rule=what) for name, what in inventory.unquantizable.items()),
     )
     attentions = inventory.attentions if recipe.kv_cache is not KvFormat.NONE else ()
     parts = (scheme, recipe.kv_cache, recipe.wording, quantized, excluded, attentions)

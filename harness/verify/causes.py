@@ -10,7 +10,7 @@ import numpy as np
 from harness.verify.dequantize import Coded, Weight, read_rows
 from harness.verify.fitting import fit_of
 from harness.verify.modules import expert_of
-from harness.verify.origin import source_part
+from harness.verify.origin import SourceTensors, source_part
 from harness.verify.stored import Floats, StoredPart, StoredTensors
 
 _SAMPLE_ROWS = 128
@@ -23,7 +23,7 @@ INVERTED = "the global scale is inverted"
 
 
 def explain(
-    module: str, coded: Coded, checkpoint: StoredTensors, source: StoredTensors, bound: float
+    module: str, coded: Coded, checkpoint: StoredTensors, source: SourceTensors, bound: float
 ) -> str:
     """Return which known fault explains a weight; empty where none does.
 
@@ -34,7 +34,7 @@ def explain(
         source: those of the model that it was made from.
         bound: the relative error that rounding explains.
     """
-    part = source_part(module, source)
+    part = source_part(module, source, coded.shape)
     if part is None:
         return ""
     weight, wanted = read_rows(coded, checkpoint, _SAMPLE_ROWS), _sample(part, source)
@@ -42,7 +42,7 @@ def explain(
         if fit_of(changed, wanted).is_within(bound):
             return cause
     for other in _relatives(module, source):
-        candidate = source_part(other, source)
+        candidate = source_part(other, source, part.shape)
         if (
             candidate is not None
             and candidate.shape == part.shape
@@ -56,11 +56,11 @@ def explain(
     return ""
 
 
-def _sample(part: StoredPart, source: StoredTensors) -> Floats:
+def _sample(part: StoredPart, source: SourceTensors) -> Floats:
     return source.floats(part, (0, min(part.shape[0], _SAMPLE_ROWS)))
 
 
-def _relatives(module: str, source: StoredTensors) -> Iterator[str]:
+def _relatives(module: str, source: SourceTensors) -> Iterator[str]:
     """Yield the layers that a weight may have been mixed up with."""
     parent, _, leaf = module.rpartition(".")
     twins = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}

@@ -72,11 +72,16 @@ def _missing(contents: Contents, origin: Origin) -> Iterator[str]:
     for name, header in origin.comparison.source.headers.items():
         if name in tensors or (is_tied and name == "lm_head.weight"):
             continue
-        for wanted in modules_from(name, header):
-            module = wanted.removesuffix(".weight")
-            is_packed = "weight_packed" in contents.modules.get(module, {})
-            if wanted not in tensors and not is_packed and not _is_stacked(contents, wanted):
-                yield wanted
+        ways = modules_from(name, header, origin.comparison.source)
+        missing = [[wanted for wanted in way if not _is_there(contents, wanted)] for way in ways]
+        yield from min(missing, key=len)
+
+
+def _is_there(contents: Contents, name: str) -> bool:
+    """Return whether a tensor of the source is in the checkpoint, however it is stored."""
+    module = name.removesuffix(".weight")
+    is_packed = "weight_packed" in contents.modules.get(module, {})
+    return name in contents.tensors or is_packed or _is_stacked(contents, name)
 
 
 def _is_stacked(contents: Contents, name: str) -> bool:

@@ -19,7 +19,7 @@ from harness.verify.causes import explain
 from harness.verify.dequantize import Coded, find_weight
 from harness.verify.fitting import Fit, Fitting
 from harness.verify.layouts import Layout
-from harness.verify.origin import Pair, copied_from, source_part
+from harness.verify.origin import Pair, SourceTensors, copied_from, source_part
 from harness.verify.shards import ITEM_BYTES, Entry
 from harness.verify.stored import (
     Buffers,
@@ -106,7 +106,7 @@ def bound_of(algo: str) -> float:
 class Comparison:
     """Makes the comparison of each tensor, and collects what they find out."""
 
-    def __init__(self, checkpoint: StoredTensors, source: StoredTensors) -> None:
+    def __init__(self, checkpoint: StoredTensors, source: SourceTensors) -> None:
         self.checkpoint, self.source = checkpoint, source
         self.fits: dict[str, tuple[str, Fit]] = {}
         """Algorithm and fit by module, of those that are near."""
@@ -120,7 +120,7 @@ class Comparison:
     def quantized(self, module: str, algo: str, layout: Layout) -> TensorComparison | None:
         """Return the comparison of a quantized weight; None where it cannot be compared."""
         weight = find_weight(module, layout, self.checkpoint)
-        part = source_part(module, self.source)
+        part = source_part(module, self.source, weight.shape if weight else None)
         if weight is None or part is None or not is_number(self.source.headers[part.tensor].dtype):
             return None  # checks of shapes, of scales and of names say so
         near = Near(module, algo, weight, None, "")
@@ -262,7 +262,7 @@ class _Counterpart(NamedTuple):
     """As the tensor has them, which may be of another type than the source's."""
 
 
-def _counterpart(pair: Pair, header: TensorHeader, source: StoredTensors) -> _Counterpart:
+def _counterpart(pair: Pair, header: TensorHeader, source: SourceTensors) -> _Counterpart:
     dtype, item_bytes = source.headers[pair.source.tensor].dtype, ITEM_BYTES[header.dtype]
     num_items = math.prod(pair.source.shape)
     start = pair.first_row * (num_items // max(pair.num_rows, 1)) * item_bytes

@@ -38,6 +38,7 @@ from harness.verify.modules import (
     leaf_of,
     weight_of,
 )
+from harness.verify.origin import SourceTensors
 from harness.verify.reading import DataPass, Found, ShardScan, Task, num_processes
 from harness.verify.scan import Facts
 from harness.verify.shards import Entry, Shard, read_shard
@@ -233,7 +234,9 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
     if problems or config is None:
         message = f"'{source}' is no model to compare with: {problems[0]}. Download it again."
         raise ModelError(message)
-    return Origin(source, config, Comparison(checkpoint, StoredTensors(source, shards)))
+    tensors = SourceTensors(source, shards)
+    tensors.ask_structure(checkpoint.headers)
+    return Origin(source, config, Comparison(checkpoint, tensors))
 
 
 def _scanned(opened: _Opened, count: int) -> Contents:

@@ -5,6 +5,7 @@ memory that fits a core's cache, and leave three sums behind. Only numpy, and on
 threads run meanwhile; no torch and no BLAS, which would start threads of their own in each of ours.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,9 @@ class Fitting:
         self._rows: Rows | None = None
         self._first = 0
         self._sums: _Sums = np.zeros(3)
-        num_rows = max(_PIECE_ITEMS // max(self._width, 1), 1)
+        # What is not contiguous is read from its first byte to its last, so once.
+        num_items = math.prod(part.shape) if part.strides else _PIECE_ITEMS
+        num_rows = max(num_items // max(self._width, 1), 1)
         self.piece_bytes = max(num_rows * self._row_bytes, 1)
 
     def add(self, codes: Bytes, buffers: Buffers) -> None:

@@ -1,18 +1,27 @@
-"""Which part of the source model each tensor of a checkpoint was made from, by names and shapes.
+"""Which part of the source model each tensor of a checkpoint was made from.
 
-Both layouts of routed experts are read on either side: stacked (`experts.gate_up_proj`, one tensor
-[expert, out, in] a layer, gate above up) and one by one (`experts.7.gate_proj.weight`). No model
-family is named here; a tensor that neither rule explains is reported as one that the source lacks.
+Told by names and shapes where they tell. Both layouts of routed experts are read on either side:
+stacked (`experts.gate_up_proj`, one tensor [expert, out, in] a layer, gate above up) and one by one
+(`experts.7.gate_proj.weight`). Where names do not explain every tensor of the source, its structure
+is asked (`harness.models.layers_of`): experts may be transposed, interleaved or called otherwise.
+A tensor that nothing explains is reported as one that the source lacks.
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
-from harness.artifacts import TensorHeader
+from harness.artifacts import Slice, TensorHeader
+from harness.errors import HarnessError
+from harness.models import layers_of
 from harness.verify.modules import expert_of
-from harness.verify.shards import ITEM_BYTES
+from harness.verify.shards import ITEM_BYTES, Shard
 from harness.verify.stored import StoredPart, StoredTensors
 
+_log = logging.getLogger("harness.verify")
 STACKED: Mapping[str, tuple[str, ...]] = {
     "gate_up_proj": ("gate_proj", "up_proj"),
     "down_proj": ("down_proj",),
@@ -21,6 +30,47 @@ STACKED: Mapping[str, tuple[str, ...]] = {
 _STACK_DIMS = 3
 _MAX_EXPERTS = 1 << 16
 """No model has as many; a header may name 2**40, which nothing must count up to."""
+
+
+class SourceTensors(StoredTensors):
+    """The tensors of the model that a checkpoint was made from, and what they are parts of."""
+
+    def __init__(self, directory: Path, shards: tuple[Shard, ...]) -> None:
+        super().__init__(directory, shards)
+        self.layers: Mapping[str, Slice] = {}
+        """Where the weight of each linear layer lies; empty where names tell it."""
+
+    def ask_structure(self, checkpoint: Mapping[str, TensorHeader]) -> None:
+        """Ask for the model's structure if names do not explain what is in a checkpoint."""
+        if all(_is_explained(n, h, checkpoint) for n, h in self.headers.items()):
+            return
+        try:
+            self.layers = layers_of(self.directory)
+        except HarnessError as error:
+            _log.info("verify: the source's structure is not understood (%s)", error)
+
+    def made_from(self, name: str) -> tuple[str, ...]:
+        """Return the layers whose weights lie in a tensor, as the names of their weights."""
+        return tuple(self._made.get(name, ()))
+
+    @cached_property
+    def _made(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for module, where in self.layers.items():
+            found[where.tensor].append(f"{module}.weight")
+        return found
+
+
+def _is_explained(name: str, header: TensorHeader, checkpoint: Mapping[str, TensorHeader]) -> bool:
+    """Tell whether names alone lead from a tensor of the source to the checkpoint's."""
+    if name in checkpoint:
+        return True
+    if not is_stack(name, header):
+        return False
+    experts, _, leaf = name.rpartition(".")
+    parts = STACKED[leaf]
+    first = checkpoint.get(f"{experts}.0.{parts[0]}.weight")
+    return first is not None and first.shape[0] * len(parts) == header.shape[1]
 
 
 class Pair(NamedTuple):
@@ -39,8 +89,24 @@ def is_stack(name: str, header: TensorHeader) -> bool:
     return is_named_so and len(header.shape) == _STACK_DIMS and header.shape[0] <= _MAX_EXPERTS
 
 
-def source_part(module: str, source: StoredTensors) -> StoredPart | None:
-    """Return the part of the source that holds the weight of `module`."""
+def source_part(
+    module: str, source: SourceTensors, shape: tuple[int, ...] | None = None
+) -> StoredPart | None:
+    """Return the part of the source that holds the weight of `module`.
+
+    Args:
+        module: its name.
+        source: the model that the checkpoint was made from.
+        shape: of the weight; where names lead to another one, the model's structure is asked.
+    """
+    part = _named_part(module, source)
+    if part is not None and shape in {None, part.shape}:
+        return part
+    found = source.layers.get(module)
+    return part if found is None else _part_of(found, source)
+
+
+def _named_part(module: str, source: SourceTensors) -> StoredPart | None:
     name = f"{module}.weight"
     if name in source.headers:
         return source.whole(name)
@@ -54,7 +120,25 @@ def source_part(module: str, source: StoredTensors) -> StoredPart | None:
     return None
 
 
-def _of_stack(stack: str, source: StoredTensors, expert: int, index: int) -> StoredPart | None:
+def _part_of(where: Slice, source: SourceTensors) -> StoredPart:
+    """Return the part of the source that a slice names."""
+    header = source.headers[where.tensor]
+    *_, height, width = header.shape
+    start = (where.expert or 0) * height * width
+    row, column = width, 1
+    if where.is_transposed:
+        (height, width), (row, column) = (width, height), (1, width)
+    rows = where.rows or (0, height)
+    start, row = start + rows[0] * row, row * where.step
+    shape = (len(range(*rows, where.step)), width)
+    is_contiguous = (row, column) == (width, 1)
+    item_bytes = ITEM_BYTES[header.dtype]
+    return StoredPart(
+        where.tensor, shape, start * item_bytes, None if is_contiguous else (row, column)
+    )
+
+
+def _of_stack(stack: str, source: SourceTensors, expert: int, index: int) -> StoredPart | None:
     header = source.headers[stack]
     if not is_stack(stack, header) or expert >= header.shape[0]:
         return None
@@ -64,7 +148,7 @@ def _of_stack(stack: str, source: StoredTensors, expert: int, index: int) -> Sto
     return StoredPart(stack, (num_rows, header.shape[2]), start)
 
 
-def copied_from(name: str, header: TensorHeader, source: StoredTensors) -> tuple[Pair, ...]:
+def copied_from(name: str, header: TensorHeader, source: SourceTensors) -> tuple[Pair, ...]:
     """Return where the rows of an unquantized tensor come from; empty if the source lacks it."""
     if name in source.headers:
         whole = source.whole(name)
@@ -76,7 +160,7 @@ def copied_from(name: str, header: TensorHeader, source: StoredTensors) -> tuple
     return tuple(_unstacked(name, header, source))
 
 
-def _unstacked(name: str, header: TensorHeader, source: StoredTensors) -> Iterator[Pair]:
+def _unstacked(name: str, header: TensorHeader, source: SourceTensors) -> Iterator[Pair]:
     """Yield the parts of a stack whose source has one tensor an expert and projection."""
     experts, _, leaf = name.rpartition(".")
     num_rows = header.shape[1] // len(STACKED[leaf])
@@ -88,10 +172,20 @@ def _unstacked(name: str, header: TensorHeader, source: StoredTensors) -> Iterat
                 yield Pair(row, num_rows, source.whole(tensor))
 
 
-def modules_from(name: str, header: TensorHeader) -> tuple[str, ...]:
-    """Return the tensors that must stand for a tensor of the source, as unquantized names."""
+def modules_from(
+    name: str, header: TensorHeader, source: SourceTensors
+) -> Sequence[tuple[str, ...]]:
+    """Return the tensors that must stand for a tensor of the source, as unquantized names.
+
+    Several tuples are several ways to spell them, of which one must be there as a whole.
+    """
+    found = source.made_from(name)
+    return [way for way in (_stacked_names(name, header), found) if way] or [(name,)]
+
+
+def _stacked_names(name: str, header: TensorHeader) -> tuple[str, ...]:
     if not is_stack(name, header):
-        return (name,)
+        return ()
     experts, _, leaf = name.rpartition(".")
     return tuple(
         f"{experts}.{number}.{projection}.weight"

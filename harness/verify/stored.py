@@ -24,12 +24,14 @@ Floats = NDArray[np.float32]
 
 
 class StoredPart(NamedTuple):
-    """A contiguous part of a stored tensor: all of it, or some rows of one expert."""
+    """A part of a stored tensor: all of it, or some rows of one expert."""
 
     tensor: str
     shape: tuple[int, ...]
     start: int
     """First byte, counted from the beginning of the tensor."""
+    strides: tuple[int, int] | None = None
+    """Elements from a row to the next, and from a column; None where the part is contiguous."""
 
 
 class Buffers:
@@ -51,7 +53,7 @@ class StoredTensors(ResourceOwner):
 
     def __init__(self, directory: Path, shards: tuple[Shard, ...]) -> None:
         super().__init__()
-        self._directory = directory
+        self.directory = directory
         self._places = {
             name: (shard.name, shard.data_start + entry.start)
             for shard in shards
@@ -65,7 +67,7 @@ class StoredTensors(ResourceOwner):
 
     def _open(self) -> None:
         for shard in self._shards:
-            descriptor = os.open(self._directory / shard, os.O_RDONLY)
+            descriptor = os.open(self.directory / shard, os.O_RDONLY)
             self._exits.callback(os.close, descriptor)
             self._files[shard] = descriptor
 
@@ -86,9 +88,23 @@ class StoredTensors(ResourceOwner):
         return content
 
     def fill(self, content: Bytes, part: StoredPart, start: int) -> None:
-        """Read the bytes of a part from its byte `start` on into memory that is there."""
+        """Read the bytes of a part from its byte `start` on into memory that is there.
+
+        Of a part that is not contiguous these are whole rows.
+        """
         shard, position = self._places[part.tensor]
-        self.fill_from(content, shard, position + part.start + start)
+        if part.strides is None:
+            self.fill_from(content, shard, position + part.start + start)
+            return
+        item_bytes = ITEM_BYTES[self.headers[part.tensor].dtype]
+        (row, column), width = part.strides, part.shape[1]
+        first, num_rows = (count // (width * item_bytes) for count in (start, content.size))
+        span = np.empty(((num_rows - 1) * row + (width - 1) * column + 1, item_bytes), np.uint8)
+        begin = position + part.start + first * row * item_bytes
+        self.fill_from(span.reshape(-1), shard, begin)
+        shape = (num_rows, width, item_bytes)
+        strides = (row * item_bytes, column * item_bytes, 1)
+        content.reshape(shape)[:] = np.lib.stride_tricks.as_strided(span, shape, strides)
 
     def fill_from(self, content: Bytes, shard: str, position: int) -> int:
         """Read a file from `position` on; return the bytes, fewer where the file ends."""

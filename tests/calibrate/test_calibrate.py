@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from harness.artifacts import CalibrationStats, Inventory, KvFormat
+from harness.artifacts import CalibrationStats, Inventory, KvFormat, Slice
 from harness.calibrate import calibrate as calibrate_room
 from harness.calibrate import forward, read_stats, write_stats
 from harness.calibrate.samples import make_batches, read_samples
@@ -29,7 +29,7 @@ from harness.errors import (
     StageError,
 )
 from harness.models import Source, StreamedModel, load_model
-from tests.calibrate.conftest import Case, MakeCase, is_planned
+from tests.calibrate.conftest import Case, MakeCase
 
 FAMILIES = ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"]
 ROUTED = FAMILIES[:3]
@@ -247,11 +247,19 @@ def test_without_eager_experts_the_run_ends_with_the_cause(
 def test_a_planned_layer_that_text_never_reaches_ends_the_run(
     tiny_models: dict[str, Path], make_case: MakeCase
 ) -> None:
-    case = make_case(
-        tiny_models["qwen3_5_moe"], planned=lambda x: is_planned(x) or "visual.merger" in x.name
+    case = make_case(tiny_models["qwen3_5_moe"])
+    unseen = case.plan.quantized[0]
+    merger = "model.visual.merger.linear_fc1"
+    linear = dataclasses.replace(
+        unseen.linear,
+        parameter=Slice(tensor=f"{merger}.weight"),
+        input_quantizer=f"{merger}.input_quantizer",
     )
-    with pytest.raises(RejectedError, match=r"2 input quantizer.*visual\.merger") as caught:
-        case.run()
+    plan = dataclasses.replace(
+        case.plan, quantized=(dataclasses.replace(unseen, linear=linear), *case.plan.quantized)
+    )
+    with pytest.raises(RejectedError, match=r"1 input quantizer.*visual\.merger") as caught:
+        case._replace(plan=plan).run()
     assert caught.value.reason is ReasonCode.QUANTIZER_NOT_OBSERVED
 
 

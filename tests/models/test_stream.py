@@ -14,7 +14,6 @@ from harness.models import (
     load_model,
     open_source,
     read_inventory,
-    stream,
 )
 from harness.models.pieces import LayerMap, Origins, Span
 from harness.models.transfer import Transfer
@@ -125,22 +124,6 @@ def test_a_file_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
         pytest.raises(ModelError, match="gone' cannot be read"),
     ):
         transfer.read([Span("gone", 0, 1, 0)], block)
-
-
-def test_a_buffer_in_the_files_is_refused(
-    tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = open_source(str(tiny_qwen3))
-    inventory = read_inventory(source)
-    name = "model.norm.weight"
-    model = load_model(source, inventory, device="meta", dtype=torch.bfloat16)
-    value = model.get_parameter(name)
-    norm = model.get_submodule("model.norm")
-    del norm.weight
-    norm.register_buffer("weight", value)
-    monkeypatch.setattr(stream, "ready", lambda *_: model)
-    with pytest.raises(ModelError, match=f"'{name}', which is no parameter .* Type --whole"):
-        StreamedModel(source, inventory, device="cpu", dtype=torch.bfloat16)
 
 
 def test_what_does_not_fit_even_in_pieces_ends_with_one_line(

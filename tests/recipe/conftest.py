@@ -41,11 +41,11 @@ def routed(layer: int, expert: int, projection: str) -> Linear:
 def inventory(linears: list[Linear]) -> Inventory:
     return Inventory(
         model_type="test_moe",
-        family="test",
         linears=tuple(linears),
         others={},
+        pieces=(),
         attentions=(Attention(name="model.layers.0.self_attn"),),
-        unquantizable=("model.layers.0.mlp.gate",),
+        unquantizable={"model.layers.0.mlp.gate": "router"},
         tensors={},
         digest="0" * 64,
     )
