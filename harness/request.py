@@ -17,7 +17,9 @@ class Request:
     model: Annotated[str, "Hub id, folder, or 'canary'."]
     qformat: Annotated[str | None, "A format: a file in recipes/."] = None
     recipe: Annotated[Path | None, "A recipe file, instead of --qformat."] = None
-    kv_cache: Annotated[str | None, "none, fp8_cast or fp8.", "--kv-cache-qformat"] = None
+    kv_cache: Annotated[
+        str | None, "none, fp8_cast, fp8, nvfp4_cast or nvfp4.", "--kv-cache-qformat"
+    ] = None
     calib_data: Annotated[str | None, "canary, default, FILE.jsonl or a data set."] = None
     calib_size: Annotated[int | None, "Samples at most."] = None
     calib_seq: Annotated[int | None, "Tokens of a sample at most."] = None

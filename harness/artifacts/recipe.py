@@ -31,6 +31,20 @@ class KvFormat(StrEnum):
     """E4M3 with scale 1; no scale tensors in the checkpoint."""
     FP8 = "fp8"
     """E4M3 with one calibrated scale a layer for keys and one for values."""
+    NVFP4_CAST = "nvfp4_cast"
+    """E2M1 in blocks of 16 along a head, each with an E4M3 scale; the scale of the layer is 1."""
+    NVFP4 = "nvfp4"
+    """The same with calibrated scales of the layer."""
+
+    @property
+    def algorithm(self) -> str | None:
+        """Return its name in declarations."""
+        return None if self is KvFormat.NONE else self.value.partition("_")[0].upper()
+
+    @property
+    def has_scales(self) -> bool:
+        """Return whether the checkpoint holds scales of keys and values."""
+        return self in (KvFormat.FP8, KvFormat.NVFP4)
 
 
 class Matching(StrEnum):

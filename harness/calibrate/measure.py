@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from harness.artifacts import CalibrationStats, Inventory, QuantPlan, Recipe, thin_experts
+from harness.artifacts import CalibrationStats, Inventory, KvFormat, QuantPlan, Recipe, thin_experts
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
 from harness.calibrate.forward import LayerwiseRun, RunOptions, run_whole
 from harness.calibrate.memory import Budget
@@ -41,7 +41,7 @@ _Layers = Generator[ResidentLayer, None, bool]
 
 def needs_text(plan: QuantPlan) -> bool:
     """Tell whether a plan needs the range of anything but weights."""
-    return plan.kv_cache == "fp8" or any(
+    return KvFormat(plan.kv_cache).has_scales or any(
         has_input_scale(planned.input_format) for planned in plan.quantized
     )
 

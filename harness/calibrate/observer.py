@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harness.artifacts import ExpertCoverage, Inventory, QuantPlan
+from harness.artifacts import ExpertCoverage, Inventory, KvFormat, QuantPlan
 from harness.errors import ReasonCode, RejectedError
 from harness.formats import has_input_scale
 from harness.ranks import Ranks
@@ -36,7 +36,9 @@ class Observer:
             for planned in plan.quantized
             if has_input_scale(planned.input_format)
         }
-        self._attentions = {a.name: a for a in plan.attentions if plan.kv_cache == "fp8"}
+        self._attentions = {
+            a.name: a for a in plan.attentions if KvFormat(plan.kv_cache).has_scales
+        }
         self._amax: dict[str, Tensor] = {}
         self._experts: dict[str, str] = {}
         self._calls: dict[str, list[int]] = {}

@@ -78,9 +78,14 @@ def canonical(name: object) -> str:
     return _OTHER_NAMES.get(upper, upper)
 
 
-def parts_of(algorithms: Iterable[str], *, kv_fp8: bool = False) -> tuple[str, ...]:
-    """Return what layers with these algorithms compute, as a Deployment lists it."""
+def parts_of(algorithms: Iterable[str], *, kv: str | None = None) -> tuple[str, ...]:
+    """Return what layers with these algorithms compute, as a Deployment lists it.
+
+    Args:
+        algorithms: of the layers.
+        kv: format of keys and values, such as `fp8`; None where they stay as they are.
+    """
     found = [ALGORITHMS[name] for name in sorted(algorithms)]
     weights = [f"weights:{algorithm.weights}" for algorithm in found]
     inputs = [f"inputs:{algorithm.inputs}" for algorithm in found if algorithm.inputs]
-    return tuple(dict.fromkeys((*weights, *inputs, *(("kv:fp8",) if kv_fp8 else ()))))
+    return tuple(dict.fromkeys((*weights, *inputs, *((f"kv:{kv}",) if kv else ()))))

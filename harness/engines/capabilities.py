@@ -42,7 +42,8 @@ class Capability:
     platform: str
     schemes: Mapping[str, Schemes]
     """By layout."""
-    kv_fp8: bool
+    kv: frozenset[str]
+    """Formats of keys and values that it stores, besides the model's own."""
     num_concurrent: int
     """Requests that keep it busy."""
     always_emulated: bool
@@ -89,7 +90,7 @@ CAPABILITIES: tuple[Capability, ...] = (
                 dense_only=frozenset({"W8A16_FP8", "W8A16_FP8_PER_CHANNEL"}),
             ),
         },
-        kv_fp8=True,
+        kv=frozenset({"fp8"}),
         num_concurrent=64,
         always_emulated=False,
         arguments=(),
@@ -104,7 +105,7 @@ CAPABILITIES: tuple[Capability, ...] = (
                 dense_only=frozenset({"FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"}),
             ),
         },
-        kv_fp8=True,
+        kv=frozenset({"fp8"}),
         num_concurrent=8,
         always_emulated=True,
         arguments=("--enforce-eager",),
@@ -149,10 +150,10 @@ def refuse_unsupported(capability: Capability, demands: Demands) -> None:
             f"{where} loads scheme '{min(dense)}' of {demands.layout} for dense layers, not "
             "for routed experts. Quantize them otherwise, or not."
         )
-    elif demands.kv_fp8 and not capability.kv_fp8:
+    elif demands.kv is not None and demands.kv not in capability.kv:
         problem = (
-            f"{where} has no FP8 keys and values. 'harness quantize --kv-cache-qformat none' makes "
-            "a checkpoint without."
+            f"{where} is not known to keep keys and values in {demands.kv.upper()}. 'harness "
+            "quantize --kv-cache-qformat none' makes a checkpoint without."
         )
     if problem is not None:
         raise PrerequisiteError(problem, reason=ReasonCode.UNSUPPORTED_FORMAT)
@@ -187,8 +188,8 @@ def exercised(demands: Demands, kernels: Mapping[str, Sequence[str]]) -> tuple[s
     ]
     missing = {f"weights:{a.weights}" for a, done in computed if "weights" not in done}
     missing |= {f"inputs:{a.inputs}" for a, done in computed if "inputs" not in done}
-    if not any("fp8" in name for name in kernels["kv_cache"]):
-        missing.add("kv:fp8")
+    if not any((demands.kv or "") in name for name in kernels["kv_cache"]):
+        missing.add(f"kv:{demands.kv}")
     return tuple(part for part in demands.declared if part not in missing)
 
 

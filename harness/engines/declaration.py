@@ -230,7 +230,9 @@ def _unseen(
         lacking = f"{source} names no quant_method" + (" and no producer" if is_nested else "")
         yield f"{lacking}: vLLM takes the model for unquantized"
     scheme = raw.get("kv_cache_scheme")
-    if scheme and not isinstance(scheme, Mapping):
+    if scheme and not isinstance(scheme, Mapping) and canonical(scheme) == "NVFP4":
+        yield f"kv_cache_scheme is a word in {source}: vLLM loads no scales of keys and values"
+    elif scheme and not isinstance(scheme, Mapping):
         yield f"kv_cache_scheme is the word {scheme!r:.20} in {source}: keys and values stay as is"
     if not is_nested and raw.get("kv_cache_quant_algo"):
         yield f"kv_cache_quant_algo stands flat in {source}: keys and values stay as they are"
@@ -249,7 +251,10 @@ def _modelopt_kv(raw: Mapping[str, object], *, is_nested: bool) -> tuple[str | N
         said = _KV_BITS.get(bits or 0, "UNKNOWN")
         read = said if said != "NVFP4" else None  # a flat declaration is read for 8 bits alone
     else:
-        read, said = None, scheme or word
+        said = scheme or word
+        # vLLM takes the type of its cache from this word, and loads no scales (torch_utils.py,
+        # get_kv_cache_quant_algo_string; modelopt.py, from_config).
+        read = "NVFP4" if scheme and canonical(scheme) == "NVFP4" else None
     if is_nested:
         read = said = word or said
     names = (canonical(name) if name else None for name in (read, said))

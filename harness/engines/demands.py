@@ -38,6 +38,7 @@ class Demands:
     experts: frozenset[str] = frozenset()
     """Of routed experts."""
     kv_fp8: bool = False
+    kv_nvfp4: bool = False
     kv_calibrated: bool = False
     """Whether scales of keys and values are in the files, or should be."""
     layout: str = MODELOPT
@@ -59,7 +60,14 @@ class Demands:
     @property
     def declared(self) -> tuple[str, ...]:
         """Return what is to be computed, as a Deployment lists it."""
-        return parts_of(self.algorithms, kv_fp8=self.kv_fp8)
+        return parts_of(self.algorithms, kv=self.kv)
+
+    @property
+    def kv(self) -> str | None:
+        """Return the format of keys and values; None where they stay as they are."""
+        if self.kv_nvfp4:
+            return "nvfp4"
+        return "fp8" if self.kv_fp8 else None
 
 
 def read_demands(source: "Source") -> Demands:
@@ -87,6 +95,7 @@ def read_demands(source: "Source") -> Demands:
         linears=linears if served else _named(declared),
         experts=experts,
         kv_fp8=declared.kv_algorithm == "FP8",
+        kv_nvfp4=declared.kv_algorithm == "NVFP4",
         kv_calibrated=has_kv_scales(source, declared)
         or any(name.endswith(_KV_SCALES) for name in source.tensors),
         layout=declared.layout,
@@ -123,7 +132,7 @@ def has_kv_scales(source: "Source", declared: Declaration) -> bool:
     modelopt's files do not tell a cast from calibrated scales; our own manifest does.
     """
     exported = _beside(source, _MANIFEST).get("kv_cache")
-    return declared.kv_is_static or exported == KvFormat.FP8
+    return declared.kv_is_static or exported in [one for one in KvFormat if one.has_scales]
 
 
 def _named(declared: Declaration) -> frozenset[str]:

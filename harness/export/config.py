@@ -21,7 +21,7 @@ def hf_quant_config(plan: QuantPlan) -> dict[str, object]:
     """Return the contents of hf_quant_config.json."""
     quantization: dict[str, object] = {
         "quant_algo": plan.scheme,
-        "kv_cache_quant_algo": None if plan.kv_cache == KvFormat.NONE else "FP8",
+        "kv_cache_quant_algo": KvFormat(plan.kv_cache).algorithm,
     }
     if plan.scheme == MIXED:
         quantization["quantized_layers"] = _quantized_layers(plan)
@@ -42,9 +42,15 @@ def config_with_quantization(config: Mapping[str, object], plan: QuantPlan) -> d
         declared = {"config_groups": {"group_0": scheme.config_group()}} if scheme.grouped else {}
     declared |= {"ignore": list(ignored_modules(plan)), "quant_algo": plan.scheme}
     if plan.declares_kv:
-        declared["kv_cache_scheme"] = {"dynamic": False, "num_bits": 8, "type": "float"}
+        declared["kv_cache_scheme"] = _kv_scheme(KvFormat(plan.kv_cache))
     declared |= {"producer": dict(PRODUCER), "quant_method": "modelopt"}
     return {**config, "quantization_config": declared}
+
+
+def _kv_scheme(kv_cache: KvFormat) -> object:
+    """Return what engines read: of 8 bits a mapping, else a word."""
+    is_fp8 = kv_cache.algorithm == "FP8"
+    return {"dynamic": False, "num_bits": 8, "type": "float"} if is_fp8 else kv_cache.algorithm
 
 
 def _quantized_layers(plan: QuantPlan) -> dict[str, object]:

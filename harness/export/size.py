@@ -35,7 +35,7 @@ def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorT
     members = plan.by_source()
     for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
         yield from _named(planned.linear.name, _input_tensors(planned))
-    if plan.kv_cache == KvFormat.FP8:
+    if KvFormat(plan.kv_cache).has_scales:
         for attention in plan.attentions:
             yield f"{attention.name}.k_proj.k_scale", TensorType("F32", ())
             yield f"{attention.name}.v_proj.v_scale", TensorType("F32", ())

@@ -6,7 +6,7 @@ import os
 import psutil
 import torch
 
-from harness.artifacts import MIXED, EngineSpec, QuantPlan
+from harness.artifacts import MIXED, EngineSpec, KvFormat, QuantPlan
 from harness.engines import Demands, read_demands
 from harness.errors import PrerequisiteError, UsageError
 from harness.formats import scheme_of
@@ -113,9 +113,11 @@ def demands_of(plan: QuantPlan) -> Demands:
     schemes: dict[bool, set[str]] = {True: set(), False: set()}
     for one in plan.quantized:
         schemes[one.linear.is_routed].add(scheme_of(one.weight_format, one.input_format))
+    algorithm = KvFormat(plan.kv_cache).algorithm
     return Demands(
         linears=frozenset(schemes[False]),
         experts=frozenset(schemes[True]),
-        kv_fp8=plan.declares_kv,
+        kv_fp8=plan.declares_kv and algorithm == "FP8",
+        kv_nvfp4=plan.declares_kv and algorithm == "NVFP4",
         names_layers=plan.scheme == MIXED,
     )

@@ -77,7 +77,7 @@ def _with_device(trial: Trial) -> Trial:
 
 def _demands(candidate: Source) -> Demands:
     demands = read_demands(candidate)
-    if not demands.scheme and not demands.kv_fp8:
+    if not demands.scheme and not demands.kv:
         message = (
             f"'{candidate.name}' declares no quantization: its config.json has no "
             "quantization_config and no hf_quant_config.json lies beside it. "

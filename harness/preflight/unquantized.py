@@ -65,8 +65,8 @@ def _refuse_quantized(source: Source) -> None:
 def sign_of_quantization(source: Source) -> str | None:
     """Return what shows that a model is quantized: its configuration, else its tensors."""
     demands = read_demands(source)
-    if demands.scheme or demands.kv_fp8:
-        return f"its configuration declares {demands.scheme or 'a KV cache in FP8'}"
+    if demands.scheme or demands.kv:
+        return f"its configuration declares {demands.scheme or 'a KV cache of fewer bits'}"
     return next(
         (
             f"'{name}' is stored as {header.dtype}"

@@ -142,7 +142,7 @@ def _input_scales(
 
 def _kv_scales(plan: QuantPlan, stats: CalibrationStats) -> Iterator[QuantizedTensor]:
     """Yield the scales of keys and values, which belong to no tensor of the source."""
-    if plan.kv_cache != KvFormat.FP8:
+    if not KvFormat(plan.kv_cache).has_scales:
         return
     for attention in plan.attentions:
         k_amax = usable_range(stats.input_amax, attention.k_quantizer)

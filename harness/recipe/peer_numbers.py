@@ -108,10 +108,12 @@ def kv_format_of(cfg: object, where: str) -> KvFormat:
     values = dict(_values(cfg, where))
     is_cast = values.pop("use_constant_amax", False) is True
     found = format_of(values, "input", where)
-    if found != "fp8":
+    kept = {("fp8", False): KvFormat.FP8, ("fp8", True): KvFormat.FP8_CAST}
+    kept |= {("nvfp4", False): KvFormat.NVFP4, ("nvfp4", True): KvFormat.NVFP4_CAST}
+    if (found, is_cast) not in kept:
         known = f"Supported of keys and values: {', '.join(KvFormat)}."
         raise Problem(key=f"{where}.num_bits", what=f"'{found}'", supported=known)
-    return KvFormat.FP8_CAST if is_cast else KvFormat.FP8
+    return kept[found, is_cast]
 
 
 def _values(cfg: object, where: str) -> Mapping[str, object]:

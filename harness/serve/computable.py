@@ -17,6 +17,8 @@ from harness.errors import EngineError, ReasonCode, RecipeError
 from harness.formats import Scheme, get_scheme
 from harness.models import Source
 
+_KV = {"FP8": "fp8", "NVFP4": "nvfp4"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Computable:
@@ -26,7 +28,8 @@ class Computable:
     """Names of the schemes of its layers; none for an unquantized checkpoint."""
     rules: Rules | None = None
     """What each layer is taken for."""
-    kv_fp8: bool = False
+    kv: str | None = None
+    """Format of keys and values: `fp8`, `nvfp4`; None where they stay as they are."""
     kv_calibrated: bool = False
     """Whether the files hold scales of keys and values; modelopt's files do not tell."""
 
@@ -39,7 +42,7 @@ class Computable:
 
     def parts(self) -> tuple[str, ...]:
         """Return what is declared, as Deployment lists it."""
-        return parts_of(self.algorithms, kv_fp8=self.kv_fp8)
+        return parts_of(self.algorithms, kv=self.kv)
 
 
 def read_computable(source: Source) -> Computable:
@@ -63,7 +66,7 @@ def read_computable(source: Source) -> Computable:
     return Computable(
         algorithms=algorithms,
         rules=any_engine().rules(declared, source.config),
-        kv_fp8=declared.kv_algorithm == "FP8",
+        kv=_KV.get(declared.kv_algorithm or ""),
         kv_calibrated=has_kv_scales(source, declared),
     )
 

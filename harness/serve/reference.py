@@ -28,7 +28,7 @@ from harness.engines import parts_of
 from harness.errors import EngineError, ModelError, ReasonCode
 from harness.formats import NO_EXPONENT, get_format
 from harness.formats.e4m3 import to_e4m3
-from harness.formats.kv import qdq_kv
+from harness.formats.kv import qdq_kv, qdq_kv_nvfp4
 from harness.models import (
     Source,
     TensorReader,
@@ -88,7 +88,7 @@ def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
         if scales.input_formats:
             taps.enter_context(tap_linears(model, _input_rounding(scales, engine.device)))
         if kv_scales:
-            taps.enter_context(tap_attention(model, _kv_rounding(kv_scales)))
+            taps.enter_context(tap_attention(model, _kv_rounding(kv_scales, declared.kv)))
         deployment = _describe(engine, source, declared, layers)
         yield Served(deployment, model, tokenizer)
 
@@ -190,13 +190,15 @@ def _input_rounding(
 
 
 def _kv_rounding(
-    scales: Mapping[str, tuple[Tensor, Tensor]],
+    scales: Mapping[str, tuple[Tensor, Tensor]], kv: str | None
 ) -> Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    rounded = qdq_kv if kv == "fp8" else qdq_kv_nvfp4
+
     def round_kv(module: str, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
         if module not in scales:
             return None
         k_scale, v_scale = scales[module]
-        return qdq_kv(k, scale=k_scale), qdq_kv(v, scale=v_scale)
+        return rounded(k, scale=k_scale), rounded(v, scale=v_scale)
 
     return round_kv
 
@@ -234,9 +236,9 @@ def _describe(
             "linear": emulated[False],
             "experts": f"{emulated[True]}, one by one",
             "attention": "torch scaled dot product",
-            "kv_cache": "emulation (fp8)" if declared.kv_fp8 else native,
+            "kv_cache": f"emulation ({declared.kv})" if declared.kv else native,
         },
-        exercised=parts if layers else tuple(p for p in parts if p == "kv:fp8"),
+        exercised=parts if layers else tuple(p for p in parts if p.startswith("kv:")),
         declared=parts,
         log=None,
     )

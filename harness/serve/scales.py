@@ -134,15 +134,15 @@ def read_scales(source: Source, layers: Iterable[Quantized]) -> Scales:
 def read_kv_scales(
     source: Source, inventory: Inventory, declared: Computable
 ) -> Mapping[str, tuple[Tensor, Tensor]]:
-    """Return the scales of keys and values by attention module; empty where KV is not FP8.
+    """Return the scales of keys and values by attention module; empty where they are not rounded.
 
-    A checkpoint without any is one whose KV scale is 1 by its format (`fp8_cast`), unless the
+    A checkpoint without any is one whose KV scale is 1 by its format (a cast), unless the
     manifest of our own exporter says that they were calibrated.
 
     Raises:
         EngineError: some are there and some are missing, or one is no scale.
     """
-    if not declared.kv_fp8:
+    if declared.kv is None:
         return {}
     names = {
         attention.name: (f"{attention.name}.k_proj.k_scale", f"{attention.name}.v_proj.v_scale")

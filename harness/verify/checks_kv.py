@@ -6,13 +6,15 @@ for the engine would use 1 for the rest and say nothing. So are none where harne
 says that there were scales, or where compressed-tensors' `kv_cache_scheme` is not dynamic.
 """
 
-from harness.artifacts import Check, KvFormat
+from harness.artifacts import Check
 from harness.engines import KV, MODELOPT
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.modules import KV_LEAVES, is_draft, is_vision, tensor_of
 
 _SCALAR = ((), (1,))
+_WITH_SCALES = frozenset({"fp8", "nvfp4"})
+"""KV formats, as harness writes them down, whose scales are in the files."""
 _PER_HEAD = ((), (1, 1))
 """Behind the number of heads."""
 _ANY_FLOAT = ("F32", "BF16", "F16")
@@ -33,7 +35,7 @@ def kv_scales_consistent(contents: Contents) -> Check:
         faults.append(f"{next(iter(scales.values()))} exists, but no KV format is declared")
     declared = contents.declared
     must_have = declared is not None and declared.kv_is_static
-    if scales or must_have or contents.exported_kv == KvFormat.FP8:
+    if scales or must_have or contents.exported_kv in _WITH_SCALES:
         layers = _attentions(contents) | {layer for layer, _ in scales}
         wanted = {(layer, leaf) for layer in sorted(layers) for leaf in KV_LEAVES}
         faults += [f"{layer} has no {leaf}" for layer, leaf in sorted(wanted - scales.keys())]

@@ -40,6 +40,8 @@ WIDE = (
     ("canary", "mxfp8", "fp8_cast"),
     ("canary", "mxfp4", "none"),
     ("canary", "w4a16_nvfp4_fp8_attention", "fp8_cast"),
+    ("canary", "w4a16_nvfp4", "nvfp4"),
+    ("canary", "fp8", "nvfp4_cast"),
     ("qwen3", "fp8_block", "none"),
     ("qwen3", "fp8_per_channel_per_token", "none"),
 )
@@ -135,7 +137,7 @@ def write_matrices(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-@slow("nvidia-modelopt is imported, and makes 37 checkpoints")
+@slow("nvidia-modelopt is imported, and makes 39 checkpoints")
 def peer(
     tiny_models: dict[str, Path],
     calibration_jsonl: Path,

@@ -141,14 +141,14 @@ def logits(engine: EngineSpec, folder: Path) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("kv_cache", ["fp8_cast", "fp8"])
-def test_fp8_keys_and_values_change_the_answer_a_little(
+@pytest.mark.parametrize("kv_cache", ["fp8_cast", "fp8", "nvfp4_cast", "nvfp4"])
+def test_rounded_keys_and_values_change_the_answer_a_little(
     exported: Make, tiny_qwen3_5_moe: Path, engine: EngineSpec, kv_cache: str
 ) -> None:
     without = logits(engine, exported(tiny_qwen3_5_moe, "w4a16_nvfp4"))
     with_kv = logits(engine, exported(tiny_qwen3_5_moe, "w4a16_nvfp4", kv_cache))
     change = (with_kv - without).norm() / without.norm()
-    assert 1e-5 < change < 0.05
+    assert 1e-5 < change < (0.05 if "fp8" in kv_cache else 0.2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of transformers, while it loads
