@@ -136,11 +136,17 @@ def _quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
     scale_EOB = weight_EOBk.abs().amax(dim=-1) / (E2M1_MAX * scale_2_E11)
     scale_EOB = torch.where(scale_EOB == 0, 1.0, scale_EOB).clamp(min=E4M3_TINY)
     stored_EOB = to_e4m3(scale_EOB)
-    step_EOB1 = (stored_EOB.float() * scale_2_E11).unsqueeze(-1)
+    return packed_codes(weight_EOI, stored_EOB, scale_2_E), stored_EOB
+
+
+def packed_codes(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> Tensor:
+    """Return the codes [E, O, I/2] that are nearest for given scales."""
+    weight_EOBk = _blocks(weight_EOI.float())
+    step_EOB1 = (scale_EOB.float() * scale_2_E[:, None, None]).unsqueeze(-1)
     # Steps vanish only below 1e-42, out of reach of bfloat16 weights; 0 / 0 must not get 6.
     scaled_EOBk = torch.where(step_EOB1 > 0, weight_EOBk / step_EOB1, 0.0)
     codes_EOI = _encode(scaled_EOBk).reshape(weight_EOI.shape)
-    return codes_EOI[..., 0::2] | (codes_EOI[..., 1::2] << 4), stored_EOB
+    return codes_EOI[..., 0::2] | (codes_EOI[..., 1::2] << 4)
 
 
 def _blocks(x: Tensor) -> Tensor:

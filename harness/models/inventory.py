@@ -294,7 +294,7 @@ def _refuse_other_quantizers(source: Source) -> None:
     """Refuse checkpoints whose packing is not the one that harness writes."""
     quantization = source.config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    if quantization is not None and method != "modelopt":
+    if quantization is not None and method != "modelopt" and not source.packed:
         message = (
             f"'{source.name}' is quantized already, by '{method}'. Give the unquantized model, or "
             "a checkpoint in the layout of Model-Optimizer."

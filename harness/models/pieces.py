@@ -111,7 +111,7 @@ class Origins:
                 f"has {list(here.shape)}. Correct config.json, or download the model again."
             )
             raise ModelError(message)
-        if header_dtype(view.dtype) != header.dtype:
+        if header_dtype(view.dtype) != header.dtype or origin.tensor in self._source.packed:
             return None
         if not (there.is_contiguous() and here.is_contiguous()):
             return None

@@ -10,9 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.artifacts import Slice
+from harness.artifacts import Slice, TensorHeader
 from harness.errors import ModelError
 from harness.models.dtypes import TORCH_DTYPES
+from harness.models.packed import BLOCKS, SCALES, unpack
 from harness.models.slices import cut
 from harness.models.source import Source
 from harness.resources import ResourceOwner
@@ -51,7 +52,22 @@ class TensorReader(ResourceOwner):
         Raises:
             ModelError: there is no such tensor, or its file cannot be read any more.
         """
+        packed = self._source.packed.get(name)
+        if packed is not None:
+            return torch.stack([self._unpacked(name, e) for e in range(packed.scales.shape[0])])
         return self._file_of(name).get_tensor(name)
+
+    def exponents(self, where: Slice) -> Tensor | None:
+        """Return the stored exponents [O, B] of a weight's blocks; None where it has none.
+
+        Raises:
+            ModelError: as `tensor`.
+        """
+        packed = self._source.packed.get(where.tensor)
+        if packed is None or where.expert is None:
+            return None
+        rows = slice(None) if where.rows is None else slice(*where.rows, where.step)
+        return self._of_expert(f"{where.tensor}{SCALES}", packed.scales, where.expert)[rows]
 
     def matrix(self, where: Slice) -> Tensor:
         """Return the 2-D weight [out, in] at `where`, on the CPU; do not write to it.
@@ -59,6 +75,8 @@ class TensorReader(ResourceOwner):
         Raises:
             ModelError: as `tensor`, or the weight is stored quantized.
         """
+        if where.tensor in self._source.packed and where.expert is not None:
+            return cut(self._unpacked(where.tensor, where.expert), where.of_expert())
         lazy = self._file_of(where.tensor).get_slice(where.tensor)
         dtype = self._source.tensors[where.tensor].dtype
         if dtype not in _UNQUANTIZED:
@@ -72,12 +90,24 @@ class TensorReader(ResourceOwner):
         rows = slice(*where.rows) if where.rows is not None else slice(None)
         return lazy[rows] if where.expert is None else lazy[where.expert, rows]
 
+    def _unpacked(self, name: str, expert: int) -> Tensor:
+        """Return the weight [I, O] of an expert that the files hold as codes and exponents."""
+        packed = self._source.packed[name]
+        blocks = self._of_expert(f"{name}{BLOCKS}", packed.blocks, expert)
+        return unpack(blocks, self._of_expert(f"{name}{SCALES}", packed.scales, expert))
+
+    def _of_expert(self, name: str, header: TensorHeader, expert: int) -> Tensor:
+        return self._opened(header).get_slice(name)[expert]
+
     def _file_of(self, name: str) -> _OpenFile:
         """Return the open file that holds `name`."""
         header = self._source.tensors.get(name)
         if header is None:
             message = f"'{self._source.name}' has no tensor '{name}'. Download the model again."
             raise ModelError(message)
+        return self._opened(header)
+
+    def _opened(self, header: TensorHeader) -> _OpenFile:
         if header.shard not in self._open_files:
             path = self._source.path / header.shard
             try:

@@ -8,7 +8,7 @@ model's folder is never run.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -21,6 +21,7 @@ from harness.errors import ModelError
 from harness.models.counts import refuse_impossible_counts
 from harness.models.digests import digest_folder
 from harness.models.headers import read_headers
+from harness.models.packed import Packed, packed_pairs, with_unpacked
 from harness.reading import read_json_object, refused_as
 from harness.shipped import CANARY
 
@@ -40,9 +41,11 @@ class Source:
     config: Mapping[str, object]
     """Parsed config.json."""
     tensors: Mapping[str, TensorHeader]
-    """Every tensor of its weight files, in the files' order."""
+    """Every tensor of its weight files, in the files' order; a pair of `packed` is one."""
     digest: str
     """sha256 over all files that count (`digest_folder`): weights, configuration, tokenizer."""
+    packed: Mapping[str, Packed] = field(default_factory=dict)
+    """Tensors that the files hold as codes and exponents, for the makers publish nothing else."""
 
     @property
     def model_digest(self) -> str:
@@ -75,8 +78,12 @@ def read_source(path: Path) -> Source:
     """
     config = _read_config(path)
     tensors = read_headers(path)
+    packed = packed_pairs(config, tensors)
+    tensors = with_unpacked(tensors, packed)
     refuse_impossible_counts(path / "config.json", config, tensors)
-    return Source(name=str(path), path=path, config=config, tensors=tensors, digest="")
+    return Source(
+        name=str(path), path=path, config=config, tensors=tensors, digest="", packed=packed
+    )
 
 
 def locate_model(model: str, *, revision: str | None = None) -> Path:

@@ -37,14 +37,17 @@ class StackedWeights:
     """Finds the planned weights of a decoder layer that is in memory.
 
     A model has one type. Weights that the files store in another were rounded to it, and are left
-    out: a checkpoint is made of the files' own.
+    out: a checkpoint is made of the files' own. So are those that are stored as codes.
     """
 
     def __init__(self, source: Source, plan: QuantPlan) -> None:
         """Take the plan; nothing is read."""
         exact = stored_dtype_name(source)
         self._planned = by_parameter(
-            one for one in plan.quantized if source.tensors[one.linear.source.tensor].dtype == exact
+            one
+            for one in plan.quantized
+            if source.tensors[one.linear.source.tensor].dtype == exact
+            and one.linear.source.tensor not in source.packed
         )
 
     def of(self, layer: ResidentLayer) -> Iterator[Stack]:

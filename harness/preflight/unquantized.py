@@ -63,7 +63,12 @@ def _refuse_quantized(source: Source) -> None:
 
 
 def sign_of_quantization(source: Source) -> str | None:
-    """Return what shows that a model is quantized: its configuration, else its tensors."""
+    """Return what shows that a model is quantized: its configuration, else its tensors.
+
+    What its makers publish in MXFP4 alone is no quantized copy of anything.
+    """
+    if source.packed:
+        return None
     demands = read_demands(source)
     if demands.scheme or demands.kv:
         return f"its configuration declares {demands.scheme or 'a KV cache of fewer bits'}"

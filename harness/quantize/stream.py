@@ -23,6 +23,7 @@ from harness.formats import get_format, has_input_scale, stored_format
 from harness.formats.kv import kv_scale
 from harness.models import Source, TensorReader
 from harness.quantize.amax import WeightGroups, input_groups, usable_range
+from harness.quantize.cast import Casts
 
 _log = logging.getLogger("harness.quantize")
 _PIECE_NUMEL = 1 << 21
@@ -64,10 +65,14 @@ def quantize(
     members = plan.by_source()
     _refuse_parts(source, members)
     with TensorReader(source) as reader:
+        casts = Casts(source, plan, reader)
         for index, name in enumerate(source.tensors):
             for planned in members.get(name, ()):
                 if planned.linear.name not in done:
-                    yield _weight(reader, planned, weights.for_weight(planned), device)
+                    weight_OI = _read(reader, planned, device)
+                    cast = casts.of(planned, weight_OI)
+                    amax = weights.for_weight(planned)
+                    yield _stored(planned, cast or _quantized(planned, weight_OI, amax))
             yield from _input_scales(name, members.get(name, ()), inputs)
             if name not in members and name not in done:
                 yield _as_it_is(reader, name)
@@ -112,14 +117,20 @@ def _refuse_parts(source: Source, members: Mapping[str, Sequence[PlannedLinear]]
             raise RecipeError(message)
 
 
-def _weight(
-    reader: TensorReader, planned: PlannedLinear, amax: float, device: str
-) -> QuantizedTensor:
+def _read(reader: TensorReader, planned: PlannedLinear, device: str) -> Tensor:
+    weight_OI = reader.matrix(planned.linear.source).to(device)
+    _refuse_non_finite(planned.linear.name, weight_OI)
+    return weight_OI
+
+
+def _quantized(planned: PlannedLinear, weight_OI: Tensor, amax: float) -> Mapping[str, Tensor]:
     linear = planned.linear
-    weight_OI = reader.matrix(linear.source).to(device)
-    _refuse_non_finite(linear.name, weight_OI)
     number_format = stored_format(planned.weight_format, is_routed=linear.is_routed)
-    stored = number_format.quantize_weight(weight_OI, amax=amax)
+    return number_format.quantize_weight(weight_OI, amax=amax)
+
+
+def _stored(planned: PlannedLinear, stored: Mapping[str, Tensor]) -> QuantizedTensor:
+    linear = planned.linear
     tensors = {f"{linear.name}.{suffix}": t.cpu() for suffix, t in stored.items()}
     return QuantizedTensor(linear.source.tensor, tensors, planned.weight_format)
 

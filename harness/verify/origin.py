@@ -19,7 +19,8 @@ from harness.errors import HarnessError
 from harness.models import layers_of
 from harness.verify.modules import expert_of
 from harness.verify.shards import ITEM_BYTES, Shard
-from harness.verify.stored import StoredPart, StoredTensors
+from harness.verify.stored import Bytes, StoredPart, StoredTensors
+from harness.verify.unpacked import Pairs
 
 _log = logging.getLogger("harness.verify")
 STACKED: Mapping[str, tuple[str, ...]] = {
@@ -37,8 +38,17 @@ class SourceTensors(StoredTensors):
 
     def __init__(self, directory: Path, shards: tuple[Shard, ...]) -> None:
         super().__init__(directory, shards)
+        self._pairs = Pairs(self.headers, self)
+        self.headers = self._pairs.unpacked()
         self.layers: Mapping[str, Slice] = {}
         """Where the weight of each linear layer lies; empty where names tell it."""
+
+    def fill(self, content: Bytes, part: StoredPart, start: int) -> None:
+        """Read a part as its base does; of a pair, what it means."""
+        if part.tensor in self._pairs.names:
+            self._pairs.fill(content, part, start)
+        else:
+            super().fill(content, part, start)
 
     def ask_structure(self, checkpoint: Mapping[str, TensorHeader]) -> None:
         """Ask for the model's structure if names do not explain what is in a checkpoint."""

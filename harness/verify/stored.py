@@ -97,14 +97,15 @@ class StoredTensors(ResourceOwner):
             self.fill_from(content, shard, position + part.start + start)
             return
         item_bytes = ITEM_BYTES[self.headers[part.tensor].dtype]
-        (row, column), width = part.strides, part.shape[1]
-        first, num_rows = (count // (width * item_bytes) for count in (start, content.size))
-        span = np.empty(((num_rows - 1) * row + (width - 1) * column + 1, item_bytes), np.uint8)
-        begin = position + part.start + first * row * item_bytes
-        self.fill_from(span.reshape(-1), shard, begin)
-        shape = (num_rows, width, item_bytes)
-        strides = (row * item_bytes, column * item_bytes, 1)
-        content.reshape(shape)[:] = np.lib.stride_tricks.as_strided(span, shape, strides)
+        begin, num_bytes = strided_bytes(part, item_bytes, start, content.size)
+        span = np.empty(num_bytes, np.uint8)
+        self.fill_from(span, shard, position + begin)
+        copy_strided(content, span, part, item_bytes)
+
+    def fill_raw(self, content: Bytes, name: str, start: int) -> None:
+        """Read bytes of a tensor as they are stored, from its byte `start` on."""
+        shard, position = self._places[name]
+        self.fill_from(content, shard, position + start)
 
     def fill_from(self, content: Bytes, shard: str, position: int) -> int:
         """Read a file from `position` on; return the bytes, fewer where the file ends."""
@@ -120,6 +121,29 @@ class StoredTensors(ResourceOwner):
         """Return a part's values as float32 in its shape, or those of some rows."""
         shape = part.shape if rows is None else (rows[1] - rows[0], *part.shape[1:])
         return to_floats(self.read(part, rows), self.headers[part.tensor].dtype).reshape(shape)
+
+
+def strided_bytes(part: StoredPart, item_bytes: int, start: int, size: int) -> tuple[int, int]:
+    """Return where in its tensor the bytes begin that whole rows of a part lie in, and how many.
+
+    Args:
+        part: one that is not contiguous.
+        item_bytes: of an element.
+        start: first byte of the rows, counted in the part.
+        size: bytes of the rows.
+    """
+    (row, column), width = part.strides or (part.shape[1], 1), part.shape[1]
+    first, num_rows = (count // (width * item_bytes) for count in (start, size))
+    num_items = (num_rows - 1) * row + (width - 1) * column + 1
+    return part.start + first * row * item_bytes, num_items * item_bytes
+
+
+def copy_strided(content: Bytes, span: Bytes, part: StoredPart, item_bytes: int) -> None:
+    """Copy whole rows of a part out of the bytes that they lie in."""
+    (row, column), width = part.strides or (part.shape[1], 1), part.shape[1]
+    shape = (content.size // (width * item_bytes), width, item_bytes)
+    strides = (row * item_bytes, column * item_bytes, 1)
+    content.reshape(shape)[:] = np.lib.stride_tricks.as_strided(span, shape, strides)
 
 
 def is_number(dtype: str) -> bool:

@@ -64,6 +64,17 @@ def test_transposed_experts_with_gate_and_up_in_turn_are_taken_apart(quantized: 
         assert is_rounded(experts[f"{expert}.down_proj"], down[expert].t())
 
 
+def test_an_original_in_mxfp4_keeps_every_value(quantized: Make) -> None:
+    made = quantized("gpt_oss-mxfp4")
+    experts = routed(made, "model.layers.1.mlp.experts")
+    both = made.parameter("model.layers.1.mlp.experts.gate_up_proj")
+    down = made.parameter("model.layers.1.mlp.experts.down_proj")
+    for expert in range(8):
+        assert torch.equal(experts[f"{expert}.gate_proj"], both[expert, :, 0::2].t().float())
+        assert torch.equal(experts[f"{expert}.up_proj"], both[expert, :, 1::2].t().float())
+        assert torch.equal(experts[f"{expert}.down_proj"], down[expert].t().float())
+
+
 def test_biases_of_experts_are_kept_as_they_are(quantized: Make) -> None:
     made = quantized("gpt_oss")
     source = read_tensors(made.source)

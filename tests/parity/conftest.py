@@ -74,6 +74,8 @@ class Peer(NamedTuple):
     decoded: dict[Case, Path]
     matrices: Path
     """Weights; the peer's tensors lie beside them with the suffix .peer."""
+    casts: Path
+    """The same of codes and exponents in MXFP4."""
 
 
 def by_harness(model: Path, case: Case, text: Path, root: Path) -> tuple[Pair, dict[str, str]]:
@@ -136,6 +138,24 @@ def write_matrices(path: Path) -> None:
     save_file(matrices, path)
 
 
+def write_casts(path: Path) -> None:
+    """Codes and exponents of MXFP4: as in models, and with blocks too small for E4M3 beside."""
+    generator = torch.Generator().manual_seed(8)
+    tensors: dict[str, Tensor] = {}
+    for index in range(20):
+        shape = (1 + index % 5, 1 + index % 4)
+        lowest = 118 - index  # of 20 powers in the last
+        tensors[f"{index}.scales"] = torch.randint(
+            lowest, 120, shape, generator=generator, dtype=torch.uint8
+        )
+        tensors[f"{index}.blocks"] = torch.randint(
+            0, 256, (*shape, 16), generator=generator, dtype=torch.uint8
+        )
+    tensors["3.scales"][0, 0] = 0
+    tensors["3.blocks"][0, 0] = 0
+    save_file(tensors, path)
+
+
 @pytest.fixture(scope="session")
 @slow("nvidia-modelopt is imported, and makes 39 checkpoints")
 def peer(
@@ -154,10 +174,12 @@ def peer(
         pairs[case], job = by_harness(models[case[0]], case, calibration_jsonl, root)
         exports.append(job)
     write_matrices(root / "matrices.safetensors")
+    write_casts(root / "casts.safetensors")
     decoded = {case: root / f"{case[0]}.decoded" for case in pairs if case[1:] == ("nvfp4", "fp8")}
     jobs = {
         "exports": exports,
         "matrices": str(root / "matrices.safetensors"),
+        "casts": str(root / "casts.safetensors"),
         "decode": [
             {"folder": str(pairs[case].ours), "into": str(into)} for case, into in decoded.items()
         ],
@@ -166,7 +188,7 @@ def peer(
     command = [sys.executable, str(PEER), str(root / "jobs.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    return Peer(pairs, decoded, root / "matrices.safetensors")
+    return Peer(pairs, decoded, root / "matrices.safetensors", root / "casts.safetensors")
 
 
 @pytest.fixture(params=CASES, ids="-".join)

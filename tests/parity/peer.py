@@ -2,10 +2,12 @@
 
 It patches libraries when it is imported and warns a lot, so it stays out of the tests' process.
 
-argv[1] is a JSON file: {"exports": [...], "matrices": path or null, "decode": [...]}
+argv[1] is a JSON file: {"exports": [...], "matrices": path or null, "decode": [...], "casts": ...}
 * exports: quantize `model` by the preset `qformat` (and `kv_cache`) on the token ids in `batches`,
   and write its checkpoint to `into`.
 * matrices: a safetensors file of weights; write the peer's nvfp4 tensors beside it.
+* casts: a safetensors file of NAME.blocks and NAME.scales in MXFP4; write the peer's nvfp4 tensors
+  of its cast without loss beside it.
 * decode: dequantize every nvfp4 weight of the checkpoint `folder` into the file `into`.
 """
 
@@ -26,6 +28,10 @@ warnings.simplefilter("ignore")
 import modelopt.torch.quantization as mtq  # noqa: E402 -- it warns at import
 from modelopt.recipe import load_recipe  # noqa: E402
 from modelopt.torch.export import export_hf_checkpoint  # noqa: E402
+from modelopt.torch.export.shard_cast_utils import (  # noqa: E402
+    mxfp4_kmax,
+    quantize_mxfp4_to_nvfp4_lossless,
+)
 from modelopt.torch.quantization.config import _load_quantize_config_dict  # noqa: E402
 from modelopt.torch.quantization.qtensor import NVFP4QTensor  # noqa: E402
 
@@ -87,6 +93,23 @@ def quantize_matrices(path: Path) -> None:
     save_file(out, path.with_suffix(".peer"))
 
 
+def cast(path: Path) -> None:
+    tensors = load_file(path)
+    out: dict[str, Tensor] = {}
+    for name in [name for name in tensors if name.endswith(".blocks")]:
+        layer, codes = name.removesuffix(".blocks"), tensors[name]
+        scales = tensors[f"{layer}.scales"]
+        packed, scale, scale_2, *_ = quantize_mxfp4_to_nvfp4_lossless(
+            codes.flatten(-2), scales, mxfp4_kmax(scales), "cpu"
+        )
+        out |= {
+            f"{layer}.weight": packed,
+            f"{layer}.weight_scale": scale,
+            f"{layer}.weight_scale_2": scale_2,
+        }
+    save_file(out, path.with_suffix(".peer"))
+
+
 def decode(job: dict[str, str]) -> None:
     out: dict[str, Tensor] = {}
     for path in sorted(Path(job["folder"]).glob("*.safetensors")):
@@ -111,6 +134,8 @@ def main(jobs: dict[str, Any]) -> None:
         export(job)
     if jobs["matrices"]:
         quantize_matrices(Path(jobs["matrices"]))
+    if jobs["casts"]:
+        cast(Path(jobs["casts"]))
     for job in jobs["decode"]:
         decode(job)
 

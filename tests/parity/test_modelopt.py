@@ -17,6 +17,8 @@ from torch import Tensor
 
 from harness.artifacts import QuantPlan
 from harness.formats import get_format
+from harness.formats.cast import cast_to_nvfp4, largest_exponent
+from harness.models.packed import unpack
 
 
 class Pair(Protocol):
@@ -32,6 +34,7 @@ class Peer(Protocol):
     """As in conftest.py."""
 
     matrices: Path
+    casts: Path
 
 
 Both = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -91,6 +94,16 @@ def test_any_weight_gets_the_tensors_that_the_peer_makes_of_it(peer: Peer) -> No
     for name, weight in load_file(peer.matrices).items():
         stored = get_format("nvfp4").quantize_weight(weight, amax=weight.abs().max().item())
         for suffix, tensor in stored.items():
+            assert torch.equal(as_bytes(tensor), as_bytes(theirs[f"{name}.{suffix}"])), name
+
+
+def test_a_weight_in_mxfp4_is_cast_to_what_the_peer_casts_it_to(peer: Peer) -> None:
+    stored, theirs = load_file(peer.casts), load_file(peer.casts.with_suffix(".peer"))
+    for name in [name.removesuffix(".scales") for name in stored if name.endswith(".scales")]:
+        exponents = stored[f"{name}.scales"]
+        weight = unpack(stored[f"{name}.blocks"], exponents).mT
+        made = cast_to_nvfp4(weight, exponents, largest_exponent(exponents))
+        for suffix, tensor in made.items():
             assert torch.equal(as_bytes(tensor), as_bytes(theirs[f"{name}.{suffix}"])), name
 
 
