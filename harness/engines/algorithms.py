@@ -41,7 +41,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "W8A16_FP8": _FP8_WEIGHTS,
     "W8A16_FP8_PER_CHANNEL": _FP8_WEIGHTS,
     "MXFP8": Algorithm("mxfp8", "mxfp8", 32),
-    "MXFP4": Algorithm("mxfp4", "mxfp4", 32),
+    "MXFP4": Algorithm("mxfp4", None, 32),
     "W4A16_AWQ": Algorithm("int4", None, 128),
 }
 _OTHER_NAMES = {"FP8_BLOCK_SCALES": "FP8_PB_WO"}

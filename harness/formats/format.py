@@ -37,6 +37,8 @@ class Format(ABC):
     one_scale: ClassVar[str | None] = None
     """Suffix of the one number that engines have for layers which they fuse; None where they keep
     the scales of each."""
+    served_multiple: ClassVar[int] = 1
+    """What engines load has input widths that are multiples of it; and experts both widths."""
     for_experts: ClassVar[str | None] = None
     """The format that stores the same of routed experts, where engines want it otherwise."""
     is_widened_to_own_type: ClassVar[bool] = False

@@ -33,6 +33,7 @@ class Fp8Block(Format):
     name = "fp8_block"
     block = None
     shares_group_scale = True
+    served_multiple = BLOCK
     for_experts: ClassVar[str | None] = "fp8_block_experts"
     scale = "weight_scale"
 

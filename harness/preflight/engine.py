@@ -8,8 +8,8 @@ import torch
 
 from harness.artifacts import MIXED, EngineSpec, KvFormat, QuantPlan
 from harness.engines import Demands, read_demands
-from harness.errors import PrerequisiteError, UsageError
-from harness.formats import scheme_of
+from harness.errors import PrerequisiteError, ReasonCode, UsageError
+from harness.formats import get_format, scheme_of
 from harness.models import Source
 from harness.serve import check_served, find_vllm, resolve_engine
 from harness.shipped import CANARY
@@ -106,6 +106,26 @@ def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
         "verifies the checkpoint without serving it."
     )
     raise PrerequisiteError(message)
+
+
+def check_widths(engine: EngineSpec, plan: QuantPlan) -> None:
+    """Refuse layers that are too narrow for the blocks that an engine's kernels have.
+
+    Raises:
+        PrerequisiteError: with the reason `unsupported-format`.
+    """
+    if engine.name == "reference":
+        return
+    for one in plan.quantized:
+        multiple = get_format(one.weight_format).served_multiple
+        widths = one.linear.shape if one.linear.is_routed else one.linear.shape[1:]
+        if any(width % multiple for width in widths):
+            message = (
+                f"vLLM does not load '{one.linear.name}' {list(one.linear.shape)} in "
+                f"{one.weight_format}, whose blocks are {multiple} wide. Leave it out in a recipe "
+                "of your own, or choose another --qformat."
+            )
+            raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
 
 
 def demands_of(plan: QuantPlan) -> Demands:

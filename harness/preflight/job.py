@@ -20,7 +20,7 @@ from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, read_inventory
 from harness.preflight.asked import check_asked
-from harness.preflight.engine import choose_engine, demands_of, resolve_device
+from harness.preflight.engine import check_widths, choose_engine, demands_of, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
@@ -122,6 +122,7 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
     problems.attempt(lambda: ignored_modules(planned))
     if scored:
         problems.attempt(lambda: check_served(resolved, demands_of(planned)))
+        problems.attempt(lambda: check_widths(resolved, planned))
     if not engines_for(demands_of(planned)):
         _log.warning(
             "preflight: no vLLM that harness knows loads this checkpoint (%s); only the reference "

@@ -22,6 +22,7 @@ from harness.verify.modules import (
     routers_of,
 )
 
+_BLOCK = 128
 _PROJECTIONS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 """What loaders take that name no projections of their own."""
 
@@ -111,16 +112,27 @@ def _unknown_projections(contents: Contents, family: EngineFamily) -> Iterator[s
 
 
 def engine_widths(contents: Contents) -> Check:
-    """Ask for NVFP4 layers whose input width the engine's kernels pad wrongly."""
+    """Ask for layers whose input width the engine's kernels pad wrongly, or do not take."""
     engine = _engine(contents)
-    faults = []
+    faults, refused = [], []
     for name, module in contents.modules.items():
         layout = contents.layout_of(name) if is_quantized(module) else None
-        if layout is None or "NVFP4" not in (contents.algo_of(name) or ""):
+        weight = module.get(layout.tensors["weight"].leaf) if layout else None
+        if layout is None or weight is None:
             continue
-        weight = module.get(layout.tensors["weight"].leaf)
-        if weight is not None and weight.shape[-1] * layout.packed % WIDTH_MULTIPLE:
-            faults.append(f"{name} is {weight.shape[-1] * layout.packed} wide")
+        algorithm, width = contents.algo_of(name) or "", weight.shape[-1] * layout.packed
+        if "NVFP4" in algorithm and width % WIDTH_MULTIPLE:
+            faults.append(f"{name} is {width} wide")
+        if algorithm == "FP8_PB_WO" and width % _BLOCK:
+            refused.append(f"{name} is {width} wide")
+    if refused:
+        return finding(
+            "engine-widths",
+            refused,
+            good="",
+            bad=f"{engine.name} does not load {len(refused)} layers in blocks of {_BLOCK}, whose "
+            "input width is no multiple of it",
+        )
     return finding(
         "engine-widths",
         faults,
