@@ -123,7 +123,7 @@ def check_widths(engine: EngineSpec, plan: QuantPlan) -> None:
             message = (
                 f"vLLM does not load '{one.linear.name}' {list(one.linear.shape)} in "
                 f"{one.weight_format}, whose blocks are {multiple} wide. Leave it out in a recipe "
-                "of your own, or choose another --qformat."
+                "of your own, or choose another format."
             )
             raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
 
