@@ -38,6 +38,7 @@ from harness.models import (
     StreamedModel,
     experts_run,
     fused_convolutions,
+    mixed_types_run,
     tap_attention,
     tap_linears,
 )
@@ -237,6 +238,7 @@ def _running(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(experts_run(model, options.experts))
+        stack.enter_context(mixed_types_run(model))
         if options.device.startswith("cuda"):
             stack.enter_context(sdpa_kernel(_ATTENTION))
             stack.enter_context(fused_convolutions(model))

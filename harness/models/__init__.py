@@ -14,6 +14,7 @@ from harness.models.dtypes import header_dtype
 from harness.models.inventory import layers_of, read_inventory
 from harness.models.load import load_model
 from harness.models.memory import is_out_of_memory
+from harness.models.mixed_types import mixed_types_run
 from harness.models.observe import (
     OnKv,
     experts_run,
@@ -69,6 +70,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate_model",
+    "mixed_types_run",
     "open_source",
     "read_inventory",
     "read_rate",

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from harness.models.decoder import decoder_layers
 from harness.models.experts import GROUPED, register_grouped
+from harness.models.mixed_types import PRODUCTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -37,8 +38,6 @@ OnKv = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 
 _PREFIX, _SDPA, _EAGER = "harness_tapped_", "sdpa", "eager"
 _TAPPED = (_SDPA, _EAGER)
-_PRODUCTS = frozenset({torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm})
-"""Products other than linear functions that weights take part in; `@` is one of them."""
 
 
 @contextmanager
@@ -128,7 +127,7 @@ class _LinearTap(TorchFunctionMode):
         del types
         if func is nn.functional.linear:
             return self._linear(*args, **(kwargs or {}))
-        if func in _PRODUCTS and len(args) == 2 and not kwargs:  # noqa: PLR2004  # two factors
+        if func in PRODUCTS and len(args) == 2 and not kwargs:  # noqa: PLR2004  # two factors
             return func(*self._factors(*args))
         if func is torch._grouped_mm and self._on_grouped is not None:  # noqa: SLF001  # no public one
             self._grouped(self._on_grouped, *args, **(kwargs or {}))

@@ -35,6 +35,7 @@ from harness.models import (
     experts_run,
     load_model,
     load_tokenizer,
+    mixed_types_run,
     open_source,
     read_inventory,
     stored_dtype,
@@ -85,6 +86,7 @@ def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
     model = _load(engine, source, inventory, layers, scales)
     with ExitStack() as taps:
         taps.enter_context(experts_run(model, "eager"))
+        taps.enter_context(mixed_types_run(model))
         if scales.input_formats:
             taps.enter_context(tap_linears(model, _input_rounding(scales, engine.device)))
         if kv_scales:

@@ -103,6 +103,15 @@ def test_latent_attention_is_quantized_whole(quantized: Make, name: str) -> None
     assert torch.equal(*globals_)  # engines run both as one layer
 
 
+def test_a_model_with_parts_in_float32_runs_in_bfloat16(quantized: Make) -> None:
+    made = quantized("deepseek_v4")
+    source = read_tensors(made.source)
+    wide = [name for name, one in source.items() if one.dtype == torch.float32]
+    assert wide
+    assert all(torch.equal(made.tensors[name], source[name]) for name in wide)
+    assert any(layer.endswith("w1") for layer in made.layers())
+
+
 def test_experts_beside_a_dense_mlp_are_both_quantized(quantized: Make) -> None:
     made = quantized("gemma4_moe")
     both = made.parameter("model.layers.0.experts.gate_up_proj")
