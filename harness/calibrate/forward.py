@@ -138,15 +138,17 @@ class LayerwiseRun:
             pass
         self.clock.lap("ran")
 
-    def run_each(self, layer: ResidentLayer) -> Iterator[None]:
-        """Do the same and yield after each batch."""
+    def run_each(self, layer: ResidentLayer) -> Generator[None, None, None]:
+        """Do the same and yield after each batch; who takes no more has run no more."""
         stub, self._layers[layer.number] = self._stubs[layer.number], layer.module
-        with _seen(self._model, self._observer, self._options.experts):
-            for batch, call in enumerate(stub.calls):
-                hidden_BTH = _run_layer(layer.module, self._activations.take(batch), call)
-                self._activations.put(batch, hidden_BTH)
-                yield
-        self._layers[layer.number] = stub
+        try:
+            with _seen(self._model, self._observer, self._options.experts):
+                for batch, call in enumerate(stub.calls):
+                    hidden_BTH = _run_layer(layer.module, self._activations.take(batch), call)
+                    self._activations.put(batch, hidden_BTH)
+                    yield
+        finally:
+            self._layers[layer.number] = stub
 
     def try_alone(self, layer: ResidentLayer, ids_BT: Tensor) -> None:
         """Run ids through this layer and no other, and wait for it."""
@@ -203,7 +205,7 @@ class LayerwiseRun:
                 _forward(self._model, batch_BT.to(self._options.device), with_logits=True)
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """Wait until what was queued on a GPU is done."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
@@ -219,7 +221,7 @@ class Clock:
 
     def lap(self, part: str = "") -> float:
         """Count the time since the last lap for `part`, and return it."""
-        _wait_for(self._device)
+        wait_for(self._device)
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds

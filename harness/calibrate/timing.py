@@ -1,21 +1,24 @@
 """Time a calibration on one decoder layer of each kind, to say how long all of it will take.
 
 Nothing that is measured here is kept but the time. The ids are random: the time of a layer hardly
-depends on what the text says.
+depends on what the text says. A step is tried again while its times differ; what they leave open
+stays a range.
 
 Shapes: B samples of a batch, T tokens of a sample.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from harness.artifacts import Inventory, QuantPlan, Recipe
-from harness.calibrate.forward import LayerwiseRun, RunOptions
+from harness.calibrate.forward import LayerwiseRun, RunOptions, wait_for
 from harness.calibrate.measure import needs_text
 from harness.calibrate.memory import Budget
 from harness.calibrate.observer import Observer
@@ -35,12 +38,16 @@ from harness.models import (
     stored_dtype,
     vocabulary_size,
 )
+from harness.stopwatch import NOTHING, Clock, Lap, Stopwatch, TimeRange, measured
 
 _CUDA_TOKENS = 32768
 """Of a batch, where the run will find the best number by itself."""
-_REPEATS = 4
-_QUANTIZED = 2
-"""Times of each layer; the first one compiles what is compiled."""
+_MOST_RUNS = {"cpu": 8, "cuda": 4}
+"""Of a batch of each size, besides the first; three are run where they take equally long. A GPU
+keeps the hidden states of all of them."""
+_LEAST_RUNS = 3
+_LEAST_QUANTIZED = 1
+"""Besides the first time, which compiles what is compiled."""
 _WARM_UP_S = 1.0
 """The most that counts of a warm-up of a layer on a GPU: in what goes beyond it kernels are
 compiled and tried, and Triton keeps them for the run."""
@@ -54,15 +61,8 @@ class Workload(NamedTuple):
     extent: Extent
     quantize: Callable[[Sequence[Stack], Mapping[str, float]], object]
     """Takes the weights of a layer and their ranges, and does what the run does with them."""
-
-
-class LayerTimes(NamedTuple):
-    """What one decoder layer took, in seconds."""
-
-    quantized_s: tuple[float, ...]
-    """Of measuring and quantizing its weights, each time."""
-    ran_s: tuple[float, ...]
-    """For each batch, in their order."""
+    clock: Clock | None = None
+    """Another than this machine's."""
 
 
 class LayerCost(NamedTuple):
@@ -70,25 +70,38 @@ class LayerCost(NamedTuple):
 
     num_layers: int
     num_bytes: int
-    quantized_s: float
+    quantized: TimeRange
     """Of measuring and quantizing the weights."""
     call_s: float
-    """Of a batch, besides its tokens."""
+    """Of a batch, besides its tokens, with the machine to itself."""
     token_s: float
+    times: float
+    """How many times longer batches took than they would have with the machine to themselves."""
 
-    def run_s(self, num_batches: int, num_tokens: int) -> float:
-        """Return the seconds of running all batches through one layer."""
-        return num_batches * self.call_s + num_tokens * self.token_s
+    def run(self, num_batches: int, num_tokens: int) -> TimeRange:
+        """Return the time of running all batches through one layer."""
+        alone_s = num_batches * self.call_s + num_tokens * self.token_s
+        return TimeRange(low_s=alone_s, high_s=alone_s * self.times)
 
 
 class CalibrationTimes(NamedTuple):
     """What this machine took."""
 
-    start_s: float
+    start: TimeRange
     """Of building the model, of reading what is in memory all the time, and of warming up."""
-    read_rate: float
-    """Bytes of weights read a second."""
+    byte: TimeRange
+    """Of reading a byte of the weights."""
     layers: tuple[LayerCost, ...]
+
+
+class _LayerTimes(NamedTuple):
+    """What one decoder layer took."""
+
+    warm_up: TimeRange
+    """How much longer the first times took than later ones."""
+    quantized: TimeRange
+    ran: tuple[TimeRange, ...]
+    """A batch of each size."""
 
 
 def time_calibration(
@@ -112,7 +125,8 @@ def time_calibration(
     while True:
         try:
             found = timed.run([max(1, samples // 2), samples] if samples else [], length)
-            return found._replace(read_rate=min(everywhere, found.read_rate))
+            slowest_s = max(1 / everywhere, found.byte.high_s)
+            return found._replace(byte=TimeRange(low_s=1 / everywhere, high_s=slowest_s))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -156,52 +170,81 @@ class _Timed:
         self._plan, self._quantize = plan, workload.quantize
         self._stacked = StackedWeights(source, plan)
         self._weights = WeightRanges(source, plan, device=recipe.device)
+        settle = partial(wait_for, torch.device(recipe.device))
+        self._stopwatch = Stopwatch(workload.clock, settle=settle)
 
     def run(self, sizes: list[int], length: int) -> CalibrationTimes:
         """Run batches of `sizes` samples, by turns."""
         recipe, source, inventory = self._recipe, self._source, self._inventory
         vocabulary, device = vocabulary_size(source), recipe.device
-        batches_BT = [_random_ids(size, length, vocabulary) for size in sizes * _REPEATS]
+        rounds = 1 + _MOST_RUNS["cuda" if device.startswith("cuda") else "cpu"]
+        batches_BT = [_random_ids(size, length, vocabulary) for size in sizes * rounds]
         budget = Budget(recipe.memory, device)
+        self._stopwatch.lap()
         started, dtype = time.perf_counter(), stored_dtype(source)
         streamed = StreamedModel(
             source, inventory, device=device, dtype=dtype, one_of_each=_formats(self._plan)
         )
         options = RunOptions(device, recipe.calibration.experts, budget)
         run = LayerwiseRun(streamed, batches_BT, options, Observer(inventory, self._plan))
+        times: dict[int, _LayerTimes] = {}
+        start = NOTHING
         with budget.limited():
-            times = {layer.number: self._timed(run, layer) for layer in run.layers()}
+            for layer in run.layers():
+                lap = self._stopwatch.lap()
+                if not times:
+                    start = _share(lap, run.prepared_at - started)
+                times[layer.number] = self._timed(run, layer, len(sizes))
         counts = {same[0]: len(same) for same in streamed.kinds}
         tokens = [size * length for size in sizes]
+        byte_s = max(streamed.read_s, 1e-9) / streamed.bytes_read
         return CalibrationTimes(
-            start_s=run.prepared_at - started + sum(map(self._warm_up_s, times.values())),
-            read_rate=streamed.bytes_read / max(streamed.read_s, 1e-9),
+            start=sum((found.warm_up for found in times.values()), start),
+            byte=TimeRange(low_s=byte_s, high_s=byte_s),
             layers=tuple(
                 LayerCost(
                     num_layers=counts[index],
                     num_bytes=streamed.num_bytes(index),
-                    quantized_s=min(found.quantized_s),
-                    **_line(found, tokens, flat=device.startswith("cuda")),
+                    quantized=found.quantized,
+                    **_line(found.ran, tokens, flat=device.startswith("cuda")),
                 )
                 for index, found in times.items()
             ),
         )
 
-    def _timed(self, run: LayerwiseRun, layer: ResidentLayer) -> LayerTimes:
+    def _timed(self, run: LayerwiseRun, layer: ResidentLayer, num_sizes: int) -> _LayerTimes:
         """Do with a layer what the run will do with each of its kind."""
-        quantized_s = []
-        for _ in range(_QUANTIZED):
-            stacks = list(self._stacked.of(layer))
-            self._quantize(stacks, self._weights.measure(stacks))
-            quantized_s.append(run.clock.lap())
-        ran_s = [run.clock.lap() for _ in run.run_each(layer)]
-        return LayerTimes(tuple(quantized_s), tuple(ran_s))
 
-    def _warm_up_s(self, found: LayerTimes) -> float:
-        """Return how much longer the first times take, as far as a run will see it again."""
-        runs = (found.quantized_s, found.ran_s[0::2], found.ran_s[1::2])
-        seconds = sum(times[0] - min(times) for times in runs if times)
-        return min(seconds, _WARM_UP_S) if self._recipe.device.startswith("cuda") else seconds
+        def quantized() -> Iterator[Lap]:
+            while True:
+                stacks = list(self._stacked.of(layer))
+                self._quantize(stacks, self._weights.measure(stacks))
+                yield self._stopwatch.lap()
+
+        laps = quantized()
+        first = next(laps)
+        (again,) = measured(zip(laps, strict=False), least=_LEAST_QUANTIZED)
+        warm_up = self._warm_up(first, again)
+        if not num_sizes:
+            return _LayerTimes(warm_up, again, ())
+        self._stopwatch.lap()
+        with closing(run.run_each(layer)) as batches:
+            laps = (self._stopwatch.lap() for _ in batches)
+            firsts = list(islice(laps, num_sizes))
+            ran = measured(zip(*[laps] * num_sizes, strict=False), least=_LEAST_RUNS)
+        warm_ups = map(self._warm_up, firsts, ran)
+        return _LayerTimes(sum(warm_ups, warm_up), again, ran)
+
+    def _warm_up(self, first: Lap, later: TimeRange) -> TimeRange:
+        """Return how much longer the first time took, as far as a run will see it again."""
+        most_s = _WARM_UP_S if self._recipe.device.startswith("cuda") else first.wall_s
+        alone_s, wall_s = (max(0.0, one - later.low_s) for one in (first.alone_s, first.wall_s))
+        return TimeRange(low_s=min(most_s, alone_s), high_s=min(most_s, wall_s))
+
+
+def _share(lap: Lap, seconds: float) -> TimeRange:
+    """Return the time of the beginning of a lap, as much disturbed as all of it."""
+    return TimeRange(low_s=seconds * lap.alone_s / lap.wall_s, high_s=seconds)
 
 
 def _random_ids(size: int, length: int, vocabulary: int) -> Tensor:
@@ -217,16 +260,17 @@ def _formats(plan: QuantPlan) -> Mapping[str, object]:
     }
 
 
-def _line(found: LayerTimes, tokens: Sequence[int], *, flat: bool) -> dict[str, float]:
-    """Draw a line through the times of a smaller and a larger batch; the first ones warm up.
+def _line(ran: Sequence[TimeRange], tokens: Sequence[int], *, flat: bool) -> dict[str, float]:
+    """Draw a line through the times of a smaller and a larger batch.
 
     Without two sizes, and where batches are those of the run (`flat`), all is put down to tokens.
     """
     if not tokens:
-        return {"call_s": 0.0, "token_s": 0.0}
+        return {"call_s": 0.0, "token_s": 0.0, "times": 1.0}
     few, many = tokens
-    few_s, many_s = median(found.ran_s[2::2]), median(found.ran_s[3::2])
+    few_s, many_s = (one.low_s for one in ran)
+    times = max(one.high_s / one.low_s for one in ran)
     if flat or few == many or many_s <= few_s:
-        return {"call_s": 0.0, "token_s": many_s / many}
+        return {"call_s": 0.0, "token_s": many_s / many, "times": times}
     token_s = (many_s - few_s) / (many - few)
-    return {"call_s": max(0.0, many_s - many * token_s), "token_s": token_s}
+    return {"call_s": max(0.0, many_s - many * token_s), "token_s": token_s, "times": times}

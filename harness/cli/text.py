@@ -13,6 +13,7 @@ from harness.artifacts import (
     to_json,
 )
 from harness.report import terminal_smoke
+from harness.stopwatch import NOTHING, TimeRange
 
 if TYPE_CHECKING:
     from harness.preflight import GatePlanSummary, PlanSummary
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 NO_ENGINE = "no vllm that harness knows ('harness formats' lists what loads what)"
+_UNITS = (("h", 3600), ("min", 60), ("s", 1))
+_MANY = 10
+"""Of a unit, of which no parts are said."""
 
 
 def of_plan(summary: "PlanSummary") -> str:
@@ -41,12 +45,32 @@ def of_plan(summary: "PlanSummary") -> str:
         *(f"  {g.count:>6} x {g.pattern}  ({g.rule})" for g in summary.excluded),
         "",
         "time, estimated",
-        *(f"  {stage:<16} {seconds:>8.1f} s" for stage, seconds in summary.stage_seconds.items()),
-        f"  {'total':<16} {sum(summary.stage_seconds.values()):>8.1f} s",
+        *(f"  {stage:<16} {_of_time(one)}" for stage, one in summary.stage_ranges.items()),
+        f"  {'total':<16} {_of_time(sum(summary.stage_ranges.values(), NOTHING))}",
         *_declared(summary),
         *(["", *_decidable(summary)] if summary.tasks else []),
     ]
     return "\n".join(lines)
+
+
+def _of_time(time: TimeRange) -> str:
+    """Say a range of times, or why it says nothing."""
+    if time.high_s < 1:
+        return "under 1 s"
+    low, high = _in_units(time.low_s), _in_units(time.high_s)
+    if not time.can_be_said:
+        busy = "cannot be said: the machine is busy"
+        return f"{busy} (from {low}, left alone, to {high}, as busy as it is now)"
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")
+    return f"{number} to {high}" if high.endswith(f" {unit}") else f"{low} to {high}"
+
+
+def _in_units(seconds: float) -> str:
+    unit, size = next(one for one in _UNITS if seconds >= 2 * one[1] or one[1] == 1)
+    number = seconds / size
+    return f"{number:.0f} {unit}" if number >= _MANY else f"{number:.2g} {unit}"
 
 
 def _declared(summary: "PlanSummary") -> list[str]:

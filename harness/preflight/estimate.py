@@ -1,12 +1,11 @@
-"""Estimate how long each stage will take.
+"""Estimate how long each stage will take: a range, whose ends are what the machine may do.
 
 Making the checkpoint is tried on the spot (`making_time.py`); servers are in `serving_time.py`. For
 the reference engine the rates are fitted to the canary's run on 2 CPU cores; the arithmetic rate of
-a CPU is measured, since machines differ most in it. They are good to about a factor of two.
+a CPU is measured, since machines differ most in it. What is not tried is good to a factor of two.
 """
 
 import os
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,67 +13,89 @@ import torch
 
 from harness.preflight.job import Job
 from harness.preflight.making_time import making_time
-from harness.preflight.serving_time import RUNS, ServingTime, serving_time, smoke_steps
+from harness.preflight.serving_time import (
+    ABOUT,
+    RUNS,
+    ServingTime,
+    about,
+    serving_time,
+    smoke_steps,
+)
+from harness.stopwatch import TimeRange, exactly, of_call
 
 
 class _Rates(NamedTuple):
-    flops: float
-    """Multiply-adds a second, times two, of the model's forward."""
+    flop: TimeRange
+    """Of a multiply-add of the model's forward, over two."""
     start_s: float
     """Of loading a model, besides reading it."""
     step_s: float
     """Of one linear layer for one batch in the emulating engine."""
 
 
-_CPU = _Rates(flops=5e10, start_s=2.0, step_s=4e-4)
-_CUDA = _Rates(flops=2e14, start_s=5.0, step_s=5e-4)
+_CPU = _Rates(exactly(1 / 5e10), start_s=2.0, step_s=4e-4)
+_CUDA = _Rates(exactly(1 / 2e14), start_s=5.0, step_s=5e-4)
 _VERIFIED_BYTES = 9e8
 """Of the source that one thread compares a second."""
 _MOST_VERIFIED = 3.1e9
 """The same of all processes and threads together: measured with 16 cores."""
+_SMALL = TimeRange(low_s=0.05, high_s=0.8)
+"""Of judging, and of verifying a checkpoint of no size."""
 _UNQUANTIZED = 0.7
 """Share of the emulating arm's time that the unquantized arm takes."""
 _TOKENS_PER_ITEM = 48
 """Prompt and answer of one item together, as forward passes see them."""
+_PRODUCTS = 8
+"""So many take longer than a busy system lets a thread run at a time."""
 _STEPS_PER_BATCH = 12
 """Forward passes that one batch of items needs."""
 
 
-def estimate_seconds(job: Job, *, scored: bool) -> Mapping[str, float]:
-    """Return the estimated wall-clock seconds of each stage."""
+def estimate_times(job: Job, *, scored: bool) -> Mapping[str, TimeRange]:
+    """Return the estimated wall-clock time of each stage."""
     rates = _rates(job.recipe.device)
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
     making = making_time(job)
-    seconds = {
-        "calibrate": making.calibrate_s,
-        "export": making.export_s,
-        "verify": source_bytes / min(_MOST_VERIFIED, _VERIFIED_BYTES * (os.cpu_count() or 1)) + 1.0,
+    verified = min(_MOST_VERIFIED, _VERIFIED_BYTES * (os.cpu_count() or 1))
+    times = {
+        "calibrate": making.calibrate,
+        "export": making.export,
+        "verify": exactly(source_bytes / verified).times(*ABOUT) + _SMALL,
     }
     if scored:
-        serving = serving_time(job) if job.recipe.engine.name != "reference" else _here(job, rates)
-        seconds |= {
-            "smoke": serving.smoke_s,
-            "score candidate": serving.candidate_s,
-            "score baseline": serving.baseline_s,
-            "judge": 1.0,
+        is_here = job.recipe.engine.name == "reference"
+        serving = _here(job, rates) if is_here else serving_time(job, slower_of(rates.flop))
+        times |= {
+            "smoke": serving.smoke,
+            "score candidate": serving.candidate,
+            "score baseline": serving.baseline,
+            "judge": _SMALL,
         }
-    return {stage: round(value, 1) for stage, value in seconds.items()}
+    return times
+
+
+def slower_of(flop: TimeRange) -> float:
+    """Return how many times longer than by itself a step takes on this machine as it is now."""
+    return flop.high_s / flop.low_s
 
 
 def _here(job: Job, rates: _Rates) -> ServingTime:
-    """Return the seconds of both arms and of the smoke run, answered in this process."""
+    """Return the times of both arms and of the smoke run, answered in this process."""
     flops_per_token = 2 * _active_weights(job)
     num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
     suite = job.recipe.suite
     items = sum(task.items for task in suite.tasks)
     calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
-    arm = items * _TOKENS_PER_ITEM * flops_per_token / rates.flops + calls * rates.step_s
-    return ServingTime(
-        rates.start_s + arm, rates.start_s + RUNS * _UNQUANTIZED * arm, _smoke(job, rates)
+    arm_s = items * _TOKENS_PER_ITEM * flops_per_token * rates.flop.low_s + calls * rates.step_s
+    return about(
+        rates.start_s + arm_s,
+        rates.start_s + RUNS * _UNQUANTIZED * arm_s,
+        _smoke_s(job, rates),
+        slower=slower_of(rates.flop),
     )
 
 
-def _smoke(job: Job, rates: _Rates) -> float:
+def _smoke_s(job: Job, rates: _Rates) -> float:
     """Return the seconds of the smoke run: both arms, each started and asked one by one."""
     steps, share = smoke_steps(job.recipe.suite), _expert_share(job)
     if not steps:
@@ -117,9 +138,10 @@ def _rates(device: str) -> _Rates:
         return _CUDA
     size = 512
     matrix = torch.ones(size, size)
-    torch.mm(matrix, matrix)
-    started = time.perf_counter()
-    for _ in range(4):
-        torch.mm(matrix, matrix)
-    measured = 4 * 2 * size**3 / (time.perf_counter() - started)
-    return _CPU._replace(flops=measured)
+
+    def multiply() -> None:
+        for _ in range(_PRODUCTS):
+            torch.mm(matrix, matrix)
+
+    multiply()
+    return _CPU._replace(flop=of_call(multiply).times(1 / (_PRODUCTS * 2 * size**3)))

@@ -7,7 +7,6 @@ the machine and the device it will do it on. Only sizes are known of what is rea
 import hashlib
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,27 +15,28 @@ from harness.export import required_bytes, shard_bytes
 from harness.models import Stack
 from harness.preflight.job import Job
 from harness.quantize import QuantizedStack, ResidentQuantizer
+from harness.stopwatch import NOTHING, TimeRange, longest, of_call
 
 _MOST_THREADS = 8
-_CPU_RUN = 1.25
+_CPU_RUN = (0.9, 1.8)
 """How much longer a layer takes in a run on a CPU than when it is timed, in the same memory again
-and again: from 1.0 times (3 B parameters) to 1.6 (the smallest) were measured on two cores."""
-_GPU_RUN = 1.15
+and again: 1.0 times (3 B parameters) to 1.8 (the canary) were measured on two cores."""
+_GPU_RUN = (1.0, 1.4)
 """The same on a GPU: threads that read and write ask for the interpreter that launches kernels."""
 _HANDLED = 6
 """Giving every tensor its place, mapping all layers and writing scales and index take as long as
 going through all tensors this many times."""
-_FINISH_S = 0.1
+_FINISH = TimeRange(low_s=0.03, high_s=0.4)
 """Of the index, of what is copied and of giving the folder its name."""
 _ONE_BY_ONE = 1.5
 """How much longer it takes to quantize matrix by matrix than a layer's together."""
 
 
 class MakingTime(NamedTuple):
-    """Estimated seconds of the two stages."""
+    """Estimated times of the two stages."""
 
-    calibrate_s: float
-    export_s: float
+    calibrate: TimeRange
+    export: TimeRange
 
 
 def making_time(job: Job) -> MakingTime:
@@ -46,37 +46,38 @@ def making_time(job: Job) -> MakingTime:
         ModelError: the model cannot be built or read.
         StageError: the memory is not enough for one sample.
     """
-    times, hash_rate = _time(job), _hash_rate()
+    times, hashed_byte = _time(job), _hashed_byte()
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
     layer_bytes = sum(one.num_layers * one.num_bytes for one in times.layers)
-    reading, rest = (n / times.read_rate for n in (layer_bytes, source_bytes - layer_bytes))
-    started = time.perf_counter()
+    reading, rest = (times.byte.times(n) for n in (layer_bytes, source_bytes - layer_bytes))
     written = required_bytes(job.source, job.plan)
-    start_s = times.start_s + _HANDLED * (time.perf_counter() - started)
-    hashing = written / (hash_rate * min(_MOST_THREADS, os.cpu_count() or 1))
+    handled = of_call(lambda: required_bytes(job.source, job.plan))
+    start = times.start + handled.times(_HANDLED)
+    hashing = hashed_byte.times(written / min(_MOST_THREADS, os.cpu_count() or 1))
     running, quantizing = _computing(job, times)
     if not job.recipe.calibration.layerwise:
-        calibrate_s = start_s + 2 * reading + running
-        rest += reading + _ONE_BY_ONE * quantizing
-        return MakingTime(calibrate_s, _FINISH_S + rest + hashing)
+        calibrate = start + reading.times(2) + running
+        rest += reading + quantizing.times(_ONE_BY_ONE)
+        return MakingTime(calibrate, _FINISH + rest + hashing)
     share = layer_bytes / source_bytes
     if _on_gpu(job):  # which computes meanwhile; a disk writes no faster than it reads
-        moving = reading + share * written / times.read_rate
-        calibrate_s = start_s + max(running + quantizing, moving, share * hashing)
+        moving = reading + times.byte.times(share * written)
+        calibrate = start + longest(running + quantizing, moving, hashing.times(share))
     else:
-        calibrate_s = start_s + running + quantizing + reading + share * hashing
-    last_file = min(shard_bytes(written), written) / hash_rate
-    return MakingTime(calibrate_s, _FINISH_S + rest + max(last_file, (1 - share) * hashing))
+        calibrate = start + running + quantizing + reading + hashing.times(share)
+    last_file = hashed_byte.times(min(shard_bytes(written), written))
+    ending = longest(last_file, hashing.times(1 - share))
+    return MakingTime(calibrate, _FINISH + rest + ending)
 
 
-def _computing(job: Job, times: CalibrationTimes) -> tuple[float, float]:
-    """Return the seconds of running all layers, and of quantizing their weights."""
+def _computing(job: Job, times: CalibrationTimes) -> tuple[TimeRange, TimeRange]:
+    """Return the time of running all layers, and of quantizing their weights."""
     extent, ranks = job.extent, job.recipe.ranks
     batches, tokens = math.ceil(extent.num_batches / ranks), extent.num_tokens // ranks
-    running = sum(one.num_layers * one.run_s(batches, tokens) for one in times.layers)
-    quantizing = sum(one.num_layers * one.quantized_s for one in times.layers) / ranks
+    running = (one.run(batches, tokens).times(one.num_layers) for one in times.layers)
+    quantizing = (one.quantized.times(one.num_layers / ranks) for one in times.layers)
     slower = _GPU_RUN if _on_gpu(job) else _CPU_RUN
-    return slower * running, slower * quantizing
+    return sum(running, NOTHING).times(*slower), sum(quantizing, NOTHING).times(*slower)
 
 
 def _on_gpu(job: Job) -> bool:
@@ -96,9 +97,7 @@ def _time(job: Job) -> CalibrationTimes:
     return time_calibration(job.recipe, job.source, job.inventory, job.plan, workload)
 
 
-def _hash_rate() -> float:
-    """Return the bytes that one thread hashes a second."""
+def _hashed_byte() -> TimeRange:
+    """Return the time in which one thread hashes a byte."""
     content = bytes(32 << 20)
-    started = time.perf_counter()
-    hashlib.sha256(content).digest()
-    return len(content) / (time.perf_counter() - started)
+    return of_call(lambda: hashlib.sha256(content).digest()).times(1 / len(content))

@@ -3,7 +3,8 @@
 A GPU's rates were measured on an H200 with the Qwen3.6-35B-A3B shape (evals/LEDGER.md: "A
 checkpoint in vLLM, by arithmetic", 64 prompts at once); a step takes as long as its layers, so they
 are counted in layers times tokens. Small models wait for HTTP instead. Lengths of answers are not
-known beforehand, only how long they may become: all of it is good to about a factor of two.
+known beforehand, only how long they may become: all of it is good to about a factor of two, and
+said as a range.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from harness.baselines import RERUN_SHARE
 from harness.preflight.engine import demands_of
 from harness.preflight.job import Job
 from harness.serve import has_emulation
+from harness.stopwatch import TimeRange, exactly
 
 
 class Speed(NamedTuple):
@@ -50,26 +52,34 @@ _CPU_ITEMS = 12.0
 """Items of the canary's size answered a second on two cores."""
 _CPU_TOKENS = 20.0
 """Tokens a second of one answer by itself, there."""
+ABOUT = (0.6, 1.7)
+"""How many times longer it may take than rates that were measured elsewhere foretell."""
 RUNS = 1 + RERUN_SHARE
 """Of the baseline: once, and a share of its items again."""
 
 
 class ServingTime(NamedTuple):
-    """Estimated seconds, each with the start of its servers."""
+    """Estimated times, each with the start of its servers."""
 
-    candidate_s: float
-    baseline_s: float
-    smoke_s: float
+    candidate: TimeRange
+    baseline: TimeRange
+    smoke: TimeRange
 
 
-def serving_time(job: Job) -> ServingTime:
-    """Estimate the times of both arms and of the smoke run on vLLM."""
+def serving_time(job: Job, slower: float = 1.0) -> ServingTime:
+    """Estimate the times of both arms and of the smoke run on vLLM.
+
+    Args:
+        job: what will be served.
+        slower: how many times longer than by itself a step takes on this machine as it is now.
+    """
     suite, engine = job.recipe.suite, job.recipe.engine
     steps = smoke_steps(suite)
     if not engine.device.startswith("cuda"):
         answering = sum(task.items for task in suite.tasks) / _CPU_ITEMS
         smoke_s = 2 * (_CPU_START_S + steps / _CPU_TOKENS) if steps else 0.0
-        return ServingTime(_CPU_START_S + answering, _CPU_START_S + RUNS * answering, smoke_s)
+        baseline_s = _CPU_START_S + RUNS * answering
+        return about(_CPU_START_S + answering, baseline_s, smoke_s, slower=slower)
     loading = START_S + TENSOR_S * _TENSORS * len(job.plan.quantized)
     plain, candidate = _speed(engine), _speed(engine, emulated=_is_emulated(job))
     # What Marlin hides is asked of an emulation first.
@@ -78,11 +88,20 @@ def serving_time(job: Job) -> ServingTime:
         starts.append((loading, EMULATED))
     one_step, asked = _AT_ONCE * _layers(job), _asked(suite)
     smoke_s = sum(start_s + steps * one_step / speed.answer for start_s, speed in starts)
-    return ServingTime(
+    return about(
         loading + _answering(job, asked, candidate),
         START_S + RUNS * _answering(job, asked, plain),
         smoke_s if steps else 0.0,
     )
+
+
+def about(
+    candidate_s: float, baseline_s: float, smoke_s: float, *, slower: float = 1.0
+) -> ServingTime:
+    """Return what rates that were measured elsewhere foretell, on a machine that is busy or not."""
+    least, most = ABOUT
+    seconds = candidate_s, baseline_s, smoke_s
+    return ServingTime(*(exactly(one).times(least, most * slower) for one in seconds))
 
 
 def smoke_steps(suite: Suite) -> int:

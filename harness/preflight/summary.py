@@ -8,10 +8,11 @@ from harness.engines import engines_for
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.engine import demands_of
-from harness.preflight.estimate import estimate_seconds
+from harness.preflight.estimate import estimate_times
 from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
 from harness.preflight.serving_time import declared_times
+from harness.stopwatch import TimeRange
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,11 @@ class PlanSummary:
     engine: str | None
     """What serves and scores it; None where that is not asked for."""
     stage_seconds: Mapping[str, float]
-    """Estimated wall-clock time of each stage."""
+    """Estimated wall-clock time of each stage: the middle of its range."""
+    stage_ranges: Mapping[str, TimeRange]
+    """From the least to the most that each stage will take."""
+    unsaid: tuple[str, ...]
+    """Stages of which nothing can be said: the machine is too busy to measure."""
     declared_times: float | None
     """Estimated time of the candidate's answers with `--numerics declared` over that with
     `deployed`; None where they are not asked for, or where the kernels are the same."""
@@ -84,6 +89,7 @@ class PlanSummary:
 def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
     """Describe a job that has passed its checks; one that is not `scored` ends with verify."""
     recipe, plan, suite = job.recipe, job.plan, job.recipe.suite
+    times = estimate_times(job, scored=scored)
     return PlanSummary(
         model=recipe.model,
         model_type=job.inventory.model_type,
@@ -99,7 +105,9 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
             f"{job.extent.num_tokens} tokens in {job.extent.num_batches} batches"
         ),
         engine=_engine(recipe.engine) if scored else None,
-        stage_seconds=estimate_seconds(job, scored=scored),
+        stage_seconds={stage: round(one.middle_s, 1) for stage, one in times.items()},
+        stage_ranges={stage: one.rounded() for stage, one in times.items()},
+        unsaid=tuple(stage for stage, one in times.items() if not one.can_be_said),
         declared_times=declared_times(job) if scored else None,
         suite=suite.name if scored else None,
         tasks=tuple(_task_plans(suite)) if scored else (),

@@ -10,9 +10,11 @@ import pytest
 
 from harness.artifacts import EngineSpec
 from harness.cli import text
-from harness.preflight import Job, preflight, serving_time, summarize
+from harness.preflight import Job, estimate, preflight, serving_time, summarize
+from harness.preflight.making_time import MakingTime
 from harness.preflight.serving_time import declared_times
 from harness.recipe import Request
+from harness.stopwatch import TimeRange, exactly
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = EngineSpec(
@@ -93,16 +95,18 @@ def test_emulation_costs_what_its_answers_take_longer(planned: Planned) -> None:
     assert without is not None
     assert 0.8 < without < 1.05 < graphs < 3
     one, other = serving_time.serving_time(deployed), serving_time.serving_time(declared)
-    assert other.candidate_s > one.candidate_s
-    assert other.baseline_s == one.baseline_s
+    assert other.candidate.low_s > one.candidate.low_s
+    assert other.baseline == one.baseline
 
 
 def test_deployed_kernels_that_hide_inputs_are_smoked_in_emulation_besides(
     planned: Planned,
 ) -> None:
     deployed, declared = planned(), planned(numerics="declared")
-    more = serving_time.serving_time(deployed).smoke_s - serving_time.serving_time(declared).smoke_s
-    assert more > serving_time.START_S - 1
+    least, most = serving_time.ABOUT
+    one, other = serving_time.serving_time(deployed), serving_time.serving_time(declared)
+    assert one.smoke.low_s - other.smoke.low_s > least * (serving_time.START_S - 1)
+    assert one.smoke.high_s - other.smoke.high_s > most * (serving_time.START_S - 1)
 
 
 def test_a_small_model_waits_for_http_whatever_computes_it(planned: Planned) -> None:
@@ -147,7 +151,45 @@ def test_longer_answers_and_more_layers_take_longer(planned: Planned) -> None:
         for part, more in zip(
             serving_time.serving_time(job), serving_time.serving_time(other), strict=True
         ):
-            assert more >= part
-        assert serving_time.serving_time(other).candidate_s > 10 * (
-            serving_time.serving_time(job).candidate_s
+            assert more.low_s >= part.low_s
+        assert serving_time.serving_time(other).candidate.low_s > 10 * (
+            serving_time.serving_time(job).candidate.low_s
         )
+
+
+def test_a_plan_says_each_time_from_one_machine_left_alone_to_one_as_busy(planned: Planned) -> None:
+    times = {
+        "calibrate": TimeRange(low_s=3 * 60, high_s=5 * 60),
+        "export": TimeRange(low_s=0.1, high_s=0.9),
+        "verify": TimeRange(low_s=90, high_s=200),
+        "smoke": exactly(15.2),
+    }
+    said = text.of_plan(dataclasses.replace(summarize(planned()), stage_ranges=times))
+    assert "calibrate        3 to 5 min" in said
+    assert "export           under 1 s" in said
+    assert "verify           90 s to 3.3 min" in said
+    assert "smoke            15 s\n" in said
+    assert "total            4.8 to 8.6 min" in said
+
+
+def test_a_plan_on_a_busy_machine_says_that_it_cannot_say(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = MakingTime(TimeRange(low_s=700, high_s=6.3 * 3600), TimeRange(low_s=2, high_s=3))
+    monkeypatch.setattr(estimate, "making_time", lambda _: making)
+    summary = summarize(planned())
+    assert summary.unsaid == ("calibrate",)
+    assert summary.stage_ranges["export"] == TimeRange(low_s=2, high_s=3)
+    busy = "calibrate        cannot be said: the machine is busy (from 12 min, left alone, to 6.3 h"
+    assert busy in text.of_plan(summary)
+
+
+def test_what_a_busy_machine_takes_for_arithmetic_it_takes_for_answers_too(
+    planned: Planned,
+) -> None:
+    job = planned(device="cpu", version="0.32.0")
+    alone, busy = (serving_time.serving_time(job, slower) for slower in (1.0, 4.0))
+    assert busy.candidate.low_s == alone.candidate.low_s
+    assert busy.candidate.high_s == pytest.approx(4 * alone.candidate.high_s)
+    assert alone.candidate.can_be_said
+    assert not busy.candidate.can_be_said
