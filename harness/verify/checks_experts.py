@@ -1,11 +1,13 @@
 """Are all experts quantized, each by its own numbers?"""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 
 from harness.artifacts import Check, Severity
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
+from harness.verify.layouts import DIVISORS
 from harness.verify.modules import (
     expert_of,
     experts_of,
@@ -21,6 +23,9 @@ _MIN_EXPERTS = 4
 _SATURATED = 0x7E
 """The largest E4M3 code, to which the largest value of what shares a scale is mapped."""
 _NEARLY_ALL = 0.9
+_E4M3_MAX, _E2M1_MAX = 448.0, 6.0
+_E2M1_MANTISSAS = (0.5, 0.75)
+"""Of its values, as frexp has them."""
 
 
 def expert_scales_distinct(contents: Contents) -> Check:
@@ -68,13 +73,27 @@ def _is_one_scalar_for_all(contents: Contents, modules: list[str]) -> bool:
     role = "global_scale" if "global_scale" in layout.tensors else "weight_scale"
     coded = "weight_scale" if role == "global_scale" else "weight"
     scales = list(_facts(contents, modules, layout.leaf(role)))
-    if len(scales) < len(modules) or len({value for f in scales for value in f[:2]}) != 1:
+    values = {value for f in scales for value in f[:2]}
+    if len(scales) < len(modules) or len(values) != 1:
+        return False
+    if _is_of_four_bits(values.pop(), layout.leaf(role) or "", coded):
         return False
     saturated: dict[str, bool] = defaultdict(bool)
     for name in modules:
         facts = contents.facts.get(contents.tensor_of(name, layout.leaf(coded)), Facts())
         saturated[name.rpartition(".")[0]] |= facts.largest_code >= _SATURATED
     return sum(saturated.values()) >= _NEARLY_ALL * len(saturated)
+
+
+def _is_of_four_bits(scale: float, leaf: str, coded: str) -> bool:
+    """Return whether a range is 4, 6 or the like times a power of two.
+
+    Experts that were E2M1 before (gpt-oss) have such ranges, and many have the same.
+    """
+    largest = _E4M3_MAX if coded == "weight" else _E2M1_MAX * _E4M3_MAX
+    amax = largest / scale if leaf in DIVISORS and scale else largest * scale
+    mantissa, _ = math.frexp(amax)
+    return any(math.isclose(mantissa, one, rel_tol=1e-6) for one in _E2M1_MANTISSAS)
 
 
 def _is_one_matrix_for_all(contents: Contents, modules: list[str]) -> bool:

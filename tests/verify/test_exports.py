@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from harness.export import export
+from harness.quantize import quantize
 from harness.verify import verify
 
 WIDTHS = "engine-widths"
@@ -23,6 +27,7 @@ CASES = (
     ("qwen3_moe", "nvfp4", "none"),
     ("mixtral", "fp8", "fp8_cast"),
     ("qwen3", "nvfp4", "fp8"),
+    ("qwen3_5_moe", "w4a16_nvfp4_fp8_attention", "fp8"),
 )
 
 
@@ -83,3 +88,21 @@ def test_bytes_behind_the_last_tensor_are_not_what_was_meant(
     (shard,) = folder.glob("*.safetensors")
     shard.write_bytes(shard.read_bytes() + b"more")
     assert "files-match-manifest" in [check.id for check in verify(folder).errors]
+
+
+def test_experts_of_four_bits_may_share_their_range(
+    planned: Callable[..., Any], tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    """As gpt-oss has them: each expert's largest weight is 6 times the same power of two."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_models["qwen3_moe"], model)
+    tensors = load_file(model / "model.safetensors")
+    for name, weight in tensors.items():
+        if ".experts." in name:
+            weight.clamp_(-0.1, 0.1)
+            weight[0, 0] = 6 * 2.0**-5
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    made = planned(model, "fp8")
+    tensors_of = quantize(made.source, made.plan, made.stats)
+    export(made.source, made.plan, tensors_of, into=tmp_path / "c")
+    assert verify(tmp_path / "c", source=model).errors == ()
