@@ -1,6 +1,7 @@
 """Fill in a recipe: the YAML file, then what was typed, then what follows from the model."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from harness.errors import RecipeError, UsageError
 from harness.reading import read_yaml_documents, refused_as
 from harness.recipe.names import choose_file
 from harness.recipe.peer import convert, is_peer_recipe
+from harness.recipe.peer_files import in_library
 from harness.recipe.schema import RecipeFile, read_yaml
 from harness.recipe.suites import load_suite
 from harness.recipe.waivers import load_waivers
@@ -144,7 +146,9 @@ def _read(request: Request) -> RecipeFile:
         )
         raise RecipeError(message)
     if request.recipe is not None:
-        path = choose_file(str(request.recipe.absolute()), Path(), "recipe", RecipeError)
+        typed = request.recipe
+        shipped_there = None if os.path.lexists(typed) else in_library(typed)
+        path = choose_file(str((shipped_there or typed).absolute()), Path(), "recipe", RecipeError)
     else:
         path = choose_file(str(request.qformat), shipped.recipes(), "format", RecipeError)
     with refused_as(RecipeError, "Mend the file."):

@@ -70,6 +70,15 @@ class _Reader:
         raise RecipeError(message)
 
 
+def in_library(name: Path) -> Path | None:
+    """Return the file of an installed recipe by its name there, such as `general/ptq/NAME`."""
+    if name.is_absolute():
+        return None
+    endings = ("", ".yml", ".yaml")
+    files = (folder / f"{name}{end}" for folder in _library() for end in endings)
+    return next((file for file in files if file.is_file()), None)
+
+
 def _library() -> list[Path]:
     """Return the folder of the installed package's recipes, if there is one."""
     spec = find_spec("modelopt_recipes")

@@ -133,6 +133,15 @@ def test_a_recipe_turns_on_what_model_optimizer_turns_on(
     assert made == {path: theirs[path] for path in made}
 
 
+def test_a_recipe_is_found_by_its_name_in_the_installed_package(
+    plans: dict[str, QuantPlan | None],
+) -> None:
+    assert plans
+    name = Path("general/ptq/fp8_default-kv_fp8")
+    recipe = load_recipe(Request(model="canary", recipe=name))
+    assert (recipe.name, recipe.kv_cache) == ("fp8_default-kv_fp8", KvFormat.FP8)
+
+
 def test_what_is_planned_for_no_model_like_the_canary_is_refused_then(
     plans: dict[str, QuantPlan | None],
 ) -> None:
