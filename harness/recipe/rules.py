@@ -18,6 +18,7 @@ from harness.errors import ReasonCode, RecipeError
 from harness.recipe.names import nearest
 
 OFF = "none"
+_NOT_THERE = frozenset({"router", "embedding", "left out of the running model"})
 _LIST_ITEM = re.compile(r"(?<=_quantizer)s?\.\d+$|(?<=_quantizer)s?$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -80,6 +81,8 @@ def match_rules(
         choices |= dict.fromkeys(found, Choice(None, pattern))
     if matching is Matching.OWN:
         _refuse_shadowed(patterns, hits, choices)
+    else:
+        _refuse_kept(patterns, inventory)
     unmatched = Choice(None, "no rule")
     return tuple(
         Match(
@@ -151,6 +154,26 @@ def _refuse_partial(pattern: str, found: set[str], inventory: Inventory) -> None
                 f"such as '*{layer.rpartition('.')[2]}*{kind}_quantizer'."
             )
             raise RecipeError(message, reason=ReasonCode.RULE_MATCHES_SOME_EXPERTS)
+
+
+def _refuse_kept(patterns: list[tuple[str, str]], inventory: Inventory) -> None:
+    """Refuse rules that leave a layer on which is never quantized here, such as a tower's.
+
+    Routers are no linear layers to Model-Optimizer, its recipes turn embeddings off by their class,
+    and draft heads are not in the running model.
+    """
+    for module, what in inventory.unquantizable.items():
+        if what in _NOT_THERE:
+            continue
+        for kind in ("weight_quantizer", "input_quantizer"):
+            name = f"{module}.{kind}"
+            last = next((p for p in reversed(patterns) if fnmatch.fnmatchcase(name, p[0])), None)
+            if last is not None and last[1] != OFF:
+                message = (
+                    f"rule '{last[0]}' turns on '{name}' ({what}), which harness never quantizes. "
+                    f"Turn it off behind that rule: {{quantizer_name: '{module}*', enable: false}}."
+                )
+                raise RecipeError(message)
 
 
 def _refuse_shadowed(

@@ -33,6 +33,7 @@ REFUSED_FOR_THE_MODEL = (
     "w4a8_mxfp4_fp8",
     "nvfp4_w4a16",  # FP8 weights without inputs
     *("DeepSeek-V4-Pro", "step3p7"),  # what they quantize is not there
+    "Step-3.5-Flash",  # it leaves the vision tower on, which is never quantized here
 )
 
 
@@ -118,7 +119,7 @@ def turned_on(chosen: QuantPlan) -> dict[str, str]:
     """The same of a plan."""
     found = {q.linear.weight_quantizer: q.weight_format for q in chosen.quantized}
     found |= {q.linear.input_quantizer: q.input_format for q in chosen.quantized if q.input_format}
-    kind = {KvFormat.FP8: "fp8", KvFormat.FP8_CAST: "fp8 cast"}.get(KvFormat(chosen.kv_cache))
+    kind = chosen.kv_cache.replace("_", " ") if chosen.kv_cache != KvFormat.NONE else None
     if kind:
         found |= {a.k_quantizer: kind for a in chosen.attentions}
         found |= {a.v_quantizer: kind for a in chosen.attentions}

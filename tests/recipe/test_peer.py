@@ -7,6 +7,7 @@ import pytest
 
 from harness.artifacts import MIXED, Inventory, KvFormat, Matching, Recipe
 from harness.errors import RecipeError
+from harness.models import open_source, read_inventory
 from harness.recipe import Request, load_recipe, plan
 
 OFF = "    - {quantizer_name: '*', enable: false}\n"
@@ -223,3 +224,14 @@ def test_a_rule_may_match_nothing_and_matches_the_peers_names_alone(
     assert made.scheme == MIXED
     formats = {q.linear.name.split(".")[3]: q.weight_format for q in made.quantized}
     assert formats == {"mlp": "nvfp4", "self_attn": "fp8"}
+
+
+def test_a_tower_that_is_left_on_is_refused(tmp_path: Path) -> None:
+    canary = read_inventory(open_source("canary"))
+    mlp = f"    - {{quantizer_name: '*mlp*weight_quantizer', cfg: {NVFP4}}}\n"
+    gate = "    - {quantizer_name: '*shared_expert_gate*', enable: false}\n"
+    name = r"rule '\*mlp\*weight_quantizer' turns on 'model.visual.blocks.0.mlp.linear_fc1"
+    with pytest.raises(RecipeError, match=name):
+        plan(loaded(written(tmp_path, OFF + mlp + gate)), canary)
+    off = "    - {quantizer_name: '*visual*', enable: false}\n"
+    assert plan(loaded(written(tmp_path, OFF + mlp + gate + off)), canary).quantized
