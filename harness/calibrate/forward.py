@@ -36,6 +36,7 @@ from harness.models import (
     OnKv,
     ResidentLayer,
     StreamedModel,
+    answering,
     experts_run,
     fused_convolutions,
     mixed_types_run,
@@ -265,7 +266,8 @@ def _forward(model: "PreTrainedModel", batch_BT: Tensor, *, with_logits: bool) -
     Logits of all positions of a large vocabulary outweigh all other activations; those of the last
     position alone took a CPU longer than a decoder layer did.
     """
-    whole: nn.Module = model if with_logits else model.base_model
+    text = answering(model)
+    whole: nn.Module = text if with_logits else text.base_model
     with naming_what_stopped(model):
         whole(input_ids=batch_BT, use_cache=False)
 

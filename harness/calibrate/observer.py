@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.artifacts import ExpertCoverage, Inventory, KvFormat, QuantPlan
 from harness.errors import ReasonCode, RejectedError
 from harness.formats import has_input_scale
+from harness.models import answering
 from harness.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Observer:
 
     def needs_logits(self, model: "PreTrainedModel") -> bool:
         """Whether the plan measures the input of the output layer."""
-        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers
+        head = answering(model).get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers
         names = {f"{name}.weight" for name, module in model.named_modules() if module is head}
         return not names.isdisjoint(self._quantizers)
 

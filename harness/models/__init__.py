@@ -2,7 +2,7 @@
 
 from harness.models.architecture import architecture_of, difference
 from harness.models.convolutions import fused_convolutions, tunes_itself
-from harness.models.decoder import decoder_layers
+from harness.models.decoder import answering, decoder_layers
 from harness.models.digests import (
     believe_no_cache,
     digest_folder,
@@ -50,6 +50,7 @@ __all__ = [
     "StreamedModel",
     "TensorReader",
     "WeightFiles",
+    "answering",
     "architecture_of",
     "believe_no_cache",
     "by_parameter",

@@ -62,6 +62,23 @@ def find_decoder(model: "PreTrainedModel") -> Decoder:
     return Decoder(path, within, max(lists, key=lambda name: lists[name]))
 
 
+def answering(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Return what makes logits of token ids: the model, or a part of one that also speaks.
+
+    Such a model has no forward of its own. Its part for text is the one with its configuration of
+    text.
+    """
+    from transformers import PreTrainedModel  # noqa: PLC0415 -- takes seconds
+
+    if type(model).forward is not nn.Module.forward:
+        return model
+    text = model.config.get_text_config()
+    for part in model.children():
+        if isinstance(part, PreTrainedModel) and part.config.get_text_config() is text:
+            return part
+    return model
+
+
 def decoder_layers(model: "PreTrainedModel") -> nn.ModuleList:
     """Return the text decoder's layers, also where they are nested in a multimodal model.
 
@@ -91,7 +108,7 @@ def _never_read_text(model: nn.Module) -> tuple[str, ...]:
 
 def _text_embedding(model: "PreTrainedModel") -> nn.Module:
     try:
-        found = model.get_input_embeddings()
+        found = answering(model).get_input_embeddings()
     except (AttributeError, NotImplementedError) as error:
         raise ModelError(_no_decoder(model, "it names no embedding of text")) from error
     if not isinstance(found, nn.Module):

@@ -32,6 +32,7 @@ from harness.formats.kv import qdq_kv, qdq_kv_nvfp4
 from harness.models import (
     Source,
     TensorReader,
+    answering,
     experts_run,
     load_model,
     load_tokenizer,
@@ -92,7 +93,7 @@ def serve_reference(engine: EngineSpec, directory: Path) -> Iterator[Served]:
         if kv_scales:
             taps.enter_context(tap_attention(model, _kv_rounding(kv_scales, declared.kv)))
         deployment = _describe(engine, source, declared, layers)
-        yield Served(deployment, model, tokenizer)
+        yield Served(deployment, answering(model), tokenizer)
 
 
 def _load(
@@ -122,7 +123,7 @@ def _load(
     # Both arms and every engine answer under the suite's rules alone; only the end tokens stay.
     settings = model.generation_config
     ends = settings.eos_token_id if settings is not None else None
-    model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    answering(model).generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     return model
 
 
