@@ -34,7 +34,7 @@ def explain(
         source: those of the model that it was made from.
         bound: the relative error that rounding explains.
     """
-    part = source_part(module, source, coded.shape)
+    part = source_part(module, source)
     if part is None:
         return ""
     weight, wanted = read_rows(coded, checkpoint, _SAMPLE_ROWS), _sample(part, source)
@@ -42,7 +42,7 @@ def explain(
         if fit_of(changed, wanted).is_within(bound):
             return cause
     for other in _relatives(module, source):
-        candidate = source_part(other, source, part.shape)
+        candidate = source_part(other, source)
         if (
             candidate is not None
             and candidate.shape == part.shape

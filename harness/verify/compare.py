@@ -120,7 +120,7 @@ class Comparison:
     def quantized(self, module: str, algo: str, layout: Layout) -> TensorComparison | None:
         """Return the comparison of a quantized weight; None where it cannot be compared."""
         weight = find_weight(module, layout, self.checkpoint)
-        part = source_part(module, self.source, weight.shape if weight else None)
+        part = source_part(module, self.source)
         if weight is None or part is None or not is_number(self.source.headers[part.tensor].dtype):
             return None  # checks of shapes, of scales and of names say so
         near = Near(module, algo, weight, None, "")

@@ -99,21 +99,11 @@ def is_stack(name: str, header: TensorHeader) -> bool:
     return is_named_so and len(header.shape) == _STACK_DIMS and header.shape[0] <= _MAX_EXPERTS
 
 
-def source_part(
-    module: str, source: SourceTensors, shape: tuple[int, ...] | None = None
-) -> StoredPart | None:
+def source_part(module: str, source: SourceTensors) -> StoredPart | None:
     """Return the part of the source that holds the weight of `module`.
-
-    Args:
-        module: its name.
-        source: the model that the checkpoint was made from.
-        shape: of the weight; where names lead to another one, the model's structure is asked.
     """
-    part = _named_part(module, source)
-    if part is not None and shape in {None, part.shape}:
-        return part
     found = source.layers.get(module)
-    return part if found is None else _part_of(found, source)
+    return _named_part(module, source) if found is None else _part_of(found, source)
 
 
 def _named_part(module: str, source: SourceTensors) -> StoredPart | None:
