@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.artifacts import Slice, TensorHeader
 from harness.errors import ModelError
 from harness.models.dtypes import TORCH_DTYPES
-from harness.models.packed import BLOCKS, SCALES, unpack
+from harness.models.packed import Packed
 from harness.models.slices import cut
 from harness.models.source import Source
 from harness.resources import ResourceOwner
@@ -53,8 +53,10 @@ class TensorReader(ResourceOwner):
             ModelError: there is no such tensor, or its file cannot be read any more.
         """
         packed = self._source.packed.get(name)
+        if packed is not None and packed.num_experts is not None:
+            return torch.stack([self._unpacked(packed, e) for e in range(packed.num_experts)])
         if packed is not None:
-            return torch.stack([self._unpacked(name, e) for e in range(packed.scales.shape[0])])
+            return self._unpacked(packed, None)
         return self._file_of(name).get_tensor(name)
 
     def exponents(self, where: Slice) -> Tensor | None:
@@ -64,10 +66,10 @@ class TensorReader(ResourceOwner):
             ModelError: as `tensor`.
         """
         packed = self._source.packed.get(where.tensor)
-        if packed is None or where.expert is None:
+        if packed is None or packed.block is not None or where.expert is None:
             return None
         rows = slice(None) if where.rows is None else slice(*where.rows, where.step)
-        return self._of_expert(f"{where.tensor}{SCALES}", packed.scales, where.expert)[rows]
+        return self._of_expert(packed.scales_name, packed.scales, where.expert)[rows]
 
     def matrix(self, where: Slice) -> Tensor:
         """Return the 2-D weight [out, in] at `where`, on the CPU; do not write to it.
@@ -75,8 +77,9 @@ class TensorReader(ResourceOwner):
         Raises:
             ModelError: as `tensor`, or the weight is stored quantized.
         """
-        if where.tensor in self._source.packed and where.expert is not None:
-            return cut(self._unpacked(where.tensor, where.expert), where.of_expert())
+        packed = self._source.packed.get(where.tensor)
+        if packed is not None:
+            return cut(self._unpacked(packed, where.expert), where.of_expert())
         lazy = self._file_of(where.tensor).get_slice(where.tensor)
         dtype = self._source.tensors[where.tensor].dtype
         if dtype not in _UNQUANTIZED:
@@ -90,14 +93,14 @@ class TensorReader(ResourceOwner):
         rows = slice(*where.rows) if where.rows is not None else slice(None)
         return lazy[rows] if where.expert is None else lazy[where.expert, rows]
 
-    def _unpacked(self, name: str, expert: int) -> Tensor:
-        """Return the weight [I, O] of an expert that the files hold as codes and exponents."""
-        packed = self._source.packed[name]
-        blocks = self._of_expert(f"{name}{BLOCKS}", packed.blocks, expert)
-        return unpack(blocks, self._of_expert(f"{name}{SCALES}", packed.scales, expert))
+    def _unpacked(self, packed: Packed, expert: int | None) -> Tensor:
+        """Return a matrix that the files hold as codes and scales."""
+        codes = self._of_expert(packed.codes_name, packed.codes, expert)
+        return packed.unpack(codes, self._of_expert(packed.scales_name, packed.scales, expert))
 
-    def _of_expert(self, name: str, header: TensorHeader, expert: int) -> Tensor:
-        return self._opened(header).get_slice(name)[expert]
+    def _of_expert(self, name: str, header: TensorHeader, expert: int | None) -> Tensor:
+        file = self._opened(header)
+        return file.get_tensor(name) if expert is None else file.get_slice(name)[expert]
 
     def _file_of(self, name: str) -> _OpenFile:
         """Return the open file that holds `name`."""

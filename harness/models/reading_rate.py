@@ -36,7 +36,7 @@ def read_rate(source: Source) -> float:
 def _stretches(source: Source) -> Iterator[Span]:
     ends: dict[str, int] = {}
     stored = [header for name, header in source.tensors.items() if name not in source.packed]
-    stored += [header for one in source.packed.values() for header in (one.blocks, one.scales)]
+    stored += [header for one in source.packed.values() for header in (one.codes, one.scales)]
     for header in stored:
         ends[header.shard] = max(ends.get(header.shard, 0), header.offset + header.num_bytes)
     for shard, end in ends.items():

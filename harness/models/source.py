@@ -45,7 +45,7 @@ class Source:
     digest: str
     """sha256 over all files that count (`digest_folder`): weights, configuration, tokenizer."""
     packed: Mapping[str, Packed] = field(default_factory=dict)
-    """Tensors that the files hold as codes and exponents, for the makers publish nothing else."""
+    """Tensors that the files hold as codes and scales, for the makers publish nothing else."""
 
     @property
     def model_digest(self) -> str:

@@ -65,7 +65,7 @@ def _refuse_quantized(source: Source) -> None:
 def sign_of_quantization(source: Source) -> str | None:
     """Return what shows that a model is quantized: its configuration, else its tensors.
 
-    What its makers publish in MXFP4 alone is no quantized copy of anything.
+    What its makers publish in MXFP4 or in blocks of FP8 alone is no quantized copy of anything.
     """
     if source.packed:
         return None

@@ -53,7 +53,7 @@ def read_computable(source: Source) -> Computable:
         EngineError: its files contradict each other, or declare what this engine does not compute.
     """
     declared = read_declared(source)
-    if declared is None:
+    if declared is None or source.packed:  # an original, read as the numbers that it means
         return Computable()
     algorithms = _algorithms(declared)
     for name in sorted(algorithms):

@@ -234,7 +234,7 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
     if problems or config is None:
         message = f"'{source}' is no model to compare with: {problems[0]}. Download it again."
         raise ModelError(message)
-    tensors = SourceTensors(source, shards)
+    tensors = SourceTensors(source, shards, config)
     tensors.ask_structure(checkpoint.headers)
     return Origin(source, config, Comparison(checkpoint, tensors))
 

@@ -36,9 +36,11 @@ _MAX_EXPERTS = 1 << 16
 class SourceTensors(StoredTensors):
     """The tensors of the model that a checkpoint was made from, and what they are parts of."""
 
-    def __init__(self, directory: Path, shards: tuple[Shard, ...]) -> None:
+    def __init__(
+        self, directory: Path, shards: tuple[Shard, ...], config: Mapping[str, object]
+    ) -> None:
         super().__init__(directory, shards)
-        self._pairs = Pairs(self.headers, self)
+        self._pairs = Pairs(config, self)
         self.headers = self._pairs.unpacked()
         self.layers: Mapping[str, Slice] = {}
         """Where the weight of each linear layer lies; empty where names tell it."""
@@ -100,8 +102,7 @@ def is_stack(name: str, header: TensorHeader) -> bool:
 
 
 def source_part(module: str, source: SourceTensors) -> StoredPart | None:
-    """Return the part of the source that holds the weight of `module`.
-    """
+    """Return the part of the source that holds the weight of `module`."""
     found = source.layers.get(module)
     return _named_part(module, source) if found is None else _part_of(found, source)
 
