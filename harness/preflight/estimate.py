@@ -41,6 +41,8 @@ _MOST_VERIFIED = 3.1e9
 """The same of all processes and threads together: measured with 16 cores."""
 _SMALL = TimeRange(low_s=0.05, high_s=0.8)
 """Of judging, and of verifying a checkpoint of no size."""
+_ONE_ALONE = 0.8
+"""Share of a batch's step that the step of one question by itself takes."""
 _UNQUANTIZED = 0.7
 """Share of the emulating arm's time that the unquantized arm takes."""
 _TOKENS_PER_ITEM = 48
@@ -101,7 +103,7 @@ def _smoke_s(job: Job, rates: _Rates) -> float:
     if not steps:
         return 0.0
     calls = sum(share if linear.is_routed else 1.0 for linear in job.inventory.linears)
-    return (1 + _UNQUANTIZED) * (rates.start_s + steps * calls * rates.step_s)
+    return (1 + _UNQUANTIZED) * (rates.start_s + steps * calls * _ONE_ALONE * rates.step_s)
 
 
 class _Use(NamedTuple):
