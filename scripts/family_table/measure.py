@@ -34,6 +34,11 @@ class Place(NamedTuple):
         """Return the model as it was saved."""
         return self.models / self.name
 
+    def published(self) -> Path:
+        """Return the model as engines know it, who read another layout than is saved of some."""
+        turned = self.models / f"{self.name}-transposed"
+        return turned if turned.is_dir() else self.model()
+
     def checkpoint(self, qformat: str, layout: str = "saved", way: str = "layerwise") -> Path:
         """Return a checkpoint of harness."""
         run = f"{qformat}-{layout}-{way}"
@@ -107,8 +112,12 @@ def _quantized(place: Place, qformat: str, calibration: Path) -> Found:
         if done["error"] is None:
             checked = ours.verify(checkpoint, model)
             told |= {"verify": checked["error"], "warnings": checked.get("warnings", [])}
-            is_other = layout != "saved"
-            different = ours.differences(first, checkpoint, quantized_only=is_other)
+            different: list[str] = []
+            if layout == "saved":
+                different = ours.differences(first, checkpoint)
+            elif layout != "mxfp4":  # which is another model, whose weights were rounded before
+                both = (first, place.model()), (checkpoint, model)
+                different = ours.differences_of_layouts(*both)
             told["different"] = different[:10]
         found["ways"][f"{layout} {way}"] = told
     return found
@@ -126,7 +135,7 @@ def compared(place: Place, qformat: str) -> dict[str, Any] | None:
 
 def engine_jobs(place: Place) -> list[engine.Job]:
     """Return what vLLM is to load of this family."""
-    folders = {UNQUANTIZED: place.model(), **{q: place.checkpoint(q) for q in ours.FORMATS}}
+    folders = {UNQUANTIZED: place.published(), **{q: place.checkpoint(q) for q in ours.FORMATS}}
     return [
         engine.job_of(folder, place.result(f"vllm-{what}"), prompts())
         for what, folder in folders.items()

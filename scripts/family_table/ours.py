@@ -1,7 +1,7 @@
 """What harness makes of a family: typed as a user types it, in every layout and both ways."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.cli import app
 from harness.models import open_source
 from harness.recipe import load_recipe
 from harness.request import Request
+from scripts.family_table.names import renamed, running_names
 
 FORMATS = ("nvfp4", "fp8")
 _SAMPLES, _TOKENS = 32, 64
@@ -82,18 +83,27 @@ def _typed(*words: object) -> dict[str, Any]:
     return {"error": f"exit {done.exit_code}: {said}"[:500], "out": done.stdout}
 
 
-def differences(one: Path, other: Path, *, quantized_only: bool) -> list[str]:
-    """Return the tensors in which two checkpoints differ.
+def differences(one: Path, other: Path) -> list[str]:
+    """Return the tensors in which two checkpoints of the same model differ."""
+    return _differences(dict(_tensors(one)), dict(_tensors(other)))
 
-    Arguments:
-        one: a checkpoint.
-        other: another one.
-        quantized_only: leave out what is copied under its source's name, which layouts spell
-            differently.
+
+def differences_of_layouts(one: Sequence[Path], other: Sequence[Path]) -> list[str]:
+    """Return the experts' tensors in which checkpoints of two layouts differ.
+
+    Each is the checkpoint and the model that it was made from. What is not quantized is copied
+    under its source's name, and which plain layers engines fuse hangs on their names, which
+    layouts spell differently.
     """
-    left, right = dict(_tensors(one)), dict(_tensors(other))
-    if quantized_only:
-        left, right = _quantized(left), _quantized(right)
+    left, right = (
+        renamed(_quantized(dict(_tensors(checkpoint))), running_names(model))
+        for checkpoint, model in (one, other)
+    )
+    names = [name for name in left.keys() | right.keys() if ".experts." in name]
+    return _differences(*({n: one[n] for n in names if n in one} for one in (left, right)))
+
+
+def _differences(left: dict[str, Tensor], right: dict[str, Tensor]) -> list[str]:
     both = sorted(left.keys() & right.keys())
     changed = [name for name in both if not same(left[name], right[name])]
     return sorted(left.keys() ^ right.keys()) + changed

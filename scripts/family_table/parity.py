@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.artifacts import Linear
 from harness.formats import get_format
 from harness.models import TensorReader, open_source, read_inventory
+from scripts.family_table.names import as_runs, renamed
 from scripts.family_table.ours import read_tensors, same
 
 _STACK = re.compile(
@@ -27,7 +27,6 @@ _STACK = re.compile(
 )
 _LARGEST = {"nvfp4": (6.0 * 448.0, "weight_scale_2"), "fp8": (448.0, "weight_scale")}
 """What an amax is divided by to become the scale of a whole weight, and that scale's name."""
-_LEAVES = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 _MATRIX = 2
 
 Tensors = Mapping[str, Tensor]
@@ -39,7 +38,7 @@ def compare(model: Path, qformat: str, ours: Path, theirs: Path) -> dict[str, An
     layers = sorted(n.removesuffix(".weight_scale") for n in mine if n.endswith(".weight_scale"))
     source = open_source(str(model))
     linears = {one.name: one for one in read_inventory(source).linears}
-    peers = _renamed(peers, {as_runs(one): one.name for one in linears.values()})
+    peers = renamed(peers, {as_runs(one): one.name for one in linears.values()})
     with TensorReader(source) as reader:
         wider = _with_wider_ranges(
             qformat, layers, (mine, peers), lambda layer: reader.matrix(linears[layer].source)
@@ -60,23 +59,6 @@ def compare(model: Path, qformat: str, ours: Path, theirs: Path) -> dict[str, An
         "peer_lacks": lacks[:10],
         "num_peer_lacks": len(lacks),
     }
-
-
-def as_runs(linear: Linear) -> str:
-    """Return a layer's name in the running model, which the peer exports if it cannot rename."""
-    if linear.experts is None:
-        return linear.parameter.tensor.removesuffix(".weight")
-    leaf = linear.name.rpartition(".")[2]
-    return f"{linear.experts}.{linear.expert}.{_LEAVES.get(leaf, leaf)}"
-
-
-def _renamed(tensors: Tensors, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return tensors that have the running model's names under those of the files."""
-    found: dict[str, Tensor] = {}
-    for name, one in tensors.items():
-        module, _, leaf = name.rpartition(".")
-        found[f"{names[module]}.{leaf}" if module in names else name] = one
-    return found
 
 
 def _with_wider_ranges(
