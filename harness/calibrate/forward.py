@@ -114,7 +114,7 @@ class LayerwiseRun:
         """
         streamed = self._streamed
         with streamed, _running(self._model, self._options, self._on_kv()):
-            self.clock.lap()
+            self.clock.lap("prepared")
             for number, index in enumerate(streamed.order, start=1):
                 with streamed.resident(index) as layer:
                     self.clock.lap("waited for weights")
