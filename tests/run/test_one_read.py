@@ -81,7 +81,12 @@ def read_again(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 
 _FAMILIES = ["qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3"]
 _FORMATS = [("nvfp4", "fp8"), ("fp8", "fp8")]
-_CASES = [*product(_FAMILIES, _FORMATS), ("qwen3_moe", ("w4a16_nvfp4", "none"))]
+_CASES = [
+    *product(_FAMILIES, _FORMATS),
+    ("qwen3_moe", ("w4a16_nvfp4", "none")),
+    ("qwen3", ("fp8_per_channel_per_token", "nvfp4")),
+    *product(["qwen3_5_moe"], [("fp8_block", "none"), ("mxfp8", "fp8"), ("mxfp4", "none")]),
+]
 
 
 @pytest.mark.parametrize(("family", "formats"), _CASES)
@@ -101,6 +106,15 @@ def test_files_are_those_of_a_model_that_is_read_twice(
     assert ranges[0] == ranges[1]
     assert len(read_again[0]) > whole.num_quantized
     assert read_again[1] == set()
+
+
+def test_a_quantized_output_layer_is_the_same_layer_by_layer(
+    tiny_qwen3_5_moe: Path, make: Make
+) -> None:
+    """It is in no decoder layer, and one checkpoint has two formats."""
+    asked = {"qformat": "w4a16_nvfp4_fp8_attention", "kv_cache": "fp8"}
+    whole = make(tiny_qwen3_5_moe, "a", layerwise=False, **asked)
+    assert make(tiny_qwen3_5_moe, "b", layerwise=True, **asked).sha256 == whole.sha256
 
 
 @pytest.mark.parametrize("changed", ["chat_template.jinja", "tokenizer_config.json"])
