@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.artifacts import EngineSpec, ModuleGroup, Suite, TaskSpec
-from harness.engines import engines_for
+from harness.artifacts import EngineSpec, KvFormat, ModuleGroup, QuantPlan, Suite, TaskSpec
+from harness.engines import SIDECAR, engines_for
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.engine import demands_of
@@ -94,7 +94,7 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
         model=recipe.model,
         model_type=job.inventory.model_type,
         scheme=plan.scheme,
-        kv_cache=plan.kv_cache,
+        kv_cache=_kv_cache(plan),
         quantized=plan.quantized_groups(),
         excluded=plan.excluded_groups(),
         bits_per_weight=bits_per_weight(plan),
@@ -115,6 +115,12 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
         pooled_margin=suite.pooled_margin if scored else None,
         loaded_by=engines_for(demands_of(plan)),
     )
+
+
+def _kv_cache(plan: QuantPlan) -> str:
+    """Return how keys and values are stored, and where engines are not told."""
+    is_told = plan.declares_kv or plan.kv_cache == KvFormat.NONE
+    return plan.kv_cache if is_told else f"{plan.kv_cache}, declared in {SIDECAR} alone"
 
 
 def summarize_gate(job: GateJob) -> GatePlanSummary:
