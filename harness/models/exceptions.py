@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+PASS_ON = frozenset({"LongcatFlashExperts"})
+"""Modules of experts some of which hand their input on as it is: gate and up have a matrix for each
+of these too, which nothing multiplies with, and down has none. The flags do not say so."""
 NEVER_READ_TEXT: Mapping[str, tuple[str, ...]] = {
     "Ernie4_5_VLMoeMoeBlock": ("vision_moe",),
 }

@@ -81,6 +81,8 @@ class _Reading:
         self._names = Names(conversion, self._arrived)
         self._strange = dict.fromkeys(strange)
         """Tensors that have no place yet."""
+        self._idle: list[Piece] = []
+        """Matrices that nothing multiplies with."""
 
     def inventory(self) -> Inventory:
         """Put it all together."""
@@ -99,7 +101,7 @@ class _Reading:
             model_type=str(self._source.config["model_type"]),
             linears=linears,
             others=others,
-            pieces=tuple(pieces),
+            pieces=(*pieces, *self._idle),
             attentions=_attentions(linears),
             unquantizable=unquantizable,
             tensors=self._source.tensors,
@@ -146,6 +148,8 @@ class _Reading:
         """Yield every projection of every expert of one layer."""
         whole = _whole_of([self._names.leaf(experts, one) for one in experts.projections])
         found = [self._sources(experts, one) for one in experts.projections]
+        for projection, (_, sources) in zip(experts.projections, found, strict=True):
+            self._idle += _idle_pieces(experts, projection, sources)
         for expert in range(experts.num_experts):
             for projection, (names, sources) in zip(experts.projections, found, strict=True):
                 name, parameter = names[expert], projection.parameter
@@ -178,7 +182,7 @@ class _Reading:
             raise self._lacking([parameter])
         if arrived.coordinates is None:
             shape = experts.shapes[projection.parameter]
-            places = (projection.within(experts.path, e, shape) for e in range(len(names)))
+            places = (projection.within(experts.path, e, shape) for e in range(shape[0]))
             return names, [replace(place, tensor=arrived.tensors[0]) for place in places]
         values = arrived.coordinates
         if projection.is_transposed:
@@ -323,6 +327,16 @@ def _unpacked(tensors: Mapping[str, TensorHeader], scales: Sequence[str]) -> Map
         is_packed = header.dtype == "U8" and f"{name}_scale" in beside
         shapes[name] = (*shape[:-1], 2 * shape[-1]) if is_packed else shape
     return shapes
+
+
+def _idle_pieces(
+    experts: Experts, projection: Projection, sources: Sequence[Slice]
+) -> Iterator[Piece]:
+    """Yield the matrices of experts that pass their input on."""
+    shape = experts.shapes[projection.parameter]
+    for expert in range(experts.num_experts, shape[0]):
+        place = projection.within(experts.path, expert, shape)
+        yield Piece(source=sources[expert], parameter=place)
 
 
 def _named(names: Sequence[str], sources: Sequence[Slice]) -> Sequence[str]:

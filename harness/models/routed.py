@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.artifacts import Slice
 from harness.errors import ModelError
+from harness.models.exceptions import PASS_ON
 
 _STACK = 3
 _FLAGS = ("has_gate", "is_transposed", "is_concatenated", "has_bias")
@@ -96,7 +97,7 @@ def find_experts(model: nn.Module, hidden_size: int) -> Iterator[Experts]:
         if all(hasattr(module, flag) for flag in _FLAGS):
             yield _stated(path, module, stacks)
         elif _DOWN in stacks and (_GATED in stacks or _UP in stacks):
-            yield _seen(path, stacks, hidden_size)
+            yield _seen(path, stacks, hidden_size, type(module).__name__)
         elif len(stacks) == 1 and not isinstance(module, _CONVOLUTIONS):
             (name,) = stacks
             if getattr(module, "num_experts", None) == stacks[name].shape[0]:
@@ -112,7 +113,7 @@ def _stated(path: str, module: nn.Module, stacks: Mapping[str, Tensor]) -> Exper
     return _of(path, stacks, is_concatenated=is_concatenated, is_transposed=is_transposed)
 
 
-def _seen(path: str, stacks: Mapping[str, Tensor], hidden_size: int) -> Experts:
+def _seen(path: str, stacks: Mapping[str, Tensor], hidden_size: int, kind: str) -> Experts:
     """Read the shapes: what goes into the first projections and comes out of the last is hidden."""
     if strange := sorted(stacks.keys() - _ROLES.keys()):
         raise _contradictory(path, f"it has the parameter '{strange[0]}'")
@@ -125,14 +126,19 @@ def _seen(path: str, stacks: Mapping[str, Tensor], hidden_size: int) -> Experts:
     if is_normal == is_turned:
         shapes = ", ".join(f"{name} {list(stack.shape)}" for name, stack in stacks.items())
         raise _contradictory(path, f"the shapes do not tell inputs from outputs ({shapes})")
-    return _of(path, stacks, is_concatenated=True, is_transposed=is_turned)
+    return _of(path, stacks, is_concatenated=True, is_transposed=is_turned, kind=kind)
 
 
 def _of(
-    path: str, stacks: Mapping[str, Tensor], *, is_concatenated: bool, is_transposed: bool
+    path: str,
+    stacks: Mapping[str, Tensor],
+    *,
+    is_concatenated: bool,
+    is_transposed: bool,
+    kind: str = "",
 ) -> Experts:
     counts = {name: stack.shape[0] for name, stack in stacks.items()}
-    if len(set(counts.values())) > 1:
+    if len(set(counts.values())) > 1 and kind not in PASS_ON:
         raise _contradictory(path, f"its parameters hold different numbers of experts ({counts})")
     projections = []
     for name in stacks:
@@ -162,7 +168,7 @@ def _experts(
     path: str, stacks: Mapping[str, Tensor], projections: tuple[Projection, ...]
 ) -> Experts:
     shapes = {name: tuple(stack.shape) for name, stack in stacks.items()}
-    num_experts = next(iter(shapes.values()))[0]
+    num_experts = min(shape[0] for shape in shapes.values())
     return Experts(path=path, num_experts=num_experts, projections=projections, shapes=shapes)
 
 

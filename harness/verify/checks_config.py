@@ -14,6 +14,7 @@ from harness.engines import (
 )
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
+from harness.verify.idle_experts import is_idle
 from harness.verify.modules import (
     is_plain_linear,
     is_quantized,
@@ -156,7 +157,11 @@ def unasked_ignored(contents: Contents) -> Check:
 
 
 def _plain(contents: Contents) -> list[str]:
-    return [name for name, module in contents.modules.items() if is_plain_linear(name, module)]
+    return [
+        name
+        for name, module in contents.modules.items()
+        if is_plain_linear(name, module) and not is_idle(name, contents.config)
+    ]
 
 
 def _unlisted(contents: Contents, plain: list[str]) -> list[str]:

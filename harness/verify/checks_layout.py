@@ -7,6 +7,7 @@ from harness.artifacts import Check
 from harness.engines import INDEXER
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
+from harness.verify.idle_experts import is_idle
 from harness.verify.layouts import Form, Layout, forms_of
 from harness.verify.modules import (
     KV_LEAVES,
@@ -130,7 +131,8 @@ def experts_complete(contents: Contents) -> Check:
     layers: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for name in contents.modules:
         expert = expert_of(name)
-        if expert:
+        is_left = not is_quantized(contents.modules[name]) and is_idle(name, contents.config)
+        if expert and not is_left:
             layers[expert.experts][expert.number][expert.projection] = name
     stacks, drafts = quantized_stacks(contents.modules), contents.drafts
     sizes = {len(experts) for path, experts in layers.items() if not is_draft(path, drafts)}

@@ -30,12 +30,14 @@ def write_stacked(model: PreTrainedModel, saved: Path, folder: Path) -> bool:
     """Write a checkpoint with experts in one tensor a layer, if it differs from the saved one.
 
     Returns:
-        Whether there is such a layout: experts, and other names than in `saved`.
+        Whether there is such a layout: experts, as many in each tensor, and other names than in
+        `saved`.
     """
     tensors = _unshared(model)
     with safe_open(saved / _WEIGHTS, framework="pt") as file:
         are_same = set(file.keys()) == set(tensors)
-    if are_same or not any(one.ndim == 3 and "expert" in name for name, one in tensors.items()):  # noqa: PLR2004 -- experts, rows, columns
+    stacks = [t for name, t in tensors.items() if t.ndim == 3 and "expert" in name]  # noqa: PLR2004 -- experts, rows, columns
+    if are_same or len({len(stack) for stack in stacks}) != 1:
         return False
     shutil.copytree(saved, folder)
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})

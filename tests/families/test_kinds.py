@@ -112,6 +112,14 @@ def test_a_model_with_parts_in_float32_runs_in_bfloat16(quantized: Make) -> None
     assert any(layer.endswith("w1") for layer in made.layers())
 
 
+def test_matrices_of_experts_that_pass_their_input_on_are_copied(quantized: Make) -> None:
+    made = quantized("longcat_flash")
+    source = read_tensors(made.source)
+    idle = [f"model.layers.0.mlp.experts.{e}.up_proj.weight" for e in range(8, 12)]
+    assert all(torch.equal(made.tensors[name], source[name]) for name in idle)
+    assert len(routed(made, "model.layers.0.mlp.experts")) == 24
+
+
 def test_experts_beside_a_dense_mlp_are_both_quantized(quantized: Make) -> None:
     made = quantized("gemma4_moe")
     both = made.parameter("model.layers.0.experts.gate_up_proj")
