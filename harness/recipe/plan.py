@@ -22,6 +22,8 @@ from harness.formats import get_format, get_scheme, known_formats, scheme_of
 from harness.recipe.names import nearest
 from harness.recipe.rules import OFF, Match, match_rules
 
+_WEIGHT = ".weight"
+
 
 def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
     """Decide what becomes of each weight of `inventory`.
@@ -52,6 +54,7 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
             for match in matches
             if match.weight.format is None
         ),
+        *(Excluded(module=name, rule=rule) for name, rule in _stacks(matches).items()),
         *(Excluded(module=name, rule=what) for name, what in inventory.unquantizable.items()),
     )
     attentions = inventory.attentions if recipe.kv_cache is not KvFormat.NONE else ()
@@ -65,6 +68,20 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
         digest=digest_of(inventory.digest, *parts),
         wording=recipe.wording,
     )
+
+
+def _stacks(matches: tuple[Match, ...]) -> dict[str, str]:
+    """Return the modules of the files that stack experts which stay as they are, with the rule.
+
+    Engines and checks meet them by that name too, such as Granite's `input_linear`.
+    """
+    return {
+        match.linear.source.tensor.removesuffix(_WEIGHT): match.weight.rule
+        for match in matches
+        if match.weight.format is None
+        and match.linear.source.expert is not None
+        and match.linear.source.tensor.endswith(_WEIGHT)
+    }
 
 
 def _scheme(quantized: tuple[PlannedLinear, ...]) -> str:

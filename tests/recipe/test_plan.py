@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness import shipped
-from harness.artifacts import MIXED, Inventory, KvFormat, Recipe
+from harness.artifacts import MIXED, Inventory, KvFormat, Recipe, Slice
 from harness.errors import ModelError, RecipeError, UsageError
 from harness.recipe import Request, load_recipe, plan, recipe_names
 
@@ -89,6 +89,21 @@ def test_a_recipe_that_quantizes_nothing_is_refused(moe: Inventory, tmp_path: Pa
     file.write_text(text)
     with pytest.raises(RecipeError, match="the recipe quantizes nothing"):
         plan(load_recipe(Request(model="canary", recipe=file)), moe)
+
+
+def test_experts_that_stay_are_named_by_their_stack_too(moe: Inventory, tmp_path: Path) -> None:
+    """Granite's files call it `input_linear`; engines and checks meet it by that name."""
+    stack = "model.layers.0.block_sparse_moe.input_linear"
+    stacked = tuple(
+        dataclasses.replace(one, source=Slice(tensor=f"{stack}.weight", expert=one.expert))
+        if one.is_routed
+        else one
+        for one in moe.linears
+    )
+    file = own_recipe(tmp_path, '"*self_attn*weight_quantizer"')
+    inventory = dataclasses.replace(moe, linears=stacked)
+    made = plan(load_recipe(Request(model="canary", recipe=file)), inventory)
+    assert [one.module for one in made.excluded].count(stack) == 1
 
 
 def test_half_of_a_fused_group_is_refused(moe: Inventory, tmp_path: Path) -> None:
