@@ -4,7 +4,8 @@
 
 Runs in vLLM's environment and imports nothing of harness. Each job names a `model`, where its
 `result` and load `report` go, and `prompts` of token ids; what has a result is passed over, so that
-a job that took the process with it can be left out and the others go on.
+a job that took the process with it can be left out and the others go on. A model that fails can leave
+vLLM in a state in which others fail too: the process ends, and a failure counts where it is first.
 """
 
 import gc
@@ -26,21 +27,27 @@ def main() -> None:
     """Do the jobs that are not done."""
     # vLLM looks at each class in a process of its own, lest CUDA starts: ten seconds a family.
     registry._run_in_subprocess = lambda look: look()  # noqa: SLF001 -- there is no other way
-    for job in json.loads(Path(sys.argv[1]).read_bytes()):
+    jobs = json.loads(Path(sys.argv[1]).read_bytes())
+    left = [job for job in jobs if not Path(job["result"]).exists()]
+    for number, job in enumerate(left):
         result = Path(job["result"])
-        if result.exists():
-            continue
-        result.with_suffix(".started").touch()
+        started = result.with_suffix(".started")
+        started.touch()
         start = time.perf_counter()
         found: dict[str, Any] = {"error": None}
         try:
             found |= _answers(job)
         except Exception as error:  # noqa: BLE001 -- whatever stops vLLM is what is asked
             found["error"] = f"{type(error).__name__}: {error}"
+            if number:
+                started.unlink()
+                return
         found["seconds"] = round(time.perf_counter() - start, 1)
         unfinished = result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(found), encoding="utf-8")
         unfinished.rename(result)
+        if found["error"]:
+            return
         gc.collect()
 
 
