@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ class Origin(NamedTuple):
         return {name.rpartition(".")[0] for name in self.comparison.source.headers}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """A checkpoint's files, as far as they can be read."""
 
@@ -112,9 +112,9 @@ class Contents:
         """Whether an engine is told an algorithm at all."""
         return self.declared is not None and self.declared.algorithm is not None
 
-    @property
+    @cached_property
     def tensors(self) -> Mapping[str, TensorHeader]:
-        """Every tensor of every shard whose header can be read."""
+        """Every tensor of every shard whose header can be read; asked for by each check."""
         return {name: e.header for shard in self.shards for name, e in shard.entries.items()}
 
     def tensor_of(self, module: str, leaf: str | None) -> str:
