@@ -39,7 +39,12 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
     "glm4_moe_lite": {"first_k_dense_replace": 1},
     "glm4v_moe": {"text_config": {"head_dim": 64}},
     "longcat_flash": {"zero_expert_type": "identity"},
-    "minimax_m2": {"scoring_func": "sigmoid", "use_routing_bias": True, "use_qk_norm": True},
+    "minimax_m2": {
+        "rotary_dim": 32,
+        "scoring_func": "sigmoid",
+        "use_qk_norm": True,
+        "use_routing_bias": True,
+    },
     "qwen3_vl_moe": {"text_config": {"norm_topk_prob": True}},
 }
 """What published configurations say, engines read, and transformers' class does not have."""

@@ -4,8 +4,9 @@
 
 Runs in vLLM's environment and imports nothing of harness. Each job names a `model`, where its
 `result` and load `report` go, and `prompts` of token ids; what has a result is passed over, so that
-a job that took the process with it can be left out and the others go on. A model that fails can leave
-vLLM in a state in which others fail too: the process ends, and a failure counts where it is first.
+a job that took the process with it can be left out and the others go on. A model that fails can
+leave vLLM in a state in which others fail too: the process ends, and a failure counts where it is
+first.
 """
 
 import gc
