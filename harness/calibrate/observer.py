@@ -74,7 +74,7 @@ class Observer:
 
     def see_input(self, parameter: str, expert: int | None, input_NI: Tensor) -> None:
         """Take the input of one linear call."""
-        if expert is not None:
+        if expert is not None and parameter in self._experts:
             self._calls[parameter][expert] += 1
             self._tokens[parameter][expert] += input_NI.numel() // input_NI.shape[-1]
         if (quantizer := self._quantizers.get(parameter)) is not None:

@@ -45,7 +45,9 @@ def find_kinds(model: "PreTrainedModel") -> Kinds:
         ModelError: there is no decoder, or routed experts or their router are not understood.
     """
     decoder = find_decoder(model)
-    hidden_size = model.config.get_text_config().hidden_size
+    text = model.config.get_text_config()
+    hidden_size = text.hidden_size
+    counts_experts = any("expert" in key for key in text.to_dict())
     experts = [one for one in find_experts(model, hidden_size) if decoder.holds(one.path)]
     look = _Look(model, decoder, routers_of(model, decoder, experts))
     routed = {one.path for one in experts}
@@ -54,6 +56,8 @@ def find_kinds(model: "PreTrainedModel") -> Kinds:
     for path, module in model.named_modules():
         if path in routed or not _has_matrix(module):
             continue
+        if counts_experts and decoder.runs(path):
+            _refuse_strange_stack(path, module)
         what = look.reason_to_keep(path, module)
         if what is None and isinstance(module, nn.Linear):
             linears[path] = module
@@ -202,6 +206,24 @@ def _matrices_in(model: nn.Module, paths: Iterable[str]) -> Iterator[str]:
 
 def _is_within(path: str, parent: str) -> bool:
     return path == parent or path.startswith(f"{parent}.") or not parent
+
+
+def _refuse_strange_stack(path: str, module: nn.Module) -> None:
+    """Refuse several matrices in one parameter that are no experts: they could be anything.
+
+    Raises:
+        ModelError: with the module's name.
+    """
+    if isinstance(module, _CONVOLUTION):
+        return
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim > _MATRIX and min(parameter.shape[-2:]) >= _NARROW:
+            message = (
+                f"'{path}' ({type(module).__name__}) holds several matrices in '{name}' "
+                f"{list(parameter.shape)} and is not understood: it is no convolution, and its "
+                "experts, if it has any, are not read. The model would be quantized in part."
+            )
+            raise ModelError(message)
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -23,6 +23,8 @@ _MIN_EXPERTS = 4
 _SATURATED = 0x7E
 """The largest E4M3 code, to which the largest value of what shares a scale is mapped."""
 _NEARLY_ALL = 0.9
+_SAME_SIZE = 0.02
+"""How far a factor may be from 1 by rounding alone."""
 _E4M3_MAX, _E2M1_MAX = 448.0, 6.0
 _E2M1_MANTISSAS = (0.5, 0.75)
 """Of its values, as frexp has them."""
@@ -41,7 +43,7 @@ def expert_scales_distinct(contents: Contents) -> Check:
     for where, modules in groups.items():
         if len(modules) < _MIN_EXPERTS:
             continue
-        if _is_one_scalar_for_all(contents, modules):
+        if _is_one_scalar_for_all(contents, modules) and not _are_true(contents, modules):
             faults.append(f"{where}: {len(modules)} weights have one scale, each by its own range")
         for projection in sorted({name.rpartition(".")[2] for name in modules}):
             alike = [name for name in modules if name.endswith(f".{projection}")]
@@ -83,6 +85,18 @@ def _is_one_scalar_for_all(contents: Contents, modules: list[str]) -> bool:
         facts = contents.facts.get(contents.tensor_of(name, layout.leaf(coded)), Facts())
         saturated[name.rpartition(".")[0]] |= facts.largest_code >= _SATURATED
     return sum(saturated.values()) >= _NEARLY_ALL * len(saturated)
+
+
+def _are_true(contents: Contents, modules: list[str]) -> bool:
+    """Tell whether the source was compared, and each weight has the source's size.
+
+    Then the experts' ranges are equal in the source. A copied scale makes weights as much too large
+    or small as their ranges differ.
+    """
+    if contents.origin is None:
+        return False
+    fits = contents.origin.comparison.fits
+    return all(m in fits and abs(fits[m][1].gain - 1) < _SAME_SIZE for m in modules)
 
 
 def _is_of_four_bits(scale: float, leaf: str, coded: str) -> bool:

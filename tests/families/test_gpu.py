@@ -12,7 +12,16 @@ from harness.serve.reference import serve_reference
 from tests.models.test_discovery import HARD
 from tests.typed import typed
 
-NAMES = (*HARD, "deepseek_v4", "glm4_moe", "kimi_linear", "lfm2_moe", "minimax_m2", "qwen3_next")
+LATER = {"aria_text"}  # with transformers 5.19; before, its experts are two modules
+NAMES = (
+    *sorted(set(HARD) - LATER),
+    "deepseek_v4",
+    "glm4_moe",
+    "kimi_linear",
+    "lfm2_moe",
+    "minimax_m2",
+    "qwen3_next",
+)
 
 
 def logits(checkpoint: Path, device: str) -> torch.Tensor:

@@ -150,6 +150,16 @@ def test_a_router_that_could_be_either_of_two_is_refused(tiny_qwen3_moe: Path) -
         find_kinds(model)
 
 
+def test_matrices_that_could_be_experts_are_never_left_out(tiny_qwen3_moe: Path) -> None:
+    source = open_source(str(tiny_qwen3_moe))
+    model = build_model(source, device=torch.device("meta"), dtype=torch.bfloat16)
+    strange = nn.Module()
+    strange.register_parameter("weight", nn.Parameter(torch.empty(8, 64, 64, device="meta")))
+    model.get_submodule("model.layers.1.mlp").add_module("fc1", strange)
+    with pytest.raises(ModelError, match=r"'model\.layers\.1\.mlp\.fc1'.*several matrices"):
+        find_kinds(model)
+
+
 @pytest.mark.parametrize(
     ("where", "wanted"),
     [
