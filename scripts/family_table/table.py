@@ -8,6 +8,7 @@ from scripts.family_table import answers, engine, ours
 from scripts.family_table.measure import UNQUANTIZED, Place
 
 _MARKS = ("<!-- families: begin -->", "<!-- families: end -->")
+_LONGEST = 300
 YES, NO, NOT_ASKED = "yes", "no", ""
 HEAD = ("family", "quantized", "verified", "as the peer", "loaded by vLLM", "answers there", "s")
 
@@ -33,12 +34,17 @@ def markdown(places: Sequence[Place]) -> str:
         f"{sum(cells[index].text == YES for _, cells in rows)} {HEAD[index + 1]}"
         for index in range(len(HEAD) - 2)
     ]
-    lines = [f"{len(rows)} families: {', '.join(counts)}.", ""]
+    minutes = sum(map(seconds_of, places)) / 60
+    lines = [
+        f"{len(rows)} families: {', '.join(counts)}. All of it took {minutes:.0f} minutes.",
+        "",
+    ]
     lines += [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     notes: list[str] = []
     for place, cells in rows:
         why = [cell.why for cell in cells if cell.why]
-        notes += [f"- {place.name}: {'; '.join(dict.fromkeys(why))}"] if why else []
+        said = " ".join("; ".join(dict.fromkeys(why)).replace(f"{place.work}/", "").split())
+        notes += [f"- {place.name}: {said[:_LONGEST]}"] if why else []
         texts = [cell.text for cell in cells]
         lines.append(f"| {' | '.join((place.name, *texts, f'{seconds_of(place):.0f}'))} |")
     return "\n".join([*lines, "", *notes])
