@@ -82,6 +82,7 @@ def test_values_lie_where_transformers_puts_them(name: str, tmp_path: Path) -> N
             check(folder)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # transformers' own
 @pytest.mark.parametrize("name", sorted(set(names()) - NOT_YET - set(HARD)))
 def test_they_do_in_every_family(name: str, families: Callable[[str], list[Path]]) -> None:
     for folder in families(name):
