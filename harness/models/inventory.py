@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.artifacts import Attention, Inventory, Linear, Piece, Slice, TensorHeader
+from harness.artifacts import Attention, Inventory, Linear, Piece, Slice
 from harness.engines import fused_of
 from harness.errors import ModelError
-from harness.models.conversion import Arrived, Conversion, Shape
+from harness.models.conversion import Arrived, Conversion
 from harness.models.kinds import Kinds, find_kinds
 from harness.models.names import Names
 from harness.models.routed import Experts, Projection
+from harness.models.shapes import plain_shapes, scale_names
 from harness.models.slices import not_slices, read_blocks, read_pieces
 from harness.models.source import Source, read_source
 from harness.models.structure import build_model
@@ -35,14 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _FLOATS = frozenset({"BF16", "F16", "F32", "F64"})
-_SCALES = (
-    "weight_scale",
-    "weight_scale_inv",
-    "weight_scale_2",
-    "input_scale",
-    "k_scale",
-    "v_scale",
-)
 _LEFT_OUT = "left out of the running model"
 _MATRIX = 2
 
@@ -74,8 +67,8 @@ class _Reading:
         self._source, self._skeleton = source, skeleton
         self._kinds: Kinds = find_kinds(skeleton)
         self._state: Mapping[str, Tensor] = skeleton.state_dict(keep_vars=True)
-        self._scales = _scales(source.tensors)
-        self._shapes = _unpacked(source.tensors, self._scales)
+        self._scales = scale_names(source.tensors)
+        self._shapes = plain_shapes(source.tensors, self._scales)
         conversion = Conversion(skeleton)
         self._arrived, strange = conversion.place(self._shapes)
         self._names = Names(conversion, self._arrived)
@@ -144,10 +137,32 @@ class _Reading:
                 expert=None,
             )
 
+    def _refuse_others_among(self, experts: Experts, first: str) -> None:
+        """Refuse files that number experts of another module with these: engines run them as one.
+
+        Args:
+            experts: of a layer.
+            first: name of the first one's first projection.
+
+        Raises:
+            ModelError: with the other module's first tensor.
+        """
+        base = first.removesuffix(f".0.{first.rpartition('.')[2]}")
+        for parameter, arrived in self._arrived.items():
+            is_other = not parameter.startswith(f"{experts.path}.")
+            if is_other and len(arrived.tensors) > 1 and arrived.tensors[0].startswith(f"{base}."):
+                message = (
+                    f"'{arrived.tensors[0]}' belongs to '{parameter}', which is not quantized, but "
+                    f"engines run all of '{base}' as one layer with '{experts.path}'. Such a model "
+                    "is not understood."
+                )
+                raise ModelError(message)
+
     def _routed(self, experts: Experts) -> Iterator[Linear]:
         """Yield every projection of every expert of one layer."""
         whole = _whole_of([self._names.leaf(experts, one) for one in experts.projections])
         found = [self._sources(experts, one) for one in experts.projections]
+        self._refuse_others_among(experts, found[0][0][0])
         for projection, (_, sources) in zip(experts.projections, found, strict=True):
             self._idle += _idle_pieces(experts, projection, sources)
         for expert in range(experts.num_experts):
@@ -304,29 +319,6 @@ def _refuse_other_quantizers(source: Source) -> None:
             "a checkpoint in the layout of Model-Optimizer."
         )
         raise ModelError(message)
-
-
-def _scales(tensors: Mapping[str, TensorHeader]) -> Sequence[str]:
-    """Return the tensors that say how a weight beside them is stored."""
-    suffixes = tuple(f".{scale}" for scale in _SCALES)
-    return [
-        name
-        for name in tensors
-        if name.endswith(suffixes) and f"{name.rpartition('.')[0]}.weight" in tensors
-    ]
-
-
-def _unpacked(tensors: Mapping[str, TensorHeader], scales: Sequence[str]) -> Mapping[str, Shape]:
-    """Return the shapes of all tensors but scales, as they are before two codes share a byte."""
-    beside = frozenset(scales)
-    shapes: dict[str, Shape] = {}
-    for name, header in tensors.items():
-        if name in beside:
-            continue
-        shape = header.shape
-        is_packed = header.dtype == "U8" and f"{name}_scale" in beside
-        shapes[name] = (*shape[:-1], 2 * shape[-1]) if is_packed else shape
-    return shapes
 
 
 def _idle_pieces(

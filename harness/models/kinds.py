@@ -7,6 +7,7 @@ convolution or a tower nothing is quantized, whatever they are called.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from harness.engines import INDEXER
@@ -17,10 +18,11 @@ from harness.models.routed import Experts, find_experts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_NARROW, _FLAT = 64, 16
-"""A linear layer with fewer inputs or outputs than the first, and that many times more of the
-other, is left as it is: one value a head, or the gate of a shared expert. Such layers are
-sensitive, and nothing is saved. Heads are 64 wide and wider, so none of their projections is."""
+_BLOCK, _NARROW, _FLAT = 16, 64, 16
+"""A linear layer with fewer inputs or outputs than a block of NVFP4 is left as it is, and one with
+fewer than the second and the third times more of the other: one value a head, or the gate of a
+shared expert. Such layers are sensitive, and nothing is saved. Heads are 64 wide and wider, so none
+of their projections is."""
 OUTPUT_TIED = "output layer tied to the embedding"
 _MATRIX = 2
 _CONVOLUTION = nn.modules.conv._ConvNd  # noqa: SLF001  # their only common class
@@ -108,11 +110,24 @@ class _Look:
             return "not a linear layer"
         if id(module.weight) in self._embedded:
             return OUTPUT_TIED
-        if type(module).forward is not nn.Linear.forward:
+        if not _is_plain(type(module)):
             return f"linear layer that computes in its own way ({type(module).__name__})"
         less, more = sorted((module.in_features, module.out_features))
-        is_small = less < _NARROW and more >= _FLAT * less
+        is_small = less < _BLOCK or (less < _NARROW and more >= _FLAT * less)
         return "small projection" if is_small and not is_output else None
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Tell whether a class of linear layers computes what nn.Linear does: it is tried."""
+    if kind.forward is nn.Linear.forward:
+        return True
+    layer, x = nn.Linear(3, 5), torch.eye(3)
+    with torch.no_grad():
+        try:
+            found = kind.forward(layer, x)
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            return False
+        return isinstance(found, Tensor) and torch.equal(found, layer(x))
 
 
 def routers_of(model: nn.Module, decoder: Decoder, experts: Sequence[Experts]) -> frozenset[str]:

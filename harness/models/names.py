@@ -65,9 +65,10 @@ class Names:
             names = self._conversion.file_names(f"{experts.path}.{one.parameter}")
             if len(names) == one.num_parts and all("*" in name for name in names):
                 spelled = names[one.part].removesuffix(_WEIGHT)
+            elif one.role:
+                spelled = f"{_experts_of(names[0].removesuffix(_WEIGHT))}.*.{one.role}_proj"
             else:
-                base = _experts_of(names[0].removesuffix(_WEIGHT))
-                spelled = f"{base}.*.{one.role}_proj" if one.role else f"{base}.*"
+                spelled = f"{names[0].removesuffix(_WEIGHT)}.*"
             found[one.role] = self._spelled(spelled)
         return found
 

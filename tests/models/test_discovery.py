@@ -41,7 +41,7 @@ HARD = (
 REFUSED = {
     "dbrx": "'transformer.blocks.0.ffn.router' .DbrxRouter. chooses among experts that are not",
 }
-NOT_YET = {"zamba", *REFUSED}
+NOT_YET = {"ernie4_5_vl_moe", "zamba", *REFUSED}
 
 
 @pytest.fixture
@@ -174,3 +174,17 @@ def test_matrices_that_could_be_experts_are_never_left_out(tiny_qwen3_moe: Path)
 def test_a_slice_cuts_what_it_says(where: Slice, wanted: list[list[int]]) -> None:
     whole: Tensor = torch.arange(6).reshape(2, 3)
     assert cut(whole, where).tolist() == wanted
+
+
+def test_a_class_of_linear_layers_is_tried(tmp_path: Path) -> None:
+    plain = read_inventory(open_source(str(make("falcon", tmp_path)[0])))
+    assert any(linear.name.endswith("query_key_value") for linear in plain.linears)
+    grouped = read_inventory(open_source(str(make("deepseek_v4", tmp_path)[0])))
+    kept = {what for name, what in grouped.unquantizable.items() if name.endswith("wo_a")}
+    assert kept == {"linear layer that computes in its own way (DeepseekV4GroupedLinear)"}
+
+
+def test_experts_of_two_modules_under_one_name_are_refused(tmp_path: Path) -> None:
+    source = open_source(str(make("ernie4_5_vl_moe", tmp_path)[0]))
+    with pytest.raises(ModelError, match=r"vision_moe\.experts.*run all of .* as one"):
+        read_inventory(source)
