@@ -52,8 +52,8 @@ def _with_experts_unseen() -> Iterator[None]:
 
 
 def _with_list_names_alone() -> AbstractContextManager[None]:
-    def names_of(quantizer: str, linear: Linear) -> tuple[str, ...]:
-        del linear
+    def names_of(quantizer: str, linear: Linear, **options: object) -> tuple[str, ...]:
+        del linear, options
         return (quantizer,)
 
     return exchanged(rules, "names_of", names_of)

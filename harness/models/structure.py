@@ -82,9 +82,18 @@ def vocabulary_size(source: Source) -> int:
 
 
 def _config(source: Source) -> "PreTrainedConfig":
+    """Return the source's configuration; of a type that transformers lacks, as its class reads it.
+
+    Some makers name a type of their own for an architecture that is another's, as Kimi K2 does.
+    """
     from transformers import AutoConfig  # noqa: PLC0415 -- takes seconds
 
     try:
+        named = None if _knows_type(source) else _named_class(source)
+        if named is not None and named.config_class is not None:
+            own: PreTrainedConfig = named.config_class.from_pretrained(source.path)
+            vars(own)["model_type"] = named.config_class.model_type  # whose names its files have
+            return own
         config: PreTrainedConfig = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except (OSError, *_CONFIG_ERRORS) as error:
         message = (
@@ -95,21 +104,56 @@ def _config(source: Source) -> "PreTrainedConfig":
     return config
 
 
+def _knows_type(source: Source) -> bool:
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 -- takes seconds
+
+    return source.config.get("model_type") in CONFIG_MAPPING
+
+
 def _model_class(source: Source) -> type["PreTrainedModel"]:
-    """Return the class that config.json names under `architectures`."""
+    """Return the class that config.json names under `architectures`, or that its type has."""
     import transformers  # noqa: PLC0415 -- takes seconds
 
-    architectures = source.config.get("architectures")
-    name = architectures[0] if isinstance(architectures, list) and architectures else None
-    found = getattr(transformers, name, None) if isinstance(name, str) else None
-    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+    found = _named_class(source) or _class_of_type(source)
+    if found is None:
         message = (
-            f"'{source.path / 'config.json'}' names the architecture {name!r}, which transformers "
-            f"{transformers.__version__} does not have. Correct 'architectures', or upgrade "
-            "transformers."
+            f"'{source.path / 'config.json'}' names the architecture {_architecture(source)!r}, "
+            f"which transformers {transformers.__version__} does not have. Correct "
+            "'architectures', or upgrade transformers."
         )
         raise ModelError(message)
     return found
+
+
+def _architecture(source: Source) -> str | None:
+    architectures = source.config.get("architectures")
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    return name if isinstance(name, str) else None
+
+
+def _named_class(source: Source) -> type["PreTrainedModel"] | None:
+    import transformers  # noqa: PLC0415 -- takes seconds
+
+    found = getattr(transformers, _architecture(source) or "", None)
+    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    return found if is_model else None
+
+
+def _class_of_type(source: Source) -> type["PreTrainedModel"] | None:
+    """Return transformers' own class for a type whose makers name one of their own code."""
+    from transformers import (  # noqa: PLC0415 -- takes seconds
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    if _architecture(source) is None or "auto_map" not in source.config or not _knows_type(source):
+        return None
+    kind = type(_config(source))
+    for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
+        found = mapping.get(kind, None)
+        if isinstance(found, type):
+            return found
+    return None
 
 
 def _one_line(error: Exception) -> str:

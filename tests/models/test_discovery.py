@@ -188,3 +188,23 @@ def test_experts_of_two_modules_under_one_name_are_refused(tmp_path: Path) -> No
     source = open_source(str(make("ernie4_5_vl_moe", tmp_path)[0]))
     with pytest.raises(ModelError, match=r"vision_moe\.experts.*run all of .* as one"):
         read_inventory(source)
+
+
+def renamed(folder: Path, **changes: object) -> Path:
+    config = json.loads((folder / "config.json").read_bytes()) | changes
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_a_type_of_a_makers_own_is_read_as_its_architecture_is(tmp_path: Path) -> None:
+    folder = make("deepseek_v3", tmp_path)[0]
+    wanted = read_inventory(open_source(str(folder))).linears
+    found = read_inventory(open_source(str(renamed(folder, model_type="kimi_k2"))))
+    assert found.linears == wanted
+
+
+def test_an_architecture_of_a_makers_own_is_that_of_its_type(tmp_path: Path) -> None:
+    folder = make("qwen3_moe", tmp_path)[0]
+    wanted = read_inventory(open_source(str(folder))).linears
+    changes = {"architectures": ["TheirQwen"], "auto_map": {"AutoModel": "theirs.TheirQwen"}}
+    assert read_inventory(open_source(str(renamed(folder, **changes)))).linears == wanted
