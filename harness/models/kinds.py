@@ -190,20 +190,24 @@ def _recorded(model: nn.Module) -> Iterator[str]:
 def _by_shape(model: nn.Module, experts: Experts) -> list[str]:
     """Return the one module beside experts that has an output for each of them.
 
+    Experts that pass their input on count where one of the parameters has a place for them.
+
     Raises:
         ModelError: there is none, or there are several.
     """
     _, hidden = experts.size_of(experts.projections[0])
+    outputs = sorted({shape[0] for shape in experts.shapes.values()})
+    shapes = {(count, hidden) for count in outputs}
     found = []
     for path, module in model.get_submodule(experts.block).named_modules(prefix=experts.block):
         weight = getattr(module, "weight", None)
-        is_router = isinstance(weight, Tensor) and weight.shape == (experts.num_experts, hidden)
+        is_router = isinstance(weight, Tensor) and tuple(weight.shape) in shapes
         if is_router and not _is_within(path, experts.path):
             found.append(path)
     if len(found) != 1:
         message = (
             f"the router of the experts in '{experts.path}' was not found: "
-            f"{len(found)} modules beside them have {experts.num_experts} outputs"
+            f"{len(found)} modules beside them have {' or '.join(map(str, outputs))} outputs"
             f"{''.join(f', {path}' for path in found)}. Exactly one is understood, or the one that "
             "transformers names."
         )
