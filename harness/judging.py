@@ -63,6 +63,7 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
         smoke=smoke,
         coverage=_coverage(trial, run),
         waivers=overrides.used(failed),
+        missing_evidence=trial.missing_evidence,
     )
     if trial.checkpoint is not None:
         scope = (*verdict.scope, not_compared(trial.checkpoint))

@@ -50,12 +50,16 @@ class Request:
         None
     )
     waivers: Annotated[Path | None, "Reviewed file of failed checks that are accepted."] = None
+    missing_evidence: Annotated[
+        str | None,
+        "Where the engine does not show what it loaded or computes: inconclusive, or go.",
+    ] = None
     skip_verify: Annotated[bool, "Do not check the files; the run cannot end GO."] = False
 
 
 SERVING = ("engine", "numerics", "engine_args", "tensor_parallel_size", "vllm", "image")
 """Options of a command that serves."""
-JUDGING = ("suite", "margin", *SERVING, "waivers", "skip_verify")
+JUDGING = ("suite", "margin", *SERVING, "waivers", "missing_evidence", "skip_verify")
 """Options of a command that judges."""
 MAKING = (
     *("model", "qformat", "recipe", "kv_cache", "calib_data", "calib_size", "calib_seq"),

@@ -15,6 +15,7 @@ from harness.artifacts import (
     Decision,
     Deployment,
     Failure,
+    MissingEvidence,
     QuantPlan,
     Recipe,
     RunRecord,
@@ -266,7 +267,12 @@ def default_directory(job: Job | GateJob) -> Path:
     """Return `runs/<model>-<format>-<digest>`, the same for the same recipe and model."""
     engine = job.recipe.engine.identity()
     recipe = dataclasses.replace(
-        job.recipe, skip_verify=False, engine=engine, baseline=None, waivers=()
+        job.recipe,
+        skip_verify=False,
+        engine=engine,
+        baseline=None,
+        waivers=(),
+        missing_evidence=MissingEvidence.INCONCLUSIVE,
     )
     if isinstance(job, Job):
         model, digest = job.recipe.model, digest_of(recipe, job.source.digest)

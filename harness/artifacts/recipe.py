@@ -75,6 +75,15 @@ class Tier(StrEnum):
     """It is reported."""
 
 
+class MissingEvidence(StrEnum):
+    """What a run may end with where the engine did not show all that is asked of it (`Gap`)."""
+
+    INCONCLUSIVE = "inconclusive"
+    """Nobody knows whether it is right, so nobody says GO."""
+    GO = "go"
+    """The scores alone may give GO; the verdict names what was not seen."""
+
+
 class Claim(StrEnum):
     """What is said of a candidate beyond its margin."""
 
@@ -268,6 +277,7 @@ class Trial:
     """What --baseline named as typed, where it is not `model`."""
     waivers: tuple[Waiver, ...] = ()
     """As the file that --waivers names holds them; never found by itself."""
+    missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

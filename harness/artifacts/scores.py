@@ -28,6 +28,18 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """Evidence that a deployment did not give: nothing is known to be wrong, nor to be right."""
+
+    reason: ReasonCode
+    """The verdict's, such as `load-not-reconciled`."""
+    message: str
+    """What is not known, and why, as a clause."""
+    parts: tuple[str, ...] = ()
+    """Declared parts of the arithmetic of which it is not known whether they are computed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
     """What an engine's loader took from a checkpoint's files."""
 
@@ -71,6 +83,8 @@ class Deployment:
     """What the engine took from the files; None where it cannot be known."""
     findings: tuple[Finding, ...] = ()
     """What the engine said or did that it should not have."""
+    not_observed: tuple[Gap, ...] = ()
+    """What could not be looked at, so that the verdict does not hold for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

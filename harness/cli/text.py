@@ -142,6 +142,7 @@ def of_deployment(deployment: Deployment) -> list[str]:
         f"  kernels: {kernels or 'not recorded'}",
         f"  arithmetic computed: {', '.join(deployment.exercised) or 'unquantized'}",
         *(f"  {f.severity} {f.id}: {f.message}" for f in deployment.findings),
+        *(f"  not seen, {gap.reason}: {gap.message}" for gap in deployment.not_observed),
     ]
 
 

@@ -13,6 +13,8 @@ from harness.artifacts import (
     Arm,
     Decision,
     Deployment,
+    Gap,
+    MissingEvidence,
     PooledTest,
     SmokeReport,
     Suite,
@@ -28,7 +30,15 @@ from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
 from harness.gate.pairs import TaskPairs, pair
-from harness.gate.phrases import Conditions, evidence, faults, not_exercised, scope
+from harness.gate.phrases import (
+    Conditions,
+    evidence,
+    faults,
+    gaps_of,
+    not_exercised,
+    reasons_of,
+    scope,
+)
 from harness.gate.pooled import pool
 from harness.gate.rerun import Flips, count_flips, sum_flips
 from harness.gate.waivers import name_waivers, waive_checks, waive_findings
@@ -50,6 +60,8 @@ _PRECEDENCE = (
     ReasonCode.POOLED_ALARM,
     ReasonCode.LOW_COVERAGE,
     ReasonCode.VERIFY_SKIPPED,
+    ReasonCode.LOAD_NOT_RECONCILED,
+    ReasonCode.KERNELS_UNKNOWN,
     ReasonCode.NUMERICS_NOT_EXERCISED,
 )
 """Reasons in the order in which they decide; of those found that decide alike, the first one is
@@ -65,6 +77,13 @@ class Subject(NamedTuple):
     baseline: str = ""
     """What it is compared with; by default the folder that was served."""
 
+    def compared(self, candidate: Deployment, baseline: Deployment) -> str:
+        """Return what was compared with what, by the digests of their files."""
+        return (
+            f"checkpoint {candidate.checkpoint_digest:.12}, compared with the unquantized "
+            f"{self.baseline}, {baseline.checkpoint_digest:.12}"
+        )
+
 
 def judge(  # noqa: PLR0913  the one door; each argument is another stage's result
     suite: Suite,
@@ -77,6 +96,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     smoke: SmokeReport | None = None,
     coverage: ThinExperts | None = None,
     waivers: tuple[Waiver, ...] = (),
+    missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE,
 ) -> Verdict:
     """Compare a candidate with its baseline.
 
@@ -90,6 +110,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         smoke: the smoke run before scoring, of the declared numerics where kernels hide them.
         coverage: experts that calibration showed too little, where the run calibrated.
         waivers: those that answer for a check of this checkpoint that failed.
+        missing_evidence: what may be said where an engine did not show all that is asked of it.
 
     Raises:
         IncomparableError: the arms did not answer the same questions under the same conditions.
@@ -99,13 +120,13 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     flips = count_flips(baseline, rerun) if rerun else {}
     deployment = waive_findings(candidate.scorecard.deployment, waivers)
     compared = baseline.scorecard.deployment
-    subject = subject or Subject(deployment.model, " ".join(deployment.declared) or "unquantized")
-    named = subject.baseline or compared.model
+    subject = _named(subject, deployment, compared)
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks = _decide_each(paired, suite, flips)
     pooled = pool(paired, suite)
-    conditions = Conditions(deployment, verified, waive_checks(smoke, waivers), coverage)
-    reasons = _in_order(found := _against(tasks, pooled, conditions), pooled)
+    smoke, gaps = waive_checks(smoke, waivers), gaps_of(deployment, compared)
+    conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
+    reasons = _in_order(found := _against(tasks, pooled, conditions), pooled, gaps)
     decision = found.get(reasons[0], Decision.GO)
     verdict = Verdict(
         decision=decision,
@@ -118,22 +139,21 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         flips=choose_flips(paired),
         flip_rate=_flip_rate(tasks),
         pooled_difference=pooled.difference if pooled else None,
-        scope=(_compared(deployment, named, compared), *scope(suite, compared, conditions)),
+        scope=(subject.compared(deployment, compared), *scope(suite, compared, conditions)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
         checkpoint_digest=deployment.checkpoint_digest,
-        baseline=named,
+        baseline=subject.baseline,
         baseline_digest=compared.checkpoint_digest,
     )
     return name_waivers(verdict, waivers)
 
 
-def _compared(candidate: Deployment, named: str, baseline: Deployment) -> str:
-    """Return what was compared with what, by the digests of their files."""
-    return (
-        f"checkpoint {candidate.checkpoint_digest:.12}, compared with the unquantized {named}, "
-        f"{baseline.checkpoint_digest:.12}"
-    )
+def _named(subject: Subject | None, candidate: Deployment, baseline: Deployment) -> Subject:
+    """Return the names that were given, filled up with those of the deployments."""
+    scheme = " ".join(candidate.declared) or "unquantized"
+    subject = subject or Subject(candidate.model, scheme)
+    return subject if subject.baseline else subject._replace(baseline=baseline.model)
 
 
 def _flip_rate(tasks: tuple[TaskVerdict, ...]) -> float | None:
@@ -165,6 +185,8 @@ def _against(
     found: dict[ReasonCode, Decision] = {
         t.reason: t.decision for t in critical if t.decision is not Decision.GO
     }
+    if conditions.missing_evidence is MissingEvidence.INCONCLUSIVE:
+        found |= {gap.reason: Decision.INCONCLUSIVE for gap in conditions.gaps}
     if not critical:
         found[ReasonCode.SCORE_MISSING] = Decision.INCONCLUSIVE
     if conditions.coverage and conditions.coverage.too_many:
@@ -179,9 +201,9 @@ def _against(
 
 
 def _in_order(
-    found: Mapping[ReasonCode, Decision], pooled: PooledTest | None
+    found: Mapping[ReasonCode, Decision], pooled: PooledTest | None, gaps: tuple[Gap, ...]
 ) -> tuple[ReasonCode, ...]:
-    """Return the reasons, the one that decides first; a GO says so, and what alarms beside it."""
+    """Return the reasons, the one that decides first; a GO says so, and what it passes over."""
     ranked = sorted(found, key=lambda r: (_SEVERITY.index(found[r]), _PRECEDENCE.index(r)))
     alarm = (ReasonCode.POOLED_ALARM,) if pooled is not None and pooled.alarm else ()
-    return tuple(ranked) or (ReasonCode.NON_INFERIOR, *alarm)
+    return tuple(ranked) or (ReasonCode.NON_INFERIOR, *alarm, *reasons_of(gaps))

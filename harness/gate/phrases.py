@@ -1,10 +1,13 @@
 """The verdict in words: the sentence that carries the evidence, and what it holds for."""
 
+import dataclasses
 from typing import NamedTuple
 
 from harness.artifacts import (
     Deployment,
     Finding,
+    Gap,
+    MissingEvidence,
     PooledTest,
     Severity,
     SmokeReport,
@@ -28,6 +31,10 @@ class Conditions(NamedTuple):
     smoke: SmokeReport | None = None
     coverage: ThinExperts | None = None
     """Experts that saw too little in the calibration; None where that is not known."""
+    gaps: tuple[Gap, ...] = ()
+    """What an engine did not show."""
+    missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE
+    """What may be said in spite of it."""
 
 
 def points(fraction: float) -> str:
@@ -36,13 +43,45 @@ def points(fraction: float) -> str:
 
 
 def not_exercised(deployment: Deployment, smoke: SmokeReport | None = None) -> tuple[str, ...]:
-    """Return the parts of the checkpoint's arithmetic that nothing computed.
+    """Return the parts of the checkpoint's arithmetic that are known to be computed by nothing.
 
     A part that kernels hide counts where a smoke run of it passed.
     """
+    unknown = set(_unknown(deployment))
+    return tuple(part for part in _unseen(deployment, smoke) if part not in unknown)
+
+
+def _unseen(deployment: Deployment, smoke: SmokeReport | None) -> tuple[str, ...]:
     smoked = smoke.exercised if smoke and smoke.passed else ()
     computed = {*deployment.exercised, *smoked}
     return tuple(part for part in deployment.declared if part not in computed)
+
+
+def _unknown(deployment: Deployment) -> tuple[str, ...]:
+    return tuple(part for gap in deployment.not_observed for part in gap.parts)
+
+
+def gaps_of(candidate: Deployment, baseline: Deployment) -> tuple[Gap, ...]:
+    """Return what the engines of both arms did not show.
+
+    Which kernels compute an unquantized baseline decides nothing.
+    """
+    loaded = (
+        dataclasses.replace(gap, message=f"of the baseline, {gap.message}")
+        for gap in baseline.not_observed
+        if gap.reason is not ReasonCode.KERNELS_UNKNOWN
+    )
+    return (*candidate.not_observed, *loaded)
+
+
+def reasons_of(gaps: tuple[Gap, ...]) -> tuple[ReasonCode, ...]:
+    """Return the names of what was not seen, each once."""
+    return tuple(dict.fromkeys(gap.reason for gap in gaps))
+
+
+def _unseen_by_a_go(gaps: tuple[Gap, ...]) -> str:
+    """Return what a GO is said in spite of, as the end of its sentence."""
+    return f"; not seen, as this run may: {', '.join(reasons_of(gaps))}" if gaps else ""
 
 
 def faults(deployment: Deployment) -> tuple[Finding, ...]:
@@ -61,8 +100,11 @@ def evidence(
     fault = next((f for f in faults(conditions.deployment) if f.reason is reason), None)
     if fault is not None:
         return f"{fault.id}: {fault.message}"
+    gap = next((gap for gap in conditions.gaps if gap.reason is reason), None)
+    if gap is not None:
+        return f"{gap.reason}: {gap.message}"
     if reason is ReasonCode.NON_INFERIOR:
-        return _closest_call(critical)
+        return _closest_call(critical) + _unseen_by_a_go(conditions.gaps)
     elsewhere = {
         ReasonCode.VERIFY_SKIPPED: (
             "the checkpoint was not verified, and a run without verification never passes"
@@ -97,10 +139,13 @@ def scope(suite: Suite, baseline: Deployment, conditions: Conditions) -> tuple[s
     if candidate.tensor_parallel_size > 1:
         lines.append(f"tensor parallel over {candidate.tensor_parallel_size} GPUs")
     lines += [f"{f.severity} {f.id}: {f.message}" for f in candidate.findings]
-    hidden = not_exercised(candidate, smoke)
+    lines += [f"not seen, {gap.reason}: {gap.message}" for gap in conditions.gaps]
+    hidden, unseen = not_exercised(candidate, smoke), _unseen(candidate, smoke)
     if hidden:
         lines.append(f"declared but not computed: {', '.join(hidden)}")
-    smoked = [part for part in not_exercised(candidate) if part not in hidden]
+    if unknown := [part for part in unseen if part not in hidden]:
+        lines.append(f"declared, and not known to be computed: {', '.join(unknown)}")
+    smoked = [part for part in _unseen(candidate, None) if part not in unseen]
     if smoked:
         lines.append(f"declared and not scored, smoked in emulation alone: {', '.join(smoked)}")
     lines.append(_smoke_line(smoke))

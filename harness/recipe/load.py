@@ -11,6 +11,7 @@ from harness.artifacts import (
     EngineSpec,
     KvFormat,
     MemorySpec,
+    MissingEvidence,
     Recipe,
     Suite,
     Trial,
@@ -77,6 +78,7 @@ def load_recipe(request: Request) -> Recipe:
         # What is typed is meant to be heeded, so it is said where engines read it.
         wording=Wording.TODAY if request.kv_cache else file.wording,
         matching=file.matching,
+        missing_evidence=_missing_evidence(request, default=file.missing_evidence),
     )
 
 
@@ -97,6 +99,7 @@ def load_trial(request: Request, checkpoint: Path) -> Trial:
         suite=suite,
         skip_verify=request.skip_verify,
         waivers=load_waivers(request.waivers),
+        missing_evidence=_missing_evidence(request, default=MissingEvidence.INCONCLUSIVE),
     )
 
 
@@ -176,6 +179,20 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     return dataclasses.replace(
         spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
     )
+
+
+def _missing_evidence(request: Request, *, default: MissingEvidence) -> MissingEvidence:
+    typed = request.missing_evidence
+    if typed is None:
+        return default
+    try:
+        return MissingEvidence(typed)
+    except ValueError:
+        message = (
+            f"unknown policy '{typed}' for missing evidence. Type one of: "
+            f"{', '.join(MissingEvidence)}."
+        )
+        raise UsageError(message) from None
 
 
 def _check_least(option: str, value: int, least: int, why: str) -> None:

@@ -16,7 +16,16 @@ from pydantic import (
     WrapValidator,
 )
 
-from harness.artifacts import CalibrationSpec, Claim, KvFormat, Matching, Rule, TaskSpec, Wording
+from harness.artifacts import (
+    CalibrationSpec,
+    Claim,
+    KvFormat,
+    Matching,
+    MissingEvidence,
+    Rule,
+    TaskSpec,
+    Wording,
+)
 from harness.artifacts.limits import STRICT, Count, Fraction, Name, Number, Seed, Share
 from harness.errors import UsageError
 from harness.reading import read_yaml_file, refused_as
@@ -48,6 +57,8 @@ class RecipeFile(Strict):
     engine_args: tuple[str, ...] = ()
     """`KEY=VALUE` each, as --engine-arg takes them."""
     suite: str
+    missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE
+    """What the run may end with where the engine did not show what it loaded or computes."""
 
 
 def _fits_together(given: object, made: ValidatorFunctionWrapHandler) -> TaskSpec:

@@ -40,6 +40,20 @@ def test_every_shipped_recipe_plans_a_mixture_of_experts(moe: Inventory, qformat
     assert not excluded & {q.linear.name for q in made.quantized}
 
 
+def test_missing_evidence_is_inconclusive_unless_the_recipe_or_the_user_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "own.yaml"
+    shipped_text = (shipped.recipes() / "nvfp4.yaml").read_text(encoding="utf-8")
+    own.write_text(f"{shipped_text}\nmissing_evidence: go\n", encoding="utf-8")
+    assert recipe().missing_evidence == "inconclusive"
+    assert recipe(missing_evidence="go").missing_evidence == "go"
+    made = load_recipe(Request(model="canary", recipe=own))
+    assert made.missing_evidence == "go"
+    with pytest.raises(UsageError, match="unknown policy 'maybe'"):
+        recipe(missing_evidence="maybe")
+
+
 def test_experts_only_quantizes_routed_experts_and_nothing_else(moe: Inventory) -> None:
     assert names(moe, "nvfp4_experts_only") == {one.name for one in moe.linears if one.is_routed}
 
