@@ -62,7 +62,7 @@ def main() -> int:
         device=arguments.device,
         dtype="auto",
         max_model_len=suite.max_model_len,
-        vllm=arguments.vllm,
+        place=arguments.vllm,
     )
     texts = _read_texts(arguments.texts)
     for folder in arguments.checkpoint or [shipped.canary() / "model"]:

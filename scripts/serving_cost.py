@@ -102,7 +102,7 @@ def _server(arguments: argparse.Namespace, suite: Suite) -> Iterator[Endpoint]:
         device=arguments.device,
         dtype="auto",
         max_model_len=suite.max_model_len,
-        vllm=arguments.vllm,
+        place=arguments.vllm,
     )
     with serve(resolve_engine(engine), shipped.canary() / "model") as served:
         if not isinstance(served, Endpoint):

@@ -249,14 +249,14 @@ class EngineSpec:
     """`KEY=VALUE` as --engine-arg takes them; the same for both arms."""
     tensor_parallel_size: int = 1
     """GPUs that one server is spread over."""
-    vllm: str | None = None
-    """Python of the environment that holds vLLM; a place, which changes no number."""
+    place: str | None = None
+    """Environment that holds the server, or its Python; it changes no number."""
     image: str | None = None
     """Of the docker engine, by digest or id."""
 
     def identity(self) -> "EngineSpec":
         """Return what decides numbers: without the places where things lie."""
-        return dataclasses.replace(self, vllm=None)
+        return dataclasses.replace(self, place=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

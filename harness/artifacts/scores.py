@@ -110,6 +110,8 @@ class Endpoint:
     """That of a server of ours: as long as it runs, nobody else answers in its place."""
     protocol: str = "completions"
     """`completions`, or `chat` for a server that has nothing else: no log-likelihoods there."""
+    dialect: str = ""
+    """Whose words beyond OpenAI's it understands: `vllm`, another engine's name, or nobody's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -95,7 +95,7 @@ def engine_for(engine: EngineSpec, source: Source) -> EngineSpec:
 def _automatic(engine: EngineSpec, source: Source, num_bytes: int) -> str:
     if engine.image:
         return "docker"
-    if engine.vllm or (source.name != CANARY and find_vllm()):
+    if engine.place or (source.name != CANARY and find_vllm()):
         return "vllm"
     if num_bytes <= REFERENCE_LIMIT_BYTES:
         return "reference"

@@ -136,7 +136,7 @@ def _engine(
         max_model_len=suite.max_model_len,
         arguments=(*arguments, *request.engine_args),
         tensor_parallel_size=gpus,
-        vllm=str(request.vllm) if request.vllm else None,
+        place=str(request.vllm) if request.vllm else None,
         image=request.image,
     )
 

@@ -105,7 +105,7 @@ def measure(arguments: argparse.Namespace, numerics: str) -> tuple[Mapping[str, 
         device=arguments.device,
         dtype="auto",
         max_model_len=arguments.length + arguments.answer,
-        vllm=arguments.vllm,
+        place=arguments.vllm,
         arguments=tuple(arguments.engine_arg),
     )
     started = time.perf_counter()

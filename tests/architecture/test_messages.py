@@ -55,7 +55,7 @@ ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("artifacts/store.py", "--fresh"): "of the command that began the run, as the message says",
     ("preflight/engine.py", "--ranks"): "only where it was given",
     ("recipe/load.py", "--tensor-parallel-size"): "only where it was given",
-    ("serve/engines.py", "--device"): "`serve` and `drill` take what is there",
+    ("serve/in_process.py", "--device"): "`serve` and `drill` take what is there",
 }
 """Options that a command of the place lacks, and why its message is right all the same."""
 

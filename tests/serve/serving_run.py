@@ -21,7 +21,7 @@ def main(name: str, place: str, model: str, records: str, how: str) -> None:
         device="cpu",
         dtype="bfloat16",
         max_model_len=64,
-        vllm=place if name == "vllm" else None,
+        place=place if name == "vllm" else None,
         image=place if name == "docker" else None,
     )
     with concluding(as_json=False), serve(engine, Path(model), records=Path(records)) as served:

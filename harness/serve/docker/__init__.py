@@ -4,11 +4,11 @@ from harness.errors import PrerequisiteError
 
 try:
     # The SDK is an extra, so this package is imported only where this engine was asked for.
-    from harness.serve.docker.server import check_docker, check_docker_serves, serve_docker
+    from harness.serve.docker.engine import ENGINE
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "docker":
         raise
     _MESSAGE = "--engine docker needs the docker SDK. Type pip install 'docker>=7.1,<8'."
     raise PrerequisiteError(_MESSAGE) from error
 
-__all__ = ["check_docker", "check_docker_serves", "serve_docker"]
+__all__ = ["ENGINE"]

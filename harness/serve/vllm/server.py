@@ -60,7 +60,7 @@ def serve_vllm(
         PrerequisiteError: there is no vLLM that can.
         EngineError: the server failed; the message holds the end of its log.
     """
-    environment = ask_vllm(engine.vllm)
+    environment = ask_vllm(engine.place)
     setting = _setting(engine, directory, environment)
     with ExitStack() as stack:
         if records is None:
@@ -188,6 +188,7 @@ def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> End
         deployment=deployment,
         api_key=place.key,
         process=place.process,
+        dialect="vllm",
     )
 
 
@@ -199,11 +200,11 @@ def check_vllm(engine: EngineSpec) -> EngineSpec:
         UsageError: an `--engine-arg` is malformed or not for the user to decide.
     """
     refuse_malformed(engine.arguments)
-    environment = ask_vllm(engine.vllm)
+    environment = ask_vllm(engine.place)
     place = f"vLLM {environment.version} in '{environment.python}'"
     checked = check_environment(engine, environment, place=place)
     _flags_of(engine, environment)
-    return dataclasses.replace(checked, vllm=environment.python)
+    return dataclasses.replace(checked, place=environment.python)
 
 
 def check_environment(
@@ -242,13 +243,13 @@ def check_vllm_serves(engine: EngineSpec, demands: Demands) -> None:
     Raises:
         PrerequisiteError: with the reason `unsupported-format`.
     """
-    environment = ask_vllm(engine.vllm)
+    environment = ask_vllm(engine.place)
     refuse_unsupported(capability_of(environment.version, environment.platform), demands)
 
 
 def vllm_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:
     """Return the line that serves `directory` as this engine does, to be typed by hand."""
-    environment = ask_vllm(engine.vllm)
+    environment = ask_vllm(engine.place)
     flags = server_flags(_setting(engine, directory, environment))
     if environment.platform == "cuda":
         variables = () if environment.has_flashinfer else ("env", "VLLM_USE_FLASHINFER_SAMPLER=0")

@@ -52,7 +52,7 @@ def vllm(vllm_python: Path, shortened: Suite) -> Iterator[Endpoint]:
         device="cpu",
         dtype="auto",
         max_model_len=shortened.max_model_len,
-        vllm=str(vllm_python),
+        place=str(vllm_python),
     )
     with serve(resolve_engine(engine), MODEL) as served:
         assert isinstance(served, Endpoint)

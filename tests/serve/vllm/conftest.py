@@ -55,7 +55,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(fake_python: Path) -> EngineSpec:
-    return engine_spec("vllm", vllm=str(fake_python))
+    return engine_spec("vllm", place=str(fake_python))
 
 
 @pytest.fixture

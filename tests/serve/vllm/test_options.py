@@ -131,7 +131,7 @@ def test_arguments_are_checked_when_the_engine_is_resolved(engine: EngineSpec) -
 
 
 def test_the_parser_is_asked_once_for_each_environment(engine: EngineSpec, how: How) -> None:
-    environment = ask_vllm(engine.vllm)
+    environment = ask_vllm(engine.place)
     before = ask_options(environment)
     how(FAKE_OPTIONS="broken")
     assert ask_options(environment) == before
@@ -182,5 +182,5 @@ def test_a_place_for_the_cache_that_cannot_be_written_changes_nothing(
     (tmp_path / "file").touch()
     for place in (str(tmp_path / "file"), "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", place)
-        assert ask_options(ask_vllm(engine.vllm)).known == OPTIONS.known
+        assert ask_options(ask_vllm(engine.place)).known == OPTIONS.known
     assert not Path("relative").exists()

@@ -35,7 +35,7 @@ def test_the_canary_is_served_by_vllm_and_nothing_is_left(vllm_python: Path) -> 
             device="cpu",
             dtype="bfloat16",
             max_model_len=256,
-            vllm=str(vllm_python),
+            place=str(vllm_python),
         )
     )
     with serve(engine, shipped.canary() / "model") as endpoint:

@@ -175,14 +175,14 @@ def test_nothing_is_left_when_the_run_is_ended_by_a_signal(
     ending: tuple[str, signal.Signals, int], fake: Fake, all_gone: Gone
 ) -> None:
     how, number, status = ending
-    say = Path(str(fake.engine.vllm)).parents[1] / "how.json"
+    say = Path(str(fake.engine.place)).parents[1] / "how.json"
     say.write_text('{"FAKE_VLLM": "ready"}', encoding="utf-8")
     run = subprocess.Popen(
         [
             sys.executable,
             str(RUN),
             "vllm",
-            str(fake.engine.vllm),
+            str(fake.engine.place),
             str(fake.model),
             str(fake.records),
             how,
