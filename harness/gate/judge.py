@@ -118,18 +118,16 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     """
     check_comparable(suite, baseline, candidate)
     flips = count_flips(baseline, rerun) if rerun else {}
-    deployment = waive_findings(candidate.scorecard.deployment, waivers)
     compared = baseline.scorecard.deployment
+    deployment = waive_findings(candidate.scorecard.deployment, waivers)
     subject = _named(subject, deployment, compared)
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
-    tasks = _decide_each(paired, suite, flips)
-    pooled = pool(paired, suite)
-    smoke, gaps = waive_checks(smoke, waivers), gaps_of(deployment, compared)
+    tasks, pooled = _decide_each(paired, suite, flips), pool(paired, suite)
+    gaps, smoke = gaps_of(deployment, compared), waive_checks(smoke, waivers)
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
     reasons = _in_order(found := _against(tasks, pooled, conditions), pooled, gaps)
-    decision = found.get(reasons[0], Decision.GO)
     verdict = Verdict(
-        decision=decision,
+        decision=(decision := found.get(reasons[0], Decision.GO)),
         reason_codes=reasons,
         summary=f"{decision.value}: {evidence(reasons[0], tasks, pooled, conditions)}.",
         model=subject.model,
