@@ -22,7 +22,6 @@ from harness.engines.capabilities import (
     SETUP,
     Capability,
     capability_of,
-    exercised,
     refuse_unsupported,
 )
 from harness.engines.compressed import is_pattern_broken
@@ -41,6 +40,7 @@ from harness.engines.demands import (
     read_declared,
     read_demands,
 )
+from harness.engines.kernels import exercised
 from harness.engines.layers import (
     FUSED,
     INDEXER,
