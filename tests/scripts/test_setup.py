@@ -31,16 +31,21 @@ def test_the_cpu_environment_leaves_out_what_stops_vllm_from_starting() -> None:
     assert not {"torchvision", "torchaudio", "torchcodec", "triton"} & pins("cpu").keys()
 
 
-@pytest.mark.parametrize("arguments", [(), ("tpu",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("tpu",), ("cpu", "--version"), ("cpu", "0.31.0"), ("cpu", "--version", "1", "2")],
+)
 def test_a_wrong_platform_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "scripts/setup-vllm cpu|cuda" in done.stderr
 
 
-@pytest.mark.parametrize("words", [("setup", "dev"), ("setup-vllm", "cpu")])
+@pytest.mark.parametrize(
+    "words", [("setup", "dev"), ("setup-vllm", "cpu"), ("setup-vllm", "cpu", "--version", "0.31.0")]
+)
 def test_a_disk_that_is_too_small_is_named_before_anything_is_made(
-    tmp_path: Path, words: tuple[str, str]
+    tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     scripts = shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)

@@ -1,4 +1,4 @@
-"""Experts that vLLM's CPU build lacks: NVFP4 (W4A4 and weight-only) and static FP8.
+"""What the experts that vLLM's CPU build lacks share.
 
 Shape suffixes: T tokens, S token slots (T times experts a token), I hidden size, J intermediate
 size, E experts.
@@ -21,15 +21,8 @@ from vllm.model_executor.layers.fused_moe.activation import (
     MoEActivation,
 )
 from vllm.model_executor.layers.fused_moe.topk_weight_and_reduce import TopKWeightAndReduceNoOP
-from vllm.model_executor.layers.quantization.utils.nvfp4_emulation_utils import dequantize_to_dtype
-from vllm.model_executor.layers.quantization.utils.quant_utils import (
-    kFp8StaticTensorSym,
-    kNvfp4Dynamic,
-    kNvfp4Static,
-)
 
 from .cpu_activations import SUPPORTED, activate
-from .rounding import BLOCK, qdq_nvfp4, quantize_fp8
 
 
 class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # vllm is untyped here
@@ -151,63 +144,3 @@ class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # v
     ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """No workspace; the output is [T, I]."""
         return (0,), (0,), (M, K)
-
-
-class CpuEmulationNvFp4Experts(CpuEmulationExperts):
-    """W4A4: the arithmetic of vLLM's `Nvfp4QuantizationEmulationTritonExperts`."""
-
-    scheme = (kNvfp4Static, kNvfp4Dynamic)
-
-    def dequantize(
-        self, weight: Tensor, scale: Tensor, total: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """Round the weights to the model's type, as vLLM's emulation does."""
-        rounded: Tensor = dequantize_to_dtype(weight, scale, total, dtype, BLOCK, swizzle=False)
-        return rounded.float()
-
-    def operand(self, x: Tensor, stage: int) -> Tensor:
-        """Round to NVFP4 with the layer's one scale, the largest of its experts' scales."""
-        return qdq_nvfp4(x, self.a2_gscale if stage else self.a1_gscale).float()
-
-
-class CpuEmulationNvFp4W4A16Experts(CpuEmulationExperts):
-    """Weight-only, as Marlin computes it; see `CpuEmulationNvFp4W4A16LinearKernel`."""
-
-    scheme = (kNvfp4Static, None)
-
-    def dequantize(
-        self, weight: Tensor, scale: Tensor, total: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """Do not round the weights."""
-        del dtype
-        exact: Tensor = dequantize_to_dtype(
-            weight, scale, total, torch.float32, BLOCK, swizzle=False
-        )
-        return exact
-
-    def operand(self, x: Tensor, stage: int) -> Tensor:
-        """Do not round the inputs."""
-        del stage
-        return x.float()
-
-
-class CpuEmulationFp8Experts(CpuEmulationExperts):
-    """FP8 with static scales; weights keep the scale that vLLM requantized gate and up to."""
-
-    scheme = (kFp8StaticTensorSym, kFp8StaticTensorSym)
-
-    def dequantize(
-        self, weight: Tensor, scale: Tensor, total: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        """Return the codes: the scales multiply the sums."""
-        del scale, total, dtype
-        return weight.float()
-
-    def operand(self, x: Tensor, stage: int) -> Tensor:
-        """Return the codes of the inputs."""
-        return quantize_fp8(x, self.a2_scale if stage else self.a1_scale).float()
-
-    def output_scale(self, stage: int) -> Tensor | None:
-        """Return the product of the inputs' and the weights' scale, [E]."""
-        scale: Tensor = self.a2_scale * self.w2_scale if stage else self.a1_scale * self.w1_scale
-        return scale

@@ -7,45 +7,38 @@ Source: `AuthenticationMiddleware` of vLLM 0.25.0 and 0.32.0.
 """
 
 import importlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from .adapters import MIDDLEWARE, find
+
 _KEY = "VLLM_API_KEY"
 _OPEN = frozenset({"/health"})
 _GUARDED = "/v1"
-_SERVER = "vllm.entrypoints.openai.api_server"
-"""What is run as the program; vLLM looks models up in programs of their own."""
-_MODULES = (
-    "vllm.entrypoints.serve.middleware.authenticate",
-    "vllm.entrypoints.serve.utils.server_utils",
-)
-"""Where it is: in 0.32.0, in 0.25.0."""
+_SERVERS = "vllm.entrypoints."
+"""Programs of this package answer requests; vLLM looks models up in programs of their own."""
+
+
+def is_server_with_key() -> bool:
+    """Return whether this process answers requests, and has been given a key to ask for."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    is_server = program is not None and program.name.startswith(_SERVERS)
+    return is_server and multiprocessing.parent_process() is None and bool(os.environ.get(_KEY))
 
 
 def guard_all_paths() -> None:
     """Let a server's middleware ask for its key everywhere; twice is as good as once.
 
     Raises:
-        ModuleNotFoundError: this vLLM has it somewhere else.
+        NotFoundError: this vLLM has it somewhere else.
     """
-    program = getattr(sys.modules["__main__"], "__spec__", None)
-    if program is None or program.name != _SERVER or not os.environ.get(_KEY):
-        return
-    middleware = _middleware()
+    middleware = find(MIDDLEWARE)
     if not hasattr(middleware.__call__, "harness_vllm"):
         middleware.__call__ = _asking_everywhere(middleware.__call__)
-
-
-def _middleware() -> Any:
-    for name in _MODULES[:-1]:
-        try:
-            return importlib.import_module(name).AuthenticationMiddleware
-        except ModuleNotFoundError:
-            continue
-    return importlib.import_module(_MODULES[-1]).AuthenticationMiddleware
 
 
 def _asking_everywhere(original: Callable[..., Any]) -> Callable[..., Any]:

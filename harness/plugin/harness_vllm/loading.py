@@ -1,144 +1,141 @@
-"""Watching vLLM load a model: fill, follow, compare, and write the load report.
+"""One load of one model: what is written down of it, in every process that loads one.
 
-Four methods of vLLM's loaders are wrapped, in every process; nothing happens in a process that
-loads no model. Without `HARNESS_LOAD_REPORT` the parameters are filled all the same, and nothing
-is written. A draft model of speculative decoding is left alone.
+`BaseModelLoader.load_model` is wrapped. Without `HARNESS_LOAD_REPORT` the parameters are filled
+all the same, and nothing is written. A draft model of speculative decoding is left alone.
 
 The report is written twice: when the files have been read, for what comes next may stop on a NaN,
-and again when vLLM has made its kernels.
+and again when vLLM has made its kernels. Where a part of it cannot be had in this vLLM, or fails
+while it is made, the load goes on and the report says so.
 """
 
+import importlib
+import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-from torch.utils._mode_utils import no_dispatch
-from vllm.model_executor.model_loader.base_loader import BaseModelLoader
-from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from torch import nn
 
-from .report import write_report
-from .watch import Watch
+from . import adapters
+from .report import Report, write_report
+
+if TYPE_CHECKING:
+    from .watch import Watch
 
 REPORT = "HARNESS_LOAD_REPORT"
 """Environment variable: the report of rank N is `<its value>.rank<N>.json`."""
 
 
-def install(*, platform: str) -> None:
-    """Wrap vLLM's loaders in this process; a second call does nothing more."""
-    if hasattr(BaseModelLoader.load_model, "harness_vllm"):
+class Load:
+    """A load that is under way, and what its report says of it."""
+
+    def __init__(
+        self, *, model_config: Any, platform: str, missing: MutableMapping[str, str]
+    ) -> None:
+        self.model_config = model_config
+        self.platform = platform
+        self.missing = dict(missing)
+        self.watch: Watch | None = None
+        if adapters.LOAD_REPORT.name not in missing:
+            has_cache = adapters.KV_SCALES.name not in missing
+            known = adapters.module_of(adapters.KV_SCALES) if has_cache else None
+            followed = adapters.module_of(adapters.LOAD_REPORT)
+            self.watch = followed.Watch(model_config=model_config, cache=known)
+
+    def fails(self, adapter: adapters.Adapter, reason: str) -> None:
+        """Go on without what an adapter gives."""
+        self.missing.setdefault(adapter.name, reason)
+        if adapter is adapters.LOAD_REPORT:
+            self.watch = None
+
+    def write(self, model: nn.Module | None = None, *, model_class: str) -> None:
+        """Write what is known now.
+
+        Args:
+            model: the model, once vLLM has made its kernels.
+            model_class: its name.
+        """
+        used = self._kernels(model) if model is not None else {}
+        watch = self.watch
+        report = Report(
+            platform=self.platform,
+            model_class=model_class,
+            reconciled=None if watch is None else watch.reconciled,
+            kernels=used,
+            kv_scales="unknown" if watch is None else watch.kv_scales_are(used.get("kv_cache", [])),
+            missing=self.missing,
+        )
+        write_report(report, prefix=os.environ.get(REPORT))
+
+    def _kernels(self, model: nn.Module) -> dict[str, list[str]]:
+        if adapters.KERNEL_NAMES.name in self.missing:
+            return {}
+        try:
+            found: dict[str, list[str]] = adapters.module_of(adapters.KERNEL_NAMES).kernels(model)
+        except Exception as error:  # noqa: BLE001 -- what is served is not to suffer for it
+            self.fails(adapters.KERNEL_NAMES, f"{type(error).__name__}: {error}")
+            return {}
+        return found
+
+
+def watch_loads(*, platform: str, missing: MutableMapping[str, str]) -> None:
+    """Wrap vLLM's loaders in this process; a second call does nothing more.
+
+    Args:
+        platform: `cpu`, `cuda`, or another platform's name.
+        missing: what this vLLM has no place for; gets what is found missing here.
+    """
+    needed = (adapters.LOAD_REPORT, adapters.KV_SCALES, adapters.KERNEL_NAMES)
+    for adapter in needed:
+        adapters.is_there(adapter, missing)
+    kernels = cache(lambda: _install_all(adapters.CPU if platform == "cpu" else (), missing))
+    if not adapters.is_there(adapters.MODEL_LOADING, missing):
+        kernels()
+        bare = Load(model_config=None, platform=platform, missing=missing)
+        bare.fails(adapters.LOAD_REPORT, "it is not seen when a model is loaded")
+        bare.write(model_class="")
         return
-    watches: list[Watch] = []
-    _wrap_load_model(watches, platform, cache(_install_cpu_kernels))
-    _wrap_load_weights(watches)
-    _wrap_get_all_weights(watches)
-    _wrap_prepare_weights(watches)
+    loader = adapters.find(adapters.BASE_LOADER)
+    if hasattr(loader.load_model, "harness_vllm"):
+        return
+    loads: list[Load] = []
+
+    def begin(model_config: Any) -> Load:
+        kernels()
+        return Load(model_config=model_config, platform=platform, missing=missing)
+
+    loader.load_model = _watched(loader.load_model, loads, begin)
+    if adapters.LOAD_REPORT.name not in missing:
+        importlib.import_module(f"{__package__}.following").follow(loads)
 
 
-def _install_cpu_kernels() -> None:
-    from .cpu_patches import install_cpu_kernels  # noqa: PLC0415 -- only a process that loads needs it
+def _install_all(wanted: Sequence[adapters.Adapter], missing: MutableMapping[str, str]) -> None:
+    for adapter in wanted:
+        adapters.install(adapter, missing)
 
-    install_cpu_kernels()
 
-
-def _wrap_load_model(watches: list[Watch], platform: str, cpu_kernels: Callable[[], None]) -> None:
-    original: Callable[..., nn.Module] = BaseModelLoader.load_model
+def _watched(
+    original: Callable[..., nn.Module], loads: list[Load], begin: Callable[[Any], Load]
+) -> Callable[..., nn.Module]:
+    takes = inspect.signature(original)
 
     @wraps(original)
-    def load_model(
-        self: BaseModelLoader,
-        vllm_config: Any,
-        model_config: Any,
-        prefix: str = "",
-    ) -> nn.Module:
-        if model_config is not vllm_config.model_config:
-            return original(self, vllm_config, model_config, prefix)
-        if platform == "cpu":
-            cpu_kernels()
-        watch = Watch(model_config=model_config, platform=platform)
-        watches.append(watch)
+    def load_model(*args: Any, **kwargs: Any) -> nn.Module:
+        given = takes.bind(*args, **kwargs).arguments
+        if given["model_config"] is not given["vllm_config"].model_config:
+            return original(*args, **kwargs)
+        load = begin(given["model_config"])
+        loads.append(load)
         try:
-            model = original(self, vllm_config, model_config, prefix)
+            model = original(*args, **kwargs)
         finally:
-            watches.remove(watch)
-        write_report(watch.report(kernels_of=model), prefix=os.environ.get(REPORT))
+            loads.remove(load)
+        if load.watch is not None and load.watch.reconciled is None:
+            loader = type(given["self"]).__name__
+            load.fails(adapters.LOAD_REPORT, f"{loader} read the files, and is not followed")
+        load.write(model, model_class=type(model).__name__)
         return model
 
     load_model.harness_vllm = True  # type: ignore[attr-defined]  # marks that the work is done
-    BaseModelLoader.load_model = load_model
-
-
-def _wrap_load_weights(watches: list[Watch]) -> None:
-    original: Callable[..., None] = DefaultModelLoader.load_weights
-
-    @wraps(original)
-    def load_weights(self: DefaultModelLoader, model: nn.Module, model_config: Any) -> None:
-        watch = _watch_of(watches, model_config)
-        if watch is None:
-            original(self, model, model_config)
-            return
-        watch.begin(model)
-        try:
-            with watch.tape:
-                original(self, model, model_config)
-        finally:  # a loader that has read all and refuses to go on says less than the report
-            if watch.end():
-                write_report(watch.report(), prefix=os.environ.get(REPORT))
-
-    DefaultModelLoader.load_weights = load_weights
-
-
-def _wrap_get_all_weights(watches: list[Watch]) -> None:
-    original: Callable[..., Iterator[tuple[str, Tensor]]] = DefaultModelLoader.get_all_weights
-
-    @wraps(original)
-    def get_all_weights(
-        self: DefaultModelLoader,
-        model_config: Any,
-        model: nn.Module,
-    ) -> Iterator[tuple[str, Tensor]]:
-        watch = _watch_of(watches, model_config)
-        found = original(self, model_config, model)
-        if watch is None:
-            yield from found
-            return
-        for name, tensor in _untaped(found):
-            watch.sees(name, tensor)
-            yield name, tensor
-        watch.saw_all()
-
-    DefaultModelLoader.get_all_weights = get_all_weights
-
-
-def _untaped(weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Yield what a loader reads; its way from the file to memory is nothing that a tape follows.
-
-    The tape would see half a dozen operations a tensor, most of all that it sees.
-    """
-    while True:
-        with no_dispatch():
-            found = next(weights, None)
-        if found is None:
-            return
-        yield found
-
-
-def _wrap_prepare_weights(watches: list[Watch]) -> None:
-    original: Callable[..., tuple[Any, ...]] = DefaultModelLoader._prepare_weights
-
-    @wraps(original)
-    def prepare_weights(self: DefaultModelLoader, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        found = original(self, *args, **kwargs)
-        for watch in watches[-1:]:
-            watch.reads(found[1])
-        return found
-
-    DefaultModelLoader._prepare_weights = prepare_weights
-
-
-def _watch_of(watches: list[Watch], model_config: object) -> Watch | None:
-    for watch in watches:
-        if watch.model_config is model_config:
-            return watch
-    return None
+    return load_model

@@ -7,14 +7,13 @@ such as `...layers.0.mlp.experts.3.gate_proj.input_scale`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
 from torch import Tensor, nn
 from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.layers.linear import LinearBase
-from vllm.model_executor.layers.quantization.kv_cache import BaseKVCacheMethod
 
 from .ledger import Parameter, ParameterPart
 from .tape import memory
@@ -30,26 +29,24 @@ _GATE = re.compile(r"(^|\.)(gate_proj|w1)(\.|$)")
 _UP = re.compile(r"(^|\.)(up_proj|w3)(\.|$)")
 
 
-def parameters(model: nn.Module) -> Iterator[Parameter]:
-    """Yield every parameter that a checkpoint has to fill, each piece of memory once."""
+def parameters(model: nn.Module, has_kv_scales: Callable[[nn.Module], bool]) -> Iterator[Parameter]:
+    """Yield every parameter that a checkpoint has to fill, each piece of memory once.
+
+    Args:
+        model: the model before it is loaded.
+        has_kv_scales: whether a module's scales are those of its cache, which are no such.
+    """
     fused: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", {})
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for local, tensor in module.named_parameters(recurse=False):
             if _needs_no_tensor(module, local, tensor) or memory(tensor) in seen:
                 continue
+            if local in _ATTENTION_SCALES and has_kv_scales(module):
+                continue
             seen.add(memory(tensor))
             parts = tuple(_parts(prefix, module, local, tensor, fused))
             yield Parameter(tensor, parts, _is_padded(module))
-
-
-def kv_scales(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the scales of keys and values that attention layers have room for."""
-    for prefix, module in model.named_modules():
-        if isinstance(getattr(module, "quant_method", None), BaseKVCacheMethod):
-            for local, tensor in module.named_parameters(recurse=False):
-                if local in KV_SCALES:
-                    yield f"{prefix}.{local}", tensor
 
 
 def foreign_experts(model: nn.Module) -> frozenset[int]:
@@ -96,8 +93,6 @@ def _is_padded(module: nn.Module) -> bool:
 def _needs_no_tensor(module: nn.Module, local: str, tensor: Tensor) -> bool:
     method = getattr(module, "quant_method", None)
     if tensor.is_meta or tensor.numel() == 0 or local.endswith(_ENGINES_OWN):
-        return True
-    if local in _ATTENTION_SCALES and isinstance(method, BaseKVCacheMethod):
         return True
     return local.endswith(_INPUT_SCALES) and _is_weight_only(method)
 

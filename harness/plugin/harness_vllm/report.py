@@ -1,6 +1,10 @@
-"""The load report: one JSON file a rank, written under another name and renamed."""
+"""The load report: one JSON file a rank, written under another name and renamed.
+
+README.md says what is in it.
+"""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +25,18 @@ class Report:
     platform: str
     model_class: str
     reconciled: Reconciled | None
-    """None where another loader than the default one read the files."""
+    """None where it could not be seen; `missing` says why."""
     kernels: Mapping[str, Sequence[str]]
     """By part; empty until vLLM has made its kernels."""
     kv_scales: str
-    """`calibrated`, `default` (the value 1 for an FP8 cache), or `none` (no FP8 cache)."""
+    """`calibrated`, `default` (the value 1 for an FP8 cache), `none` (no FP8 cache), `unknown`."""
+    missing: Mapping[str, str]
+    """The adapters that this vLLM has no place for, each with the reason."""
 
 
 def write_report(report: Report, *, prefix: str | None) -> None:
-    """Write `<prefix>.rank<N>.json`, where a prefix is given and the load was followed."""
-    loaded = report.reconciled
-    if prefix is None or loaded is None:
+    """Write `<prefix>.rank<N>.json`, where a prefix is given."""
+    if prefix is None:
         return
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     content = {
@@ -40,6 +45,20 @@ def write_report(report: Report, *, prefix: str | None) -> None:
         "device": _device(report.platform),
         "rank": rank,
         "model_class": report.model_class,
+        "is_reconciled": report.reconciled is not None,
+        "missing": dict(report.missing),
+        **(_counts(report.reconciled) if report.reconciled is not None else {}),
+        "kernels": report.kernels,
+        "kv_scales": report.kv_scales,
+    }
+    path = Path(f"{prefix}.rank{rank}.json")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _counts(loaded: Reconciled) -> dict[str, object]:
+    return {
         "num_tensors": loaded.num_tensors,
         "num_taken": loaded.num_taken,
         "num_untaken": len(loaded.untaken),
@@ -49,17 +68,12 @@ def write_report(report: Report, *, prefix: str | None) -> None:
         "num_filled": loaded.num_parameters - len(loaded.unfilled),
         "num_unfilled": len(loaded.unfilled),
         "unfilled": loaded.unfilled[:_MAX_NAMES],
-        "kernels": report.kernels,
-        "kv_scales": report.kv_scales,
     }
-    path = Path(f"{prefix}.rank{rank}.json")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _device(platform: str) -> str:
-    if platform != "cuda":
+    # A process that loads no model must not take a part of the GPU for this.
+    if platform != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
         return platform
     major, minor = torch.cuda.get_device_capability()
     return f"{torch.cuda.get_device_name()} (sm_{major}{minor})"

@@ -47,9 +47,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
         super().__init__()  # type: ignore[no-untyped-call]  # torch's class is untyped
         self.taken: set[str] = set()
         """Tensors of the files that reached a parameter."""
+        self.failed: str | None = None
+        """Why an operation could not be followed; then no more is, and the load goes on."""
         self._watched: dict[int, Writes] = {}
         self._marks: dict[int, Names] = {}
-        self._scalar: tuple[float, Names] | None = None
+        self._scalar: tuple[object, Names] | None = None
 
     def watch(self, tensors: Iterable[Tensor]) -> None:
         """Note the writes into these tensors' memory from now on."""
@@ -82,12 +84,22 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
         del types
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if self.failed is None:
+            try:
+                self._follow(func, args, kwargs, result)
+            except Exception as error:  # noqa: BLE001 -- what is loaded is not to suffer for it
+                self.failed = f"{func} cannot be followed: {error}"
+        return result
+
+    def _follow(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: object
+    ) -> None:
         if _is_view(func):
-            return result
+            return
         names = self._names_of(args, kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
             self._scalar = (result, names) if names else None
-            return result
+            return
         if func is torch.ops.aten.fill_.Scalar and self._scalar is not None:
             value, source = self._scalar
             names = source if args[1] == value or args[1] != args[1] else names
@@ -96,7 +108,6 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
             self._note(written, args, kwargs, names)
         else:
             self._carry(result, names)
-        return result
 
     def _names_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Names:
         """Return the files' tensors that these arguments hold values of."""

@@ -1,17 +1,15 @@
 """One load of one model, from the empty parameters to the load report."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from .fill import fill_with_nan
-from .kernels import kernels
 from .ledger import Parameter, Reconciled, reconcile, was_written
-from .parts import foreign_experts, kv_scales, parameters
-from .report import Report
+from .parts import foreign_experts, parameters
 from .tape import Tape
 
 _NEVER_LOADED = r"(^|\.)mtp\.|\.rotary_emb\.inv_freq$"
@@ -23,31 +21,39 @@ _TIED_HEAD = r"(^|\.)lm_head\."
 class Watch:
     """What is known of a load so far."""
 
-    def __init__(self, *, model_config: Any, platform: str) -> None:
+    def __init__(self, *, model_config: Any, cache: Any) -> None:
+        """Begin with nothing.
+
+        Args:
+            model_config: vLLM's, by which the load is known.
+            cache: the module `kv_scales` of this package; None where vLLM has no place for it.
+        """
         self.model_config = model_config
         self.tape = Tape()
-        self._platform = platform
+        self._cache = cache
         self._names: set[str] = set()
         self._files: list[str] = []
         self._parameters: tuple[Parameter, ...] = ()
         self._kv_scales: tuple[tuple[str, Tensor], ...] = ()
         self._foreign_experts: frozenset[int] = frozenset()
-        self._model_class = ""
         self._saw_all = False
-        self._reconciled: Reconciled | None = None
+        self.reconciled: Reconciled | None = None
+        """None until all of the files has been read."""
         self._calibrated = False
 
     def begin(self, model: nn.Module) -> None:
         """Fill the parameters and note writes into them from now on."""
-        self._model_class = type(model).__name__
-        self._parameters = tuple(parameters(model))
-        self._kv_scales = tuple(kv_scales(model))
+        cache = self._cache
+        # Unless it is known which scales are the cache's, all that are called so are left alone.
+        are_kv = cache.has_kv_scales if cache is not None else lambda _: True
+        self._parameters = tuple(parameters(model, are_kv))
+        self._kv_scales = tuple(cache.kv_scales(model)) if cache is not None else ()
         self._foreign_experts = foreign_experts(model)
-        fill_with_nan(self._parameters)
         self.tape.watch(p.tensor for p in self._parameters)
         self.tape.watch(tensor for _, tensor in self._kv_scales)
         # What reaches a buffer (a router's correcting biases, a layer's scalar) is taken too.
         self.tape.watch(buffer for buffer in model.buffers() if not buffer.is_meta)
+        fill_with_nan(self._parameters)
 
     def reads(self, files: Iterable[str]) -> None:
         """Remember the files that a loader is about to read."""
@@ -67,38 +73,31 @@ class Watch:
 
         Returns:
             Whether there was something to compare: not where a loader stopped half-way.
+
+        Raises:
+            RuntimeError: an operation could not be followed.
         """
         if not self._saw_all:
             return False
+        if self.tape.failed is not None:
+            raise RuntimeError(self.tape.failed)
         for file in dict.fromkeys(self._files):  # a tensor that was skipped was never seen
             with safe_open(file, framework="pt") as opened:
                 self._names.update(opened.keys())
         written = [was_written(self.tape, tensor) for _, tensor in self._kv_scales]
         self._calibrated = any(written)
         holes = [n for (n, _), w in zip(self._kv_scales, written, strict=True) if not w]
-        self._reconciled = reconcile(
+        self.reconciled = reconcile(
             self._parameters, self.tape, in_files=self._names, set_aside=self._set_aside()
         ).with_more_parameters(len(written) if self._calibrated else 0, holes)
         return True
 
-    def report(self, *, kernels_of: nn.Module | None = None) -> Report:
-        """Return what is known now.
-
-        Args:
-            kernels_of: The model, once vLLM has made its kernels.
-        """
-        used = {} if kernels_of is None else kernels(kernels_of)
-        return Report(
-            platform=self._platform,
-            model_class=self._model_class,
-            reconciled=self._reconciled,
-            kernels=used,
-            kv_scales=self._kv_scales_are(used.get("kv_cache", [])),
-        )
-
-    def _kv_scales_are(self, kv_cache: list[str]) -> str:
+    def kv_scales_are(self, kv_cache: Sequence[str]) -> str:
+        """Return which scales keys and values have, for the types of the caches."""
         if not any("fp8" in dtype or "nvfp4" in dtype for dtype in kv_cache):
             return "none"
+        if self._cache is None or self.reconciled is None:
+            return "unknown"
         return "calibrated" if self._calibrated else "default"
 
     def _set_aside(self) -> re.Pattern[str]:

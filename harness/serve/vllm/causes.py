@@ -32,7 +32,8 @@ CAUSES: tuple[Cause, ...] = (
         "plugin-refused",
         r"harness_vllm: ",
         ReasonCode.PREREQUISITE_MISSING,
-        f"harness's plugin does not know this vLLM; install a known version with {SETUP}.",
+        "What keeps the server safe has no place in this vLLM; "
+        f"install one that was tested with {SETUP}.",
     ),
     _cause(
         "library-missing",

@@ -56,7 +56,7 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
     reports, broken = _read_reports(records)
     kernels = _kernels(reports, log)
     dtype = _DTYPE.search(log)
-    findings = [*broken, *_load_findings(reports, demands)]
+    findings = [*broken, *_not_reconciled(reports), *_load_findings(reports, demands)]
     found = {finding.id for finding in findings}
     known = find_patterns(
         log,
@@ -126,6 +126,16 @@ def _no_report(detail: str) -> Finding:
         reason=ReasonCode.LOAD_MISMATCH,
         incident="a gate that looked at something else than what was released",
     )
+
+
+def _not_reconciled(reports: Sequence[Report]) -> Iterator[Finding]:
+    """A worker that could not compare says why; one that says nothing of it has compared."""
+    for report in reports:
+        if report.get("is_reconciled") is False:
+            missing = report.get("missing")
+            reasons = missing.items() if isinstance(missing, Mapping) else ()
+            yield _no_report("; ".join(f"{name}: {reason}" for name, reason in reasons))
+            return
 
 
 def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Finding]:

@@ -292,6 +292,12 @@ def test_a_report_of_another_shape_is_none(tmp_path: Path, content: bytes) -> No
     assert [f.id for f in found.findings] == ["load-report-missing"]
 
 
+def test_a_worker_that_could_not_look_says_why(tmp_path: Path) -> None:
+    missing = {"load-report": "DefaultModelLoader.load_weights has no parameter 'model'"}
+    (finding,) = observed(tmp_path, is_reconciled=False, missing=missing).findings
+    assert "has no parameter 'model'" in finding.message
+
+
 @pytest.mark.parametrize("kind", ["link", "device", "pipe"])
 def test_a_report_that_is_no_file_is_none(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "load_report.rank0.json"
