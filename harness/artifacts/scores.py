@@ -85,6 +85,8 @@ class Deployment:
     """What the engine said or did that it should not have."""
     not_observed: tuple[Gap, ...] = ()
     """What could not be looked at, so that the verdict does not hold for it."""
+    address: str = ""
+    """Where somebody else runs it, so that nothing is known but what it says; empty for ours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,8 @@ class Endpoint:
     """Such as `http://127.0.0.1:8123`, without `/v1`."""
     model: str
     """Name under which the server knows the model."""
+    also_called: tuple[str, ...] = ()
+    """Its other names, one of which its answers may have."""
     tokenizer: str
     """Folder of the tokenizer that the server uses."""
     max_model_len: int

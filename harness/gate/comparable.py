@@ -16,9 +16,6 @@ from harness.artifacts import Arm, Sample, Scorecard, Suite
 from harness.errors import IncomparableError
 from harness.reading import read_json_object_text, refused_as
 
-_UNKNOWN_ENGINE = "url"
-"""Of a deployment of which nothing is known but its address."""
-
 
 def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
     """Refuse arms that did not answer the same questions under the same conditions.
@@ -61,7 +58,7 @@ def _check_roles(baseline: Scorecard, candidate: Scorecard) -> None:
             "the unquantized model: name it first and the candidate second."
         )
         raise IncomparableError(message)
-    if left.checkpoint_digest == right.checkpoint_digest and left.engine != _UNKNOWN_ENGINE:
+    if left.checkpoint_digest == right.checkpoint_digest and not left.address:
         message = (
             f"both arms are the same model: the files of '{left.model}' and '{right.model}' have "
             f"the digest {left.checkpoint_digest:.12}. Compare with the unquantized model."

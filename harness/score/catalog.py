@@ -142,15 +142,24 @@ def check_protocol(suite: Suite, protocol: str) -> None:
             "Set the suite's apply_chat_template, or type the address up to /v1."
         )
         raise SuiteError(message)
+    chosen = tasks_of_choices(suite)
+    if chosen:
+        message = (
+            f"task '{chosen[0]}' is multiple choice, and a chat gives no log-likelihoods. "
+            "Type the address up to /v1 of a server that has completions."
+        )
+        raise SuiteError(message)
+
+
+def tasks_of_choices(suite: Suite) -> tuple[str, ...]:
+    """Return the tasks whose answers are chosen by log-likelihoods of given texts."""
     catalog = Catalog()
-    for spec in suite.tasks:
-        kinds = [(catalog.entry(n).cfg or {}).get("output_type") for n in catalog.leaves(spec.name)]
-        if _CHOICE in kinds:
-            message = (
-                f"task '{spec.name}' is multiple choice, and a chat gives no log-likelihoods. "
-                "Type the address up to /v1 of a server that has completions."
-            )
-            raise SuiteError(message)
+
+    def kinds(task: str) -> set[object]:
+        leaves = catalog.leaves(task)
+        return {(catalog.entry(leaf).cfg or {}).get("output_type") for leaf in leaves}
+
+    return tuple(spec.name for spec in suite.tasks if _CHOICE in kinds(spec.name))
 
 
 def _check_thinking(suite: Suite) -> None:

@@ -7,7 +7,7 @@ HARNESS_API_KEY, goes to the server alone, and never over a connection that othe
 
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -18,11 +18,16 @@ from harness.models import has_tokenizer
 from harness.over_http import in_words
 from harness.score.catalog import check_protocol
 from harness.score.client import Connection, HttpReply, read_key
-from harness.score.run import URL_ENGINE
 
 API_KEY_VARIABLE = "HARNESS_API_KEY"
 _log = logging.getLogger("harness.score")
 _UNKNOWN = "not recorded"
+_UNKNOWN_ENGINE = "url"
+"""Of a server that does not say which it is."""
+_OWNERS = {"vllm": "vllm", "sglang": "sglang", "tensorrt_llm": "trtllm"}
+"""By what a server says of who owns its models."""
+_VERSIONS = ("/version", "/server_info", "/get_server_info")
+"""Where engines say theirs: vLLM and TensorRT-LLM, SGLang, SGLang before 0.5."""
 _PARTS = ("linear", "experts", "attention", "kv_cache")
 _REFUSALS = (401, 403)
 _LONGEST_NAME = 1000
@@ -59,33 +64,58 @@ def endpoint_of(
         _refuse_readable(base_url)
     with Connection(base_url, key=key) as server:
         listed = _list_models(base_url, server, has_key=key is not None)
-        version = (server.get("/version").body or {}).get("version")
+        version = _version(server)
     entry = _choose(base_url, model, listed)
     name = str(entry["id"])
+    dialect = _OWNERS.get(str(entry.get("owned_by")), "")
     max_model_len = _max_model_len(base_url, entry, suite)
     folder = "" if protocol == "chat" else str(_find_tokenizer(base_url, entry, tokenizer))
     return Endpoint(
         base_url=base_url,
         model=name,
+        also_called=_other_names(entry, listed),
         tokenizer=folder,
         max_model_len=max_model_len,
         num_concurrent=num_concurrent,
         api_key_variable=API_KEY_VARIABLE if key is not None else None,
         protocol=protocol,
-        deployment=Deployment(
-            engine=URL_ENGINE,
-            version=in_words(version) if isinstance(version, str) and version else _UNKNOWN,
-            model=name,
-            checkpoint_digest=digest_of(URL_ENGINE, base_url, name),
-            device=_UNKNOWN,
-            dtype=_UNKNOWN,
-            arguments=(base_url,),
-            kernels=dict.fromkeys(_PARTS, _UNKNOWN),
-            exercised=(),
-            declared=(),
-            log=None,
-        ),
+        dialect=dialect,
+        deployment=_deployment(base_url, name, dialect or _UNKNOWN_ENGINE, version),
     )
+
+
+def _deployment(base_url: str, name: str, engine: str, version: str) -> Deployment:
+    """Return what is known of a server: what it says it is, and where."""
+    return Deployment(
+        engine=engine,
+        version=version,
+        model=name,
+        checkpoint_digest=digest_of(_UNKNOWN_ENGINE, base_url, name),
+        device=_UNKNOWN,
+        dtype=_UNKNOWN,
+        arguments=(base_url,),
+        kernels=dict.fromkeys(_PARTS, _UNKNOWN),
+        exercised=(),
+        declared=(),
+        log=None,
+        address=base_url,
+    )
+
+
+def _version(server: Connection) -> str:
+    """Return the version that a server says it has, as far as it says one."""
+    for path in _VERSIONS:
+        found = (server.get(path).body or {}).get("version")
+        if isinstance(found, str) and found:
+            return in_words(found)
+    return _UNKNOWN
+
+
+def _other_names(entry: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the same model; a server answers by the first of them."""
+    root = entry.get("root")
+    same = [one for one in listed if _is_name(root) and one.get("root") == root]
+    return tuple(str(one["id"]) for one in same if one["id"] != entry["id"])
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -29,11 +29,13 @@ from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
 from harness.score.asking import AnswerRequest, Limits, Prompts, SamePrompts, item_of, limits_of
 from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
+from harness.score.proof import prove, prove_chats, words_of
 from harness.score.recording import Finish, Recorder, log_progress
-from harness.score.replies import Answer, read_answer, read_chat, read_chosen
+from harness.score.replies import Answer, Shown, read_answer, read_chat, read_chosen
 
 _PLAIN = {"temperature": 0.0, "repetition_penalty": 1.0}
 """Greedy and nothing else; a server's defaults come from the model's generation_config.json."""
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class _Pair(NamedTuple):
@@ -73,7 +75,10 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         self.recorder = Recorder()
         self.meanwhile: Callable[[], None] | None = None
         """Called once, while replies are waited for."""
+        self._endpoint = endpoint
         self._connection: Connection = connect(endpoint, retries=RETRIES)
+        self.shown: Shown | None = None
+        """What its first answers have proven; None until it was asked."""
         self._suite = suite
         self._under_way: dict[str, _Sent] = {}
 
@@ -102,14 +107,25 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         return sent.asked, sent.replies.result()
 
     @abstractmethod
+    def prove(self, *, reads: bool) -> None:
+        """Prove by two known prompts that the server's answers can be scored.
+
+        Raises:
+            EngineError: they cannot, with what came back.
+        """
+
+    @abstractmethod
     def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
         """Send what lm-eval asks for, all of one kind."""
 
     def _note_answers(
-        self, kind: str, requests: Sequence[Any], read: Callable[[HttpReply, AnswerRequest], Answer]
+        self,
+        kind: str,
+        requests: Sequence[Any],
+        read: Callable[[HttpReply, AnswerRequest, Shown | None], Answer],
     ) -> list[str]:
         asked, replies = self._take(kind, requests)
-        answers = [read(reply, one) for reply, one in zip(replies, asked, strict=True)]
+        answers = [read(reply, one, self.shown) for reply, one in zip(replies, asked, strict=True)]
         for one, answer in zip(asked, answers, strict=True):
             self.recorder.note(one.item, answer.finish, prompt_cut=one.cut, error=answer.error)
         return [answer.text for answer in answers]
@@ -137,6 +153,14 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         length = min(suite.max_model_len, endpoint.max_model_len)
         self.prompts = Prompts(self.tokenizer, suite, max_length=length)
 
+    def prove(self, *, reads: bool) -> None:
+        """Prove by two known prompts that the server's answers can be scored.
+
+        Raises:
+            EngineError: they cannot, with what came back.
+        """
+        self.shown = prove(self._endpoint, self._connection, self.tokenizer, reads=reads)
+
     def generate_until(
         self,
         requests: list[Any],
@@ -153,11 +177,25 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         """Return the log-likelihood of each continuation, and whether it is the greedy one."""
         results: list[tuple[float, bool]] = []
         for pair, reply in zip(*self._take("loglikelihood", requests), strict=True):
-            chosen = read_chosen(reply, pair.tokens, pair.num_context)
+            echoed = self._echoed(pair.tokens)
+            chosen = read_chosen(reply, pair.tokens, pair.num_context, self.shown, echoed)
             finish = Finish.ERROR if chosen.error else Finish.SCORED
             self.recorder.note(pair.item, finish, prompt_cut=pair.cut, error=chosen.error)
             results.append((chosen.log_likelihood, chosen.is_greedy))
         return results
+
+    def _echoed(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """Return how an answer may begin, where nothing but its text tells whose prompt it has.
+
+        Tokens may end within a letter, which is spelled in more than one way; of special tokens
+        some servers leave out the text.
+        """
+        if self.shown is None or self.shown.names_tokens or not self.shown.echoes:
+            return ("",)
+        spelled = (
+            str(self.tokenizer.decode(tokens, skip_special_tokens=skips)) for skips in (True, False)
+        )
+        return tuple(text.partition(_BROKEN)[0] for text in spelled)
 
     def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
         if kind == "loglikelihood":
@@ -168,7 +206,8 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
                 [one.tokens],
                 generate=True,
                 gen_kwargs=_arguments(one.limits)
-                | {"logprobs": 1, "skip_special_tokens": one.limits.think_end is None},
+                | {"logprobs": 1, "skip_special_tokens": one.limits.think_end is None}
+                | words_of(self._endpoint),
                 seed=self._seed,
             )
             for one in asked
@@ -187,7 +226,9 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             cut = len(tokens) < len(context) + len(continuation)
             pairs.append(_Pair(item_of(request), tokens, num_context, cut))
         payloads = [
-            self._create_payload([pair.tokens], generate=False, seed=self._seed) for pair in pairs
+            self._create_payload([pair.tokens], generate=False, seed=self._seed)
+            | words_of(self._endpoint)
+            for pair in pairs
         ]
         replies = self._connection.send(COMPLETIONS, payloads, on_reply=_say(pairs))
         return _Sent(requests, pairs, replies)
@@ -202,6 +243,15 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
 
     def __init__(self, endpoint: Endpoint, suite: Suite) -> None:
         super().__init__(endpoint, suite, base_url=f"{endpoint.base_url}{CHATS}")
+
+    def prove(self, *, reads: bool) -> None:
+        """Prove by two known chats what chats can show.
+
+        Raises:
+            EngineError: the server's answers cannot be scored, with what came back.
+        """
+        del reads
+        self.shown = prove_chats(self._endpoint, self._connection)
 
     def apply_chat_template(
         self,
@@ -225,12 +275,14 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
             AnswerRequest(i, item_of(r), [], limits_of(r.args[1], self._suite, None), cut=False)
             for i, r in enumerate(requests)
         ]
-        template = {"chat_template_kwargs": {"enable_thinking": self._suite.thinking}}
+        words: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": self._suite.thinking}}
+        if self.shown is not None and self.shown.has_logprobs:
+            words["logprobs"] = True
         payloads = [
             self._create_payload(
                 json.loads(request.args[0]),
                 generate=True,
-                gen_kwargs=_arguments(one.limits) | template,
+                gen_kwargs=_arguments(one.limits) | words,
                 seed=self._seed,
             )
             for request, one in zip(requests, asked, strict=True)

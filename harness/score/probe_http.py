@@ -17,7 +17,8 @@ from harness.over_http import in_words
 from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import CHATS, COMPLETIONS, Connection, HttpReply
 from harness.score.probe_prompts import SmokePrompts
-from harness.score.replies import CLAMPED, Answer, read_answer, read_chat
+from harness.score.proof import prove, prove_chats, words_of
+from harness.score.replies import CLAMPED, Answer, Shown, read_answer, read_chat
 
 _DIGITS = 5
 _PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -34,7 +35,17 @@ class ServerProbed:
         self._connection = connection
         self._prompts = prompts
         length = min(prompts.max_model_len, endpoint.max_model_len)
-        self._tokens = SmokePrompts(_tokenizer(endpoint.tokenizer), prompts, max_length=length)
+        self._tokenizer = _tokenizer(endpoint.tokenizer)
+        self._tokens = SmokePrompts(self._tokenizer, prompts, max_length=length)
+        self._shown: Shown | None = None
+
+    def prove(self) -> None:
+        """Prove by two known prompts that the server's answers can be compared.
+
+        Raises:
+            EngineError: they cannot, with what came back.
+        """
+        self._shown = prove(self._endpoint, self._connection, self._tokenizer, reads=False)
 
     def read(self) -> tuple[Reading, ...]:
         """Return the log probabilities of the set's passages."""
@@ -72,10 +83,10 @@ class ServerProbed:
 
     def _prompt(self, ask: Ask, asked: AnswerRequest) -> Mapping[str, Any]:
         del ask
-        return {"prompt": [asked.tokens], "logprobs": 1}
+        return {"prompt": [asked.tokens], "logprobs": 1, **words_of(self._endpoint)}
 
     def _answer(self, reply: HttpReply, asked: AnswerRequest) -> Answer:
-        return read_answer(reply, asked)
+        return read_answer(reply, asked, self._shown)
 
 
 class ChatProbed(ServerProbed):
@@ -87,6 +98,15 @@ class ChatProbed(ServerProbed):
         self._endpoint = endpoint
         self._connection = connection
         self._prompts = prompts
+        self._shown = None
+
+    def prove(self) -> None:
+        """Prove by two known chats what chats can show.
+
+        Raises:
+            EngineError: the server's answers cannot be compared, with what came back.
+        """
+        self._shown = prove_chats(self._endpoint, self._connection)
 
     def read(self) -> tuple[Reading, ...]:
         """Return nothing."""
@@ -102,7 +122,7 @@ class ChatProbed(ServerProbed):
         return {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
 
     def _answer(self, reply: HttpReply, asked: AnswerRequest) -> Answer:
-        return read_chat(reply, asked)
+        return read_chat(reply, asked, self._shown)
 
 
 def _drawn(seed: int | None, endpoint: Endpoint) -> dict[str, Any]:

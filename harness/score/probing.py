@@ -44,7 +44,8 @@ def probe(served: Answering | Endpoint, prompts: SmokeSet, *, arm: str) -> Probe
         arm: `baseline` or `candidate`.
 
     Raises:
-        EngineError: the model failed while answering, or the server died.
+        EngineError: the model failed while answering, the server died, or its answers to known
+            prompts do not prove that it can be scored.
         PrerequisiteError: the server's folder holds no tokenizer.
     """
     _log.info("smoke: %s reads %d passages", arm, len(prompts.passages))
@@ -83,4 +84,6 @@ def _opened(served: Answering | Endpoint, prompts: SmokeSet) -> Iterator[_Probed
         return
     kind = ChatProbed if served.protocol == "chat" else ServerProbed
     with connect(served) as connection:
-        yield kind(served, connection, prompts)
+        probed = kind(served, connection, prompts)
+        probed.prove()
+        yield probed

@@ -5,6 +5,7 @@ task's score with the digest of what it was made from. The next run takes a task
 that digest and the samples' sha256 still fit, and asks the model only the rest.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from harness.artifacts import (
 )
 from harness.errors import HarnessError
 from harness.score.arm import SCORECARD_FILE, sha256_of
-from harness.score.catalog import Catalog, check_protocol, quiet_lm_eval
+from harness.score.catalog import Catalog, check_protocol, quiet_lm_eval, tasks_of_choices
 from harness.score.http_lm import ChatLM, CompletionsLM, SendsAhead
 from harness.score.prepare import Tasks, items_of_each, prepare, scoring
 from harness.score.recording import Recorder
@@ -41,8 +42,6 @@ from harness.score.translate import to_samples, to_score
 Lm = ReferenceLM | CompletionsLM | ChatLM
 _log = logging.getLogger("harness.score")
 _ASKED = "questions and deployment"
-URL_ENGINE = "url"
-"""Engine of a Deployment of which nothing is known but where it answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +79,9 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
             _report(arm, found)
     missing = [spec for spec in suite.tasks if spec.name not in done]
     with _to_lm(served, suite) as lm:
+        if isinstance(lm, SendsAhead) and missing:
+            asked = dataclasses.replace(suite, tasks=tuple(missing))
+            lm.prove(reads=bool(tasks_of_choices(asked)))
         for spec, tasks in _prepared(lm, suite, missing):
             made = _score_task(lm, suite, spec, tasks, into)
             save(made, into / "tasks" / f"{spec.name}.json", made_from={_ASKED: keys[spec.name]})
@@ -149,7 +151,7 @@ def _how(served: Answering | Endpoint) -> list[object]:
 
 def _stays(served: Answering | Endpoint) -> bool:
     """Return whether the digests tell the model: behind an address it may be exchanged."""
-    return served.deployment.engine != URL_ENGINE
+    return not served.deployment.address
 
 
 def _find(into: Path, task: str, key: str) -> _ScoredTask | None:

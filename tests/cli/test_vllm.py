@@ -122,7 +122,8 @@ def test_a_running_server_is_scored_by_its_url(
     done = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores", "--json")
     assert done.code == 0, done.err
     assert all(task["value"] > 0.9 for task in done.json["tasks"])
-    assert done.json["deployment"]["engine"] == "url"
+    assert done.json["deployment"]["engine"] == "vllm"
+    assert url.startswith(done.json["deployment"]["address"])
 
 
 def test_ctrl_c_ends_the_server(server: tuple[str, int, str]) -> None:

@@ -2,17 +2,22 @@
 fails on command.
 
 It decodes prompts with the model's real tokenizer. What follows a letter is looked up in a table,
-letter by letter, as in the model that the in-process tests use.
+letter by letter, as in the model that the in-process tests use. It answers as vLLM does, or as
+TensorRT-LLM, which refuses words that it does not know and has no log probabilities of a prompt.
 """
 
 import itertools
 import json
+import socket
+import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from harness.score.proof import TEXTS
 
 END = "<|end|>"
 ALPHABET: Mapping[str, str] = {"a": "b", "b": "\n", "k": "k", "?": END}
@@ -26,6 +31,15 @@ class Script:
     successors: Mapping[str, str]
     faults: dict[str, list[str]] = field(default_factory=dict)
     """By the prompt's text: what happens to its next requests; the last stays."""
+    always: str = ""
+    """What happens to every request."""
+    answers_proof: bool = True
+    """Whether it answers the prompts that a server is proven by as it should, whatever else."""
+    words: frozenset[str] = frozenset()
+    """Of a request that it knows; any where there are none."""
+    version: str = "0.32.0"
+    name: str = "tiny"
+    """Of the model, as its answers have it."""
     key: str | None = None
     models: list[dict[str, object]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
@@ -36,7 +50,14 @@ class Script:
     most_running: int = 0
     lock: Any = field(default_factory=threading.Lock)
 
+    def is_proof(self, prompt: str) -> bool:
+        return any(text.startswith(prompt) or prompt == text for text in TEXTS)
+
     def fault(self, prompt: str) -> str:
+        if self.is_proof(prompt) and self.answers_proof:
+            return ""
+        if self.always:
+            return self.always
         with self.lock:
             waiting = self.faults.get(prompt, [])
             return (waiting.pop(0) if len(waiting) > 1 else waiting[0]) if waiting else ""
@@ -68,7 +89,9 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models" and self.allowed():
             self.reply(200, {"data": self.script.models})
         elif self.path == "/version":
-            self.reply(200, {"version": "0.32.0"})
+            self.reply(200, {"version": self.script.version})
+        elif self.path in {"/server_info", "/get_server_info"}:
+            self.reply(404, {"detail": "Not Found"})
 
     def do_POST(self) -> None:
         script = self.script
@@ -95,43 +118,77 @@ class Handler(BaseHTTPRequestHandler):
         chat = self.path == "/v1/chat/completions"
         tokens = [] if chat else payload["prompt"][0]
         prompt = payload["messages"][-1]["content"] if chat else script.tokenizer.decode(tokens)
-        with script.lock:
-            script.seen.append(prompt)
-            script.payloads.append(payload)
         fault = script.fault(prompt)
-        if fault.isdigit():
+        if not script.is_proof(prompt):
+            with script.lock:
+                script.seen.append(prompt)
+                script.payloads.append(payload)
+        unknown = sorted(set(payload) - script.words)
+        if script.words and unknown:
+            self.reply(400, {"error": f"[{{'type': 'extra_forbidden', 'loc': {unknown}}}]"})
+        elif fault in BROKEN:
+            BROKEN[fault](self)
+        elif fault.isdigit():
             echo = self.headers.get("Authorization", "")
             self.reply(int(fault), {"error": {"message": f"no, {echo}\nand more"}})
-        elif fault == "drop":
-            self.close_connection = True
-        elif fault == "garbage":
-            self.reply(200, b'{"choices": [')
-        elif fault == "hang":
-            time.sleep(2)
-            self.reply(200, {})
         elif chat:
-            self.reply(200, self.chat(prompt, payload))
+            self.reply(200, self.chat(prompt, payload, fault))
         elif "prompt_logprobs" in payload and fault != "plain":
             self.reply(200, self.read(tokens, fault))
-        elif payload.get("echo"):
-            self.reply(200, self.echo(tokens, fault))
         else:
-            self.reply(200, self.completion(prompt, payload, fault))
+            self.reply(200, self.completion(tokens, payload, fault))
 
-    def chat(self, prompt: str, payload: dict[str, Any]) -> object:
-        text, reason = self.script.generate(prompt, payload)
-        return {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
-
-    def completion(self, prompt: str, payload: dict[str, Any], fault: str) -> object:
-        text, reason = self.script.generate(prompt, payload)
-        values = [None if fault == "null" else -0.1] * len(text)
-        count = len(payload["prompt"][0]) + (fault == "bos")
-        return {
-            "choices": [
-                {"text": text, "finish_reason": reason, "logprobs": {"token_logprobs": values}}
-            ],
-            "usage": {"prompt_tokens": count},
+    def chat(self, prompt: str, payload: dict[str, Any], fault: str) -> object:
+        if fault == "answers of another prompt":
+            prompt = "z" * 20
+        text, reason = self.script.generate(prompt, self.budgeted(payload, fault))
+        body: dict[str, Any] = {
+            "model": self.script.name,
+            "choices": [{"message": {"content": text}, "finish_reason": reason}],
+            "usage": {"prompt_tokens": len(prompt) + 8, "completion_tokens": len(text)},
         }
+        if payload.get("logprobs"):
+            content = [{"logprob": -0.1} for _ in text]
+            body["choices"][0]["logprobs"] = {"content": content}
+        FAULTS.get(fault, unchanged)(body)
+        return body
+
+    def completion(self, tokens: list[int], payload: dict[str, Any], fault: str) -> object:
+        tokenizer = self.script.tokenizer
+        if fault == "answers of another prompt":
+            tokens = tokenizer.encode("z" * (len(tokens) // 2 + 1))
+        prompt = tokenizer.decode(tokens)
+        text, reason = self.script.generate(prompt, self.budgeted(payload, fault))
+        values: list[float | None] = [-0.1] * len(text)
+        tops: list[object] = [{"x": -0.1}] * len(text)
+        num_generated = len(values)
+        if payload.get("echo") and not self.script.words:
+            before, likeliest = self.scores_of(tokens)
+            text, values, tops = prompt + text, [*before, *values], [*likeliest, *tops]
+        body: dict[str, Any] = {
+            "model": self.script.name,
+            "choices": [
+                {
+                    "text": text,
+                    "finish_reason": reason,
+                    "logprobs": {"token_logprobs": values, "top_logprobs": tops},
+                }
+            ],
+            "usage": {
+                "prompt_tokens": len(tokens) + (fault == "bos"),
+                "completion_tokens": num_generated,
+            },
+        }
+        if payload.get("return_token_ids"):
+            body["choices"][0]["prompt_token_ids"] = tokens
+        if payload.get("echo") or fault not in OF_ECHO:
+            FAULTS.get(fault, unchanged)(body)
+        return body
+
+    def budgeted(self, payload: dict[str, Any], fault: str) -> dict[str, Any]:
+        if fault != "ignores max_tokens":
+            return payload
+        return payload | {"max_tokens": payload["max_tokens"] + 50, "stop": ()}
 
     def read(self, tokens: list[int], fault: str) -> object:
         """Answer as vLLM does: a table by token id for each place, with the token that is there."""
@@ -143,15 +200,28 @@ class Handler(BaseHTTPRequestHandler):
             places.append({str(after): {"logprob": other}} | {str(best): {"logprob": -0.1}})
         return {"choices": [{"text": "", "prompt_logprobs": places, "finish_reason": "length"}]}
 
-    def echo(self, tokens: list[int], fault: str) -> object:
+    def scores_of(self, tokens: list[int]) -> tuple[list[float | None], list[object]]:
+        """Return the log probabilities of a prompt's tokens, and the likeliest at each place."""
         letters = [self.script.tokenizer.decode([token]) for token in tokens]
         values: list[float | None] = [None]
         for before, after in itertools.pairwise(letters):
             values.append(-0.1 if self.script.successors.get(before, "a") == after else -5.0)
-        tops = [None if v is None else {"x": v, "best": -0.1} for v in values]
-        values = [None] * len(values) if fault == "null" else values
-        logprobs = {"token_logprobs": [*values, -0.1], "top_logprobs": [*tops, {"x": -0.1}]}
-        return {"choices": [{"logprobs": logprobs, "finish_reason": "length"}]}
+        return values, [None if v is None else {"x": v, "best": -0.1} for v in values]
+
+    def break_off(self) -> None:
+        """End the connection without a word."""
+        self.close_connection = True
+
+    def reset(self) -> None:
+        """End it so that the other side sees a reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def hang(self) -> None:
+        """Say nothing for longer than anybody waits."""
+        time.sleep(2)
+        self.reply(200, {})
 
     def reply(self, status: int, body: object) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -159,6 +229,80 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
+
+
+def unchanged(_: dict[str, Any]) -> None: ...
+
+
+def first_choice(body: dict[str, Any]) -> dict[str, Any]:
+    choice: dict[str, Any] = body["choices"][0]
+    return choice
+
+
+def without_prompt_logprobs(body: dict[str, Any]) -> None:
+    for name, values in first_choice(body)["logprobs"].items():
+        first_choice(body)["logprobs"][name] = values[-1:]
+
+
+def without_first_logprob(body: dict[str, Any]) -> None:
+    for name, values in first_choice(body)["logprobs"].items():
+        first_choice(body)["logprobs"][name] = values[1:]
+
+
+def without_echo(body: dict[str, Any]) -> None:
+    without_prompt_logprobs(body)
+    first_choice(body)["text"] = first_choice(body)["text"][-1:]
+
+
+def with_other_tokens(body: dict[str, Any]) -> None:
+    first_choice(body)["text"] = first_choice(body)["text"].swapcase()
+
+
+def with_logprob(value: float | None) -> Callable[[dict[str, Any]], None]:
+    def put(body: dict[str, Any]) -> None:
+        values = first_choice(body)["logprobs"].get("token_logprobs")
+        if values is not None:
+            first_choice(body)["logprobs"]["token_logprobs"] = [value] * len(values)
+        for entry in first_choice(body)["logprobs"].get("content", ()):
+            entry["logprob"] = value
+
+    return put
+
+
+FAULTS: Mapping[str, Callable[[dict[str, Any]], None]] = {
+    "wrong model": lambda body: body.update(model="another"),
+    "no model": lambda body: body.pop("model"),
+    "no log probabilities of the prompt": without_prompt_logprobs,
+    "truncated log probabilities": without_first_logprob,
+    "no log probabilities": lambda body: first_choice(body).pop("logprobs"),
+    "echo ignored": without_echo,
+    "wrong tokens": with_other_tokens,
+    "no finish_reason": lambda body: first_choice(body).pop("finish_reason"),
+    "two answers": lambda body: body["choices"].append(body["choices"][0]),
+    "no usage": lambda body: body.pop("usage"),
+    "null": with_logprob(None),
+    "NaN": with_logprob(float("nan")),
+    "above 0": with_logprob(0.7),
+}
+"""What is done to an answer before it is sent."""
+OF_ECHO = {
+    "no log probabilities of the prompt",
+    "truncated log probabilities",
+    "echo ignored",
+    "wrong tokens",
+}
+"""Those that only log probabilities of a prompt suffer from."""
+
+HTML = b"<!DOCTYPE html><html><body><h1>It works!</h1></body></html>"
+BROKEN: Mapping[str, Callable[[Handler], None]] = {
+    "drop": Handler.break_off,
+    "reset": Handler.reset,
+    "hang": Handler.hang,
+    "garbage": lambda handler: handler.reply(200, b'{"choices": ['),
+    "HTML": lambda handler: handler.reply(200, HTML),
+    "huge": lambda handler: handler.reply(200, b" " * (40 << 20)),
+}
+"""What comes in the place of an answer."""
 
 
 class Server(ThreadingHTTPServer):

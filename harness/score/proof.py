@@ -1,0 +1,270 @@
+"""The first questions to a server: does it answer in a way that can be scored at all?
+
+A server may be up, list its models and answer with numbers that mean nothing: it may be another
+model's, cut the prompt, ignore `echo` or `max_tokens`, hand out the answers of other prompts, or
+have no log probabilities of a prompt. Any of these would end in a score. So before a suite or a
+smoke set is sent, two known prompts are, in the same words, and their answers must prove what the
+scores will rest on. What the proof found, `Shown`, is asked of each later answer too.
+
+Chats show less: their prompts are rendered by the server, so no token of them is known here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from harness.artifacts import Endpoint, digest_of
+from harness.errors import EngineError
+from harness.over_http import in_words
+from harness.score.client import CHATS, COMPLETIONS, Connection, HttpReply
+from harness.score.replies import (
+    Shown,
+    WrongReplyError,
+    chat_logprobs,
+    check_budget,
+    check_end,
+    check_logprobs,
+    check_origin,
+    logprobs_of,
+    named_tokens,
+    only_choice,
+    read_through,
+)
+
+T = TypeVar("T")
+TEXTS = ("The quick brown fox jumps over the lazy dog.", "One and two are three, said the owl.")
+"""Of different lengths, so that answers that were exchanged show it."""
+_BUDGET = 16
+"""Tokens of an answer at most."""
+_NAMES_TOKENS = frozenset({"vllm", "sglang"})
+"""Engines that know return_token_ids; others may refuse a word that they do not know."""
+_DIGITS = 3
+_SAME = 1e-3
+"""Log probabilities that differ by less are one, computed twice."""
+_REFUSED = 400
+
+
+class _Seen(NamedTuple):
+    """What one answer showed."""
+
+    model: str
+    names_tokens: bool
+    counts_tokens: bool
+    has_logprobs: bool
+    echoes: bool
+    values: Sequence[object]
+    """The answer and its rounded log probabilities: what tells this model from another."""
+
+
+def words_of(endpoint: Endpoint) -> dict[str, object]:
+    """Return what an answer is asked for beyond OpenAI's words: the tokens of its prompt."""
+    return {"return_token_ids": True} if endpoint.dialect in _NAMES_TOKENS else {}
+
+
+def prove(
+    endpoint: Endpoint, server: Connection, tokenizer: PreTrainedTokenizerBase, *, reads: bool
+) -> Shown:
+    """Ask a server of completions two known prompts, and prove by its answers what it is.
+
+    Args:
+        endpoint: the server, by the model that is asked for.
+        server: connection to it.
+        tokenizer: whose tokens are sent.
+        reads: whether log-likelihoods of given texts will be asked for.
+
+    Raises:
+        EngineError: it gave no answer, or one that proves nothing, with what came back.
+    """
+    prompts = _prompts(tokenizer, endpoint.max_model_len)
+    budget = min(_BUDGET, endpoint.max_model_len - max(map(len, prompts)))
+    base = {"model": endpoint.model, "temperature": 0.0, "logprobs": 1, **words_of(endpoint)}
+    payloads = [{**base, "prompt": [prompt], "max_tokens": budget} for prompt in prompts]
+    replies = server.send(COMPLETIONS, payloads).result()
+    seen = [
+        _proven(endpoint, reply, partial(_generated, tokens=tokens, budget=budget))
+        for tokens, reply in zip(prompts, replies, strict=True)
+    ]
+    if reads:
+        asked = [{**one, "max_tokens": 1, "echo": True} for one in payloads]
+        seen += [
+            _proven(endpoint, reply, partial(_read, tokens=tokens, tokenizer=tokenizer))
+            for tokens, reply in zip(prompts, server.send(COMPLETIONS, asked).result(), strict=True)
+        ]
+    return _shown(endpoint, seen)
+
+
+def prove_chats(endpoint: Endpoint, server: Connection) -> Shown:
+    """Do the same with a server of chats, as far as chats can show it.
+
+    Raises:
+        EngineError: it gave no answer, or one that proves nothing, with what came back.
+    """
+    base = {"model": endpoint.model, "temperature": 0.0, "max_tokens": _BUDGET}
+    plain = [{**base, "messages": [{"role": "user", "content": text}]} for text in TEXTS]
+    replies = server.send(CHATS, [{**one, "logprobs": True} for one in plain]).result()
+    if all(reply.status == _REFUSED for reply in replies):
+        replies = server.send(CHATS, plain).result()
+    seen = [_proven(endpoint, reply, _chatted) for reply in replies]
+    _proven(endpoint, replies[0], lambda body: _check_longer(body, replies[1].body or {}))
+    return _shown(endpoint, seen)
+
+
+def _prompts(tokenizer: PreTrainedTokenizerBase, room: int) -> list[list[int]]:
+    """Return the texts' tokens, different ones of different numbers, as far as there is room."""
+    longest = max(room - _BUDGET, room // 2, 1)
+    found = [list(tokenizer.encode(text, add_special_tokens=False)) for text in TEXTS]
+    first, second = (tokens[:longest] for tokens in found)
+    if len(first) == len(second) > 1:
+        second = second[:-1]
+    return [first, second]
+
+
+def _proven(endpoint: Endpoint, reply: HttpReply, look: Callable[[Mapping[str, Any]], T]) -> T:
+    try:
+        if reply.body is not None:
+            _check_name(reply.body, endpoint)
+            return look(reply.body)
+        what = reply.error or "no answer came"
+    except WrongReplyError as error:
+        what = str(error)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        what = f"the answer cannot be read: {type(error).__name__} {error}"
+    message = (
+        f"the server at {endpoint.base_url} does not prove that its answers can be scored: "
+        f"{in_words(what)}. Nothing was scored. See what answers at this address for model "
+        f"'{endpoint.model}'."
+    )
+    raise EngineError(message)
+
+
+def _check_name(body: Mapping[str, Any], endpoint: Endpoint) -> None:
+    """Refuse an answer of another model; one that goes by several names may use any of them."""
+    found = body.get("model")
+    if found not in {endpoint.model, *endpoint.also_called}:
+        message = f"model '{endpoint.model}' was asked, and '{found}' answered"
+        raise WrongReplyError(message)
+
+
+def _generated(body: Mapping[str, Any], *, tokens: list[int], budget: int) -> _Seen:
+    """Look at an answer to a known prompt."""
+    choice = only_choice(body)
+    names_tokens, counts_tokens = _check_prompt(body, tokens)
+    reason = check_end(choice)
+    values = logprobs_of(choice)
+    if not values:
+        message = "its answer has no log probabilities, without which NaN cannot be seen"
+        raise WrongReplyError(message)
+    check_logprobs(values)
+    check_budget(body, len(values), budget)
+    if reason == "length" and len(values) < budget:
+        message = f"its answer ended by 'length' after {len(values)} of {budget} tokens"
+        raise WrongReplyError(message)
+    rounded = [round(value, _DIGITS) for value in values]
+    return _Seen(
+        model=str(body["model"]),
+        names_tokens=names_tokens,
+        counts_tokens=counts_tokens,
+        has_logprobs=True,
+        echoes=False,
+        values=[_text(choice["text"]), *rounded],
+    )
+
+
+def _read(
+    body: Mapping[str, Any], *, tokens: list[int], tokenizer: PreTrainedTokenizerBase
+) -> _Seen:
+    """Look at the log probabilities of a known prompt."""
+    choice = only_choice(body)
+    names_tokens, counts_tokens = _check_prompt(body, tokens)
+    check_end(choice)
+    values, tops = read_through(body, len(tokens))
+    check_logprobs(values[1:])
+    for value, top in zip(values[1:], tops[1:], strict=True):
+        check_logprobs(list(top.values()))
+        if max(top.values()) < value - _SAME:
+            message = f"a token is likelier ({value}) than the likeliest ({max(top.values())})"
+            raise WrongReplyError(message)
+    spelled = tokenizer.decode(tokens, skip_special_tokens=True)
+    echoes = _text(choice["text"]).startswith(str(spelled))
+    if not names_tokens and not echoes:
+        message = f"the prompt did not come back: its answer begins '{choice['text'][:40]}'"
+        raise WrongReplyError(message)
+    return _Seen(
+        model=str(body["model"]),
+        names_tokens=names_tokens,
+        counts_tokens=counts_tokens,
+        has_logprobs=True,
+        echoes=echoes,
+        values=[round(value, _DIGITS) for value in values[1:]],
+    )
+
+
+def _check_prompt(body: Mapping[str, Any], tokens: Sequence[int]) -> tuple[bool, bool]:
+    """Prove that the tokens that were read are those that were sent.
+
+    Returns:
+        Whether they are named, and whether they are counted.
+
+    Raises:
+        WrongReplyError: they are others, or nothing shows which they are.
+    """
+    check_origin(body, tokens, None)
+    is_named = named_tokens(body) is not None
+    is_counted = (body.get("usage") or {}).get("prompt_tokens") is not None
+    if not is_named and not is_counted:
+        message = "nothing in its answer shows how many tokens of the prompt it read"
+        raise WrongReplyError(message)
+    return is_named, is_counted
+
+
+def _chatted(body: Mapping[str, Any]) -> _Seen:
+    """Look at an answer to a chat."""
+    choice = only_choice(body)
+    check_end(choice)
+    values = chat_logprobs(choice)
+    check_logprobs(values)
+    check_budget(body, len(values), _BUDGET)
+    num_generated = (body.get("usage") or {}).get("completion_tokens")
+    if not values and num_generated is None:
+        message = "nothing in its answer shows that it heeds max_tokens"
+        raise WrongReplyError(message)
+    message = choice["message"]
+    rounded = [round(value, _DIGITS) for value in values]
+    return _Seen(
+        model=str(body["model"]),
+        names_tokens=False,
+        counts_tokens=(body.get("usage") or {}).get("prompt_tokens") is not None,
+        has_logprobs=bool(values),
+        echoes=False,
+        values=[_text(message.get("content") or ""), *rounded],
+    )
+
+
+def _check_longer(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Refuse answers whose prompts are not the ones that were sent, by their lengths."""
+    longer, shorter = ((one.get("usage") or {}).get("prompt_tokens") for one in (first, second))
+    if longer is not None and shorter is not None and not longer > shorter:
+        message = f"it read {longer} tokens of the longer prompt and {shorter} of the shorter one"
+        raise WrongReplyError(message)
+
+
+def _text(found: object) -> str:
+    if not isinstance(found, str):
+        message = f"the answer is of type {type(found).__name__}, no text"
+        raise WrongReplyError(message)
+    return found
+
+
+def _shown(endpoint: Endpoint, seen: Sequence[_Seen]) -> Shown:
+    has_logprobs = all(one.has_logprobs for one in seen)
+    return Shown(
+        base_url=endpoint.base_url,
+        model=seen[0].model,
+        names_tokens=all(one.names_tokens for one in seen),
+        counts_tokens=all(one.counts_tokens for one in seen),
+        has_logprobs=has_logprobs,
+        echoes=any(one.echoes for one in seen),
+        fingerprint=digest_of(*(one.values for one in seen)) if has_logprobs else None,
+    )
