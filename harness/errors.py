@@ -80,6 +80,8 @@ class ReasonCode(StrEnum):
     """What the engine loaded could not be held against the files."""
     KERNELS_UNKNOWN = "kernels-unknown"
     """The engine did not tell which kernels it chose."""
+    ENGINE_UNTESTED = "engine-untested"
+    """Harness was not tested with this version of the engine; a remark, which decides nothing."""
     SMOKE_FAILED = "smoke-failed"
     """Before scoring, the candidate answered or read a few texts otherwise than the baseline."""
     NO_EXPERT_OBSERVED = "no-expert-observed"

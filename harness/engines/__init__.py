@@ -2,11 +2,12 @@
 
 What is declared (declaration.py, compressed.py), in which words (algorithms.py); which layers an
 engine runs under which names (layers.py, vllm.json) and what it takes each for (rules.py); what
-each version loads and computes (versions.py, capabilities.py); what a folder asks of it
-(demands.py).
+each version was seen to load and compute (capabilities.py), what it says of itself (abilities.py)
+and what follows from both (refused.py); what a folder asks of it (demands.py).
 """
 
 from harness.artifacts import MIXED
+from harness.engines.abilities import NOTHING_ASKED, Abilities
 from harness.engines.algorithms import (
     ALGORITHMS,
     COMPRESSED,
@@ -22,7 +23,6 @@ from harness.engines.capabilities import (
     SETUP,
     Capability,
     capability_of,
-    refuse_unsupported,
 )
 from harness.engines.compressed import is_pattern_broken
 from harness.engines.declaration import (
@@ -36,11 +36,12 @@ from harness.engines.declaration import (
 )
 from harness.engines.demands import (
     Demands,
+    architectures_of,
     has_kv_scales,
     read_declared,
     read_demands,
 )
-from harness.engines.kernels import exercised
+from harness.engines.kernels import exercised, unnamed_kernels
 from harness.engines.layers import (
     FUSED,
     INDEXER,
@@ -51,6 +52,7 @@ from harness.engines.layers import (
     fused_of,
 )
 from harness.engines.loading import Loader, engines_for, is_in_sources, loaders_of
+from harness.engines.refused import refuse_unsupported
 from harness.engines.rules import Asked, Rules
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
@@ -73,11 +75,13 @@ __all__ = [
     "MODELOPT",
     "NATIVE_FP8",
     "NATIVE_MXFP4",
+    "NOTHING_ASKED",
     "READ",
     "SETUP",
     "SIDECAR",
     "USUAL",
     "WIDTH_MULTIPLE",
+    "Abilities",
     "Asked",
     "Capability",
     "Declaration",
@@ -89,6 +93,7 @@ __all__ = [
     "Loader",
     "Rules",
     "any_engine",
+    "architectures_of",
     "capability_of",
     "contradictions",
     "engine_layers",
@@ -108,4 +113,5 @@ __all__ = [
     "read_demands",
     "refuse_unread",
     "refuse_unsupported",
+    "unnamed_kernels",
 ]

@@ -1,8 +1,9 @@
-"""What each known vLLM loads and computes, as data: the one place to touch for a new version.
+"""What vLLM was seen to load and compute, by version and platform: a record, not a permission.
 
-Versions that are not here are refused by name. The plugin wraps private functions of the versions
-that it names, kernels change names, and a flag that gave W4A4 arithmetic in one release may be
-refused in the next: believing an unknown version would be guessing.
+A version that is not here is the normal case, since there is a new one every few weeks. What it can
+do then follows from what it says of itself (`Abilities`), and from what the nearest tested version
+of its platform needs; what cannot be asked is observed when it has started. A version that is here
+was tried, so what is known to fail there is refused, whatever it says.
 
 Emulation is asked for where the run wants the declared arithmetic and the platform's own kernels
 hide a part of it (Marlin computes with rounded weights and unrounded inputs). vLLM refuses
@@ -13,15 +14,23 @@ Source: vLLM 0.25.0 and 0.32.0, model_executor/kernels/linear/__init__.py,
 model_executor/layers/fused_moe/oracle/{nvfp4,fp8}.py; measured on a H200 and on CPU.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from harness.engines.abilities import NOTHING_ASKED, Abilities
 from harness.engines.algorithms import ALGORITHMS, COMPRESSED, MODELOPT
 from harness.engines.demands import Demands
-from harness.errors import PrerequisiteError, ReasonCode
+from harness.errors import PrerequisiteError
 
 SETUP = "scripts/setup-vllm cpu|cuda"
-"""What installs a version that is known."""
+"""What installs a version that was tested."""
+OLDEST = (0, 25)
+"""The first version whose loaders and kernels lie where they are looked for."""
+_PLATFORMS = ("cpu", "cuda")
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
+_UNNUMBERED = re.compile(r"0\.(0|1)(\.0)?\.?dev|dev")
+"""A build from a checkout without tags: its number says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +48,10 @@ class Capability:
 
     version: str
     platform: str
-    schemes: Mapping[str, Schemes]
-    """By layout."""
+    schemes: Mapping[str, Schemes] = field(default_factory=dict)
+    """Seen to load, by layout."""
+    fails: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Known not to load, by layout, though it has names for them."""
     kv: frozenset[str]
     """Formats of keys and values that it stores, besides the model's own."""
     num_concurrent: int
@@ -49,18 +60,30 @@ class Capability:
     """Whether NVFP4 has no kernel but the emulation."""
     arguments: tuple[str, ...]
     """What every server of this platform is started with."""
+    tested: bool = True
+    """Whether this version was served and seen; else all of this is derived."""
+    abilities: Abilities = NOTHING_ASKED
+    """What it says of itself."""
+
+    @property
+    def name(self) -> str:
+        """Return how a message names it."""
+        return f"vLLM {self.version} ({self.platform})"
 
     def emulation(self, demands: Demands, *, declared: bool) -> tuple[str, ...]:
         """Return the flags that make the kernels compute what `demands` declare."""
         flags: list[str] = []
         if any(self._is_emulated(one, declared=declared) for one in demands.experts):
-            flags += ["--moe-backend", "emulation"]
+            flags += self._backend("--moe-backend")
         # On CPU the plugin leaves one linear kernel to choose from; no flag is needed.
         if not self.always_emulated and any(
             self._is_emulated(one, declared=declared) for one in demands.linears
         ):
-            flags += ["--linear-backend", "emulation"]
+            flags += self._backend("--linear-backend")
         return tuple(flags)
+
+    def _backend(self, flag: str) -> list[str]:
+        return [] if self.abilities.takes(flag, "emulation") is False else [flag, "emulation"]
 
     def _is_emulated(self, algorithm: str, *, declared: bool) -> bool:
         parts = ALGORITHMS[algorithm]
@@ -104,6 +127,17 @@ CAPABILITIES: tuple[Capability, ...] = (
                 dense_only=frozenset({"FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"}),
             ),
         },
+        fails={
+            MODELOPT: frozenset({"FP8_PB_WO", "FP8_PER_CHANNEL_PER_TOKEN", "MXFP8"}),
+            COMPRESSED: frozenset(
+                {
+                    "FP8_PER_BLOCK",
+                    "FP8_PER_CHANNEL_PER_TENSOR",
+                    "W8A16_FP8",
+                    "W8A16_FP8_PER_CHANNEL",
+                }
+            ),
+        },
         kv=frozenset({"fp8"}),
         num_concurrent=8,
         always_emulated=True,
@@ -112,47 +146,47 @@ CAPABILITIES: tuple[Capability, ...] = (
 )
 
 
-def capability_of(version: str, platform: str) -> Capability:
-    """Return what this version does on this platform.
+def capability_of(version: str, platform: str, abilities: Abilities = NOTHING_ASKED) -> Capability:
+    """Return what a version does on a platform: as it was seen, or as it says.
+
+    Args:
+        version: such as `0.32.0`, or of a nightly build `0.33.1.dev12+gabcdef012`.
+        platform: `cpu` or `cuda`.
+        abilities: what it says of itself, where it was asked.
 
     Raises:
-        PrerequisiteError: it is not a known one.
+        PrerequisiteError: it is older than what is understood, or for another platform.
     """
-    for capability in CAPABILITIES:
-        if (capability.version, capability.platform) == (version, platform):
-            return capability
-    known = ", ".join(f"{c.version} ({c.platform})" for c in CAPABILITIES)
-    message = (
-        f"vLLM {version} ({platform}) is not a version that harness knows. Known: {known}. "
-        f"Install one of them with {SETUP}, or name its environment with --vllm PATH."
-    )
-    raise PrerequisiteError(message)
+    _refuse_not_understood(version, platform)
+    seen = next((c for c in CAPABILITIES if c.platform == platform and c.version == version), None)
+    if seen is None:
+        like = next(c for c in reversed(CAPABILITIES) if c.platform == platform)
+        kv = like.kv if abilities.flags is None else _kv_formats(abilities)
+        seen = replace(like, version=version, schemes={}, fails={}, kv=kv, tested=False)
+    arguments = tuple(flag for flag in seen.arguments if abilities.takes(flag) is not False)
+    return replace(seen, arguments=arguments, abilities=abilities)
 
 
-def refuse_unsupported(capability: Capability, demands: Demands) -> None:
-    """Refuse what this vLLM cannot load, before anything is calibrated.
+def _refuse_not_understood(version: str, platform: str) -> None:
+    if platform not in _PLATFORMS:
+        message = (
+            f"this vLLM {version} is built for {platform}; harness serves its builds for "
+            f"{' and '.join(_PLATFORMS)}. Name another with --vllm PATH, or make one with {SETUP}."
+        )
+        raise PrerequisiteError(message)
+    number = _RELEASE.match(version)
+    if number is None or _UNNUMBERED.match(version):
+        return
+    if (int(number[1]), int(number[2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        message = (
+            f"vLLM {version} ({platform}) is older than {oldest}, the oldest that harness "
+            f"understands. Name a newer one with --vllm PATH, or make one with {SETUP}."
+        )
+        raise PrerequisiteError(message)
 
-    Raises:
-        PrerequisiteError: with the scheme and the reason `unsupported-format`.
-    """
-    where = f"vLLM {capability.version} ({capability.platform})"
-    loads = capability.schemes.get(demands.layout, Schemes(everywhere=frozenset()))
-    problem = None
-    if odd := demands.algorithms - (loads.everywhere | loads.dense_only):
-        known = ", ".join(sorted(loads.everywhere | loads.dense_only)) or "none"
-        problem = (
-            f"{where} is not known to load scheme '{min(odd)}' of {demands.layout}. "
-            f"Of that layout it loads: {known}."
-        )
-    elif dense := demands.experts & loads.dense_only:
-        problem = (
-            f"{where} loads scheme '{min(dense)}' of {demands.layout} for dense layers, not "
-            "for routed experts. Quantize them otherwise, or not."
-        )
-    elif demands.kv is not None and demands.kv not in capability.kv:
-        problem = (
-            f"{where} is not known to keep keys and values in {demands.kv.upper()}. 'harness "
-            "quantize --kv-cache-qformat none' makes a checkpoint without."
-        )
-    if problem is not None:
-        raise PrerequisiteError(problem, reason=ReasonCode.UNSUPPORTED_FORMAT)
+
+def _kv_formats(abilities: Abilities) -> frozenset[str]:
+    """Return the formats of keys and values among the values of the flag that sets them."""
+    choices = (abilities.flags or {}).get("kv-cache-dtype", frozenset())
+    return frozenset(name for name in ("fp8", "nvfp4") if not choices or name in choices)

@@ -45,6 +45,8 @@ class Demands:
     """Whose spelling the files have."""
     names_layers: bool = False
     """Whether the declaration gives each layer an algorithm of its own."""
+    architectures: tuple[str, ...] = ()
+    """Of the model, as its configuration names them; an engine must know one."""
 
     @property
     def algorithms(self) -> frozenset[str]:
@@ -79,7 +81,7 @@ def read_demands(source: "Source") -> Demands:
     """
     declared = next(iter(declarations_of(source)), None)
     if declared is None:
-        return Demands()
+        return Demands(architectures=architectures_of(source.config))
     refuse_unread(declared, source.path)
     if declared.malformed:
         message = (
@@ -100,7 +102,14 @@ def read_demands(source: "Source") -> Demands:
         or any(name.endswith(_KV_SCALES) for name in source.tensors),
         layout=declared.layout,
         names_layers=declared.names_layers,
+        architectures=architectures_of(source.config),
     )
+
+
+def architectures_of(config: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of classes that a model's configuration says it is built with."""
+    named = config.get("architectures")
+    return tuple(map(str, named)) if isinstance(named, list) else ()
 
 
 def read_declared(source: "Source") -> Declaration | None:

@@ -23,6 +23,12 @@ _MARKS = {"nvfp4": "fp4", "mxfp4": "fp4", "mxfp8": "mxfp8", "fp8": "fp8"}
 """What is in a kernel's name, by the format of weights that it is for."""
 
 
+def unnamed_kernels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the kernels of which it is not known what they round."""
+    known = (_IGNORED, _WEIGHTS_ONLY, _WEIGHTS_AND_INPUTS)
+    return tuple(name for name in names if not any(one.search(name) for one in known))
+
+
 def exercised(demands: Demands, kernels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return what the kernels of a server compute of what a checkpoint declares.
 

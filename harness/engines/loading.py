@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from harness.engines.algorithms import LOADED, MODELOPT
-from harness.engines.capabilities import CAPABILITIES, Schemes, refuse_unsupported
+from harness.engines.capabilities import CAPABILITIES, Capability, Schemes
 from harness.engines.demands import Demands
-from harness.errors import PrerequisiteError
 
 
 class Loader(NamedTuple):
@@ -33,14 +32,18 @@ def loaders_of(algorithms: Iterable[str], *, layout: str = MODELOPT) -> tuple[Lo
 
 def engines_for(demands: Demands) -> tuple[str, ...]:
     """Return the engines that were seen to load what is demanded; the reference engine apart."""
-    names: list[str] = []
-    for one in CAPABILITIES:
-        try:
-            refuse_unsupported(one, demands)
-        except PrerequisiteError:
-            continue
-        names.append(f"vllm {one.version} {one.platform}")
-    return tuple(names)
+    return tuple(
+        f"vllm {one.version} {one.platform}" for one in CAPABILITIES if _was_seen(one, demands)
+    )
+
+
+def _was_seen(capability: Capability, demands: Demands) -> bool:
+    seen = capability.schemes.get(demands.layout, Schemes(everywhere=frozenset()))
+    return (
+        demands.linears <= seen.everywhere | seen.dense_only
+        and demands.experts <= seen.everywhere
+        and (demands.kv is None or demands.kv in capability.kv)
+    )
 
 
 def is_in_sources(algorithms: Iterable[str], *, layout: str = MODELOPT) -> bool:

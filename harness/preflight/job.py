@@ -14,7 +14,7 @@ from harness import doors, score
 from harness.artifacts import Inventory, QuantPlan, Recipe, Suite, Waiver
 from harness.baselines import check_writable
 from harness.calibrate import Extent, check_data, measure_extent
-from harness.engines import engines_for
+from harness.engines import architectures_of, engines_for
 from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
@@ -121,12 +121,15 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
     problems.attempt(lambda: _check_ranks(recipe, extent))
     problems.attempt(lambda: ignored_modules(planned))
     if scored:
-        problems.attempt(lambda: check_served(resolved, demands_of(planned)))
+        asked = dataclasses.replace(
+            demands_of(planned), architectures=architectures_of(source.config)
+        )
+        problems.attempt(lambda: check_served(resolved, asked))
         problems.attempt(lambda: check_widths(resolved, planned))
     if not engines_for(demands_of(planned)):
         _log.warning(
-            "preflight: no vLLM that harness knows loads this checkpoint (%s); only the reference "
-            "engine does ('harness formats')",
+            "preflight: no vLLM that harness was tested with loads this checkpoint (%s); only the "
+            "reference engine is known to ('harness formats')",
             planned.scheme,
         )
     recipe = dataclasses.replace(recipe, engine=resolved)

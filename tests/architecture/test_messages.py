@@ -69,7 +69,6 @@ FOREIGN: Mapping[str, str] = {
     "--linear-backend": "vLLM",
     "--model": "vLLM",
     "--moe-backend": "vLLM",
-    "--options": "our script that asks a vLLM for its options",
     "--port": "vLLM",
     "--served-model-name": "vLLM",
 }

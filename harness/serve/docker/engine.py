@@ -4,8 +4,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Demands
-from harness.serve.docker.server import check_docker, check_docker_serves, serve_docker
+from harness.engines import Capability
+from harness.serve.docker.server import check_docker, docker_capability, serve_docker
 from harness.serve.vllm.engine import VllmEngine
 
 
@@ -16,9 +16,9 @@ class DockerEngine(VllmEngine):
         """Return `engine` with the id of its image and the version of the vLLM in it."""
         return check_docker(engine)
 
-    def check_serves(self, engine: EngineSpec, demands: Demands) -> None:
-        """Refuse what the image's version does not load."""
-        check_docker_serves(engine, demands)
+    def capability(self, engine: EngineSpec) -> Capability:
+        """Return what the version in the image does on its platform."""
+        return docker_capability(engine)
 
     def serve(
         self,

@@ -8,27 +8,36 @@ begin with a download of gigabytes that nobody asked for.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from docker.client import DockerClient
 from docker.errors import APIError, ImageNotFound
 
 from harness.artifacts import EngineSpec
-from harness.engines import CAPABILITIES
+from harness.engines import capability_of
 from harness.errors import PrerequisiteError, UsageError
-from harness.serve.docker.container import Bind, Container, container_user, requested_gpus
+from harness.serve.docker.container import (
+    PLUGIN_INSIDE,
+    Bind,
+    Container,
+    container_user,
+    requested_gpus,
+)
 from harness.serve.docker.daemon import first_line
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import remove
+from harness.serve.vllm.answers import QUESTIONS, Answers, Said, read_answers, remembered
+from harness.serve.vllm.arguments import PLUGIN
 from harness.serve.vllm.environment import PROBE, VllmEnvironment
-from harness.serve.vllm.options import Options, read_options, remembered
 
 _PROBE_INSIDE = "/harness/probe.py"
+_QUESTIONS_INSIDE = "/harness/questions.py"
 _BUILD = "docker build -f docker/serve.cpu.Dockerfile -t NAME ."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServingImage:
-    """An image that holds a vLLM which harness knows."""
+    """An image that holds a vLLM."""
 
     id: str
     name: str
@@ -55,7 +64,7 @@ def find_image(client: DockerClient, name: str) -> ServingImage:
 
     Raises:
         UsageError: it is no name of an image.
-        PrerequisiteError: it is not here, has no vLLM, or one that harness does not know.
+        PrerequisiteError: it is not here, has no vLLM, or one that is too old.
     """
     try:
         found = client.images.get(name)
@@ -82,14 +91,7 @@ def find_image(client: DockerClient, name: str) -> ServingImage:
 def _ask(client: DockerClient, image_id: str, name: str) -> VllmEnvironment:
     """Return what is in the image; a CUDA build is asked once more with GPUs, for their names."""
     environment = _probe(client, image_id, name, gpus=())
-    known = {(c.version, c.platform) for c in CAPABILITIES}
-    if (environment.version, environment.platform) not in known:
-        listed = ", ".join(f"{version} ({platform})" for version, platform in sorted(known))
-        message = (
-            f"image '{name}' holds vLLM {environment.version} ({environment.platform}), which "
-            f"harness does not know. Known: {listed}. Take an image of one of these."
-        )
-        raise PrerequisiteError(message)
+    capability_of(environment.version, environment.platform)  # refuses what is too old
     gpus = requested_gpus(environment.platform, None)
     return _probe(client, image_id, name, gpus=gpus) if gpus else environment
 
@@ -106,58 +108,87 @@ def _probe(
         raise PrerequisiteError(message) from error
 
 
-def image_options(client: DockerClient, image: ServingImage) -> Options:
-    """Return the options of the image's vLLM, by its own parser.
+def image_answers(client: DockerClient, image: ServingImage) -> Answers:
+    """Return what the image's vLLM says of itself; asked once, and then remembered.
 
     Raises:
-        PrerequisiteError: it cannot be asked.
+        PrerequisiteError: the container cannot be run.
     """
     gpus = requested_gpus(image.environment.platform, None)
 
-    def ask() -> str:
-        return _probed(client, image.id, image.name, "--options", gpus=gpus).decode()
+    def ask() -> Said:
+        binds = (
+            Bind(source=str(QUESTIONS), target=_QUESTIONS_INSIDE),
+            Bind(source=str(PLUGIN), target=PLUGIN_INSIDE),
+        )
+        command = ("python3", "-I", _QUESTIONS_INSIDE, PLUGIN_INSIDE)
+        script = _Script(command, binds, gpus)
+        status, said, errors = _run(client, image.id, image.name, script)
+        return Said.of(status, said, errors)
 
-    said = remembered(ask, image.id, PROBE.read_text(encoding="utf-8"))
-    return read_options(said, place=f"vLLM {image.environment.version} in image '{image.name}'")
+    return read_answers(remembered(ask, image.id, *image.environment.gpus))
 
 
-def _probed(
-    client: DockerClient, image_id: str, name: str, *arguments: str, gpus: tuple[str, ...]
-) -> bytes:
-    """Run the probe in the image, with no network and nothing else in reach.
+class _Script(NamedTuple):
+    """What is run in an image, to be told something."""
+
+    command: tuple[str, ...]
+    binds: tuple[Bind, ...]
+    gpus: tuple[str, ...]
+
+
+def _probed(client: DockerClient, image_id: str, name: str, *, gpus: tuple[str, ...]) -> str:
+    """Run the probe in the image.
 
     Raises:
         PrerequisiteError: it cannot be run, or finds no vLLM.
     """
-    container = Container(
-        image=image_id,
-        command=("python3", "-I", _PROBE_INSIDE, *arguments),
-        environment={},
-        binds=(Bind(source=str(PROBE), target=_PROBE_INSIDE),),
-        network=None,
-        user=container_user(),
-        gpus=gpus,
-        labels=this_process().labels(),
-    )
-    try:
-        status, said = _output(client, container)
-    except APIError as error:
-        raise _refused(name, gpus, first_line(error)) from error
+    binds = (Bind(source=str(PROBE), target=_PROBE_INSIDE),)
+    script = _Script(("python3", "-I", _PROBE_INSIDE), binds, gpus)
+    status, said, errors = _run(client, image_id, name, script)
     if status != 0:
-        lines = said.decode(errors="replace").strip().splitlines()
+        lines = errors.strip().splitlines()
         message = f"no vLLM was found in image '{name}': {lines[-1] if lines else status}."
         raise PrerequisiteError(message)
     return said
 
 
-def _output(client: DockerClient, container: Container) -> tuple[int, bytes]:
-    """Run a container to its end; return its status and what it printed, errors if it failed."""
+def _run(client: DockerClient, image_id: str, name: str, script: _Script) -> tuple[int, str, str]:
+    """Run a script of ours in the image, with no network and nothing else in reach.
+
+    Returns:
+        Its status, what it printed, and its errors.
+
+    Raises:
+        PrerequisiteError: it cannot be run.
+    """
+    container = Container(
+        image=image_id,
+        command=script.command,
+        environment={},
+        binds=script.binds,
+        network=None,
+        user=container_user(),
+        gpus=script.gpus,
+        labels=this_process().labels(),
+    )
+    try:
+        return _output(client, container)
+    except APIError as error:
+        raise _refused(name, script.gpus, first_line(error)) from error
+
+
+def _output(client: DockerClient, container: Container) -> tuple[int, str, str]:
     created = client.containers.create(**container.options())
     try:
         created.start()
         status = int(created.wait()["StatusCode"])
         # Asked for when it has ended: a log that is followed may lose its end.
-        return status, bytes(created.logs(stdout=status == 0, stderr=status != 0))
+        said, errors = (
+            bytes(created.logs(stdout=is_out, stderr=not is_out)).decode(errors="replace")
+            for is_out in (True, False)
+        )
+        return status, said, errors
     finally:
         remove(created)
 

@@ -13,11 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from docker.client import DockerClient
-
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Demands, capability_of, refuse_unsupported
-from harness.models import open_source
+from harness.engines import Capability, capability_of
 from harness.serve.docker.container import (
     ContainerSettings,
     User,
@@ -26,16 +23,17 @@ from harness.serve.docker.container import (
     server_container,
 )
 from harness.serve.docker.daemon import choose_network, connected, explained, remove_stale
-from harness.serve.docker.image import ServingImage, find_image, image_options, named_image
+from harness.serve.docker.image import find_image, image_answers, named_image
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import started
-from harness.serve.vllm.arguments import Setting, server_flags
+from harness.serve.vllm.arguments import server_flags
 from harness.serve.vllm.observe import clear_reports
-from harness.serve.vllm.options import refuse_malformed, user_flags
+from harness.serve.vllm.options import refuse_malformed
 from harness.serve.vllm.readiness import StartLimits, naming_its_death
 from harness.serve.vllm.server import (
     LOG_FILE,
     ServerFacts,
+    check_answers,
     check_environment,
     draw_key,
     endpoint_of,
@@ -75,7 +73,8 @@ def serve_docker(
     with ExitStack() as stack:
         client = stack.enter_context(connected())
         image = find_image(client, image_name)
-        setting = _setting(engine, directory, client, image)
+        answers, environment = image_answers(client, image), image.environment
+        setting = setting_of(engine, directory, environment, answers)
         if records is None:
             records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-docker-")))
         records = records.resolve()
@@ -90,19 +89,18 @@ def serve_docker(
             records=stack.enter_context(_writable(records, user)),
             labels=this_process().labels(),
             key=draw_key(),
-            gpus=requested_gpus(image.environment.platform, gpus),
+            gpus=requested_gpus(environment.platform, gpus),
         )
-        flags = server_flags(setting)
-        container = server_container(setting, flags, site)
-        _log.info("serve: vLLM %s in image %s", image.environment.version, image.name)
+        container = server_container(setting, flags := server_flags(setting), site)
+        _log.info("serve: vLLM %s in image %s", environment.version, image.name)
         server = stack.enter_context(started(client, container, log_path=records / LOG_FILE))
         length, observed = wait_and_look(
             server, setting, records=site.records, limits=limits or StartLimits()
         )
         place = ServerFacts(
             base_url=server.base_url,
-            version=f"{image.environment.version} (torch {image.environment.torch}, {image.name})",
-            device=observed.device or image.environment.device,
+            version=f"{environment.version} (torch {environment.torch}, {image.name})",
+            device=observed.device or environment.device,
             log=server.log_path,
             max_model_len=length,
             arguments=recorded_arguments(flags, {**image.variables, **container.environment}),
@@ -116,43 +114,29 @@ def check_docker(engine: EngineSpec) -> EngineSpec:
     """Return `engine` with the id of its image and the version of the vLLM in it.
 
     Raises:
-        PrerequisiteError: no daemon, no such image, or a vLLM that harness does not know.
+        PrerequisiteError: no daemon, no such image, or a vLLM that is too old.
         UsageError: no image is named, or an `--engine-arg` is not for the user to decide.
     """
     refuse_malformed(engine.arguments)
     image_name = named_image(engine)
     with connected() as client:
         image = find_image(client, image_name)
-        _flags_of(engine, client, image)
-    checked = check_environment(engine, image.environment, place=f"image '{engine.image}'")
+        place = f"image '{engine.image}'"
+        checked = check_environment(engine, image.environment, place=place)
+        check_answers(engine, image_answers(client, image), place=place)
     return dataclasses.replace(checked, image=image.id)
 
 
-def check_docker_serves(engine: EngineSpec, demands: Demands) -> None:
-    """Refuse a checkpoint that the vLLM in the engine's image cannot load, before it is made.
+def docker_capability(engine: EngineSpec) -> Capability:
+    """Return what the vLLM in the engine's image does: as it was seen, or as it says.
 
     Raises:
-        PrerequisiteError: with the reason `unsupported-format`.
+        PrerequisiteError: there is no daemon or no such image any more, or its vLLM is too old.
     """
     with connected() as client:
-        environment = find_image(client, named_image(engine)).environment
-    refuse_unsupported(capability_of(environment.version, environment.platform), demands)
-
-
-def _setting(
-    engine: EngineSpec, directory: Path, client: DockerClient, image: ServingImage
-) -> Setting:
-    flags = _flags_of(engine, client, image)
-    source = open_source(str(directory.resolve()))
-    return setting_of(engine, source, image.environment, user_flags=flags)
-
-
-def _flags_of(engine: EngineSpec, client: DockerClient, image: ServingImage) -> tuple[str, ...]:
-    """Return the user's flags; the image is asked for its options only where there are any."""
-    refuse_malformed(engine.arguments)
-    if not engine.arguments:
-        return ()
-    return user_flags(engine.arguments, image_options(client, image))
+        image = find_image(client, named_image(engine))
+        abilities = image_answers(client, image).abilities
+    return capability_of(image.environment.version, image.environment.platform, abilities)
 
 
 def _reports(folder: Path) -> list[Path]:

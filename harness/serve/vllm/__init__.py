@@ -2,11 +2,10 @@
 
 from harness.serve.vllm.environment import find_vllm
 from harness.serve.vllm.readiness import wait_until_gone
-from harness.serve.vllm.server import check_vllm, check_vllm_serves, serve_vllm, vllm_command
+from harness.serve.vllm.server import check_vllm, serve_vllm, vllm_command
 
 __all__ = [
     "check_vllm",
-    "check_vllm_serves",
     "find_vllm",
     "serve_vllm",
     "vllm_command",

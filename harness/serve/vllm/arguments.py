@@ -52,14 +52,20 @@ def server_flags(setting: Setting) -> tuple[str, ...]:
         flags += ["--tensor-parallel-size", str(engine.tensor_parallel_size)]
     flags += setting.capability.arguments
     if "vision_config" in source.config:
-        flags += ["--language-model-only"]
+        flags += _where_taken(setting, "--language-model-only")
     if find_weights(source.path).is_overridden:
         flags += ["--load-format", "safetensors"]  # what the index names, which was verified
     if _has_gated_delta_net(source.config) and _lacks_flashinfer(setting):
-        flags += ["--gdn-prefill-backend", "triton"]
+        flags += _where_taken(setting, "--gdn-prefill-backend", "triton")
     declared = engine.numerics == "declared"
     flags += setting.capability.emulation(setting.demands, declared=declared)
     return (*flags, *setting.user_flags)
+
+
+def _where_taken(setting: Setting, flag: str, *value: str) -> tuple[str, ...]:
+    """Return a flag that spares work, unless this version is known not to take it."""
+    is_lacking = setting.capability.abilities.takes(flag, *value) is False
+    return () if is_lacking else (flag, *value)
 
 
 def api_server(flags: Iterable[str], *, model: str, host: str, port: int) -> tuple[str, ...]:

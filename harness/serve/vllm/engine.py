@@ -4,8 +4,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Demands, capability_of
-from harness.serve.vllm.server import check_vllm, check_vllm_serves, serve_vllm, vllm_command
+from harness.engines import Capability, Demands, refuse_unsupported
+from harness.serve.vllm.server import check_vllm, serve_vllm, vllm_capability, vllm_command
 
 
 class VllmEngine:
@@ -17,7 +17,7 @@ class VllmEngine:
 
     def check_serves(self, engine: EngineSpec, demands: Demands) -> None:
         """Refuse what its version does not load."""
-        check_vllm_serves(engine, demands)
+        refuse_unsupported(self.capability(engine), demands)
 
     def serve(
         self,
@@ -32,9 +32,13 @@ class VllmEngine:
 
     def has_emulation(self, engine: EngineSpec, demands: Demands) -> bool:
         """Return whether its flags differ between declared and deployed numerics."""
-        capability = capability_of(engine.version or "", engine.device)
+        capability = self.capability(engine)
         declared, deployed = (capability.emulation(demands, declared=one) for one in (True, False))
         return declared != deployed
+
+    def capability(self, engine: EngineSpec) -> Capability:
+        """Return what its version does on its platform."""
+        return vllm_capability(engine)
 
     def command(self, engine: EngineSpec, directory: Path) -> tuple[str, ...]:
         """Return vLLM's line with the flags that were used."""

@@ -8,7 +8,6 @@ process that reads the installed packages' metadata and the driver, and takes a 
 """
 
 import json
-import logging
 import os
 import subprocess
 from dataclasses import dataclass
@@ -17,18 +16,14 @@ from pathlib import Path
 from harness.doors import expanded
 from harness.engines import SETUP
 from harness.errors import PrerequisiteError
-from harness.serve.vllm.options import Options, read_options, remembered
 from harness.serve.vllm.variables import passed_on
 
-_log = logging.getLogger("harness.serve")
 VARIABLE = "HARNESS_VLLM"
 BESIDE = ".venv-vllm"
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _SETUP_SCRIPT = _REPOSITORY / "scripts" / "setup-vllm"
 PROBE = Path(__file__).with_name("probe.py")
 _PROBE_SECONDS = 60
-_OPTIONS_SECONDS = 600
-"""Importing vLLM takes 7 s on two cores, and much longer from a slow disk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +80,7 @@ def ask_vllm(place: str | None) -> VllmEnvironment:
             f"Make one with {SETUP}, or name one with --vllm PATH."
         )
         raise PrerequisiteError(message)
-    asked = _ask(python, (), seconds=_PROBE_SECONDS)
+    asked = run_inside(python, (str(PROBE),), seconds=_PROBE_SECONDS)
     try:
         found = json.loads(asked.stdout)
         return VllmEnvironment(**{**found, "python": str(python), "gpus": tuple(found["gpus"])})
@@ -94,33 +89,17 @@ def ask_vllm(place: str | None) -> VllmEnvironment:
         raise PrerequisiteError(message) from error
 
 
-def ask_options(environment: VllmEnvironment) -> Options:
-    """Return the options of the environment's vLLM, by its own parser.
-
-    Raises:
-        PrerequisiteError: it cannot be asked.
-    """
-    place = f"vLLM {environment.version} in '{environment.python}'"
-
-    def ask() -> str:
-        _log.info("serve: %s is asked for its options", place)
-        asked = _ask(Path(environment.python), ("--options",), seconds=_OPTIONS_SECONDS)
-        if asked.returncode:
-            message = f"{place} cannot be asked for its options: {_last_line(asked)}."
-            raise PrerequisiteError(message)
-        return asked.stdout
-
-    identity = (environment.python, environment.version, environment.platform)
-    said = remembered(ask, *identity, environment.installed, PROBE.read_text(encoding="utf-8"))
-    return read_options(said, place=place)
-
-
-def _ask(
+def run_inside(
     python: Path, arguments: tuple[str, ...], *, seconds: float
 ) -> subprocess.CompletedProcess[str]:
+    """Run a script of ours with vLLM's Python, which sees nothing of ours, and wait for its end.
+
+    Raises:
+        PrerequisiteError: it does not run, or not to its end in time.
+    """
     try:
         return subprocess.run(
-            [str(python), "-I", str(PROBE), *arguments],
+            [str(python), "-I", *arguments],
             capture_output=True,
             text=True,
             errors="replace",

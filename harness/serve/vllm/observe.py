@@ -1,8 +1,9 @@
 """What a server really runs: from the plugin's load reports and from the log.
 
 The plugin writes one report for each worker: what it took from the files, what stayed unfilled,
-and the kernels that vLLM chose. A server without one ran without the plugin, and then nothing
-is known of what it loaded: that is an error too, not a gap to be overlooked.
+and the kernels that vLLM chose; what it has no place for in a version, its report names (gaps.py).
+A server without a report ran without the plugin, and then nothing is known of what it loaded: that
+is an error, not a gap.
 """
 
 import json
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.artifacts import Finding, Loaded, Severity
+from harness.artifacts import Finding, Gap, Loaded, Severity
 from harness.engines import Demands, exercised
 from harness.errors import ReasonCode
+from harness.serve.vllm.gaps import Report, gaps, is_reconciled
 from harness.serve.vllm.log_patterns import find_patterns
 from harness.serve.vllm.variables import REPORT_PREFIX
 
@@ -43,6 +45,7 @@ class Observed:
     exercised: tuple[str, ...]
     loaded: Loaded | None
     findings: tuple[Finding, ...]
+    not_observed: tuple[Gap, ...] = ()
 
 
 def observe(demands: Demands, *, records: Path, log: str) -> Observed:
@@ -56,7 +59,8 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
     reports, broken = _read_reports(records)
     kernels = _kernels(reports, log)
     dtype = _DTYPE.search(log)
-    findings = [*broken, *_not_reconciled(reports), *_load_findings(reports, demands)]
+    followed = bool(reports) and all(is_reconciled(report) for report in reports)
+    findings = [*broken, *(_load_findings(reports, demands) if followed else ())]
     found = {finding.id for finding in findings}
     known = find_patterns(
         log,
@@ -69,8 +73,9 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
         device=str(reports[0]["device"]) if reports else None,
         kernels={part: ", ".join(names) for part, names in kernels.items() if names},
         exercised=exercised(demands, kernels),
-        loaded=_loaded(reports) if reports else None,
+        loaded=_loaded(reports) if followed else None,
         findings=tuple(findings),
+        not_observed=gaps(reports, kernels, demands) if reports else (),
     )
 
 
@@ -82,7 +87,6 @@ def clear_reports(records: Path) -> None:
 
 NOT_FILLED, NOT_TAKEN = "parameter-not-filled", "tensor-not-taken"
 DEFAULT_KV_SCALE = "default-kv-scale"
-Report = Mapping[str, object]
 
 
 def _read_reports(records: Path) -> tuple[list[Report], list[Finding]]:
@@ -128,19 +132,7 @@ def _no_report(detail: str) -> Finding:
     )
 
 
-def _not_reconciled(reports: Sequence[Report]) -> Iterator[Finding]:
-    """A worker that could not compare says why; one that says nothing of it has compared."""
-    for report in reports:
-        if report.get("is_reconciled") is False:
-            missing = report.get("missing")
-            reasons = missing.items() if isinstance(missing, Mapping) else ()
-            yield _no_report("; ".join(f"{name}: {reason}" for name, reason in reasons))
-            return
-
-
 def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Finding]:
-    if not reports:
-        return
     unfilled = list(
         dict.fromkeys(name for report in reports for name in _names(report, "unfilled"))
     )

@@ -2,25 +2,18 @@
 
 vLLM's parser takes abbreviations (`hos` for `host`), underscores, dotted parts of JSON, and a
 value that looks like an option as one. So it is asked for its exact names, in its environment, and
-every argument is passed as `--name=value` with one of them. Asking imports vLLM, which takes
-seconds; the answer is kept for each environment.
+every argument is passed as `--name=value` with one of them.
 """
 
 import difflib
-import hashlib
 import json
-import logging
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from harness.doors import write_atomically
-from harness.errors import PrerequisiteError, UsageError
+from harness.errors import UsageError
 from harness.serve.vllm.permitted import DECIDED, PERMITTED
 
-_log = logging.getLogger("harness.serve")
 _KEY = re.compile(r"[a-z][a-z0-9-]*")
 _LONGEST_VALUE = 4000
 _KINDS = {
@@ -65,50 +58,6 @@ class Options:
         found = [*begun, *difflib.get_close_matches(name, names, n=3, cutoff=0.6)]
         listed = ", ".join(dict.fromkeys(found[:3]))
         return f" Did you mean {listed}?" if listed else ""
-
-
-def read_options(said: str, *, place: str) -> Options:
-    """Read what probe.py printed in an environment, on the last line.
-
-    Raises:
-        PrerequisiteError: it is no list of options.
-    """
-    try:
-        listed = json.loads(said.strip().splitlines()[-1])
-        known = tuple(
-            Option(
-                names=tuple(map(str, one["names"])),
-                negations=tuple(map(str, one["negations"])),
-                takes_value=bool(one["takes_value"]),
-                kind=str(one["kind"]),
-                choices=tuple(map(str, one["choices"])),
-            )
-            for one in listed
-        )
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        message = f"{place} did not tell its options ({type(error).__name__}). Leave --engine-arg."
-        raise PrerequisiteError(message) from error
-    return Options(place=place, known=known)
-
-
-def remembered(ask: Callable[[], str], *identity: str) -> str:
-    """Return what `ask` says, asked once for each `identity`: an environment's or an image's."""
-    key = hashlib.sha256("\n".join(identity).encode(errors="replace")).hexdigest()
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        kept = root / "harness" / "engine-options" / f"{key}.json"
-        if root.is_absolute() and kept.is_file():
-            return kept.read_text(encoding="utf-8")
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
-        return ask()
-    said = ask()
-    if root.is_absolute():
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, said)
-        except OSError as error:
-            _log.info("serve: vLLM's options cannot be remembered: %s", error)
-    return said
 
 
 def refuse_malformed(arguments: Iterable[str]) -> None:

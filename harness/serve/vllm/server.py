@@ -11,11 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from harness.artifacts import Deployment, Endpoint, EngineSpec, Severity
-from harness.engines import Demands, capability_of, read_demands, refuse_unsupported
-from harness.errors import EngineError, PrerequisiteError, UsageError
-from harness.models import Source, open_source
+from harness.artifacts import Deployment, Endpoint, EngineSpec, Finding, Severity
+from harness.engines import SETUP, Capability, capability_of, read_demands, refuse_unsupported
+from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
+from harness.models import open_source
 from harness.processes import ProcessMark, mark_of
+from harness.serve.vllm.answers import Answers, ask_abilities, flags_of
 from harness.serve.vllm.arguments import (
     MODULE,
     PLUGIN,
@@ -25,9 +26,9 @@ from harness.serve.vllm.arguments import (
     own_variables,
     server_flags,
 )
-from harness.serve.vllm.environment import VllmEnvironment, ask_options, ask_vllm
+from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
 from harness.serve.vllm.observe import Observed, clear_reports, observe
-from harness.serve.vllm.options import refuse_malformed, user_flags
+from harness.serve.vllm.options import refuse_malformed
 from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
 from harness.serve.vllm.readiness import StartLimits, naming_its_death, wait_until_ready
 from harness.serve.vllm.variables import left_out, process_environment, recorded_arguments
@@ -61,7 +62,7 @@ def serve_vllm(
         EngineError: the server failed; the message holds the end of its log.
     """
     environment = ask_vllm(engine.place)
-    setting = _setting(engine, directory, environment)
+    setting = setting_of(engine, directory, environment, ask_abilities(environment))
     with ExitStack() as stack:
         if records is None:
             records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-vllm-")))
@@ -99,39 +100,24 @@ def draw_key() -> str:
     return secrets.token_urlsafe(_KEY_BYTES)
 
 
-def _setting(engine: EngineSpec, directory: Path, environment: VllmEnvironment) -> Setting:
-    flags = _flags_of(engine, environment)
-    source = open_source(str(directory.resolve()))
-    return setting_of(engine, source, environment, user_flags=flags)
-
-
-def _flags_of(engine: EngineSpec, environment: VllmEnvironment) -> tuple[str, ...]:
-    """Return the user's flags; vLLM is asked for its options only where there are any."""
-    refuse_malformed(engine.arguments)
-    if not engine.arguments:
-        return ()
-    return user_flags(engine.arguments, ask_options(environment))
-
-
 def setting_of(
-    engine: EngineSpec,
-    source: Source,
-    environment: VllmEnvironment,
-    *,
-    user_flags: tuple[str, ...] = (),
+    engine: EngineSpec, directory: Path, environment: VllmEnvironment, answers: Answers
 ) -> Setting:
     """Return what the server's arguments follow from.
 
     Args:
         engine: what to serve with.
-        source: what is served.
+        directory: folder of what is served.
         environment: the vLLM, in a folder or in an image.
-        user_flags: made of the engine's arguments, by this vLLM's options.
+        answers: what that vLLM says of itself.
 
     Raises:
-        PrerequisiteError: this vLLM is not a known one, or cannot load the checkpoint.
+        PrerequisiteError: this vLLM is too old, or cannot load the checkpoint.
+        UsageError: an `--engine-arg` is malformed or not for the user to decide.
     """
-    capability = capability_of(environment.version, environment.platform)
+    given = flags_of(engine.arguments, answers, place=f"vLLM {environment.version}")
+    source = open_source(str(directory.resolve()))
+    capability = capability_of(environment.version, environment.platform, answers.abilities)
     demands = read_demands(source)
     refuse_unsupported(capability, demands)
     return Setting(
@@ -140,7 +126,7 @@ def setting_of(
         demands=demands,
         capability=capability,
         has_flashinfer=environment.has_flashinfer,
-        user_flags=user_flags,
+        user_flags=given,
     )
 
 
@@ -177,7 +163,8 @@ def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> End
         log=str(place.log),
         tensor_parallel_size=setting.engine.tensor_parallel_size,
         loaded=observed.loaded,
-        findings=observed.findings,
+        findings=(*observed.findings, *_untested(setting.capability)),
+        not_observed=observed.not_observed,
     )
     return Endpoint(
         base_url=place.base_url,
@@ -192,18 +179,34 @@ def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> End
     )
 
 
+def _untested(capability: Capability) -> tuple[Finding, ...]:
+    """Return what is said of a version that is not in the record: nothing against it."""
+    if capability.tested:
+        return ()
+    return (
+        Finding(
+            id="engine-untested",
+            severity=Severity.WARNING,
+            message=f"harness was not tested with {capability.name}; what it can do was asked of "
+            "it, and what it does was observed",
+            reason=ReasonCode.ENGINE_UNTESTED,
+            incident="flags, kernels and loaders change between releases",
+        ),
+    )
+
+
 def check_vllm(engine: EngineSpec) -> EngineSpec:
     """Return `engine` with the place and version of the vLLM that it will use.
 
     Raises:
-        PrerequisiteError: none is found, its version is not a known one, or GPUs are missing.
+        PrerequisiteError: none is found, it is too old, or GPUs are missing.
         UsageError: an `--engine-arg` is malformed or not for the user to decide.
     """
     refuse_malformed(engine.arguments)
     environment = ask_vllm(engine.place)
     place = f"vLLM {environment.version} in '{environment.python}'"
     checked = check_environment(engine, environment, place=place)
-    _flags_of(engine, environment)
+    check_answers(engine, ask_abilities(environment), place=place)
     return dataclasses.replace(checked, place=environment.python)
 
 
@@ -218,7 +221,7 @@ def check_environment(
         place: how a message names it.
 
     Raises:
-        PrerequisiteError: its version is not a known one, or GPUs are missing.
+        PrerequisiteError: its version is too old, or GPUs are missing.
         UsageError: the CPU build is asked for more than one device.
     """
     capability_of(environment.version, environment.platform)
@@ -237,20 +240,39 @@ def check_environment(
     return dataclasses.replace(engine, version=environment.version, device=environment.platform)
 
 
-def check_vllm_serves(engine: EngineSpec, demands: Demands) -> None:
-    """Refuse a checkpoint that the engine's vLLM cannot load, before it is made.
+def check_answers(engine: EngineSpec, answers: Answers, *, place: str) -> None:
+    """Refuse a vLLM whose server could not be kept safe, and options that it does not take.
 
     Raises:
-        PrerequisiteError: with the reason `unsupported-format`.
+        PrerequisiteError: what guards its server has no place in this version.
+        UsageError: an `--engine-arg` is not for the user to decide.
+    """
+    abilities = answers.abilities
+    if lacking := sorted(abilities.mandatory & abilities.missing.keys()):
+        message = (
+            f"{place} cannot be served safely, harness's plugin has no place for {lacking[0]} in "
+            f"it: {abilities.missing[lacking[0]]}. Name another with --vllm PATH, or make one "
+            f"with {SETUP}."
+        )
+        raise PrerequisiteError(message)
+    flags_of(engine.arguments, answers, place=place)
+
+
+def vllm_capability(engine: EngineSpec) -> Capability:
+    """Return what the vLLM of `engine` does: as it was seen, or as it says.
+
+    Raises:
+        PrerequisiteError: it is no longer there, or too old.
     """
     environment = ask_vllm(engine.place)
-    refuse_unsupported(capability_of(environment.version, environment.platform), demands)
+    abilities = ask_abilities(environment).abilities
+    return capability_of(environment.version, environment.platform, abilities)
 
 
 def vllm_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:
     """Return the line that serves `directory` as this engine does, to be typed by hand."""
     environment = ask_vllm(engine.place)
-    flags = server_flags(_setting(engine, directory, environment))
+    flags = server_flags(setting_of(engine, directory, environment, ask_abilities(environment)))
     if environment.platform == "cuda":
         variables = () if environment.has_flashinfer else ("env", "VLLM_USE_FLASHINFER_SAMPLER=0")
         return (*variables, "vllm", "serve", str(directory), *flags)
@@ -310,6 +332,8 @@ def _report(observed: Observed) -> None:
         _log.info("serve: %s: %s", part, kernel)
     for finding in observed.findings:
         _log.info("serve: %s: %s: %s", finding.severity, finding.id, finding.message)
+    for gap in observed.not_observed:
+        _log.info("serve: not seen, %s: %s", gap.reason, gap.message)
 
 
 def _read_log(server: RunningServer) -> str:

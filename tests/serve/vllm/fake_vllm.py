@@ -32,7 +32,7 @@ FACTS: dict[str, object] = {
 }
 OPTIONS = [
     {"names": [n], "negations": [f"no-{n}"], "takes_value": False, "kind": "text", "choices": []}
-    for n in ("enforce-eager", "enable-prefix-caching", "trust-remote-code")
+    for n in ("enforce-eager", "enable-prefix-caching", "language-model-only", "trust-remote-code")
 ] + [
     {"names": names.split(), "negations": [], "takes_value": True, "kind": kind, "choices": choices}
     for names, kind, choices in (
@@ -46,6 +46,9 @@ OPTIONS = [
         ("hf-overrides", "text", []),
         ("worker-cls", "text", []),
         ("host", "text", []),
+        ("linear-backend", "text", ["auto", "emulation"]),
+        ("gdn-prefill-backend", "text", []),
+        ("kv-cache-dtype", "text", ["auto", "fp8", "fp8_e4m3"]),
         ("api-key old-key", "text", []),
     )
 ]
@@ -94,6 +97,28 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def answers() -> str:
+    """What questions.py prints in an environment with all that harness knows of."""
+    known: dict[str, object] = {
+        "version": FACTS["version"],
+        "platform": {"device": FACTS["platform"], "capability": None},
+        "options": OPTIONS,
+        "methods": ["compressed-tensors", "fp8", "modelopt", "modelopt_fp4", "modelopt_mixed"],
+        "quant_algos": ["FP8", "FP8_PB_WO", "MIXED_PRECISION", "NVFP4", "W4A16_NVFP4"],
+        "linear_kernels": {"fp8": ["CPUFP8W8A8ScaledMMLinearKernel"], "nvfp4": [], "mxfp8": []},
+        "architectures": ["Qwen3_5MoeForConditionalGeneration", "TransformersForCausalLM"],
+        "by_transformers": ["Qwen3ForCausalLM"],
+        "loaders": {"auto": "DefaultModelLoader"},
+        "adapters": {"found": ["load-report"], "missing": {}, "mandatory": ["api-key"]},
+        **json.loads(HOW.get("FAKE_ANSWERS", "{}")),
+    }
+    return "".join(
+        json.dumps({"question": name, "unknown" if value is None else "known": value or "gone"})
+        + "\n"
+        for name, value in known.items()
+    )
+
+
 def say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
@@ -101,8 +126,8 @@ def say(line: str) -> None:
 
 def main() -> None:
     if sys.argv[1] == "-I":
-        options = "broken" if "FAKE_OPTIONS" in HOW else json.dumps(OPTIONS)
-        sys.stdout.write(options if sys.argv[-1] == "--options" else json.dumps(FACTS))
+        is_asked = sys.argv[2].endswith("questions.py")
+        sys.stdout.write(answers() if is_asked else json.dumps(FACTS))
         return
     how = HOW["FAKE_VLLM"]
     own = subprocess.Popen([sys.executable, "-c", STUBBORN])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import EngineSpec
-from harness.engines import Demands, capability_of
+from harness.engines import Abilities, Demands, capability_of
 from harness.models import open_source
 from harness.serve.vllm.arguments import Setting, api_server, own_variables, server_flags
 
@@ -47,6 +47,19 @@ def test_vllm_reads_the_files_that_were_verified_and_not_those_beside_them(
     (folder / "consolidated.safetensors").write_bytes(b"")
     flags = flags_of(beside, BASELINE)
     assert flags[flags.index("--load-format") + 1] == "safetensors"
+
+
+def test_no_flag_is_passed_that_a_version_lacks(setting: Setting) -> None:
+    lacking = Abilities(
+        flags={"max-model-len": frozenset(), "linear-backend": frozenset({"emulation"})}
+    )
+    on_cpu = capability_of("0.40.0", "cpu", lacking)
+    on_gpu = capability_of("0.40.0", "cuda", lacking)
+    bare = dataclasses.replace(setting, has_flashinfer=False)
+    native = ("--max-model-len", "512")
+    assert flags_of(dataclasses.replace(bare, capability=on_cpu), NVFP4) == native
+    emulated = flags_of(dataclasses.replace(bare, capability=on_gpu), NVFP4)
+    assert emulated == (*native, "--linear-backend", "emulation")
 
 
 def test_emulation_is_asked_for_only_where_the_declared_arithmetic_needs_it(

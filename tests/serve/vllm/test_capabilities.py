@@ -1,12 +1,20 @@
 """What is refused before anything is calibrated, and what kernels are believed to compute."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from harness.artifacts import EngineSpec
-from harness.engines import Demands, capability_of, exercised, refuse_unsupported
+from harness.engines import (
+    Abilities,
+    Capability,
+    Demands,
+    capability_of,
+    exercised,
+    refuse_unsupported,
+)
 from harness.errors import PrerequisiteError, ReasonCode, UsageError
 from harness.serve import check_served, resolve_engine
 from harness.serve.vllm import environment
@@ -17,16 +25,114 @@ from .conftest import How
 NVFP4 = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}), kv_fp8=True)
 
 
-@pytest.mark.parametrize("version", ["0.24.0", "0.25.1", "0.33.0"])
-def test_an_unknown_version_is_refused_by_name(version: str, engine: EngineSpec, how: How) -> None:
+@pytest.mark.parametrize("version", ["0.24.0", "0.9.2", "0.24.1.dev3+gabcdef012"])
+def test_a_version_that_is_too_old_is_refused_by_name(
+    version: str, engine: EngineSpec, how: How
+) -> None:
     how(FAKE_VERSION=version)
-    with pytest.raises(PrerequisiteError, match=f"vLLM {version} \\(cpu\\) is not a version"):
+    with pytest.raises(
+        PrerequisiteError, match=f"{re.escape(version)} \\(cpu\\) is older than 0.25"
+    ):
         resolve_engine(engine)
 
 
-def test_a_known_version_on_another_platform_is_refused() -> None:
-    with pytest.raises(PrerequisiteError, match=r"Known: 0\.25\.0 \(cuda\), 0\.32\.0 \(cpu\)"):
-        capability_of("0.25.0", "cpu")
+def test_a_build_for_another_platform_is_refused(engine: EngineSpec, how: How) -> None:
+    how(FAKE_PLATFORM="rocm")
+    with pytest.raises(PrerequisiteError, match=r"built for rocm; harness serves .* cpu and cuda"):
+        resolve_engine(engine)
+
+
+@pytest.mark.parametrize(
+    "version", ["0.25.1", "0.40.0", "1.0.0", "0.33.1.dev12+gabcdef012", "0.1.dev1+gabcdef012"]
+)
+def test_any_newer_version_is_taken_and_derived_from_what_it_says(
+    version: str, engine: EngineSpec, how: How
+) -> None:
+    how(FAKE_VERSION=version)
+    resolved = resolve_engine(engine)
+    assert resolved.version == version
+    check_served(resolved, NVFP4)
+    found = capability_of(version, "cpu")
+    assert not found.tested
+    assert (found.arguments, found.always_emulated) == (("--enforce-eager",), True)
+
+
+def test_a_version_is_tested_on_the_platform_on_which_it_was_served() -> None:
+    assert capability_of("0.25.0", "cuda").tested
+    assert not capability_of("0.25.0", "cpu").tested
+
+
+def says(**answers: object) -> Capability:
+    """Return what an unknown version on CUDA can do by what it says."""
+    return capability_of("0.40.0", "cuda", Abilities(**answers))  # type: ignore[arg-type]  # by test
+
+
+@pytest.mark.parametrize(
+    ("answers", "demands", "message"),
+    [
+        (
+            {"quant_algos": frozenset({"FP8", "MXFP8"})},
+            NVFP4,
+            "has no scheme 'NVFP4' of modelopt. Of that layout it has: FP8, MXFP8",
+        ),
+        (
+            {"methods": frozenset({"modelopt"})},
+            Demands(linears=frozenset({"NVFP4"}), layout="compressed-tensors"),
+            "has no scheme 'NVFP4' of compressed-tensors. Of that layout it has: none",
+        ),
+        (
+            {"quant_algos": frozenset({"FP8", "NVFP4"})},
+            Demands(linears=frozenset({"FP8", "NVFP4"}), names_layers=True),
+            "has no scheme 'MIXED_PRECISION'",
+        ),
+        (
+            {"linear_kernels": {"mxfp8": (), "fp8": ("A",)}},
+            Demands(linears=frozenset({"MXFP8"})),
+            "has no kernel there for scheme 'MXFP8'",
+        ),
+        (
+            {"flags": {"kv-cache-dtype": frozenset({"auto", "fp8"})}},
+            Demands(linears=frozenset({"FP8"}), kv_nvfp4=True),
+            "not known to keep keys and values in NVFP4",
+        ),
+    ],
+)
+def test_what_a_version_says_that_it_lacks_is_refused(
+    answers: dict[str, object], demands: Demands, message: str
+) -> None:
+    with pytest.raises(PrerequisiteError, match=re.escape(message)) as caught:
+        refuse_unsupported(says(**answers), demands)
+    assert caught.value.reason == ReasonCode.UNSUPPORTED_FORMAT
+
+
+def test_what_a_version_could_not_say_is_not_refused() -> None:
+    awq = Demands(linears=frozenset({"W4A16_AWQ"}), architectures=("NeverHeardOfForCausalLM",))
+    refuse_unsupported(says(), awq)
+    refuse_unsupported(says(architectures=frozenset({"A"})), awq)
+
+
+def test_a_model_that_a_version_has_no_code_for_is_refused_by_name() -> None:
+    found = says(architectures=frozenset({"A", "B"}), by_transformers=frozenset({"C"}))
+    for known in ("B", "C"):
+        refuse_unsupported(found, Demands(architectures=("X", known)))
+    with pytest.raises(PrerequisiteError, match="no code for 'X': it is none of the 2 arch"):
+        refuse_unsupported(found, Demands(architectures=("X",)))
+
+
+def test_kernels_of_the_plugin_that_do_not_fit_a_cpu_version_are_a_refusal() -> None:
+    missing = {"cpu-experts-nvfp4": "there is no backend_to_kernel_cls"}
+    found = capability_of("0.40.0", "cpu", Abilities(missing=missing, adapters=frozenset()))
+    refuse_unsupported(found, Demands(linears=frozenset({"NVFP4"})))
+    with pytest.raises(PrerequisiteError, match="cpu-experts-nvfp4: there is no backend_to"):
+        refuse_unsupported(found, NVFP4)
+
+
+def test_emulation_is_asked_for_where_a_version_offers_it() -> None:
+    both = ("--moe-backend", "emulation", "--linear-backend", "emulation")
+    assert says().emulation(NVFP4, declared=True) == both
+    offered = {"moe-backend": frozenset({"auto"}), "linear-backend": frozenset({"emulation"})}
+    assert says(flags=offered).emulation(NVFP4, declared=True) == both[2:]
+    assert says(flags={}).emulation(NVFP4, declared=True) == ()
 
 
 def test_a_scheme_that_does_not_load_is_refused_with_its_reason(engine: EngineSpec) -> None:

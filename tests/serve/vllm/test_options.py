@@ -1,24 +1,26 @@
 """What `--engine-arg` may set: exact names of vLLM's parser, and nothing that harness decides."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from harness.artifacts import EngineSpec
 from harness.errors import PrerequisiteError, UsageError
 from harness.serve import find_vllm, resolve_engine
-from harness.serve.vllm.environment import ask_options, ask_vllm
-from harness.serve.vllm.options import Options, read_options, refuse_malformed, user_flags
+from harness.serve.vllm.answers import ask_abilities
+from harness.serve.vllm.environment import ask_vllm
+from harness.serve.vllm.options import Option, Options, refuse_malformed, user_flags
 from harness.serve.vllm.permitted import DECIDED, PERMITTED
 
 from . import fake_vllm
 from .conftest import How
 
 PYTHON = find_vllm()
-OPTIONS = read_options(json.dumps(fake_vllm.OPTIONS), place="vLLM")
+OPTIONS = Options(
+    place="vLLM", known=TypeAdapter(tuple[Option, ...]).validate_python(fake_vllm.OPTIONS)
+)
 HOSTILE = (
     *"""
     hf-overrides={} hf_overrides={} hf-overrides.x=1 worker-cls=evil.Worker
@@ -130,13 +132,13 @@ def test_arguments_are_checked_when_the_engine_is_resolved(engine: EngineSpec) -
         resolve_engine(dataclasses.replace(engine, arguments=("hos=0.0.0.0",)))
 
 
-def test_the_parser_is_asked_once_for_each_environment(engine: EngineSpec, how: How) -> None:
-    environment = ask_vllm(engine.place)
-    before = ask_options(environment)
-    how(FAKE_OPTIONS="broken")
-    assert ask_options(environment) == before
-    with pytest.raises(PrerequisiteError, match="did not tell its options"):
-        ask_options(dataclasses.replace(environment, installed="2"))
+def test_a_vllm_that_does_not_tell_its_options_is_given_none_of_the_users(
+    engine: EngineSpec, how: How
+) -> None:
+    how(FAKE_ANSWERS='{"options": null}')
+    resolve_engine(engine)
+    with pytest.raises(PrerequisiteError, match=r"did not tell its options \(gone\)"):
+        resolve_engine(dataclasses.replace(engine, arguments=("max-num-seqs=4",)))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Options]:
         pytest.skip("no vLLM here: scripts/setup-vllm cpu makes one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield ask_options(ask_vllm(str(PYTHON)))
+        known = ask_abilities(ask_vllm(str(PYTHON))).options
+        assert known is not None
+        yield Options(place="vLLM", known=known)
 
 
 def test_the_real_parsers_names_are_those_of_the_permitted_options(real: Options) -> None:
@@ -174,13 +178,3 @@ def test_the_real_parser_takes_what_is_usual(real: Options) -> None:
     given = ("max-num-seqs=4", "enforce-eager=true", "enable-prefix-caching=false", "block-size=32")
     expected = ("--max-num-seqs=4", "--enforce-eager", "--no-enable-prefix-caching")
     assert user_flags(given, real) == (*expected, "--block-size=32")
-
-
-def test_a_place_for_the_cache_that_cannot_be_written_changes_nothing(
-    engine: EngineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    for place in (str(tmp_path / "file"), "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", place)
-        assert ask_options(ask_vllm(engine.place)).known == OPTIONS.known
-    assert not Path("relative").exists()
