@@ -199,9 +199,13 @@ def status(*, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False) -> Resul
     return commands.status(run_dir)
 
 
-@command(app, "doctor")
-def doctor() -> Result:
+@command(app, "doctor --vllm .venv-vllm")
+def doctor(*, vllm: opt.ProbedVllm = None) -> Result:
     """Say what this machine can run, and the command that would mend what it cannot."""
+    if vllm is not None:
+        from harness.cli.probing import probe_vllm
+
+        return probe_vllm(vllm)
     from harness.cli import serving
 
     return serving.doctor()

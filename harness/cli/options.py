@@ -13,6 +13,10 @@ EngineVersion = Annotated[
     str | None,
     typer.Option("--engine", help="Also apply one version's rules, such as vllm==0.33.0."),
 ]
+ProbedVllm = Annotated[
+    Path | None,
+    typer.Option("--vllm", help="Say instead what the vLLM of this environment can do."),
+]
 JunitFile = Annotated[
     Path | None, typer.Option("--junit", help="Also write the checks as JUnit XML.")
 ]

@@ -161,7 +161,7 @@ def capability_of(version: str, platform: str, abilities: Abilities = NOTHING_AS
     seen = next((c for c in CAPABILITIES if c.platform == platform and c.version == version), None)
     if seen is None:
         like = next(c for c in reversed(CAPABILITIES) if c.platform == platform)
-        kv = like.kv if abilities.flags is None else _kv_formats(abilities)
+        kv = like.kv if abilities.flags is None else _kv_formats(abilities, platform)
         seen = replace(like, version=version, schemes={}, fails={}, kv=kv, tested=False)
     arguments = tuple(flag for flag in seen.arguments if abilities.takes(flag) is not False)
     return replace(seen, arguments=arguments, abilities=abilities)
@@ -186,7 +186,11 @@ def _refuse_not_understood(version: str, platform: str) -> None:
         raise PrerequisiteError(message)
 
 
-def _kv_formats(abilities: Abilities) -> frozenset[str]:
-    """Return the formats of keys and values among the values of the flag that sets them."""
+def _kv_formats(abilities: Abilities, platform: str) -> frozenset[str]:
+    """Return the formats of keys and values among the values of the flag that sets them.
+
+    The flag takes the same values on every platform; 4 bits need a GPU's attention.
+    """
     choices = (abilities.flags or {}).get("kv-cache-dtype", frozenset())
-    return frozenset(name for name in ("fp8", "nvfp4") if not choices or name in choices)
+    formats = ("fp8",) if platform == "cpu" else ("fp8", "nvfp4")
+    return frozenset(name for name in formats if not choices or name in choices)

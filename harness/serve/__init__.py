@@ -10,12 +10,13 @@ from harness.serve.engines import (
 )
 from harness.serve.findings import FINDING_IDS
 from harness.serve.reference import Served
-from harness.serve.vllm import find_vllm, wait_until_gone
+from harness.serve.vllm import VllmSurvey, find_vllm, survey_vllm, wait_until_gone
 
 __all__ = [
     "FINDING_IDS",
     "Diagnosis",
     "Served",
+    "VllmSurvey",
     "check_served",
     "examine",
     "find_vllm",
@@ -23,5 +24,6 @@ __all__ = [
     "resolve_engine",
     "serve",
     "serve_command",
+    "survey_vllm",
     "wait_until_gone",
 ]

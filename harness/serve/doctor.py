@@ -129,8 +129,12 @@ def _vllm_version(environment: VllmEnvironment) -> Diagnosis:
     if environment.platform == "cuda" and not environment.gpus:
         found += ", built for CUDA where no GPU is"
         return Diagnosis(name="vLLM", ok=False, found=found, fix="scripts/setup-vllm cpu")
-    schemes = ", ".join(sorted(capability.schemes[MODELOPT].everywhere))
-    return Diagnosis(name="vLLM", ok=True, found=f"{found}; loads {schemes}", fix="")
+    if capability.tested:
+        schemes = ", ".join(sorted(capability.schemes[MODELOPT].everywhere))
+        found += f"; loads {schemes}"
+    else:
+        found += f"; not tested: 'harness doctor --vllm {environment.python}' asks what it can do"
+    return Diagnosis(name="vLLM", ok=True, found=found, fix="")
 
 
 def _docker() -> Diagnosis:

@@ -3,11 +3,14 @@
 from harness.serve.vllm.environment import find_vllm
 from harness.serve.vllm.readiness import wait_until_gone
 from harness.serve.vllm.server import check_vllm, serve_vllm, vllm_command
+from harness.serve.vllm.survey import VllmSurvey, survey_vllm
 
 __all__ = [
+    "VllmSurvey",
     "check_vllm",
     "find_vllm",
     "serve_vllm",
+    "survey_vllm",
     "vllm_command",
     "wait_until_gone",
 ]

@@ -165,7 +165,7 @@ def _linear_kernels() -> dict[str, list[str]]:
     module = importlib.import_module("vllm.model_executor.kernels.linear")
     platform = _attribute("vllm.platforms", "current_platform")._enum  # noqa: SLF001 -- its key
     found = {
-        name.removeprefix(_LISTS).removesuffix("_KERNELS").lower(): [
+        name.removeprefix(_LISTS).removesuffix("KERNELS").strip("_").lower() or "integers": [
             str(getattr(kernel, "__name__", kernel)) for kernel in lists.get(platform, ())
         ]
         for name, lists in vars(module).items()
