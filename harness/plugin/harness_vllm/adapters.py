@@ -166,6 +166,18 @@ CPU = (
         is_cpu_only=True,
     ),
     Adapter(
+        "cpu-topk",
+        "cpu_topk",
+        needs=(
+            Need(
+                ("vllm._custom_ops:topk_softmax",),
+                takes=("topk_weights", "topk_ids", "token_expert_indices", "gating_output"),
+            ),
+            Need(("vllm._custom_ops:topk_sigmoid",)),
+        ),
+        is_cpu_only=True,
+    ),
+    Adapter(
         "cpu-compressed-tensors",
         "cpu_compressed_tensors",
         is_cpu_only=True,
