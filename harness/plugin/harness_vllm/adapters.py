@@ -97,6 +97,9 @@ LOAD_REPORT = Adapter(
 )
 KERNEL_NAMES = Adapter("kernel-names", "kernels", installs=None)
 KV_SCALES = Adapter("kv-scales", "kv_scales", installs=None)
+EXPERT_SCALES = Adapter("expert-scales", "expert_scales", installs=None)
+EVIDENCE = (LOAD_REPORT, KV_SCALES, EXPERT_SCALES, KERNEL_NAMES)
+"""What the load report is made with; each may be missing."""
 _EXPERTS_APPLY = Need(
     (f"{_MODULAR}:FusedMoEExpertsModular.apply",),
     takes=(
@@ -178,6 +181,12 @@ CPU = (
         is_cpu_only=True,
     ),
     Adapter(
+        "cpu-workspace",
+        "cpu_workspace",
+        needs=(Need((f"{_MODULAR}:current_workspace_manager",)),),
+        is_cpu_only=True,
+    ),
+    Adapter(
         "cpu-compressed-tensors",
         "cpu_compressed_tensors",
         is_cpu_only=True,
@@ -188,9 +197,7 @@ ADAPTERS = (
     LISTENING,
     API_KEY,
     MODEL_LOADING,
-    LOAD_REPORT,
-    KV_SCALES,
-    KERNEL_NAMES,
+    *EVIDENCE,
     TORCHVISION,
     *CPU,
 )

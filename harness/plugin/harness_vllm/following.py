@@ -39,6 +39,7 @@ def _load_weights(original: Callable[..., Any], loads: list[Load]) -> Callable[.
         finally:  # a loader that has read all and refuses to go on says less than the report
             _attempt(load, watch.end)
             if watch.reconciled is not None:
+                load.read_expert_scales(given["model"])
                 load.write(model_class=type(given["model"]).__name__)
 
     return load_weights
@@ -61,7 +62,8 @@ def _get_all_weights(original: Callable[..., Any], loads: list[Load]) -> Callabl
 
 def _seen(watch: Watch, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in weights:
-        watch.sees(name, tensor)
+        with no_dispatch():
+            watch.sees(name, tensor)
         yield name, tensor
     watch.saw_all()
 

@@ -37,6 +37,7 @@ class Load:
         self.platform = platform
         self.missing = dict(missing)
         self.watch: Watch | None = None
+        self._sides: list[Any] = []
         if adapters.LOAD_REPORT.name not in missing:
             has_cache = adapters.KV_SCALES.name not in missing
             known = adapters.module_of(adapters.KV_SCALES) if has_cache else None
@@ -49,6 +50,13 @@ class Load:
         if adapter is adapters.LOAD_REPORT:
             self.watch = None
 
+    def read_expert_scales(self, model: nn.Module) -> None:
+        """Remember what the files have for each expert, before vLLM makes its kernels of it."""
+        watch = self.watch
+        if watch is not None:
+            read = self._ask(adapters.EXPERT_SCALES, "read_sides", model, watch.tape, watch.scalars)
+            self._sides = read or []
+
     def write(self, model: nn.Module | None = None, *, model_class: str) -> None:
         """Write what is known now.
 
@@ -56,27 +64,32 @@ class Load:
             model: the model, once vLLM has made its kernels.
             model_class: its name.
         """
-        used = self._kernels(model) if model is not None else {}
+        used: dict[str, list[str]] = {}
+        scales: dict[str, dict[str, object]] = {}
+        if model is not None:
+            used = self._ask(adapters.KERNEL_NAMES, "kernels", model) or {}
+            scales = self._ask(adapters.EXPERT_SCALES, "reached", model, self._sides) or {}
         watch = self.watch
         report = Report(
             platform=self.platform,
             model_class=model_class,
             reconciled=None if watch is None else watch.reconciled,
             kernels=used,
+            expert_scales=scales,
             kv_scales="unknown" if watch is None else watch.kv_scales_are(used.get("kv_cache", [])),
             missing=self.missing,
         )
         write_report(report, prefix=os.environ.get(REPORT))
 
-    def _kernels(self, model: nn.Module) -> dict[str, list[str]]:
-        if adapters.KERNEL_NAMES.name in self.missing:
-            return {}
+    def _ask(self, adapter: adapters.Adapter, function: str, *given: object) -> Any:
+        """Call a function of an adapter's module; None where it is missing, or fails."""
+        if adapter.name in self.missing:
+            return None
         try:
-            found: dict[str, list[str]] = adapters.module_of(adapters.KERNEL_NAMES).kernels(model)
+            return getattr(adapters.module_of(adapter), function)(*given)
         except Exception as error:  # noqa: BLE001 -- what is served is not to suffer for it
-            self.fails(adapters.KERNEL_NAMES, f"{type(error).__name__}: {error}")
-            return {}
-        return found
+            self.fails(adapter, f"{type(error).__name__}: {error}")
+            return None
 
 
 def watch_loads(*, platform: str, missing: MutableMapping[str, str]) -> None:
@@ -86,8 +99,7 @@ def watch_loads(*, platform: str, missing: MutableMapping[str, str]) -> None:
         platform: `cpu`, `cuda`, or another platform's name.
         missing: what this vLLM has no place for; gets what is found missing here.
     """
-    needed = (adapters.LOAD_REPORT, adapters.KV_SCALES, adapters.KERNEL_NAMES)
-    for adapter in needed:
+    for adapter in adapters.EVIDENCE:
         adapters.is_there(adapter, missing)
     kernels = cache(lambda: _install_all(adapters.CPU if platform == "cpu" else (), missing))
     if not adapters.is_there(adapters.MODEL_LOADING, missing):

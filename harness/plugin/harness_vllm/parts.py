@@ -118,7 +118,7 @@ def _expert_parts(
     kind, _, suffix = local.partition("_")
     start = int(tensor.storage_offset()) * tensor.element_size()
     step = tensor.nbytes // tensor.shape[0]
-    for row, expert in enumerate(_global_ids(module, tensor.shape[0])):
+    for row, expert in enumerate(expert_numbers(module, tensor.shape[0])):
         first = start + row * step
         name = f"{prefix}.{expert}"
         if kind == "w2":
@@ -132,7 +132,7 @@ def _expert_parts(
             yield ParameterPart(f"{name}.up_proj.{suffix}", (middle, first + step))
 
 
-def _global_ids(module: nn.Module, rows: int) -> list[int]:
+def expert_numbers(module: nn.Module, rows: int) -> list[int]:
     """Return the model's number of each expert that this rank holds."""
     ids = _expert_map(module)
     if ids is None or rows == len(ids):

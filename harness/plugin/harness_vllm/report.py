@@ -28,6 +28,8 @@ class Report:
     """None where it could not be seen; `missing` says why."""
     kernels: Mapping[str, Sequence[str]]
     """By part; empty until vLLM has made its kernels."""
+    expert_scales: Mapping[str, Mapping[str, object]]
+    """Which experts' scales reached the kernels as their own; empty until they are made."""
     kv_scales: str
     """`calibrated`, `default` (the value 1 for an FP8 cache), `none` (no FP8 cache), `unknown`."""
     missing: Mapping[str, str]
@@ -49,6 +51,7 @@ def write_report(report: Report, *, prefix: str | None) -> None:
         "missing": dict(report.missing),
         **(_counts(report.reconciled) if report.reconciled is not None else {}),
         "kernels": report.kernels,
+        "expert_scales": report.expert_scales,
         "kv_scales": report.kv_scales,
     }
     path = Path(f"{prefix}.rank{rank}.json")

@@ -31,6 +31,8 @@ class Watch:
         self.model_config = model_config
         self.tape = Tape()
         self._cache = cache
+        self.scalars: dict[str, float] = {}
+        """The tensors of one value, by their names."""
         self._names: set[str] = set()
         self._files: list[str] = []
         self._parameters: tuple[Parameter, ...] = ()
@@ -63,6 +65,8 @@ class Watch:
         """Follow a tensor that comes out of the files."""
         self._names.add(name)
         self.tape.mark(name, tensor)
+        if tensor.numel() == 1 and tensor.is_floating_point():
+            self.scalars[name] = tensor.item()
 
     def saw_all(self) -> None:
         """Remember that the loader has asked for every tensor."""
