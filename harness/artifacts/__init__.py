@@ -37,6 +37,7 @@ from harness.artifacts.recipe import (
     Claim,
     CoverageSpec,
     EngineSpec,
+    ExpertScales,
     KvFormat,
     Matching,
     MemorySpec,

@@ -56,6 +56,15 @@ class Matching(StrEnum):
     """Those that Model-Optimizer tries; its recipes serve many families: a rule may match none."""
 
 
+class ExpertScales(StrEnum):
+    """What one scale of a routed expert's matrix is made of."""
+
+    OWN = "own"
+    """Its own values; those of gate and up together."""
+    LAYER = "layer"
+    """The largest value of all experts of its layer: an engine that merges them is right, then."""
+
+
 class Wording(StrEnum):
     """Whose words config.json has for what is quantized."""
 
@@ -296,3 +305,4 @@ class Recipe(Trial):
     memory: MemorySpec = MemorySpec()
     wording: Wording = Wording.TODAY
     matching: Matching = Matching.OWN
+    expert_scales: ExpertScales = ExpertScales.OWN

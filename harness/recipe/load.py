@@ -78,6 +78,7 @@ def load_recipe(request: Request) -> Recipe:
         # What is typed is meant to be heeded, so it is said where engines read it.
         wording=Wording.TODAY if request.kv_cache else file.wording,
         matching=file.matching,
+        expert_scales=file.expert_scales,
         missing_evidence=_missing_evidence(request, default=file.missing_evidence),
     )
 

@@ -5,13 +5,16 @@ fused must have one format. All of this is known from names and shapes, so it is
 any weight is read.
 """
 
+import dataclasses
 from collections import defaultdict
 
 from harness.artifacts import (
     MIXED,
     Excluded,
+    ExpertScales,
     Inventory,
     KvFormat,
+    Linear,
     PlannedLinear,
     QuantPlan,
     Recipe,
@@ -36,7 +39,7 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
     matches = match_rules(recipe.rules, recipe.exclude, inventory, matching=recipe.matching)
     quantized = tuple(
         PlannedLinear(
-            linear=match.linear,
+            linear=_grouped(match.linear, recipe.expert_scales),
             weight_format=match.weight.format,
             input_format=match.input.format,
             rule=match.weight.rule,
@@ -68,6 +71,14 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
         digest=digest_of(inventory.digest, *parts),
         wording=recipe.wording,
     )
+
+
+def _grouped(linear: Linear, scales: ExpertScales) -> Linear:
+    """Return a layer whose global scale is shared with those that the recipe puts it with."""
+    if scales is ExpertScales.OWN or not linear.is_routed:
+        return linear
+    kind = linear.group.rpartition(".")[2]  # such as `gate_up_proj` of `...experts.3.gate_up_proj`
+    return dataclasses.replace(linear, group=f"{linear.experts}.{kind}")
 
 
 def _stacks(matches: tuple[Match, ...]) -> dict[str, str]:

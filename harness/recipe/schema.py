@@ -19,6 +19,7 @@ from pydantic import (
 from harness.artifacts import (
     CalibrationSpec,
     Claim,
+    ExpertScales,
     KvFormat,
     Matching,
     MissingEvidence,
@@ -52,6 +53,7 @@ class RecipeFile(Strict):
     kv_cache: KvFormat
     wording: Wording = Wording.TODAY
     matching: Matching = Matching.OWN
+    expert_scales: ExpertScales = ExpertScales.OWN
     calibration: CalibrationSpec
     engine: Literal["auto", "reference", "vllm", "docker"]
     engine_args: tuple[str, ...] = ()

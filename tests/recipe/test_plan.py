@@ -12,6 +12,7 @@ from harness.recipe import Request, load_recipe, plan, recipe_names
 FORMATS = (
     *("fp8", "nvfp4", "nvfp4_experts_only", "nvfp4_mlp_only", "w4a16_nvfp4"),
     *("w4a16_nvfp4_experts_only", "w4a16_nvfp4_mlp_only", "fp8_block", "mxfp8", "mxfp4"),
+    "fp8_layer_scales",
 )
 
 
@@ -21,6 +22,15 @@ def recipe(qformat: str = "nvfp4", **options: Any) -> Recipe:  # noqa: ANN401 - 
 
 def names(inventory: Inventory, qformat: str) -> set[str]:
     return {q.linear.name for q in plan(recipe(qformat), inventory).quantized}
+
+
+def test_experts_of_a_layer_share_a_scale_where_the_recipe_says_so(moe: Inventory) -> None:
+    groups = {
+        q.linear.group
+        for q in plan(recipe("fp8_layer_scales"), moe).quantized
+        if q.linear.is_routed and q.linear.name.startswith("model.layers.0.")
+    }
+    assert groups == {f"model.layers.0.mlp.experts.{n}" for n in ("gate_up_proj", "down_proj")}
 
 
 def test_the_shipped_formats_are_those_of_the_contract() -> None:
