@@ -52,6 +52,10 @@ class Loaded:
     num_parameters: int
     """Of the engine's model, each expert's part of a fused one counted."""
     num_filled: int
+    num_expert_scales: int = 0
+    """Scales of one value that experts have in the files, where the kernels' were looked at."""
+    num_own_expert_scales: int = 0
+    """Those with which the kernels compute; the others were merged, rightly or not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

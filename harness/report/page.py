@@ -175,6 +175,11 @@ def deployment_facts(deployment: Deployment | None) -> dict[str, str]:
             f"{loaded.num_set_aside:,} set aside on purpose; "
             f"{loaded.num_filled:,} of {loaded.num_parameters:,} parameters filled"
         )
+        if loaded.num_expert_scales:
+            facts["experts' scales"] = (
+                f"{loaded.num_own_expert_scales:,} of {loaded.num_expert_scales:,} are the "
+                "kernels' as they are, the others are merged"
+            )
     if deployment.log:
         facts["log"] = deployment.log
     return facts

@@ -13,6 +13,8 @@ from harness.errors import ReasonCode
 Report = Mapping[str, object]
 _KERNELS = "kernel-names"
 """The adapter of the plugin that asks the model for its kernels."""
+_SCALES = ("expert-scales",)
+"""The adapter that holds the experts' scales against the files."""
 
 
 def is_reconciled(report: Report) -> bool:
@@ -46,6 +48,12 @@ def _of_the_load(reports: Sequence[Report], demands: Demands) -> Iterator[Gap]:
             reason=ReasonCode.LOAD_NOT_RECONCILED,
             message="it is not known whether keys and values have the scales of the files"
             f"{_why(reports[0], only=('kv-scales',))}",
+        )
+    elif demands.experts and (lost := [one for one in reports if _why(one, only=_SCALES)]):
+        yield Gap(
+            reason=ReasonCode.LOAD_NOT_RECONCILED,
+            message="it is not known whether each expert's scale reached the kernel as its own"
+            f"{_why(lost[0], only=_SCALES)}",
         )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.artifacts import Finding, Gap, Loaded, Severity
 from harness.engines import Demands, exercised
 from harness.errors import ReasonCode
+from harness.serve.vllm.expert_scales import KINDS, count_scales, expert_scale_findings
 from harness.serve.vllm.gaps import Report, gaps, is_reconciled
 from harness.serve.vllm.log_patterns import find_patterns
 from harness.serve.vllm.variables import REPORT_PREFIX
@@ -61,6 +62,7 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
     dtype = _DTYPE.search(log)
     followed = bool(reports) and all(is_reconciled(report) for report in reports)
     findings = [*broken, *(_load_findings(reports, demands) if followed else ())]
+    findings += expert_scale_findings(reports)
     found = {finding.id for finding in findings}
     known = find_patterns(
         log,
@@ -184,6 +186,8 @@ def _loaded(reports: Sequence[Report]) -> Loaded:
         num_set_aside=set_aside,
         num_parameters=num_parameters,
         num_filled=num_parameters - _most(reports, "num_unfilled"),
+        num_expert_scales=sum(count_scales(reports, kind, "num") for kind in KINDS),
+        num_own_expert_scales=sum(count_scales(reports, kind, "num_own") for kind in KINDS),
     )
 
 

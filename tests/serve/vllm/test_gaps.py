@@ -153,3 +153,16 @@ def test_a_version_with_other_private_names_goes_on_and_the_verdict_names_what_i
     assert verdict.decision is decision
     assert ReasonCode.LOAD_NOT_RECONCILED in verdict.reason_codes
     assert "load-not-reconciled" in verdict.summary
+
+
+def test_scales_of_experts_that_could_not_be_looked_at_are_a_gap(tmp_path: Path) -> None:
+    missing = {"expert-scales": "LookupError: Method has no moe_quant_config"}
+    (gap,) = observed(tmp_path, {**fake_vllm.REPORT, "missing": missing}).not_observed
+    assert gap.reason == ReasonCode.LOAD_NOT_RECONCILED
+    assert "has no moe_quant_config" in gap.message
+
+
+def test_a_model_without_quantized_experts_needs_no_scales_of_experts(tmp_path: Path) -> None:
+    report = {**fake_vllm.REPORT, "missing": {"expert-scales": "there is no RoutedExperts"}}
+    demands = Demands(linears=frozenset({"NVFP4"}), experts=frozenset())
+    assert observed(tmp_path, report, demands=demands).not_observed == ()

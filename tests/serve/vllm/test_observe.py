@@ -188,6 +188,34 @@ def test_untaken_tensors_are_an_error(tmp_path: Path) -> None:
     assert found.loaded.num_taken == 9
 
 
+def scales(**changes: object) -> dict[str, object]:
+    own = {"num": 128, "num_own": 128, "num_merged": 0, "num_wrong": 0, "examples": []}
+    return {"weights": own | changes}
+
+
+def test_an_experts_scale_that_is_anothers_in_the_kernel_is_an_error(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.experts.5.w2_weight_scale"
+    changes = scales(num_own=8, num_wrong=120, examples=[name])
+    (finding,) = observed(tmp_path, expert_scales=changes).findings
+    assert (finding.id, finding.severity) == ("expert-scale-not-own", ERROR)
+    assert finding.reason == ReasonCode.SCALE_MISMATCH
+    assert "120 of 128" in finding.message
+    assert "--qformat fp8_layer_scales" in finding.message
+    assert finding.examples == (name,)
+
+
+def test_experts_scales_that_were_rightly_merged_are_counted(tmp_path: Path) -> None:
+    found = observed(tmp_path, expert_scales=scales(num_own=100, num_merged=28))
+    assert found.findings == ()
+    assert found.loaded is not None
+    assert (found.loaded.num_expert_scales, found.loaded.num_own_expert_scales) == (128, 100)
+
+
+def test_experts_scales_of_another_shape_are_none(tmp_path: Path) -> None:
+    found = observed(tmp_path, expert_scales={"weights": ["5"], "inputs": {"num_wrong": "all"}})
+    assert found.findings == ()
+
+
 def test_a_tensor_that_one_of_two_workers_took_is_taken(tmp_path: Path) -> None:
     second = {**fake_vllm.REPORT, "untaken": ["other"], "num_untaken": 1}
     (tmp_path / "load_report.rank1.json").write_text(json.dumps(second), encoding="utf-8")
