@@ -1,6 +1,6 @@
 """All known faults, and the formats whose correct runs must get GO beside them."""
 
-from harness.drill import declarations, making, scales, weights
+from harness.drill import declarations, engines, making, scales, weights
 from harness.drill.fault import DrillFormat, Fault
 from harness.errors import UsageError
 
@@ -19,6 +19,7 @@ FAULTS: tuple[Fault, ...] = (
     *weights.FAULTS,
     *declarations.FAULTS,
     *making.FAULTS,
+    *engines.FAULTS,
 )
 
 

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     CALIBRATION = "calibration"
     EXPORT = "export"
     FILE = "file"
+    ENGINE = "engine"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +83,7 @@ class Faults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFault:
-    """A fault while a checkpoint is made; it strikes within `harness e2e`."""
+    """A fault while a checkpoint is made or served; it strikes within `harness e2e`."""
 
     name: str
     incident: str
