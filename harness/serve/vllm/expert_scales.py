@@ -23,8 +23,8 @@ def expert_scale_findings(reports: Sequence[Report]) -> Iterator[Finding]:
                 severity=Severity.ERROR,
                 message=f"{wrong} of {num} scales of experts' {kind} are not those that the "
                 f"kernel computes with, first '{examples[0] if examples else '?'}'; this engine "
-                "gives experts scales of others. FP8 that such an engine loads right is made by "
-                f"--qformat {_LOADS_RIGHT}",
+                "gives experts scales of others. FP8 that it loads right is made by the recipe "
+                f"{_LOADS_RIGHT}",
                 reason=ReasonCode.SCALE_MISMATCH,
                 incident="one expert's scale was used for all 256 of a layer: gibberish, with all "
                 "health checks green",

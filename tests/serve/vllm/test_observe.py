@@ -200,7 +200,7 @@ def test_an_experts_scale_that_is_anothers_in_the_kernel_is_an_error(tmp_path: P
     assert (finding.id, finding.severity) == ("expert-scale-not-own", ERROR)
     assert finding.reason == ReasonCode.SCALE_MISMATCH
     assert "120 of 128" in finding.message
-    assert "--qformat fp8_layer_scales" in finding.message
+    assert "recipe fp8_layer_scales" in finding.message
     assert finding.examples == (name,)
 
 
