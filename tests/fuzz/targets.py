@@ -58,6 +58,7 @@ from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
+from harness.serve.vllm.answers import Said, read_answers
 from harness.verify import check_template, checks_tokenizer, verify
 from tests.conftest import _make_qwen3_moe, _write
 from tests.fuzz.mutations import (
@@ -69,6 +70,7 @@ from tests.fuzz.mutations import (
     weights_of,
     yaml_of,
 )
+from tests.serve.vllm import fake_vllm
 from tests.verify.conftest import Checkpoint as CheckpointFiles
 
 NOUNS: tuple[type[object], ...] = (
@@ -418,6 +420,15 @@ def _read_answer(folder: Path) -> None:
     assert all(isinstance(one.error, str | None) for one in answers)
 
 
+def _make_engine_answers(folder: Path) -> None:
+    (folder / "answers.jsonl").write_text(fake_vllm.answers())
+
+
+def _read_engine_answers(folder: Path) -> None:
+    said = (folder / "answers.jsonl").read_bytes().decode(errors="replace")
+    read_answers(Said(said, is_whole=True))
+
+
 def _yaml(name: str, file: str, read: Callable[[Path], object], share: int) -> Target:
     return Target(
         name, _make_written, {file: yaml_of}, lambda folder: read(folder / file), share=share
@@ -492,6 +503,13 @@ TARGETS = (
         {"baseline.bundle": _bundles},
         lambda folder: import_baseline(folder / "baseline.bundle"),
         share=3,
+    ),
+    Target(
+        "engine's answers",
+        _make_engine_answers,
+        {"answers.jsonl": lines_of},
+        _read_engine_answers,
+        share=4,
     ),
     Target("HTTP answer", _make_answer, {"answer.json": json_of}, _read_answer, share=6),
 )

@@ -7,14 +7,27 @@ is no fault: the verdict names it, and ends INCONCLUSIVE unless the run says oth
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.artifacts import Gap
-from harness.engines import Demands, parts_of, unnamed_kernels
+from harness.engines import Abilities, Demands, parts_of, unnamed_kernels
 from harness.errors import ReasonCode
 
+_LOAD, _UNKNOWN = ReasonCode.LOAD_NOT_RECONCILED, ReasonCode.KERNELS_UNKNOWN
+_WITHOUT = {
+    "model-loading": f"what is loaded is not seen: {_LOAD}, {_UNKNOWN}",
+    "load-report": f"what is loaded is not held against the files: {_LOAD}",
+    "kv-scales": f"calibrated scales of keys and values are not seen to arrive: {_LOAD}",
+    "kernel-names": f"which kernels compute is not told: {_UNKNOWN}",
+}
+"""What a verdict lacks without a part of the plugin."""
 Report = Mapping[str, object]
 _KERNELS = "kernel-names"
 """The adapter of the plugin that asks the model for its kernels."""
 _SCALES = ("expert-scales",)
 """The adapter that holds the experts' scales against the files."""
+
+
+def foretold(abilities: Abilities) -> tuple[str, ...]:
+    """Return what will not be seen of a server, by the parts of the plugin that do not fit it."""
+    return tuple(gap for adapter, gap in _WITHOUT.items() if adapter in abilities.missing)
 
 
 def is_reconciled(report: Report) -> bool:
@@ -39,13 +52,13 @@ def _of_the_load(reports: Sequence[Report], demands: Demands) -> Iterator[Gap]:
     without = [report for report in reports if not is_reconciled(report)]
     if without:
         yield Gap(
-            reason=ReasonCode.LOAD_NOT_RECONCILED,
+            reason=_LOAD,
             message="it is not known which tensors of the files the engine took and which of its "
             f"parameters they filled{_why(without[0], ignoring=(_KERNELS,))}",
         )
     elif demands.kv_calibrated and any(one.get("kv_scales") == "unknown" for one in reports):
         yield Gap(
-            reason=ReasonCode.LOAD_NOT_RECONCILED,
+            reason=_LOAD,
             message="it is not known whether keys and values have the scales of the files"
             f"{_why(reports[0], only=('kv-scales',))}",
         )
@@ -79,7 +92,7 @@ def _of_the_kernels(
     parts = tuple(dict.fromkeys(unknown))
     if silent:
         yield Gap(
-            reason=ReasonCode.KERNELS_UNKNOWN,
+            reason=_UNKNOWN,
             message=f"the engine did not tell what computes {' and '.join(silent)}"
             f"{_why(reports[0], only=(_KERNELS,)) if reports else ''}",
             parts=parts,
@@ -87,7 +100,7 @@ def _of_the_kernels(
     elif unnamed:
         names = ", ".join(name for found in unnamed.values() for name in found)
         yield Gap(
-            reason=ReasonCode.KERNELS_UNKNOWN,
+            reason=_UNKNOWN,
             message=f"it is not known whether {names} rounds inputs as they are declared",
             parts=parts,
         )

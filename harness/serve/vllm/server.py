@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from harness.serve.vllm.arguments import (
     server_flags,
 )
 from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
+from harness.serve.vllm.gaps import foretold
 from harness.serve.vllm.observe import Observed, clear_reports, observe
 from harness.serve.vllm.options import refuse_malformed
 from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
@@ -256,6 +258,14 @@ def check_answers(engine: EngineSpec, answers: Answers, *, place: str) -> None:
         )
         raise PrerequisiteError(message)
     flags_of(engine.arguments, answers, place=place)
+    for gap in foretold(abilities):
+        _warn_once(f"{place}: {gap}")
+
+
+@cache
+def _warn_once(gap: str) -> None:
+    """Say before hours of work what its verdict will lack; an engine is resolved several times."""
+    _log.warning("serve: %s", gap)
 
 
 def vllm_capability(engine: EngineSpec) -> Capability:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.engines import CAPABILITIES, Abilities, Capability, capability_of
-from harness.errors import PrerequisiteError, ReasonCode
+from harness.errors import PrerequisiteError
 from harness.serve.vllm.answers import ask_abilities
 from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
+from harness.serve.vllm.gaps import foretold
 
 _FLAGS = (
     ("--moe-backend", "emulation"),
@@ -19,14 +20,6 @@ _FLAGS = (
     ("--max-model-len", None),
 )
 """What harness passes to a server, where the version takes it."""
-_LOAD, _KERNELS = ReasonCode.LOAD_NOT_RECONCILED, ReasonCode.KERNELS_UNKNOWN
-_MEANING = {
-    "model-loading": f"what is loaded is not seen: {_LOAD}, {_KERNELS}",
-    "load-report": f"what is loaded is not held against the files: {_LOAD}",
-    "kv-scales": f"calibrated scales of keys and values are not seen to arrive: {_LOAD}",
-    "kernel-names": f"which kernels compute is not told: {_KERNELS}",
-}
-"""What a verdict lacks without a part of the plugin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +117,7 @@ def _meaning(
 
 def _evidence(said: Abilities) -> Iterator[str]:
     """Yield what the plugin will and will not see in it."""
-    gaps = [meaning for adapter, meaning in _MEANING.items() if adapter in said.missing]
+    gaps = foretold(said)
     if said.adapters is None:
         yield "what of harness's plugin fits it is not known before it has started"
     elif gaps:

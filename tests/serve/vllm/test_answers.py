@@ -220,3 +220,15 @@ def test_the_real_vllm_answers_every_question(real: Answers) -> None:
     assert found.takes("--moe-backend", "emulation") is True
     assert found.loaders is not None
     assert found.loaders["safetensors"] == "DefaultModelLoader"
+
+
+def test_what_a_verdict_will_lack_is_said_before_anything_is_made(
+    engine: EngineSpec, how: How, caplog: pytest.LogCaptureFixture
+) -> None:
+    lacking = {"found": [], "missing": {"load-report": "gone"}, "mandatory": ["api-key"]}
+    how(FAKE_ANSWERS=json.dumps({"adapters": lacking}))
+    for _ in range(2):
+        resolve_engine(engine)
+    said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(said) == 1
+    assert said[0].endswith("what is loaded is not held against the files: load-not-reconciled")
