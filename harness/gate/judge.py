@@ -123,7 +123,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     subject = _named(subject, deployment, compared)
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks, pooled = _decide_each(paired, suite, flips), pool(paired, suite)
-    gaps, smoke = gaps_of(deployment, compared), waive_checks(smoke, waivers)
+    gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
     reasons = _in_order(found := _against(tasks, pooled, conditions), pooled, gaps)
     verdict = Verdict(

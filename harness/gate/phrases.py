@@ -52,26 +52,36 @@ def not_exercised(deployment: Deployment, smoke: SmokeReport | None = None) -> t
 
 
 def _unseen(deployment: Deployment, smoke: SmokeReport | None) -> tuple[str, ...]:
-    smoked = smoke.exercised if smoke and smoke.passed else ()
-    computed = {*deployment.exercised, *smoked}
+    computed = {*deployment.exercised, *_smoked(smoke)}
     return tuple(part for part in deployment.declared if part not in computed)
+
+
+def _smoked(smoke: SmokeReport | None) -> tuple[str, ...]:
+    return smoke.exercised if smoke and smoke.passed else ()
 
 
 def _unknown(deployment: Deployment) -> tuple[str, ...]:
     return tuple(part for gap in deployment.not_observed for part in gap.parts)
 
 
-def gaps_of(candidate: Deployment, baseline: Deployment) -> tuple[Gap, ...]:
+def gaps_of(
+    candidate: Deployment, baseline: Deployment, smoke: SmokeReport | None = None
+) -> tuple[Gap, ...]:
     """Return what the engines of both arms did not show.
 
-    Which kernels compute an unquantized baseline decides nothing.
+    Which kernels compute an unquantized baseline decides nothing, and where a smoke run of the
+    declared numerics passed, it computed what kernels of the deployed ones may hide.
     """
+    smoked = frozenset(_smoked(smoke))
+    shown = (
+        gap for gap in candidate.not_observed if not (gap.parts and smoked.issuperset(gap.parts))
+    )
     loaded = (
         dataclasses.replace(gap, message=f"of the baseline, {gap.message}")
         for gap in baseline.not_observed
         if gap.reason is not ReasonCode.KERNELS_UNKNOWN
     )
-    return (*candidate.not_observed, *loaded)
+    return (*shown, *loaded)
 
 
 def reasons_of(gaps: tuple[Gap, ...]) -> tuple[ReasonCode, ...]:

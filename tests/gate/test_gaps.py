@@ -4,11 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from harness.artifacts import Arm, Decision, Deployment, Gap, MissingEvidence, Verdict
+from harness.artifacts import (
+    Arm,
+    Decision,
+    Deployment,
+    Gap,
+    MissingEvidence,
+    SmokeReport,
+    Verdict,
+)
 from harness.errors import ReasonCode
 from harness.gate import judge
 from harness.gate.phrases import not_exercised
 from tests.gate.arms import arms_of, quantized
+from tests.gate.test_smoke import FAILED, PASSED
 from tests.nouns import suite_of
 
 LOAD = Gap(reason=ReasonCode.LOAD_NOT_RECONCILED, message="this vLLM has no `load_weights`")
@@ -74,3 +83,16 @@ def test_a_baseline_that_was_not_reconciled_is_missing_evidence_too() -> None:
 
 def test_an_engine_that_showed_everything_is_judged_by_its_scores() -> None:
     assert judged().decision is Decision.GO
+
+
+@pytest.mark.parametrize(
+    ("smoke", "decision"), [(PASSED, Decision.GO), (FAILED, Decision.INCONCLUSIVE)]
+)
+def test_what_a_smoke_run_computed_need_not_be_known_of_the_kernels(
+    smoke: SmokeReport, decision: Decision
+) -> None:
+    gap = replace(KERNELS, parts=("inputs:nvfp4",))
+    baseline, candidate = arms_of(lost=0, won=0)
+    shown = quantized(exercised=("weights:nvfp4",), not_observed=(gap,))
+    verdict = judge(suite_of(), baseline, served(candidate, shown), verified=True, smoke=smoke)
+    assert verdict.decision is decision

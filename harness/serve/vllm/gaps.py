@@ -14,6 +14,7 @@ _LOAD, _UNKNOWN = ReasonCode.LOAD_NOT_RECONCILED, ReasonCode.KERNELS_UNKNOWN
 _WITHOUT = {
     "model-loading": f"what is loaded is not seen: {_LOAD}, {_UNKNOWN}",
     "load-report": f"what is loaded is not held against the files: {_LOAD}",
+    "expert-scales": f"an expert's scale is not seen to reach its kernel as its own: {_LOAD}",
     "kv-scales": f"calibrated scales of keys and values are not seen to arrive: {_LOAD}",
     "kernel-names": f"which kernels compute is not told: {_UNKNOWN}",
 }
@@ -64,7 +65,7 @@ def _of_the_load(reports: Sequence[Report], demands: Demands) -> Iterator[Gap]:
         )
     elif demands.experts and (lost := [one for one in reports if _why(one, only=_SCALES)]):
         yield Gap(
-            reason=ReasonCode.LOAD_NOT_RECONCILED,
+            reason=_LOAD,
             message="it is not known whether each expert's scale reached the kernel as its own"
             f"{_why(lost[0], only=_SCALES)}",
         )
