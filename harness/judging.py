@@ -9,6 +9,7 @@ from harness.artifacts import (
     Arm,
     CalibrationStats,
     Deployment,
+    DeploymentsTrial,
     IntegrityReport,
     Recipe,
     Scorecard,
@@ -21,7 +22,15 @@ from harness.artifacts import (
 )
 from harness.baselines import check_entry, read_rerun
 from harness.errors import EvidenceError
-from harness.gate import Overrides, Subject, explain_waivers, judge, not_compared
+from harness.evidence import folder_of
+from harness.gate import (
+    Overrides,
+    Subject,
+    deployments_scope,
+    explain_waivers,
+    judge,
+    not_compared,
+)
 from harness.models import digest_folder
 from harness.rundir import RunDirectory, Stage
 from harness.score import read_arm
@@ -71,6 +80,38 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
     return explain_waivers(verdict, overrides, failed)
 
 
+def judge_deployments(trial: DeploymentsTrial, scheme: str, run: RunDirectory) -> Verdict:
+    """Judge the scores of two deployments that somebody else runs, for what their answers show.
+
+    Raises:
+        EvidenceError: scores in the directory are not those that the run's stages gave.
+    """
+    candidate, baseline = _arm_of(run, CANDIDATE), _arm_of(run, BASELINE)
+    overrides = overrides_of(trial, folder_of(run.path, trial))
+    integrity: IntegrityReport | None = run.nouns.get(VERIFY.name)
+    smoke: SmokeReport | None = run.nouns.get(SMOKE.name)
+    failed = tuple(check.id for check in integrity.errors) if integrity else ()
+    failed += tuple(check.id for check in smoke.errors) if smoke else ()
+    verdict = judge(
+        trial.suite,
+        baseline,
+        candidate,
+        verified=not trial.skip_verify,
+        subject=Subject(trial.model, scheme or "unknown", str(trial.baseline)),
+        rerun=read_rerun(run.path / BASELINE_FOLDER),
+        smoke=smoke,
+        waivers=overrides.used(failed),
+        missing_evidence=trial.missing_evidence,
+    )
+    verdict = explain_waivers(verdict, overrides, failed)
+    return dataclasses.replace(
+        verdict,
+        scope=(*verdict.scope, *deployments_scope(trial)),
+        checkpoint_digest=overrides.checkpoint or None,
+        baseline_digest=None,
+    )
+
+
 def _arm_of(run: RunDirectory, stage: Stage[Scorecard]) -> Arm:
     """Read the samples behind a stage's scores.
 
@@ -104,8 +145,12 @@ def _refuse_emulated(trial: Trial, checkpoint: Path, run: RunDirectory) -> tuple
 
 
 def overrides_of(trial: Trial, checkpoint: Path) -> Overrides:
-    """Return what the waivers that were given mean for a checkpoint's folder, today."""
-    return Overrides(trial.waivers, digest_folder(checkpoint), datetime.now(UTC).date())
+    """Return what the waivers that were given mean for a checkpoint's folder, today.
+
+    Of deployments that somebody else runs there may be none.
+    """
+    digest = digest_folder(checkpoint) if checkpoint.is_dir() else ""
+    return Overrides(trial.waivers, digest, datetime.now(UTC).date())
 
 
 def waived_checks(trial: Trial, checkpoint: Path) -> frozenset[str]:

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 from harness import doors, refusals
 from harness.artifacts import (
     START_AGAIN,
+    DeploymentsTrial,
     MadeFrom,
     Recipe,
     Trial,
@@ -243,8 +244,7 @@ def read_recipe(path: Path) -> Recipe | Trial:
     try:
         values = read_yaml_mapping(path / RECIPE_FILE)
         digest = values.pop("digest", None)
-        is_gate = values.get("checkpoint") is not None
-        recipe: Recipe | Trial = TypeAdapter(Trial if is_gate else Recipe).validate_python(values)
+        recipe: Recipe | Trial = TypeAdapter(_kind_of(values)).validate_python(values)
         found = digest_of(recipe)
     except (UnreadableError, ValueError) as error:  # such as a text that means infinity
         message = f"'{path}' is no run directory ({RECIPE_FILE} cannot be read). Check the path."
@@ -253,6 +253,13 @@ def read_recipe(path: Path) -> Recipe | Trial:
         message = f"'{path / RECIPE_FILE}' was changed after harness wrote it. Run it again."
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     return recipe
+
+
+def _kind_of(values: Mapping[str, object]) -> type[Trial]:
+    """Return which of the nouns a run's recipe is."""
+    if "candidate_at" in values:
+        return DeploymentsTrial
+    return Recipe if values.get("checkpoint") is None else Trial
 
 
 def _mapping(values: object) -> dict[str, object]:

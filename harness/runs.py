@@ -14,6 +14,7 @@ from harness.arms import DEPLOYMENT_FILE
 from harness.artifacts import (
     Decision,
     Deployment,
+    DeploymentsTrial,
     Failure,
     MissingEvidence,
     QuantPlan,
@@ -34,7 +35,7 @@ from harness.garbage import settled
 from harness.gate import exit_code_of, explain_waivers, reject
 from harness.interrupts import ToldToEndError
 from harness.judging import overrides_of
-from harness.preflight import GateJob, Job
+from harness.preflight import DeploymentsJob, GateJob, Job
 from harness.report import REPORT_FILES, write_pending, write_report
 from harness.rundir import (
     RunDirectory,
@@ -60,7 +61,7 @@ from harness.stages import (
     VERIFY,
 )
 
-AnyJob = TypeVar("AnyJob", Job, GateJob)
+AnyJob = TypeVar("AnyJob", Job, GateJob, DeploymentsJob)
 PLAN_FILE = "plan.json"
 FAILURE_FILE = "failure.json"
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
@@ -162,7 +163,7 @@ def _take_away_endings(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def _reject(error: RejectedError, job: Job | GateJob, run: RunDirectory) -> None:
+def _reject(error: RejectedError, job: Job | GateJob | DeploymentsJob, run: RunDirectory) -> None:
     """Write the verdict of a candidate that a stage refused."""
     if run.current not in _SERVED_STAGES:
         (run.path / DEPLOYMENT_FILE).unlink(missing_ok=True)
@@ -258,12 +259,14 @@ def stages_of(recipe: Trial, path: Path) -> list[Stage[Any]]:
     """
     stages = STAGES if isinstance(recipe, Recipe) else GATE_STAGES
     absent = set() if recipe.suite.smoke else {SMOKE.name}
+    if isinstance(recipe, DeploymentsTrial) and recipe.checkpoint is None:
+        absent.add(VERIFY.name)
     if not (path / SMOKE_DECLARED.file).exists():
         absent.add(SMOKE_DECLARED.name)
     return [stage for stage in stages if stage.name not in absent]
 
 
-def default_directory(job: Job | GateJob) -> Path:
+def default_directory(job: Job | GateJob | DeploymentsJob) -> Path:
     """Return `runs/<model>-<format>-<digest>`, the same for the same recipe and model."""
     engine = job.recipe.engine.identity()
     recipe = dataclasses.replace(
@@ -276,6 +279,8 @@ def default_directory(job: Job | GateJob) -> Path:
     )
     if isinstance(job, Job):
         model, digest = job.recipe.model, digest_of(recipe, job.source.digest)
+    elif isinstance(job, DeploymentsJob):
+        model, digest = job.recipe.model, digest_of(recipe)
     else:
         model, digest = job.checkpoint.name, digest_of(recipe, job.checkpoint.digest)
     return Path("runs") / f"{plain_name(model)}-{job.recipe.name}-{digest[:8]}"
@@ -299,7 +304,8 @@ def _record(
 ) -> RunRecord:
     verdict: Verdict | None = nouns.get(JUDGE.name)
     may_deploy = failure is None and verdict is not None and verdict.decision is Decision.GO
-    line = serve_command(recipe.engine, folder_of(path, recipe)) if may_deploy else None
+    is_ours = may_deploy and not isinstance(recipe, DeploymentsTrial)
+    line = serve_command(recipe.engine, folder_of(path, recipe)) if is_ours else None
     return RunRecord(
         recipe=recipe,
         versions=versions(),

@@ -17,6 +17,7 @@ from harness.artifacts.checkpoint import (
     QuantizedTensor,
     Severity,
 )
+from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.plan import (
     MIXED,
     Attention,

@@ -92,6 +92,12 @@ class Deployment:
     address: str = ""
     """Where somebody else runs it, so that nothing is known but what it says; empty for ours."""
 
+    @property
+    def computed(self) -> str:
+        """Return the arithmetic that is known to be computed, in words."""
+        known = "not known" if self.address else "unquantized"
+        return ", ".join(self.exercised) or known
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:

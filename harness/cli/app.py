@@ -110,19 +110,42 @@ def quantize(
 def gate(  # noqa: PLR0913 - one parameter an option
     request: Request,
     *,
-    checkpoint: opt.Checkpoint,
+    candidate: opt.Candidate = None,
+    candidate_url: opt.CandidateUrl = None,
+    baseline_url: opt.BaselineUrl = None,
+    candidate_model: opt.CandidateModel = None,
+    baseline_model: opt.BaselineModel = None,
+    tokenizer: opt.TokenizerDir = None,
+    checkpoint: opt.SaidToRun = None,
     run_dir: opt.RunDir = None,
     plan: opt.PlanOnly = False,
     fresh: opt.Fresh = False,
     paranoid: opt.Paranoid = False,
 ) -> Result:
-    """Verify, serve, score and judge a checkpoint of any origin; exit 0 on GO, 4 on NO-GO."""
-    from harness.cli import commands
+    """Judge a checkpoint of any origin, or one running deployment against another.
+
+    Exit 0 on GO, 4 on NO-GO. With --candidate-url and --baseline-url nothing is served: both
+    servers are asked. API keys: HARNESS_API_KEY, or HARNESS_CANDIDATE_API_KEY and
+    HARNESS_BASELINE_API_KEY.
+    """
+    from harness.cli import commands, deployments
 
     commands.set_paranoid(on=paranoid)
+    typed = deployments.Typed(
+        candidate_url=candidate_url,
+        baseline_url=baseline_url,
+        candidate_model=candidate_model,
+        baseline_model=baseline_model,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+    )
+    servers = deployments.servers_of(typed, request, candidate)
+    if servers is not None:
+        return deployments.gate(request, servers, run_dir, plan=plan, fresh=fresh)
+    folder = deployments.checkpoint_of(request, candidate)
     if plan:
-        return commands.plan_gate(request, checkpoint, run_dir)
-    return commands.gate(request, checkpoint, run_dir, fresh=fresh)
+        return commands.plan_gate(request, folder, run_dir)
+    return commands.gate(request, folder, run_dir, fresh=fresh)
 
 
 @command(app, "verify runs/canary-nvfp4-1a2b3c4d/checkpoint --source canary")

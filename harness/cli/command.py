@@ -70,6 +70,8 @@ def _parameter(name: str, declared: object) -> inspect.Parameter:
     default = next(f.default for f in dataclasses.fields(Request) if f.name == name)
     if declared is ... or default is dataclasses.MISSING:
         default = inspect.Parameter.empty
+    if declared not in (None, ...) and type(None) in get_args(get_args(declared)[0]):
+        default = None
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

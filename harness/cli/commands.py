@@ -28,13 +28,13 @@ def set_paranoid(*, on: bool) -> None:
 
 def plan(request: Request, run_dir: Path | None, *, scored: bool = True) -> Result:
     """Resolve, check and estimate."""
-    with _found_by_a_plan():
+    with found_by_a_plan():
         summary = summarize(preflight(request, into=run_dir, scored=scored), scored=scored)
     return Result(text=text.of_plan(summary), values=to_json(summary))
 
 
 @contextmanager
-def _found_by_a_plan() -> Iterator[None]:
+def found_by_a_plan() -> Iterator[None]:
     """Turn what would end a stage into what it is while nothing runs: something to change first."""
     try:
         yield
@@ -44,23 +44,23 @@ def _found_by_a_plan() -> Iterator[None]:
 
 def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
     """Run everything."""
-    _check_apart(run_dir, request.model, request.baseline)
+    check_run_apart(run_dir, request.model, request.baseline)
     with runs.refusals_reported(run_dir):
         job = preflight(request, into=run_dir)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.release_gate)
-    return _ended(path, record)
+    return ended(path, record)
 
 
 def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: bool) -> Result:
     """Judge a checkpoint that was made elsewhere."""
-    _check_apart(run_dir, str(checkpoint), request.model)
+    check_run_apart(run_dir, str(checkpoint), request.model)
     with runs.refusals_reported(run_dir):
         job = preflight_gate(request, checkpoint, into=run_dir)
     path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
-    return _ended(path, record)
+    return ended(path, record)
 
 
-def _check_apart(run_dir: Path | None, *read: str | None) -> None:
+def check_run_apart(run_dir: Path | None, *read: str | None) -> None:
     """Refuse a run directory in or around a folder that is read, before a word is written to it."""
     if run_dir is not None:
         check_apart(run_dir, [Path(name) for name in read if name and Path(name).is_dir()])
@@ -68,7 +68,7 @@ def _check_apart(run_dir: Path | None, *read: str | None) -> None:
 
 def plan_gate(request: Request, checkpoint: Path, run_dir: Path | None) -> Result:
     """Resolve and check a gate, and say what it can decide."""
-    with _found_by_a_plan():
+    with found_by_a_plan():
         summary = summarize_gate(preflight_gate(request, checkpoint, into=run_dir))
     return Result(text=text.of_gate_plan(summary), values=to_json(summary))
 
@@ -78,10 +78,11 @@ def quantize(request: Request, out: Path, *, fresh: bool) -> Result:
     with runs.refusals_reported(out):
         job = preflight(request, into=out, scored=False)
     path, record = runs.run_job(job, into=out, fresh=fresh, work=pipeline.make_checkpoint)
-    return _ended(path, record)
+    return ended(path, record)
 
 
-def _ended(path: Path, record: RunRecord) -> Result:
+def ended(path: Path, record: RunRecord) -> Result:
+    """Say how a run ended."""
     table = terminal_table(record.verdict) if record.verdict else ""
     code = runs.exit_code(record)
     return Result(

@@ -32,16 +32,39 @@ Paranoid = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Folder of a checkpoint.")]
+Candidate = Annotated[
+    Path | None, typer.Argument(metavar="CHECKPOINT", help="Folder of a checkpoint.")
+]
 Baseline = Annotated[
-    str,
+    str | None,
     typer.Option("--baseline", help="Unquantized model, or its scores: a run, or a bundle file."),
+]
+CandidateUrl = Annotated[
+    str | None,
+    typer.Option("--candidate-url", help="Instead of CHECKPOINT: a server that somebody runs."),
+]
+BaselineUrl = Annotated[
+    str | None,
+    typer.Option("--baseline-url", help="Instead of --baseline: the server to compare with."),
+]
+CandidateModel = Annotated[
+    str | None,
+    typer.Option("--candidate-model", help="Name under which --candidate-url knows the model."),
+]
+BaselineModel = Annotated[
+    str | None,
+    typer.Option("--baseline-model", help="Name under which --baseline-url knows the model."),
+]
+SaidToRun = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Folder that --candidate-url is said to run; is verified."),
 ]
 Served = Annotated[str, typer.Argument(metavar="checkpoint", help="Folder of a checkpoint.")]
 Target = Annotated[
     str, typer.Argument(metavar="target", help="Folder of a checkpoint, or URL of a server.")
 ]
 TokenizerDir = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Folder of the tokenizer that a URL uses.")
+    Path | None, typer.Option("--tokenizer", help="Folder of the tokenizer that URLs use.")
 ]
 ServedModel = Annotated[
     str | None, typer.Option("--served-model", help="Name under which a URL knows the model.")

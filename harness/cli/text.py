@@ -12,16 +12,18 @@ from harness.artifacts import (
     Verdict,
     to_json,
 )
+from harness.errors import ReasonCode
 from harness.report import terminal_smoke
 from harness.stopwatch import NOTHING, TimeRange
 
 if TYPE_CHECKING:
-    from harness.preflight import GatePlanSummary, PlanSummary
+    from harness.preflight import DeploymentsPlanSummary, GatePlanSummary, PlanSummary
     from harness.runs import RunStatus
 
 _MIB = 1 << 20
 NO_ENGINE = "no vllm that harness knows ('harness formats' lists what loads what)"
 _UNITS = (("h", 3600), ("min", 60), ("s", 1))
+_UNSEEN = (ReasonCode.LOAD_NOT_RECONCILED, ReasonCode.KERNELS_UNKNOWN)
 _MANY = 10
 """Of a unit, of which no parts are said."""
 
@@ -92,7 +94,20 @@ def of_gate_plan(summary: "GatePlanSummary") -> str:
     return "\n".join(lines)
 
 
-def _decidable(summary: "PlanSummary | GatePlanSummary") -> list[str]:
+def of_deployments_plan(summary: "DeploymentsPlanSummary") -> str:
+    """Describe a planned gate of two deployments."""
+    lines = [
+        f"candidate: {summary.candidate}",
+        f"baseline: {summary.baseline}",
+        f"files: {summary.checkpoint or 'none, so that none are verified'}",
+        *(f"  not seen, {one}" for one in summary.not_observed),
+        "",
+        *_decidable(summary),
+    ]
+    return "\n".join(lines)
+
+
+def _decidable(summary: "PlanSummary | GatePlanSummary | DeploymentsPlanSummary") -> list[str]:
     head = ("task", "tier", "items", "margin", "reachable", "flips", "GO if lossless")
     joint, pooled = summary.joint_probability_of_go, summary.pooled_margin
     return [
@@ -120,7 +135,7 @@ def of_ending(path: Path, record: RunRecord, table: str) -> str:
             f"next: {_after(failure)}",
         ]
     elif record.verdict is not None:
-        lines += [of_verdict(record.verdict), f"next: {_next_step(path, record.verdict)}"]
+        lines += [of_verdict(record.verdict), f"next: {_next_step(path, record)}"]
     if record.checkpoint is not None:
         checkpoint = record.checkpoint
         lines.append(
@@ -140,7 +155,7 @@ def of_deployment(deployment: Deployment) -> list[str]:
     return [
         f"  {deployment.engine} {deployment.version} on {deployment.device}, {deployment.dtype}",
         f"  kernels: {kernels or 'not recorded'}",
-        f"  arithmetic computed: {', '.join(deployment.exercised) or 'unquantized'}",
+        f"  arithmetic computed: {deployment.computed}",
         *(f"  {f.severity} {f.id}: {f.message}" for f in deployment.findings),
         *(f"  not seen, {gap.reason}: {gap.message}" for gap in deployment.not_observed),
     ]
@@ -180,12 +195,20 @@ def _after(failure: Failure) -> str:
     )
 
 
-def _next_step(path: Path, verdict: Verdict) -> str:
-    match verdict.decision:
-        case "GO" if verdict.waived:
+def _next_step(path: Path, record: RunRecord) -> str:
+    verdict = record.verdict
+    match verdict.decision if verdict is not None else None:
+        case "GO" if verdict is not None and verdict.waived:
             return f"read {path / 'report.html'} and who answers for what, then deploy"
+        case "GO" if record.serve_command is None:
+            return f"read {path / 'report.html'} and what it does not hold for, then release"
         case "GO":
             return f"read {path / 'report.html'}, then deploy with the line below"
+        case "INCONCLUSIVE" if verdict is not None and verdict.reason_codes[0] in _UNSEEN:
+            return (
+                "--missing-evidence go lets the answers alone decide; the verdict then names what "
+                "was not seen"
+            )
         case "INCONCLUSIVE":
             return "harness e2e with --plan shows which margins these items can decide"
         case _:

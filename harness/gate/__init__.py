@@ -1,7 +1,7 @@
 """Compare a candidate with its baseline and decide; plan what a suite can decide."""
 
 from harness.gate.judge import Subject, judge
-from harness.gate.phrases import not_compared
+from harness.gate.phrases import deployments_scope, not_compared
 from harness.gate.power import (
     TaskPower,
     chance_of_go,
@@ -23,6 +23,7 @@ __all__ = [
     "chance_of_go",
     "check_margins",
     "count_flips",
+    "deployments_scope",
     "exit_code_of",
     "explain_waivers",
     "joint_probability_of_go",

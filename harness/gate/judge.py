@@ -78,7 +78,12 @@ class Subject(NamedTuple):
     """What it is compared with; by default the folder that was served."""
 
     def compared(self, candidate: Deployment, baseline: Deployment) -> str:
-        """Return what was compared with what, by the digests of their files."""
+        """Return what was compared with what, by the digests of their files where it has any."""
+        if candidate.address:
+            return (
+                f"the deployment of '{self.model}' at {candidate.address}, compared with that of "
+                f"{self.baseline}"
+            )
         return (
             f"checkpoint {candidate.checkpoint_digest:.12}, compared with the unquantized "
             f"{self.baseline}, {baseline.checkpoint_digest:.12}"

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from harness.artifacts import (
     Deployment,
+    DeploymentsTrial,
     Finding,
     Gap,
     MissingEvidence,
@@ -144,7 +145,7 @@ def scope(suite: Suite, baseline: Deployment, conditions: Conditions) -> tuple[s
         f"suite {suite.name}: {tasks}, each bound at {suite.confidence:.0%} confidence",
         f"engine {candidate.engine} {candidate.version} on {candidate.device}, {candidate.dtype}",
         f"kernels: {kernels or 'not recorded'}",
-        f"arithmetic computed: {', '.join(candidate.exercised) or 'unquantized'}",
+        f"arithmetic computed: {candidate.computed}",
     ]
     if candidate.tensor_parallel_size > 1:
         lines.append(f"tensor parallel over {candidate.tensor_parallel_size} GPUs")
@@ -172,6 +173,35 @@ def not_compared(checkpoint: str) -> str:
         "weights were not compared with the baseline's, so only their scores speak for them: "
         f"'harness verify {checkpoint} --source MODEL' compares them"
     )
+
+
+def deployments_scope(trial: DeploymentsTrial) -> tuple[str, ...]:
+    """Return what a verdict on two deployments that somebody else runs does not hold for."""
+    candidate, baseline = trial.candidate_at, trial.baseline_at
+    lines = [
+        f"what {candidate} and {baseline} answered while the run lasted, and nothing else",
+        "what stands at the baseline's address is taken for it: quantized or not is not known",
+    ]
+    if candidate.says != baseline.says:
+        lines.append(
+            f"the candidate says that it is {candidate.says} and the baseline {baseline.says}: "
+            "what differs between the two is judged with the weights"
+        )
+    if candidate.protocol == "chat":
+        lines.append(
+            "chats were rendered by the servers, by templates that nobody here has seen, and no "
+            "text was read token by token"
+        )
+    if trial.checkpoint is None:
+        lines.append(
+            "no files were verified: --checkpoint names those that the candidate is to run"
+        )
+    else:
+        lines.append(
+            f"the files in '{trial.checkpoint}' were looked at, and nothing proves that the "
+            "candidate's server runs them"
+        )
+    return tuple(lines)
 
 
 def _smoke_line(smoke: SmokeReport | None) -> str:

@@ -1,21 +1,40 @@
 """Before any weight is read: resolve everything, check everything, and say what it will cost."""
 
 from harness.preflight.baseline_job import BaselineJob, preflight_baseline
+from harness.preflight.deployments_job import (
+    Deployed,
+    DeploymentsJob,
+    Servers,
+    preflight_deployments,
+)
 from harness.preflight.engine import engine_for
 from harness.preflight.gate_job import GateJob, preflight_gate
 from harness.preflight.job import Job, preflight
-from harness.preflight.summary import GatePlanSummary, PlanSummary, summarize, summarize_gate
+from harness.preflight.summary import (
+    DeploymentsPlanSummary,
+    GatePlanSummary,
+    PlanSummary,
+    summarize,
+    summarize_deployments,
+    summarize_gate,
+)
 
 __all__ = [
     "BaselineJob",
+    "Deployed",
+    "DeploymentsJob",
+    "DeploymentsPlanSummary",
     "GateJob",
     "GatePlanSummary",
     "Job",
     "PlanSummary",
+    "Servers",
     "engine_for",
     "preflight",
     "preflight_baseline",
+    "preflight_deployments",
     "preflight_gate",
     "summarize",
+    "summarize_deployments",
     "summarize_gate",
 ]

@@ -7,6 +7,7 @@ from harness.artifacts import EngineSpec, KvFormat, ModuleGroup, QuantPlan, Suit
 from harness.engines import SIDECAR, engines_for
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
+from harness.preflight.deployments_job import DeploymentsJob
 from harness.preflight.engine import demands_of
 from harness.preflight.estimate import estimate_times
 from harness.preflight.gate_job import GateJob
@@ -43,6 +44,25 @@ class GatePlanSummary:
     checkpoint_bytes: int
     baseline: str
     engine: str
+    suite: str
+    tasks: tuple[TaskPlan, ...]
+    joint_probability_of_go: float
+    """Of a candidate without loss, over all critical tasks together, and pooled."""
+    pooled_margin: float | None = None
+    """Of all items of all tasks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeploymentsPlanSummary:
+    """Everything that is known before two deployments are compared."""
+
+    candidate: str
+    """With the engine and version that it says it is."""
+    baseline: str
+    checkpoint: str | None
+    """Folder that the candidate is said to run."""
+    not_observed: tuple[str, ...]
+    """What nobody can see of a server that somebody else runs."""
     suite: str
     tasks: tuple[TaskPlan, ...]
     joint_probability_of_go: float
@@ -132,6 +152,23 @@ def summarize_gate(job: GateJob) -> GatePlanSummary:
         checkpoint_bytes=sum(header.num_bytes for header in job.checkpoint.tensors.values()),
         baseline=job.recipe.model,
         engine=_engine(job.recipe.engine),
+        suite=suite.name,
+        tasks=tuple(_task_plans(suite)),
+        joint_probability_of_go=joint_probability_of_go(suite),
+        pooled_margin=suite.pooled_margin,
+    )
+
+
+def summarize_deployments(job: DeploymentsJob) -> DeploymentsPlanSummary:
+    """Describe a gate of two deployments that has passed its checks."""
+    trial, suite = job.recipe, job.recipe.suite
+    return DeploymentsPlanSummary(
+        candidate=f"{trial.candidate_at}, {trial.candidate_at.says}",
+        baseline=f"{trial.baseline_at}, {trial.baseline_at.says}",
+        checkpoint=trial.checkpoint,
+        not_observed=tuple(
+            f"{gap.reason}: {gap.message}" for gap in job.candidate.deployment.not_observed
+        ),
         suite=suite.name,
         tasks=tuple(_task_plans(suite)),
         joint_probability_of_go=joint_probability_of_go(suite),

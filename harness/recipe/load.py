@@ -7,7 +7,9 @@ from pathlib import Path
 
 from harness import shipped
 from harness.artifacts import (
+    Address,
     CalibrationSpec,
+    DeploymentsTrial,
     EngineSpec,
     KvFormat,
     MemorySpec,
@@ -28,7 +30,8 @@ from harness.recipe.waivers import load_waivers
 from harness.request import Request
 from harness.shipped import CANARY
 
-GATE = "gate"
+GATE, DEPLOYMENTS = "gate", "deployments"
+_NOT_RECORDED = "not recorded"
 _NUMERICS = ("deployed", "declared")
 _EXPERTS = ("eager", "grouped")
 _DECLARED_SUITES = (CANARY, "signoff")
@@ -101,6 +104,36 @@ def load_trial(request: Request, checkpoint: Path) -> Trial:
         skip_verify=request.skip_verify,
         waivers=load_waivers(request.waivers),
         missing_evidence=_missing_evidence(request, default=MissingEvidence.INCONCLUSIVE),
+    )
+
+
+def load_deployments(
+    request: Request, suite: Suite, *, candidate: Address, baseline: Address
+) -> DeploymentsTrial:
+    """Return how two deployments that somebody else runs are compared.
+
+    Raises:
+        UsageError: an option has a value that it cannot have.
+    """
+    return DeploymentsTrial(
+        name=DEPLOYMENTS,
+        model=candidate.model,
+        revision=None,
+        engine=EngineSpec(
+            name=candidate.engine,
+            numerics="deployed",
+            device=_NOT_RECORDED,
+            dtype=_NOT_RECORDED,
+            version=candidate.version,
+            max_model_len=suite.max_model_len,
+        ),
+        suite=suite,
+        skip_verify=request.skip_verify,
+        baseline=str(baseline),
+        waivers=load_waivers(request.waivers),
+        missing_evidence=_missing_evidence(request, default=MissingEvidence.INCONCLUSIVE),
+        candidate_at=candidate,
+        baseline_at=baseline,
     )
 
 

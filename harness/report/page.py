@@ -11,6 +11,7 @@ from harness.artifacts import (
     Check,
     Decision,
     Deployment,
+    DeploymentsTrial,
     IntegrityReport,
     Recipe,
     RunRecord,
@@ -164,8 +165,9 @@ def deployment_facts(deployment: Deployment | None) -> dict[str, str]:
         "device": f"{deployment.device}, {deployment.dtype}",
         "tensor parallel": f"{deployment.tensor_parallel_size}",
         "kernels": ", ".join(f"{part} {name}" for part, name in sorted(deployment.kernels.items())),
-        "declared": ", ".join(deployment.declared) or "unquantized",
-        "computed": ", ".join(deployment.exercised) or "unquantized",
+        "declared": ", ".join(deployment.declared)
+        or ("not known" if deployment.address else "unquantized"),
+        "computed": deployment.computed,
         "arguments": " ".join(deployment.arguments),
     }
     loaded = deployment.loaded
@@ -198,6 +200,12 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         }
     else:
         facts["checkpoint"] = recipe.checkpoint or "-"
+    if isinstance(recipe, DeploymentsTrial):
+        candidate, baseline = recipe.candidate_at, recipe.baseline_at
+        facts |= {
+            "candidate's deployment": f"{candidate}, {candidate.says}",
+            "baseline's deployment": f"{baseline}, {baseline.says}",
+        }
     facts |= {
         "engine": f"{recipe.engine.name} on {recipe.engine.device}, {recipe.engine.dtype}, "
         f"{recipe.engine.numerics} arithmetic",

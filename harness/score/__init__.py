@@ -11,31 +11,39 @@ from harness.score.arm import read_arm
 
 if TYPE_CHECKING:
     from harness.score.again import score_again
-    from harness.score.catalog import answer_budgets, check_suite
+    from harness.score.catalog import answer_budgets, check_suite, tasks_of_choices
     from harness.score.endpoint import endpoint_of
     from harness.score.prepare import check_prompts
     from harness.score.probing import probe
+    from harness.score.proof import prove_endpoint
     from harness.score.run import score
+    from harness.score.same_prompts import check_same_prompts
 
 __all__ = [
     "answer_budgets",
     "check_prompts",
+    "check_same_prompts",
     "check_suite",
     "endpoint_of",
     "probe",
+    "prove_endpoint",
     "read_arm",
     "score",
     "score_again",
+    "tasks_of_choices",
 ]
 
 _LATER = {
     "answer_budgets": "catalog",
     "check_prompts": "prepare",
+    "check_same_prompts": "same_prompts",
     "check_suite": "catalog",
     "endpoint_of": "endpoint",
     "probe": "probing",
+    "prove_endpoint": "proof",
     "score": "run",
     "score_again": "again",
+    "tasks_of_choices": "catalog",
 }
 """Module of each."""
 

@@ -7,19 +7,22 @@ HARNESS_API_KEY, goes to the server alone, and never over a connection that othe
 
 import ipaddress
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from harness.artifacts import Deployment, Endpoint, Suite, digest_of
-from harness.errors import PrerequisiteError, UsageError
+from harness.artifacts import Deployment, Endpoint, Gap, Suite, digest_of
+from harness.errors import PrerequisiteError, ReasonCode, UsageError
 from harness.models import has_tokenizer
 from harness.over_http import in_words
 from harness.score.catalog import check_protocol
 from harness.score.client import Connection, HttpReply, read_key
 
 API_KEY_VARIABLE = "HARNESS_API_KEY"
+ARM_KEYS = {arm: f"HARNESS_{arm.upper()}_API_KEY" for arm in ("candidate", "baseline")}
+"""Of two deployments whose keys differ."""
 _log = logging.getLogger("harness.score")
 _UNKNOWN = "not recorded"
 _UNKNOWN_ENGINE = "url"
@@ -31,6 +34,8 @@ _VERSIONS = ("/version", "/server_info", "/get_server_info")
 _PARTS = ("linear", "experts", "attention", "kv_cache")
 _REFUSALS = (401, 403)
 _LONGEST_NAME = 1000
+_NUM_CONCURRENT = 32
+"""Requests that are sent at once."""
 
 
 def endpoint_of(
@@ -39,7 +44,7 @@ def endpoint_of(
     *,
     model: str | None = None,
     tokenizer: Path | None = None,
-    num_concurrent: int = 32,
+    arm: str = "",
 ) -> Endpoint:
     """Return the server at `url`, checked as far as it can be from outside.
 
@@ -50,7 +55,8 @@ def endpoint_of(
         model: name that the server knows; needed where it has several.
         tokenizer: folder of the model's tokenizer; needed where the server does not share our
             disk. Not used for chats that the server renders.
-        num_concurrent: requests that are sent at once.
+        arm: `candidate` or `baseline` of two deployments; its API key may be in a variable of its
+            own.
 
     Raises:
         UsageError: the address, the model or the tokenizer is wrong, or the key would be readable.
@@ -59,11 +65,12 @@ def endpoint_of(
     """
     base_url, protocol = _split(url)
     check_protocol(suite, protocol)
-    key = read_key(API_KEY_VARIABLE)
+    variable = _key_variable(arm)
+    key = read_key(variable)
     if key is not None:
-        _refuse_readable(base_url)
+        _refuse_readable(base_url, variable)
     with Connection(base_url, key=key) as server:
-        listed = _list_models(base_url, server, has_key=key is not None)
+        listed = _list_models(base_url, server, variable, has_key=key is not None)
         version = _version(server)
     entry = _choose(base_url, model, listed)
     name = str(entry["id"])
@@ -76,8 +83,8 @@ def endpoint_of(
         also_called=_other_names(entry, listed),
         tokenizer=folder,
         max_model_len=max_model_len,
-        num_concurrent=num_concurrent,
-        api_key_variable=API_KEY_VARIABLE if key is not None else None,
+        num_concurrent=_NUM_CONCURRENT,
+        api_key_variable=variable if key is not None else None,
         protocol=protocol,
         dialect=dialect,
         deployment=_deployment(base_url, name, dialect or _UNKNOWN_ENGINE, version),
@@ -99,7 +106,23 @@ def _deployment(base_url: str, name: str, engine: str, version: str) -> Deployme
         declared=(),
         log=None,
         address=base_url,
+        not_observed=(
+            Gap(
+                reason=ReasonCode.LOAD_NOT_RECONCILED,
+                message=f"nothing shows which files the server at {base_url} runs, nor that it "
+                "loaded all of them",
+            ),
+            Gap(
+                reason=ReasonCode.KERNELS_UNKNOWN,
+                message=f"the server at {base_url} does not tell which kernels it chose",
+            ),
+        ),
     )
+
+
+def _key_variable(arm: str) -> str:
+    own = ARM_KEYS.get(arm, API_KEY_VARIABLE)
+    return own if os.environ.get(own) else API_KEY_VARIABLE
 
 
 def _version(server: Connection) -> str:
@@ -145,12 +168,12 @@ def _parse(url: str) -> SplitResult:
     raise UsageError(message)
 
 
-def _refuse_readable(base_url: str) -> None:
+def _refuse_readable(base_url: str, variable: str) -> None:
     parts = urlsplit(base_url)
     if parts.scheme == "https" or _is_this_machine(parts.hostname or ""):
         return
     message = (
-        f"the API key in {API_KEY_VARIABLE} would be sent readable to '{parts.hostname}'. "
+        f"the API key in {variable} would be sent readable to '{parts.hostname}'. "
         "Use https, or a tunnel to this machine, or unset the variable."
     )
     raise UsageError(message)
@@ -163,11 +186,13 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _list_models(base_url: str, server: Connection, *, has_key: bool) -> list[Mapping[str, Any]]:
+def _list_models(
+    base_url: str, server: Connection, variable: str, *, has_key: bool
+) -> list[Mapping[str, Any]]:
     reply = server.get("/v1/models")
     if reply.status in _REFUSALS:
-        what = f"refuses the API key in {API_KEY_VARIABLE}" if has_key else "wants an API key"
-        message = f"the server at {base_url} {what}. Set {API_KEY_VARIABLE} to a valid one."
+        what = f"refuses the API key in {variable}" if has_key else "wants an API key"
+        message = f"the server at {base_url} {what}. Set {variable} to a valid one."
         raise PrerequisiteError(message)
     listed = _entries(reply)
     if not listed:

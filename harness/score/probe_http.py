@@ -130,11 +130,13 @@ def _drawn(seed: int | None, endpoint: Endpoint) -> dict[str, Any]:
 
     vLLM's CPU build dies of a seeded request whose prompt it reads in parts ("CPU Generator does
     not use offset"), so there the draws are the server's own; answers are compared as populations.
+    Somebody else's server may be one: it is not known on what it runs.
     """
     if seed is None:
         return {"temperature": 0.0}
-    is_cpu = endpoint.deployment.device.startswith("cpu")
-    return {"temperature": 1.0} | ({} if is_cpu else {"seed": seed})
+    deployment = endpoint.deployment
+    may_be_cpu = bool(deployment.address) or deployment.device.startswith("cpu")
+    return {"temperature": 1.0} | ({} if may_be_cpu else {"seed": seed})
 
 
 def _tokenizer(folder: str) -> Any:  # noqa: ANN401 -- transformers leaves it untyped

@@ -11,14 +11,16 @@ Chats show less: their prompts are rendered by the server, so no token of them i
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from harness.artifacts import Endpoint, digest_of
-from harness.errors import EngineError
+from harness.errors import EngineError, ModelError, PrerequisiteError
+from harness.models import load_tokenizer
 from harness.over_http import in_words
-from harness.score.client import CHATS, COMPLETIONS, Connection, HttpReply
+from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
 from harness.score.replies import (
     Shown,
     WrongReplyError,
@@ -61,6 +63,23 @@ class _Seen(NamedTuple):
 def words_of(endpoint: Endpoint) -> dict[str, object]:
     """Return what an answer is asked for beyond OpenAI's words: the tokens of its prompt."""
     return {"return_token_ids": True} if endpoint.dialect in _NAMES_TOKENS else {}
+
+
+def prove_endpoint(endpoint: Endpoint, *, reads: bool) -> Shown:
+    """Prove a server outside of any suite.
+
+    Raises:
+        EngineError: it gave no answer, or one that proves nothing, with what came back.
+        PrerequisiteError: its tokenizer cannot be loaded.
+    """
+    with connect(endpoint, retries=RETRIES) as server:
+        if endpoint.protocol == "chat":
+            return prove_chats(endpoint, server)
+        try:
+            tokenizer = load_tokenizer(Path(endpoint.tokenizer))
+        except ModelError as error:
+            raise PrerequisiteError(str(error)) from error
+        return prove(endpoint, server, tokenizer, reads=reads)
 
 
 def prove(

@@ -73,6 +73,14 @@ def test_a_server_on_a_cpu_gets_no_seed_which_would_end_it(
     assert all("seed" not in payload for payload in drawn)
 
 
+def test_somebody_elses_server_gets_no_seed_for_it_may_run_on_a_cpu(
+    endpoint: Endpoint, script: Script
+) -> None:
+    unknown = replace(endpoint.deployment, device="not recorded", address=endpoint.base_url)
+    probe(replace(endpoint, deployment=unknown), SET, arm="candidate")
+    assert all("seed" not in p for p in script.payloads if p["temperature"] == 1.0)
+
+
 def test_minus_infinity_as_servers_write_it_is_not_finite(
     endpoint: Endpoint, script: Script
 ) -> None:
