@@ -151,12 +151,18 @@ def test_a_port_is_published_only_where_the_daemon_has_its_bridge(
 
 
 @pytest.mark.docker
-def test_an_unknown_vllm_is_refused_by_name(
+def test_a_vllm_that_is_too_old_is_refused_by_name(
     engine: EngineSpec, fake_image: Callable[..., str]
 ) -> None:
-    engine = dataclasses.replace(engine, image=fake_image(FAKE_VERSION="0.31.0"))
-    with pytest.raises(PrerequisiteError, match=r"holds vLLM 0\.31\.0 \(cpu\).*Known: .*0\.32\.0"):
+    engine = dataclasses.replace(engine, image=fake_image(FAKE_VERSION="0.24.0"))
+    with pytest.raises(PrerequisiteError, match=r"vLLM 0\.24\.0 \(cpu\) is older than 0\.25"):
         resolve_engine(engine)
+
+
+@pytest.mark.docker
+def test_an_unknown_vllm_is_taken(engine: EngineSpec, fake_image: Callable[..., str]) -> None:
+    engine = dataclasses.replace(engine, image=fake_image(FAKE_VERSION="0.40.0"))
+    assert resolve_engine(engine).version == "0.40.0"
 
 
 @pytest.mark.docker
