@@ -77,12 +77,13 @@ def _find_out(version: str, known: Facts, path: Path, arguments: argparse.Namesp
             engine="vllm",
             vllm=str(place),
             image=None,
+            sglang=None,
             engine_arg=[],
             suite=arguments.suite,
             out=path.parent / f"runs-{version}",
         )
         given.out.mkdir(exist_ok=True)
-        if case.faulty and not (given.out / "nvfp4-declared" / "checkpoint").is_dir():
+        if case.deleted and not (given.out / "nvfp4-declared" / "checkpoint").is_dir():
             continue
         runs[case.name] = release_table.run(case, given)
         _keep(known, path)

@@ -54,6 +54,7 @@ from harness.engines.layers import (
 from harness.engines.loading import Loader, engines_for, is_in_sources, loaders_of
 from harness.engines.refused import refuse_unsupported
 from harness.engines.rules import Asked, Rules
+from harness.engines.sglang import refuse_unserved, sglang_flag
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
     Engine,
@@ -112,6 +113,8 @@ __all__ = [
     "read_declared",
     "read_demands",
     "refuse_unread",
+    "refuse_unserved",
     "refuse_unsupported",
+    "sglang_flag",
     "unnamed_kernels",
 ]

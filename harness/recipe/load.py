@@ -170,9 +170,25 @@ def _engine(
         max_model_len=suite.max_model_len,
         arguments=(*arguments, *request.engine_args),
         tensor_parallel_size=gpus,
-        place=str(request.vllm) if request.vllm else None,
+        place=_place(request, request.engine or default),
         image=request.image,
     )
+
+
+def _place(request: Request, engine: str) -> str | None:
+    """Return the environment that holds the server.
+
+    Raises:
+        UsageError: it was named for another engine.
+    """
+    if request.sglang and engine != "sglang":
+        message = f"--sglang {request.sglang} is for --engine sglang, and this is '{engine}'."
+        raise UsageError(message)
+    if request.vllm and engine == "sglang":
+        message = f"--vllm {request.vllm} is for --engine vllm. Name SGLang's with --sglang PATH."
+        raise UsageError(message)
+    place = request.sglang if engine == "sglang" else request.vllm
+    return str(place) if place else None
 
 
 def _read(request: Request) -> RecipeFile:

@@ -55,7 +55,7 @@ class RecipeFile(Strict):
     matching: Matching = Matching.OWN
     expert_scales: ExpertScales = ExpertScales.OWN
     calibration: CalibrationSpec
-    engine: Literal["auto", "reference", "vllm", "docker"]
+    engine: Literal["auto", "reference", "vllm", "docker", "sglang"]
     engine_args: tuple[str, ...] = ()
     """`KEY=VALUE` each, as --engine-arg takes them."""
     suite: str

@@ -6,7 +6,7 @@ a failed reading.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from harness.score.proof import prove, prove_chats, words_of
 from harness.score.replies import CLAMPED, Answer, Shown, read_answer, read_chat
 
 _DIGITS = 5
+_GENERATE = "/generate"
+"""SGLang's own; its completions give log probabilities of an answer only beside the prompt's."""
 _PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """A server's defaults come from the model's generation_config.json; none of them is wanted."""
 
@@ -50,10 +52,27 @@ class ServerProbed:
     def read(self) -> tuple[Reading, ...]:
         """Return the log probabilities of the set's passages."""
         passages = [(one.id, self._tokens.passage(one.text)) for one in self._prompts.passages]
+        if self._endpoint.dialect == "sglang":
+            return self._read_natively(passages)
         wanted = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": self._prompts.top_k}
         replies = self._send([{"prompt": [tokens], **wanted} for _, tokens in passages])
         return tuple(
-            _read(name, tokens, reply)
+            _read(name, tokens, reply, _reading)
+            for (name, tokens), reply in zip(passages, replies, strict=True)
+        )
+
+    def _read_natively(self, passages: Sequence[tuple[str, list[int]]]) -> tuple[Reading, ...]:
+        """Return the same of SGLang, whose completions have no log probabilities of others."""
+        wanted = {
+            "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
+            "return_logprob": True,
+            "logprob_start_len": 0,
+            "top_logprobs_num": self._prompts.top_k,
+        }
+        payloads = [{"input_ids": tokens, **wanted} for _, tokens in passages]
+        replies = self._connection.send(_GENERATE, payloads).result()
+        return tuple(
+            _read(name, tokens, reply, _reading_natively)
             for (name, tokens), reply in zip(passages, replies, strict=True)
         )
 
@@ -146,11 +165,16 @@ def _tokenizer(folder: str) -> Any:  # noqa: ANN401 -- transformers leaves it un
         raise PrerequisiteError(str(error)) from error
 
 
-def _read(name: str, tokens: list[int], reply: HttpReply) -> Reading:
+def _read(
+    name: str,
+    tokens: list[int],
+    reply: HttpReply,
+    look: Callable[[str, list[int], Mapping[str, Any]], Reading],
+) -> Reading:
     error = reply.error or "no answer"
     if reply.body is not None:
         try:
-            return _reading(name, tokens, reply.body["choices"][0]["prompt_logprobs"])
+            return look(name, tokens, reply.body)
         except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as cause:
             error = in_words(
                 f"the log probabilities cannot be read: {type(cause).__name__} {cause}"
@@ -158,7 +182,7 @@ def _read(name: str, tokens: list[int], reply: HttpReply) -> Reading:
     return Reading(passage=name, tokens=tuple(tokens), logprobs=(), top=(), error=error)
 
 
-def _reading(name: str, tokens: list[int], positions: Sequence[Any]) -> Reading:
+def _reading(name: str, tokens: list[int], body: Mapping[str, Any]) -> Reading:
     """Read one place a token; nothing is known of the first.
 
     Raises:
@@ -168,9 +192,44 @@ def _reading(name: str, tokens: list[int], positions: Sequence[Any]) -> Reading:
     """
     top = [
         {int(token): float(entry["logprob"]) for token, entry in place.items()}
-        for place in positions[1:]
+        for place in body["choices"][0]["prompt_logprobs"][1:]
     ]
     values = [place[token] for place, token in zip(top, tokens[1:], strict=True)]
+    return _whole(name, tokens, values, top)
+
+
+def _reading_natively(name: str, tokens: list[int], body: Mapping[str, Any]) -> Reading:
+    """Read SGLang's places: `[logprob, token, text]` each, one a token, nothing of the first.
+
+    JSON has no infinity, so SGLang writes null for it.
+
+    Raises:
+        LookupError: an answer lacks its places.
+        TypeError: a place is none.
+        ValueError: there are not as many places as tokens, or they are of other tokens.
+    """
+    given, tops = body["meta_info"]["input_token_logprobs"], body["meta_info"]["input_top_logprobs"]
+    named = [int(place[1]) for place in given]
+    if named != list(tokens):
+        message = f"{len(named)} places of a prompt of {len(tokens)} tokens, or of other tokens"
+        raise ValueError(message)
+    values = [_finite_or_less(place[0]) for place in given[1:]]
+    top = [
+        {int(place[1]): _finite_or_less(place[0]) for place in places}
+        for _, places in zip(values, tops[1:], strict=True)
+    ]
+    return _whole(name, tokens, values, top)
+
+
+def _finite_or_less(value: object) -> float:
+    if value is None:
+        return -math.inf
+    return float(value)  # type: ignore[arg-type]  # what is no number raises
+
+
+def _whole(
+    name: str, tokens: list[int], values: Sequence[float], top: Sequence[Mapping[int, float]]
+) -> Reading:
     return Reading(
         passage=name,
         tokens=tuple(tokens),

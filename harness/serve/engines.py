@@ -15,6 +15,7 @@ ENGINES: Mapping[str, str] = {
     "reference": "harness.serve.in_process",
     "vllm": "harness.serve.vllm.engine",
     "docker": "harness.serve.docker",
+    "sglang": "harness.serve.sglang.engine",
 }
 """The module of each, imported when it is asked for: docker's needs a library that is optional."""
 

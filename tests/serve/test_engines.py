@@ -19,7 +19,7 @@ Make = Callable[..., Any]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "sglang"}, "there is no engine 'sglang'"),
+        ({"name": "tgi"}, "there is no engine 'tgi'"),
         ({"device": "cuda:63"}, "device 'cuda:63' is not there"),
         ({"device": "abacus"}, "'abacus' is no torch device"),
         ({"dtype": "int8"}, "no type 'int8'"),

@@ -11,7 +11,7 @@ from docker.errors import APIError, DockerException, NotFound
 from harness.errors import EngineError, PrerequisiteError
 from harness.serve.docker.container import PORT_INSIDE, Network
 from harness.serve.docker.owner import RUN_LABEL, is_stale, this_process
-from harness.serve.vllm.process import reserved_port
+from harness.serve.process import reserved_port
 
 _log = logging.getLogger("harness.serve")
 FAILURES = (DockerException, requests.RequestException)

@@ -26,10 +26,10 @@ from harness.serve.docker.daemon import choose_network, connected, explained, re
 from harness.serve.docker.image import find_image, image_answers, named_image
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import started
+from harness.serve.readiness import StartLimits, naming_its_death
 from harness.serve.vllm.arguments import server_flags
 from harness.serve.vllm.observe import clear_reports
 from harness.serve.vllm.options import refuse_malformed
-from harness.serve.vllm.readiness import StartLimits, naming_its_death
 from harness.serve.vllm.server import (
     LOG_FILE,
     ServerFacts,

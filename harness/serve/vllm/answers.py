@@ -22,7 +22,14 @@ from harness.engines import Abilities
 from harness.errors import PrerequisiteError
 from harness.serve.vllm.arguments import PLUGIN
 from harness.serve.vllm.environment import VllmEnvironment, run_inside
-from harness.serve.vllm.options import Option, Options, refuse_malformed, user_flags
+from harness.serve.vllm.options import (
+    OF_VLLM,
+    Option,
+    Options,
+    Permission,
+    refuse_malformed,
+    user_flags,
+)
 
 _log = logging.getLogger("harness.serve")
 QUESTIONS = Path(__file__).with_name("questions.py")
@@ -121,26 +128,33 @@ def read_answers(said: Said) -> Answers:
     return Answers(options, abilities)
 
 
-def flags_of(arguments: tuple[str, ...], answers: Answers, *, place: str) -> tuple[str, ...]:
+def flags_of(
+    arguments: tuple[str, ...],
+    answers: Answers,
+    *,
+    place: str,
+    permission: Permission = OF_VLLM,
+) -> tuple[str, ...]:
     """Return the flags of a server that the user's arguments become.
 
     Args:
         arguments: `KEY=VALUE` each.
-        answers: of the server's vLLM.
+        answers: of the server's engine.
         place: how a message names it.
+        permission: what of its options a user may set.
 
     Raises:
         UsageError: one is malformed, unknown, or not for the user to decide.
-        PrerequisiteError: this vLLM did not tell its options.
+        PrerequisiteError: this engine did not tell its options.
     """
-    refuse_malformed(arguments)
+    refuse_malformed(arguments, permission)
     if not arguments:
         return ()
     if answers.options is None:
         why = answers.abilities.unknown.get("options", "")
         message = f"{place} did not tell its options ({why}). Leave --engine-arg."
         raise PrerequisiteError(message)
-    return user_flags(arguments, Options(place=place, known=answers.options))
+    return user_flags(arguments, Options(place=place, known=answers.options, permission=permission))
 
 
 def _flags(options: tuple[Option, ...]) -> dict[str, frozenset[str]]:

@@ -129,16 +129,21 @@ PATTERNS: tuple[LogPattern, ...] = (
 
 
 def find_patterns(
-    log: str, *, kv_calibrated: bool, rounded_inputs: bool = True
+    log: str,
+    patterns: tuple[LogPattern, ...] = PATTERNS,
+    *,
+    kv_calibrated: bool,
+    rounded_inputs: bool = True,
 ) -> Iterator[Finding]:
     """Yield a finding for each kind of line that the log holds.
 
     Args:
-        log: vLLM's log, or the part of it until the server was ready.
+        log: the engine's log, or the part of it until the server was ready.
+        patterns: the kinds of line of this engine.
         kv_calibrated: whether the files hold or promise scales of keys and values.
         rounded_inputs: whether the files declare inputs in a quantized format.
     """
-    for known in PATTERNS:
+    for known in patterns:
         if known.only_kv_calibrated and not kv_calibrated:
             continue
         if known.only_rounded_inputs and not rounded_inputs:

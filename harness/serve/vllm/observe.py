@@ -13,22 +13,36 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.artifacts import Finding, Gap, Loaded, Severity
 from harness.engines import Demands, exercised
 from harness.errors import ReasonCode
 from harness.serve.vllm.expert_scales import KINDS, count_scales, expert_scale_findings
 from harness.serve.vllm.gaps import Report, gaps, is_reconciled
-from harness.serve.vllm.log_patterns import find_patterns
+from harness.serve.vllm.log_patterns import PATTERNS, LogPattern, find_patterns
 from harness.serve.vllm.variables import REPORT_PREFIX
 
 _DTYPE = re.compile(r"\bdtype=torch\.(\w+)")
-_FROM_LOG = (
+_KERNELS_OF_VLLM = (
     ("linear", re.compile(r"Using (\w+) for \w+ GEMM")),
     ("linear", re.compile(r"Selected (\w+) for \w+")),
     ("experts", re.compile(r"Using '?([\w ]+?)'? (?:\w+ )?MoE backend")),
     ("attention", re.compile(r"Using (\w+) (?:attention )?backend")),
 )
+
+
+class EngineWords(NamedTuple):
+    """How an engine's log says what matters; data of each engine."""
+
+    damage: tuple[LogPattern, ...]
+    """Lines that tell of a damaged deployment."""
+    kernels: tuple[tuple[str, re.Pattern[str]], ...]
+    """Lines that name a kernel, by the part that it computes."""
+
+
+OF_VLLM = EngineWords(PATTERNS, _KERNELS_OF_VLLM)
+NOTHING_RESOLVED: Mapping[str, Sequence[str]] = {}
 _SCALE = re.compile(r"scale(_2)?$")
 _REPORT_BYTES = 16 << 20
 _LISTED = 50
@@ -49,16 +63,25 @@ class Observed:
     not_observed: tuple[Gap, ...] = ()
 
 
-def observe(demands: Demands, *, records: Path, log: str) -> Observed:
+def observe(
+    demands: Demands,
+    *,
+    records: Path,
+    log: str,
+    words: EngineWords = OF_VLLM,
+    resolved: Mapping[str, Sequence[str]] = NOTHING_RESOLVED,
+) -> Observed:
     """Read what a server that is ready has told.
 
     Args:
         demands: what the checkpoint declares.
         records: folder of the load reports.
         log: the server's log until now.
+        words: how this engine's log says what matters.
+        resolved: names of kernels by part, as the server tells them when it is asked.
     """
     reports, broken = _read_reports(records)
-    kernels = _kernels(reports, log)
+    kernels = _kernels(reports, log, words, resolved)
     dtype = _DTYPE.search(log)
     followed = bool(reports) and all(is_reconciled(report) for report in reports)
     findings = [*broken, *(_load_findings(reports, demands) if followed else ())]
@@ -66,6 +89,7 @@ def observe(demands: Demands, *, records: Path, log: str) -> Observed:
     found = {finding.id for finding in findings}
     known = find_patterns(
         log,
+        words.damage,
         kv_calibrated=demands.kv_calibrated,
         rounded_inputs=any(part.startswith("inputs:") for part in demands.declared),
     )
@@ -169,7 +193,7 @@ def _load_findings(reports: Sequence[Report], demands: Demands) -> Iterator[Find
             id=DEFAULT_KV_SCALE,
             severity=Severity.ERROR,
             message="keys and values have calibrated scales by what the files hold or declare, "
-            "and vLLM uses 1.0",
+            "and the engine uses 1.0",
             reason=ReasonCode.LOAD_MISMATCH,
             incident="Qwen3.5's k and v scales were dropped by vLLM up to 0.27.1",
         )
@@ -203,7 +227,12 @@ def _num_untaken(reports: Sequence[Report], listed: Sequence[str]) -> int:
     return len(listed) if min(counts) <= _LISTED else min(counts)
 
 
-def _kernels(reports: Iterable[Report], log: str) -> dict[str, list[str]]:
+def _kernels(
+    reports: Iterable[Report],
+    log: str,
+    words: EngineWords,
+    resolved: Mapping[str, Sequence[str]],
+) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"linear": [], "experts": [], "attention": [], "kv_cache": []}
     for report in reports:
         named = report.get("kernels")
@@ -211,8 +240,10 @@ def _kernels(reports: Iterable[Report], log: str) -> dict[str, list[str]]:
             found.setdefault(str(part), []).extend(map(str, names))
     for part, names in found.items():
         # A worker knows better than the log, which names what was chosen for some layer.
-        if not names:
-            names += [n for p, pattern in _FROM_LOG if p == part for n in pattern.findall(log)]
+        if not names and resolved.get(part):
+            names.extend(resolved[part])
+        elif not names:
+            names += [n for p, pattern in words.kernels if p == part for n in pattern.findall(log)]
     return {part: list(dict.fromkeys(names)) for part, names in found.items()}
 
 

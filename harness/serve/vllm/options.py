@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.errors import UsageError
 from harness.serve.vllm.permitted import DECIDED, PERMITTED
@@ -22,6 +23,18 @@ _KINDS = {
     "float": re.compile(r"-?[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,2})?"),
 }
 _BOOLEANS = {"true": True, "false": False}
+
+
+class Permission(NamedTuple):
+    """What a user may set of an engine's options, by their names without dashes."""
+
+    decided: frozenset[str]
+    """What harness decides itself."""
+    permitted: Mapping[str, tuple[str, ...]]
+    """By the first of an option's names: the values it may have; empty for any."""
+
+
+OF_VLLM = Permission(DECIDED, PERMITTED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +59,7 @@ class Options:
     place: str
     """How a message names it."""
     known: tuple[Option, ...]
+    permission: Permission = OF_VLLM
 
     def named(self, name: str) -> Option | None:
         """Return the option of exactly this name."""
@@ -53,25 +67,27 @@ class Options:
 
     def near(self, name: str) -> str:
         """Return a hint with the permitted names that look like `name`."""
-        names = [n for one in self.known for n in one.names if one.names[0] in PERMITTED]
+        names = [
+            n for one in self.known for n in one.names if one.names[0] in self.permission.permitted
+        ]
         begun = [n for n in names if n.startswith(name)]
         found = [*begun, *difflib.get_close_matches(name, names, n=3, cutoff=0.6)]
         listed = ", ".join(dict.fromkeys(found[:3]))
         return f" Did you mean {listed}?" if listed else ""
 
 
-def refuse_malformed(arguments: Iterable[str]) -> None:
-    """Refuse what needs no vLLM to be seen: a wrong form, and what harness decides.
+def refuse_malformed(arguments: Iterable[str], permission: Permission = OF_VLLM) -> None:
+    """Refuse what needs no engine to be seen: a wrong form, and what harness decides.
 
     Raises:
         UsageError: with the argument.
     """
     for argument in arguments:
-        _split(argument)
+        _split(argument, permission)
 
 
 def user_flags(arguments: Iterable[str], options: Options) -> tuple[str, ...]:
-    """Translate `KEY=VALUE` to vLLM's flags: `true` is `--key`, `false` is `--no-key`.
+    """Translate `KEY=VALUE` to the engine's flags: `true` is `--key`, `false` is `--no-key`.
 
     A key that is given twice has its last value, so that a recipe's can be overridden.
 
@@ -80,14 +96,14 @@ def user_flags(arguments: Iterable[str], options: Options) -> tuple[str, ...]:
     """
     flags: dict[str, str] = {}
     for argument in arguments:
-        key, value = _split(argument)
+        key, value = _split(argument, options.permission)
         option = options.named(key)
         if option is None:
             message = f"--engine-arg {key}: {options.place} has no option '{key}'."
             raise UsageError(message + options.near(key))
         name = option.names[0]
-        _refuse_reserved(key, option.names)
-        if name not in PERMITTED:
+        _refuse_reserved(key, option.names, options.permission)
+        if name not in options.permission.permitted:
             message = (
                 f"--engine-arg {key}: '{name}' is none that may be set: it is not known to leave "
                 "alone what is judged, what code runs and who is answered. Leave it out."
@@ -96,11 +112,11 @@ def user_flags(arguments: Iterable[str], options: Options) -> tuple[str, ...]:
         if key in option.negations:
             message = f"--engine-arg '{argument}': write {name}=false."
             raise UsageError(message)
-        flags[name] = _flag(argument, option, value)
+        flags[name] = _flag(argument, option, value, options.permission)
     return tuple(flags.values())
 
 
-def _split(argument: str) -> tuple[str, str]:
+def _split(argument: str, permission: Permission) -> tuple[str, str]:
     name, separator, value = argument.partition("=")
     key = name.removeprefix("--").replace("_", "-").lower()
     if not separator or not value or not _KEY.fullmatch(key):
@@ -109,14 +125,14 @@ def _split(argument: str) -> tuple[str, str]:
     if not value.isprintable() or len(value) > _LONGEST_VALUE:
         message = f"--engine-arg {key}: its value holds what cannot be printed, or is too long."
         raise UsageError(message)
-    _refuse_reserved(key, (key, key.removeprefix("no-")))
+    _refuse_reserved(key, (key, key.removeprefix("no-")), permission)
     return key, value
 
 
-def _refuse_reserved(key: str, names: Iterable[str]) -> None:
+def _refuse_reserved(key: str, names: Iterable[str], permission: Permission) -> None:
     # The value is not shown: it may be a secret.
     for name in names:
-        if name in DECIDED:
+        if name in permission.decided:
             message = (
                 f"--engine-arg {key}: harness itself decides '{name}'. Leave it out; "
                 "the length is the suite's, and GPUs are --tensor-parallel-size."
@@ -124,10 +140,10 @@ def _refuse_reserved(key: str, names: Iterable[str]) -> None:
             raise UsageError(message)
 
 
-def _flag(argument: str, option: Option, value: str) -> str:
+def _flag(argument: str, option: Option, value: str, permission: Permission) -> str:
     name = option.names[0]
     if option.takes_value:
-        _refuse_value(argument, option, value)
+        _refuse_value(argument, option, value, permission.permitted[name])
         return f"--{name}={value}"
     chosen = _BOOLEANS.get(value.lower())
     if chosen is None:
@@ -141,9 +157,8 @@ def _flag(argument: str, option: Option, value: str) -> str:
     return f"--{option.negations[0]}"
 
 
-def _refuse_value(argument: str, option: Option, value: str) -> None:
-    name = option.names[0]
-    permitted, choices = PERMITTED[name], option.choices
+def _refuse_value(argument: str, option: Option, value: str, permitted: tuple[str, ...]) -> None:
+    name, choices = option.names[0], option.choices
     taken = [c for c in choices if not permitted or c in permitted] if choices else permitted
     if taken and value not in taken and value.lower().replace("-", "_") not in taken:
         message = f"--engine-arg '{argument}': {name} is one of {', '.join(taken)}."

@@ -17,6 +17,8 @@ from harness.engines import SETUP, Capability, capability_of, read_demands, refu
 from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
 from harness.models import open_source
 from harness.processes import ProcessMark, mark_of
+from harness.serve.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
+from harness.serve.readiness import StartLimits, naming_its_death, wait_until_ready
 from harness.serve.vllm.answers import Answers, ask_abilities, flags_of
 from harness.serve.vllm.arguments import (
     MODULE,
@@ -31,9 +33,12 @@ from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
 from harness.serve.vllm.gaps import foretold
 from harness.serve.vllm.observe import Observed, clear_reports, observe
 from harness.serve.vllm.options import refuse_malformed
-from harness.serve.vllm.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
-from harness.serve.vllm.readiness import StartLimits, naming_its_death, wait_until_ready
-from harness.serve.vllm.variables import left_out, process_environment, recorded_arguments
+from harness.serve.vllm.variables import (
+    KEY_VARIABLE,
+    left_out,
+    process_environment,
+    recorded_arguments,
+)
 
 _log = logging.getLogger("harness.serve")
 LOG_FILE = "server.log"
@@ -308,7 +313,8 @@ def _started(setting: Setting, launch: _Launch) -> Iterator[KeptProcess]:
         model = str(setting.source.path)
         place = api_server(launch.flags, model=model, host=LOCALHOST, port=port)
         command = (launch.python, "-m", MODULE, *place)
-        with started(command, launch.variables, port=port, log_path=log_path) as server:
+        key = launch.variables[KEY_VARIABLE]
+        with started(command, launch.variables, port=port, log_path=log_path, key=key) as server:
             yield server
 
 
@@ -326,18 +332,19 @@ def wait_and_look(
     try:
         length = wait_until_ready(server, model=SERVED_NAME, limits=limits)
     except EngineError as error:
-        observed = observe(setting.demands, records=records, log=_read_log(server))
+        observed = observe(setting.demands, records=records, log=read_log(server))
         for finding in observed.findings if observed.loaded is not None else ():
             if finding.severity is Severity.ERROR:
                 message = f"{finding.id}: {finding.message}. Then {error}"
                 raise EngineError(message, reason=finding.reason) from error
         raise
-    observed = observe(setting.demands, records=records, log=_read_log(server))
-    _report(observed)
+    observed = observe(setting.demands, records=records, log=read_log(server))
+    report_observed(observed)
     return length, observed
 
 
-def _report(observed: Observed) -> None:
+def report_observed(observed: Observed) -> None:
+    """Say what was seen, a line each."""
     for part, kernel in observed.kernels.items():
         _log.info("serve: %s: %s", part, kernel)
     for finding in observed.findings:
@@ -346,7 +353,7 @@ def _report(observed: Observed) -> None:
         _log.info("serve: not seen, %s: %s", gap.reason, gap.message)
 
 
-def _read_log(server: RunningServer) -> str:
+def read_log(server: RunningServer) -> str:
     """Return the log, of a very long one its beginning and its end, without the key."""
     with server.log_path.open("rb") as file:
         text = file.read(_LOG_BYTES)

@@ -28,7 +28,7 @@ from harness.serve import serve
 from harness.serve.docker.container import container_user
 from harness.serve.docker.daemon import remove_stale
 from harness.serve.docker.server import serve_docker
-from harness.serve.vllm.readiness import StartLimits
+from harness.serve.readiness import StartLimits
 
 pytestmark = pytest.mark.docker
 Images = Callable[..., str]

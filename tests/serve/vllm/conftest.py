@@ -14,7 +14,7 @@ import pytest
 
 from harness.artifacts import Endpoint, EngineSpec
 from harness.serve import resolve_engine
-from harness.serve.vllm.readiness import StartLimits
+from harness.serve.readiness import StartLimits
 from harness.serve.vllm.server import serve_vllm
 from tests.nouns import engine_spec
 

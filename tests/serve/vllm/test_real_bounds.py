@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from harness import shipped
-from harness.serve.vllm.process import processes_of_session
+from harness.serve.process import processes_of_session
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "s3cret-of-somebody"  # noqa: S105 -- no secret

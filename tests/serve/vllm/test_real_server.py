@@ -10,7 +10,7 @@ import psutil
 from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec
 from harness.serve import resolve_engine, serve
-from harness.serve.vllm.process import processes_of_session
+from harness.serve.process import processes_of_session
 
 
 def complete(endpoint: Endpoint, prompt: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 from harness.artifacts import Deployment, Endpoint
 from harness.errors import EngineError, ReasonCode
 from harness.serve import wait_until_gone
-from harness.serve.vllm.readiness import StartLimits
+from harness.serve.readiness import StartLimits
 
 from . import fake_vllm
 from .conftest import Fake

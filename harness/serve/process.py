@@ -1,4 +1,4 @@
-"""A vLLM server as a process: started under two keepers, and gone when the context ends.
+"""A server as a process: started under two keepers, and gone when the context ends.
 
 Nothing is left behind whatever happens: keeper.py says how. Here is harness's end of it: hold the
 pipe, wait on the way out until every process of the server's session is gone and its port is
@@ -25,7 +25,6 @@ import psutil
 
 from harness.errors import EngineError
 from harness.serve.listening import foreign, listeners
-from harness.serve.vllm.variables import KEY_VARIABLE
 
 LOCALHOST = "127.0.0.1"
 GRACE_SECONDS = 8
@@ -153,9 +152,16 @@ def taken(port: int, owner: str) -> EngineError:
 
 @contextmanager
 def started(
-    command: tuple[str, ...], environment: Mapping[str, str], *, port: int, log_path: Path
+    command: tuple[str, ...], environment: Mapping[str, str], *, port: int, log_path: Path, key: str
 ) -> Iterator[KeptProcess]:
     """Start `command` under keepers; its output goes to `log_path`.
+
+    Args:
+        command: the server's.
+        environment: the whole of it.
+        port: where it will listen.
+        log_path: what it prints is added to this file.
+        key: what its requests must bring; the log is kept clean of it.
 
     It runs in an empty folder: a `.env` or a module that lies where harness was started, or in
     the run directory, is nothing that it should find.
@@ -166,7 +172,6 @@ def started(
     keeper = (sys.executable, "-I", "-S", str(_KEEPER))
     outer = (*keeper, str(GRACE_SECONDS + _OUTER_EXTRA_SECONDS))
     inner = (*keeper, str(GRACE_SECONDS))
-    key = environment[KEY_VARIABLE]
     with TemporaryDirectory(prefix="harness-server-", ignore_cleanup_errors=True) as empty:
         with log_path.open("ab") as log:
             process = subprocess.Popen(
@@ -188,7 +193,7 @@ def started(
 
 
 def blot_out(secret: str, path: Path) -> None:
-    """Overwrite a secret wherever a log holds it; vLLM writes none, what it loads might."""
+    """Overwrite a secret wherever a log holds it: SGLang writes it, and what vLLM loads might."""
     found = secret.encode()
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         position, kept = 0, b""

@@ -15,8 +15,8 @@ from typing import NoReturn
 
 from harness.errors import EngineError, ReasonCode
 from harness.over_http import Got, get
-from harness.serve.vllm.causes import find_cause
-from harness.serve.vllm.process import RunningServer
+from harness.serve.causes import find_cause
+from harness.serve.process import RunningServer
 
 _log = logging.getLogger("harness.serve")
 _TAIL_LINES = 15
@@ -28,6 +28,7 @@ _DYING_SECONDS = 5
 _FAILURES = 3
 """Health checks in a row after which a server that was ready is gone."""
 _OK, _UNAUTHORIZED = 200, 401
+_HEALTH = "/health"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +42,16 @@ class StartLimits:
     poll_seconds: float = 0.5
 
 
-def wait_until_ready(server: RunningServer, *, model: str, limits: StartLimits) -> int:
+def wait_until_ready(
+    server: RunningServer, *, model: str, limits: StartLimits, health: str = _HEALTH
+) -> int:
     """Return the server's context length in tokens once it answers.
 
     Args:
         server: what was started.
         model: name under which it must know the model.
         limits: how long to wait.
+        health: path that answers 200 once the server can answer prompts.
 
     Raises:
         EngineError: it ended, it stopped making progress, somebody else listens in its place, or it
@@ -58,7 +62,7 @@ def wait_until_ready(server: RunningServer, *, model: str, limits: StartLimits) 
     while True:
         if not server.is_alive():
             raise _ended(server, "before it was ready")
-        length = _context_length(server, model)
+        length = _context_length(server, model, health)
         now = time.monotonic()
         if length is not None:
             _log.info("serve: ready after %.0f s", now - began)
@@ -150,13 +154,13 @@ def _end_of_log(server: RunningServer) -> str:
     return lines.replace(server.key, "***")
 
 
-def _context_length(server: RunningServer, model: str) -> int | None:
+def _context_length(server: RunningServer, model: str, health: str) -> int | None:
     """Return the length that the server tells for `model`; None as long as it does not answer.
 
     Raises:
         EngineError: it is not the server that listens, or it answers those who bring no key.
     """
-    if not server.is_listening() or not _is_healthy(server.base_url):
+    if not server.is_listening() or not _is_healthy(server.base_url, health):
         return None
     url = f"{server.base_url}/v1/models"
     unasked = get(url, seconds=_REQUEST_SECONDS)
@@ -179,8 +183,8 @@ def _length(listed: Got, model: str) -> int | None:
     return None
 
 
-def _is_healthy(base_url: str) -> bool:
-    found = get(f"{base_url}/health", seconds=_REQUEST_SECONDS)
+def _is_healthy(base_url: str, path: str = _HEALTH) -> bool:
+    found = get(f"{base_url}{path}", seconds=_REQUEST_SECONDS)
     return found is not None and found.status == _OK
 
 

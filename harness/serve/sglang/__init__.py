@@ -1,0 +1,1 @@
+"""The `sglang` engine: a checkpoint served by an SGLang process."""

@@ -1,0 +1,84 @@
+"""A stand-in for SGLang's environment."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.artifacts import Endpoint, EngineSpec
+from harness.serve import resolve_engine
+from harness.serve.readiness import StartLimits
+from harness.serve.sglang.server import serve_sglang
+from tests.nouns import engine_spec
+
+FAKE = Path(__file__).with_name("fake_sglang.py")
+How = Callable[..., None]
+
+
+@pytest.fixture
+def fake_python(tmp_path: Path) -> Path:
+    """The `bin/python` of an environment whose SGLang is fake_sglang.py."""
+    folder = tmp_path / "env"
+    python = folder / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (folder / "how.json").write_text("{}", encoding="utf-8")
+    script = f'FAKE_HOW={folder}/how.json exec {sys.executable} {FAKE} "$@"'
+    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    python.chmod(0o755)
+    return python
+
+
+@pytest.fixture
+def how(fake_python: Path) -> How:
+    """Say what the stand-in shall do."""
+    path = fake_python.parents[1] / "how.json"
+
+    def say(**variables: str) -> None:
+        said = json.loads(path.read_text(encoding="utf-8")) | variables
+        path.write_text(json.dumps(said), encoding="utf-8")
+
+    return say
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember the answers of no other test's SGLang."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def engine(fake_python: Path) -> EngineSpec:
+    return engine_spec("sglang", place=str(fake_python))
+
+
+@dataclass
+class Fake:
+    """The stand-in, ready to serve unless it is told otherwise, and where its records go."""
+
+    engine: EngineSpec
+    model: Path
+    how: How
+    records: Path
+
+    @contextmanager
+    def served(self, limits: StartLimits | None = None) -> Iterator[Endpoint]:
+        engine = resolve_engine(self.engine)
+        with serve_sglang(engine, self.model, records=self.records, limits=limits) as endpoint:
+            yield endpoint
+
+    def seen(self) -> Any:  # noqa: ANN401 -- JSON
+        """Return what the server was given: its environment, folder and arguments."""
+        return json.loads((self.records / "seen.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def fake(engine: EngineSpec, tiny_qwen3_5_moe: Path, how: How, tmp_path: Path) -> Fake:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_qwen3_5_moe, model)
+    return Fake(engine, model, how, tmp_path / "records")
