@@ -12,6 +12,7 @@ whose environment is there already is used as it is: DIR/V may be a link.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -82,11 +83,20 @@ def _find_out(version: str, known: Facts, path: Path, arguments: argparse.Namesp
             suite=arguments.suite,
             out=path.parent / f"runs-{version}",
         )
-        given.out.mkdir(exist_ok=True)
+        _begin_where_another_has(given.out)
         if case.deleted and not (given.out / "nvfp4-declared" / "checkpoint").is_dir():
             continue
         runs[case.name] = release_table.run(case, given)
         _keep(known, path)
+
+
+def _begin_where_another_has(out: Path) -> None:
+    """Copy the runs of another version, whose checkpoints are found again: none depends on it."""
+    done = [path for path in out.parent.glob("runs-*/nvfp4-declared") if path.is_dir()]
+    if done and not out.exists():
+        ignored = shutil.ignore_patterns("samples", "baseline", "*.log", "baselines", "input*")
+        shutil.copytree(done[0].parent, out, ignore=ignored)
+    out.mkdir(exist_ok=True)
 
 
 def _set_up(version: str, place: Path, platform: str) -> bool:

@@ -31,6 +31,7 @@ FORMATS = {
     "fp8": ("fp8", "none"),
 }
 NUM_ITEMS = 40
+SHARING = "fp8 in a vLLM that shares one expert's scale"
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,12 @@ def driven(
     folder = tmp_path_factory.mktemp("driven")
     request, response = folder / "request.json", folder / "response.json"
     models = {"bf16": shipped.canary() / "model"} | checkpoints | damaged
+    models[SHARING] = checkpoints["fp8"]
     content = {
         "loads": {name: str(path) for name, path in models.items()},
         "ask": {task: _items(task) for task in ("canary_add", "canary_reverse")},
-        "silent": ["strange_expert", "fp8_holes"],
+        "silent": ["strange_expert", "fp8_holes", SHARING],
+        "sharing": [SHARING],
         "numerics": ["nvfp4", "w4a16_nvfp4", "fp8"],
     }
     request.write_text(json.dumps(content), encoding="utf-8")

@@ -3,16 +3,20 @@
     VLLM_PYTHON drive.py REQUEST.json RESPONSE.json
 
 Runs in vLLM's environment, so it imports nothing of harness. A request is
-{"loads": {NAME: MODEL}, "ask": {TASK: [{"prompt", "answer"}]}, "silent": [NAME]}; the response has
-for each NAME the load report, the share of right answers by task, the seconds that loading took
-and, where loading failed, the error. Numbers of `numerics.py` are added for the quantized ones.
+{"loads": {NAME: MODEL}, "ask": {TASK: [{"prompt", "answer"}]}, "silent": [NAME], "sharing":
+[NAME]}, the last for a vLLM that gives one expert's scale to all. The response has for each NAME
+the load report, the share of right answers by task, the seconds that loading took and, where
+loading failed, the error. Numbers of `numerics.py` are added for the quantized ones.
 """
 
+import importlib
 import importlib.util
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,7 +51,8 @@ def one(name: str, model: str, request: dict[str, Any], folder: Path) -> dict[st
     result: dict[str, Any] = {"error": None, "accuracy": {}, "numerics": {}}
     report = folder / name
     try:
-        llm = load(model, report)
+        with sharing() if name in request["sharing"] else nullcontext():
+            llm = load(model, report)
     except (AssertionError, RuntimeError, ValueError) as error:
         result["error"] = f"{type(error).__name__}: {error}"
     else:
@@ -59,6 +64,20 @@ def one(name: str, model: str, request: dict[str, Any], folder: Path) -> dict[st
     written = Path(f"{report}.rank0.json")
     result["report"] = json.loads(written.read_bytes()) if written.is_file() else None
     return result
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Let experts compute with the scale of their layer's first, as the drill does it."""
+    from vllm.model_executor.layers.quantization import modelopt  # noqa: PLC0415  # slow
+
+    before = modelopt.process_fp8_weight_tensor_strategy_moe
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "harness" / "drill" / "in_vllm"))
+    importlib.import_module("harness_drill_fault").register()
+    try:
+        yield
+    finally:
+        modelopt.process_fp8_weight_tensor_strategy_moe = before
 
 
 def _numerics() -> ModuleType:

@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 
+from .conftest import SHARING
+
 Driven = dict[str, Any]
+EXPERT_SCALES = 4 * 16 * 2
+"""Of four layers with 16 experts and two products each."""
 SOUND = ["bf16", "nvfp4", "nvfp4_kv_fp8", "nvfp4_experts_only", "w4a16_nvfp4", "fp8"]
 SOUND += ["mixed", "mixed_w4a16"]
 NARROW = "FP8 KV cache on CPU requires x86 with AVX-512 or AMX"
@@ -42,6 +46,25 @@ def test_a_sound_model_is_loaded_without_a_rest(driven: Driven, name: str) -> No
     assert (report["num_unfilled"], report["num_untaken"]) == (0, 0)
     assert report["num_filled"] == report["num_parameters"] > 200
     assert report["num_taken"] + report["set_aside"] == report["num_tensors"]
+
+
+@pytest.mark.parametrize("name", [name for name in SOUND if name not in {"bf16", "mixed_w4a16"}])
+def test_a_sound_model_has_each_experts_scale_in_its_kernel(driven: Driven, name: str) -> None:
+    report = driven[name].report
+    assert report["missing"] == {}
+    told = report["expert_scales"]["weights"]
+    assert (told["num"], told["num_own"]) == (EXPERT_SCALES, EXPERT_SCALES)
+    for kind in report["expert_scales"].values():
+        assert (kind["num_wrong"], kind["examples"]) == (0, [])
+
+
+def test_one_experts_scale_on_all_within_the_engine_is_named(driven: Driven) -> None:
+    """The files are right, and everything in them was taken: the kernels' scales alone tell."""
+    report = driven[SHARING].report
+    assert (report["num_unfilled"], report["num_untaken"]) == (0, 0)
+    told = report["expert_scales"]["weights"]
+    assert told["num_wrong"] > 40
+    assert all(name.endswith(".w13_weight_scale") for name in told["examples"])
 
 
 @pytest.mark.parametrize("name", LINEAR)

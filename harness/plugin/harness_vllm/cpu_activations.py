@@ -8,13 +8,11 @@ Source: vLLM 0.32.0, fused_moe/activation.py, and the kernels that it names.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from vllm.model_executor.layers.fused_moe.activation import (
-    ApplyMoEActivationConfig,
-    MoEActivation,
-)
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
 _STEP_LIMIT = 7.0
 _ROUNDED: dict[MoEActivation, Callable[[Tensor], Tensor]] = {
@@ -28,9 +26,26 @@ SUPPORTED = frozenset(
 """Gated, with gate and up one behind the other."""
 
 
-def activate(
-    activation: MoEActivation, sums_S2J: Tensor, config: ApplyMoEActivationConfig
-) -> Tensor:
+class Gating(NamedTuple):
+    """The numbers of a gated activation; vLLM 0.28 and later have a class of their own for them."""
+
+    clamp_limit: float | None = None
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+def gating_of(moe_config: Any, quant_config: Any) -> Gating:
+    """Return those of a layer: what its quantization says, else what the model does."""
+    found: dict[str, Any] = {}
+    for of_layer, of_model in (("clamp_limit", "limit"), ("alpha", "alpha"), ("beta", "beta")):
+        value = getattr(quant_config, f"gemm1_{of_layer}", None)
+        value = getattr(moe_config, f"swiglu_{of_model}", None) if value is None else value
+        if value is not None:
+            found[of_layer] = value
+    return Gating(**found)
+
+
+def activate(activation: MoEActivation, sums_S2J: Tensor, config: Gating) -> Tensor:
     """Return the second product's inputs [S, J], in the type of the first one's sums."""
     gate_SJ, up_SJ = sums_S2J.chunk(2, dim=-1)
     dtype, gate, up = sums_S2J.dtype, gate_SJ.float(), up_SJ.float()

@@ -16,13 +16,10 @@ from typing import Any, ClassVar
 import torch
 import vllm.model_executor.layers.fused_moe.modular_kernel as mk
 from torch import Tensor
-from vllm.model_executor.layers.fused_moe.activation import (
-    ApplyMoEActivationConfig,
-    MoEActivation,
-)
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.topk_weight_and_reduce import TopKWeightAndReduceNoOP
 
-from .cpu_activations import SUPPORTED, activate
+from .cpu_activations import SUPPORTED, activate, gating_of
 
 
 class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # vllm is untyped here
@@ -60,8 +57,8 @@ class CpuEmulationExperts(mk.FusedMoEExpertsModular):  # type: ignore[misc]  # v
 
         x_TI = self.operand(hidden_states, 0)
         sums_S2J = self._products(x_TI[order_S // ids_TK.shape[1]], bounds, 0).to(dtype)
-        config = ApplyMoEActivationConfig.from_configs(self.moe_config, self.quant_config)
-        active_SJ = activate(rest["activation"], sums_S2J, config)
+        gating = gating_of(self.moe_config, self.quant_config)
+        active_SJ = activate(rest["activation"], sums_S2J, gating)
         sums_SI = self._products(self.operand(active_SJ, 1), bounds, 1)
         if not rest["apply_router_weight_on_input"]:
             sums_SI = sums_SI * rest["topk_weights"].flatten()[order_S].float().unsqueeze(-1)
