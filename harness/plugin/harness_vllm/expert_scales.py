@@ -10,8 +10,8 @@ some kernels fold a constant in, such as the one scale of the inputs. Where a va
 weight's codes must have been rounded again to make up for it: their magnitude times the scale is
 then what it was before.
 
-Source: `process_weights_after_loading` of vLLM's methods for modelopt and compressed-tensors, and
-`FusedMoEQuantConfig`, in which they leave what the kernels multiply with.
+Source: `process_weights_after_loading` of vLLM's methods for modelopt, and `FusedMoEQuantConfig`,
+in which they leave what the kernels multiply with.
 """
 
 import re
@@ -290,7 +290,8 @@ def _divisors(config: Any, number: str, layer: Any) -> list[Tensor]:
 
 def _config(layer: Any) -> Any:
     method = layer.quant_method
-    config = getattr(method, "moe_quant_config", None)
+    inner = getattr(method, "old_quant_method", method)
+    config = getattr(method, "moe_quant_config", None) or getattr(inner, "moe_quant_config", None)
     if config is None:
         message = f"{type(method).__name__} has no moe_quant_config"
         raise LookupError(message)
