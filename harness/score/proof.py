@@ -6,6 +6,9 @@ have no log probabilities of a prompt. Any of these would end in a score. So bef
 smoke set is sent, two known prompts are, in the same words, and their answers must prove what the
 scores will rest on. What the proof found, `Shown`, is asked of each later answer too.
 
+Log probabilities that are NaN or infinite are the fault of the model that a server runs: they prove
+nothing against its protocol, and what they mean is for the smoke run and the gate to say.
+
 Chats show less: their prompts are rendered by the server, so no token of them is known here.
 """
 
@@ -29,6 +32,7 @@ from harness.score.replies import (
     check_end,
     check_logprobs,
     check_origin,
+    is_finite,
     logprobs_of,
     named_tokens,
     only_choice,
@@ -46,6 +50,8 @@ _DIGITS = 3
 _SAME = 1e-3
 """Log probabilities that differ by less are one, computed twice."""
 _REFUSED = 400
+_NO_JSON = "not JSON compliant"
+"""What vLLM says of an answer with NaN in it, which it cannot send."""
 
 
 class _Seen(NamedTuple):
@@ -56,7 +62,7 @@ class _Seen(NamedTuple):
     counts_tokens: bool
     has_logprobs: bool
     echoes: bool
-    values: Sequence[object]
+    values: Sequence[object] | None
     """The answer and its rounded log probabilities: what tells this model from another."""
 
 
@@ -101,8 +107,14 @@ def prove(
     base = {"model": endpoint.model, "temperature": 0.0, "logprobs": 1, **words_of(endpoint)}
     payloads = [{**base, "prompt": [prompt], "max_tokens": budget} for prompt in prompts]
     replies = server.send(COMPLETIONS, payloads).result()
+    if any(map(_holds_nan, replies)):
+        plain = [{k: v for k, v in one.items() if k != "logprobs"} for one in payloads]
+        replies = server.send(COMPLETIONS, plain).result()
+        reads, is_nan = False, True
+    else:
+        is_nan = False
     seen = [
-        _proven(endpoint, reply, partial(_generated, tokens=tokens, budget=budget))
+        _proven(endpoint, reply, partial(_generated, tokens=tokens, budget=budget, is_nan=is_nan))
         for tokens, reply in zip(prompts, replies, strict=True)
     ]
     if reads:
@@ -110,6 +122,7 @@ def prove(
         seen += [
             _proven(endpoint, reply, partial(_read, tokens=tokens, tokenizer=tokenizer))
             for tokens, reply in zip(prompts, server.send(COMPLETIONS, asked).result(), strict=True)
+            if not _holds_nan(reply)
         ]
     return _shown(endpoint, seen)
 
@@ -140,6 +153,10 @@ def _prompts(tokenizer: PreTrainedTokenizerBase, room: int) -> list[list[int]]:
     return [first, second]
 
 
+def _holds_nan(reply: HttpReply) -> bool:
+    return reply.body is None and _NO_JSON in str(reply.error)
+
+
 def _proven(endpoint: Endpoint, reply: HttpReply, look: Callable[[Mapping[str, Any]], T]) -> T:
     try:
         if reply.body is not None:
@@ -166,29 +183,33 @@ def _check_name(body: Mapping[str, Any], endpoint: Endpoint) -> None:
         raise WrongReplyError(message)
 
 
-def _generated(body: Mapping[str, Any], *, tokens: list[int], budget: int) -> _Seen:
+def _generated(body: Mapping[str, Any], *, tokens: list[int], budget: int, is_nan: bool) -> _Seen:
     """Look at an answer to a known prompt."""
     choice = only_choice(body)
     names_tokens, counts_tokens = _check_prompt(body, tokens)
     reason = check_end(choice)
     values = logprobs_of(choice)
-    if not values:
+    if not values and not is_nan:
         message = "its answer has no log probabilities, without which NaN cannot be seen"
         raise WrongReplyError(message)
-    check_logprobs(values)
+    check_logprobs([value for value in values if is_finite(value)])
     check_budget(body, len(values), budget)
-    if reason == "length" and len(values) < budget:
+    if reason == "length" and len(values) < budget and not is_nan:
         message = f"its answer ended by 'length' after {len(values)} of {budget} tokens"
         raise WrongReplyError(message)
-    rounded = [round(value, _DIGITS) for value in values]
     return _Seen(
         model=str(body["model"]),
         names_tokens=names_tokens,
         counts_tokens=counts_tokens,
         has_logprobs=True,
         echoes=False,
-        values=[_text(choice["text"]), *rounded],
+        values=[_text(choice["text"]), *_rounded(values)] if not is_nan else None,
     )
+
+
+def _rounded(values: Sequence[Any]) -> list[object]:
+    """Return what is the same each time that the same model answers the same."""
+    return [round(value, _DIGITS) if is_finite(value) else "not finite" for value in values]
 
 
 def _read(
@@ -199,9 +220,10 @@ def _read(
     names_tokens, counts_tokens = _check_prompt(body, tokens)
     check_end(choice)
     values, tops = read_through(body, len(tokens))
-    check_logprobs(values[1:])
     for value, top in zip(values[1:], tops[1:], strict=True):
-        check_logprobs(list(top.values()))
+        if not all(map(is_finite, (value, *top.values()))):
+            continue
+        check_logprobs([value, *top.values()])
         if max(top.values()) < value - _SAME:
             message = f"a token is likelier ({value}) than the likeliest ({max(top.values())})"
             raise WrongReplyError(message)
@@ -216,7 +238,7 @@ def _read(
         counts_tokens=counts_tokens,
         has_logprobs=True,
         echoes=echoes,
-        values=[round(value, _DIGITS) for value in values[1:]],
+        values=_rounded(values[1:]),
     )
 
 
@@ -243,21 +265,20 @@ def _chatted(body: Mapping[str, Any]) -> _Seen:
     choice = only_choice(body)
     check_end(choice)
     values = chat_logprobs(choice)
-    check_logprobs(values)
+    check_logprobs([value for value in values if is_finite(value)])
     check_budget(body, len(values), _BUDGET)
     num_generated = (body.get("usage") or {}).get("completion_tokens")
     if not values and num_generated is None:
         message = "nothing in its answer shows that it heeds max_tokens"
         raise WrongReplyError(message)
     message = choice["message"]
-    rounded = [round(value, _DIGITS) for value in values]
     return _Seen(
         model=str(body["model"]),
         names_tokens=False,
         counts_tokens=(body.get("usage") or {}).get("prompt_tokens") is not None,
         has_logprobs=bool(values),
         echoes=False,
-        values=[_text(message.get("content") or ""), *rounded],
+        values=[_text(message.get("content") or ""), *_rounded(values)],
     )
 
 
@@ -278,6 +299,7 @@ def _text(found: object) -> str:
 
 def _shown(endpoint: Endpoint, seen: Sequence[_Seen]) -> Shown:
     has_logprobs = all(one.has_logprobs for one in seen)
+    is_told = has_logprobs and all(one.values is not None for one in seen)
     return Shown(
         base_url=endpoint.base_url,
         model=seen[0].model,
@@ -285,5 +307,5 @@ def _shown(endpoint: Endpoint, seen: Sequence[_Seen]) -> Shown:
         counts_tokens=all(one.counts_tokens for one in seen),
         has_logprobs=has_logprobs,
         echoes=any(one.echoes for one in seen),
-        fingerprint=digest_of(*(one.values for one in seen)) if has_logprobs else None,
+        fingerprint=digest_of(*(one.values for one in seen)) if is_told else None,
     )

@@ -241,13 +241,19 @@ def check_logprobs(log_probabilities: Sequence[Any]) -> None:
         WrongReplyError: one is.
     """
     for value in log_probabilities:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value <= CLAMPED:
+        if not is_finite(value):
             message = f"a log probability is {value}, not a finite number"
             raise WrongReplyError(message)
         if value > _ABOVE:
             message = f"a log probability is {value}, above 0"
             raise WrongReplyError(message)
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a log probability is a number, and none that stands for infinity."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and value > CLAMPED
 
 
 def check_budget(body: Mapping[str, Any], num_logprobs: int, most: int) -> None:

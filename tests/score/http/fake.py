@@ -126,6 +126,9 @@ class Handler(BaseHTTPRequestHandler):
         unknown = sorted(set(payload) - script.words)
         if script.words and unknown:
             self.reply(400, {"error": f"[{{'type': 'extra_forbidden', 'loc': {unknown}}}]"})
+        elif fault == "NaN, which is no JSON" and "logprobs" in payload:
+            words = "Out of range float values are not JSON compliant"
+            self.reply(400, {"error": {"message": words}})
         elif fault in BROKEN:
             BROKEN[fault](self)
         elif fault.isdigit():

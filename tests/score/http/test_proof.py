@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.artifacts import Endpoint, Scorecard, Suite, read_samples
-from harness.errors import EngineError
+from harness.errors import EngineError, ScoringError
 from harness.score import client, score
 from tests.score.http.fake import Script
 from tests.score.http.test_http import MULTIPLE_CHOICE
@@ -27,8 +27,6 @@ ANSWERS = {
     "ignores max_tokens": "the answer has 66 tokens where at most 16 were asked for",
     "answers of another prompt": "the server read 23 tokens where 44 were sent",
     "bos": "the server read 45 tokens where 44 were sent",
-    "null": "a log probability is None, not a finite number",
-    "NaN": "a log probability is nan, not a finite number",
     "above 0": "a log probability is 0.7, above 0",
     "garbage": "the answer is no JSON object",
     "HTML": "the answer is no JSON object",
@@ -48,7 +46,7 @@ READINGS = {
 }
 """The same where log-likelihoods are asked for."""
 CHATS = (
-    *("wrong model", "no finish_reason", "two answers", "NaN", "above 0", "HTML", "garbage"),
+    *("wrong model", "no finish_reason", "two answers", "above 0", "HTML", "garbage"),
     *("answers of another prompt", "ignores max_tokens", "500", "drop", "reset"),
 )
 
@@ -117,6 +115,17 @@ def test_a_server_that_never_answers_ends_the_run(
     monkeypatch.setattr("harness.score.http_lm.RETRIES", patience)
     faulty("hang")
     assert "does not prove" in refused(ask)
+
+
+@pytest.mark.parametrize("fault", ["null", "NaN", "NaN, which is no JSON"])
+def test_nan_is_the_models_fault_and_ends_in_no_score_all_the_same(
+    ask: Ask, faulty: Callable[[str], None], script: Script, fault: str
+) -> None:
+    script.successors = {**script.successors, "?": "k"}
+    faulty(fault)
+    with pytest.raises(ScoringError, match="every request") as caught:
+        ask()
+    assert "does not prove" not in str(caught.value)
 
 
 def test_generated_answers_need_no_log_probabilities_of_a_prompt(
