@@ -38,7 +38,7 @@ class Request:
     revision: Annotated[str | None, "Of a Hub model."] = None
     suite: Annotated[str | None, "A suite: a file in evals/suites/, or a path."] = None
     margin: Annotated[float | None, "Allowed loss of each task, fraction of 1."] = None
-    engine: Annotated[str | None, "auto, reference, vllm, docker or sglang."] = None
+    engine: Annotated[str | None, "auto, reference, vllm, docker, sglang or trtllm."] = None
     numerics: Annotated[str | None, "deployed or declared."] = None
     engine_args: Annotated[
         tuple[str, ...], "KEY=VALUE for the server of both arms; repeatable.", "--engine-arg"
@@ -46,6 +46,7 @@ class Request:
     tensor_parallel_size: Annotated[int, "GPUs of one server."] = 1
     vllm: Annotated[Path | None, "Environment that holds vLLM, or its python."] = None
     sglang: Annotated[Path | None, "Environment that holds SGLang, or its python."] = None
+    trtllm: Annotated[Path | None, "Environment that holds TensorRT-LLM, or its python."] = None
     image: Annotated[str | None, "Image of the docker engine: digest, id or name."] = None
     baseline: Annotated[str | None, "Instead of MODEL: another model, a run, or a bundle file."] = (
         None
@@ -58,7 +59,10 @@ class Request:
     skip_verify: Annotated[bool, "Do not check the files; the run cannot end GO."] = False
 
 
-SERVING = ("engine", "numerics", "engine_args", "tensor_parallel_size", "vllm", "sglang", "image")
+SERVING = (
+    *("engine", "numerics", "engine_args", "tensor_parallel_size"),
+    *("vllm", "sglang", "trtllm", "image"),
+)
 """Options of a command that serves."""
 JUDGING = ("suite", "margin", *SERVING, "waivers", "missing_evidence", "skip_verify")
 """Options of a command that judges."""

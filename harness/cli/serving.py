@@ -14,7 +14,7 @@ from harness.cli.console import Result, emit
 from harness.doors import check_apart, check_folder
 from harness.errors import ExitCode, UsageError
 from harness.models import Source, open_source
-from harness.preflight import engine_for
+from harness.preflight import check_answerable, engine_for
 from harness.recipe import Request, load_engine, load_suite
 from harness.serve import examine, serve, serve_command, wait_until_gone
 
@@ -45,6 +45,7 @@ def score(request: Request, server: Server, out: Path) -> Result:
             out.mkdir(parents=True, exist_ok=True)
             card = scoring.score(endpoint, suite, arm="candidate", into=out)
         else:
+            check_answerable(load_engine(request, suite), suite)
             engine, source = _prepare(request, suite)
             folder = source.path
             check_apart(out, [folder])

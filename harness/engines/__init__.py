@@ -55,6 +55,7 @@ from harness.engines.loading import Loader, engines_for, is_in_sources, loaders_
 from harness.engines.refused import refuse_unsupported
 from harness.engines.rules import Asked, Rules
 from harness.engines.sglang import refuse_unserved, sglang_flag
+from harness.engines.trtllm import doubts_of_trtllm, refuse_unread_by_trtllm
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
     Engine,
@@ -97,6 +98,7 @@ __all__ = [
     "architectures_of",
     "capability_of",
     "contradictions",
+    "doubts_of_trtllm",
     "engine_layers",
     "engine_of",
     "engines_for",
@@ -113,6 +115,7 @@ __all__ = [
     "read_declared",
     "read_demands",
     "refuse_unread",
+    "refuse_unread_by_trtllm",
     "refuse_unserved",
     "refuse_unsupported",
     "sglang_flag",

@@ -7,7 +7,7 @@ from harness.preflight.deployments_job import (
     Servers,
     preflight_deployments,
 )
-from harness.preflight.engine import engine_for
+from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.gate_job import GateJob, preflight_gate
 from harness.preflight.job import Job, preflight
 from harness.preflight.summary import (
@@ -29,6 +29,7 @@ __all__ = [
     "Job",
     "PlanSummary",
     "Servers",
+    "check_answerable",
     "engine_for",
     "preflight",
     "preflight_baseline",

@@ -6,7 +6,7 @@ from harness.artifacts import BaselineInputs, EngineSpec, Suite
 from harness.baselines import check_writable, inputs_of
 from harness.models import Source
 from harness.preflight.asked import check_asked
-from harness.preflight.engine import engine_for
+from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
@@ -35,10 +35,16 @@ def preflight_baseline(request: Request) -> BaselineJob:
     if suite is not None:
         check_questions(problems, suite)
     asked, source = problems.demand(suite), problems.demand(opened)
-    found = problems.attempt(lambda: engine_for(load_engine(request, asked), source))
+    found = problems.attempt(lambda: _engine(request, asked, source))
     problems.attempt(check_writable)
     problems.attempt(lambda: check_asked(asked, source))
     problems.raise_any()
     engine = problems.demand(found)
     inputs = inputs_of(source, engine, asked)
     return BaselineJob(source=source, engine=engine, suite=asked, inputs=inputs)
+
+
+def _engine(request: Request, suite: Suite, source: Source) -> EngineSpec:
+    typed = load_engine(request, suite)
+    check_answerable(typed, suite)
+    return engine_for(typed, source)

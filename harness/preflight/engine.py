@@ -6,12 +6,13 @@ import os
 import psutil
 import torch
 
-from harness.artifacts import MIXED, EngineSpec, KvFormat, QuantPlan
+from harness import score
+from harness.artifacts import MIXED, EngineSpec, KvFormat, QuantPlan, Suite
 from harness.engines import Demands, read_demands
-from harness.errors import PrerequisiteError, ReasonCode, UsageError
+from harness.errors import PrerequisiteError, ReasonCode, SuiteError, UsageError
 from harness.formats import get_format, scheme_of
 from harness.models import Source
-from harness.serve import check_served, find_vllm, resolve_engine
+from harness.serve import check_served, find_vllm, reads_prompts, resolve_engine
 from harness.shipped import CANARY
 
 GIB = 1 << 30
@@ -77,6 +78,22 @@ def choose_engine(engine: EngineSpec, source: Source) -> EngineSpec:
         )
         raise PrerequisiteError(message)
     return engine
+
+
+def check_answerable(engine: EngineSpec, suite: Suite) -> None:
+    """Refuse a suite with tasks that the engine cannot answer, before anything is calibrated.
+
+    Raises:
+        SuiteError: it has, with their names.
+    """
+    chosen = () if reads_prompts(engine) else score.tasks_of_choices(suite)
+    if chosen:
+        message = (
+            f"--engine {engine.name} gives no log probabilities of a given text, and the suite "
+            f"'{suite.name}' asks for them in {', '.join(chosen)}. Choose a suite whose tasks are "
+            "generated, or another engine."
+        )
+        raise SuiteError(message)
 
 
 def engine_for(engine: EngineSpec, source: Source) -> EngineSpec:

@@ -10,7 +10,7 @@ from harness.engines import Demands, read_demands
 from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.asked import check_asked
-from harness.preflight.engine import choose_engine, resolve_device
+from harness.preflight.engine import check_answerable, choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
 from harness.preflight.problems import Problems
@@ -46,6 +46,7 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     baseline = problems.attempt(lambda: open_baseline(request.model, revision=request.revision))
     if trial is not None:
         check_questions(problems, trial.suite, trial.waivers)
+        problems.attempt(lambda: check_answerable(trial.engine, trial.suite))
     demands = problems.attempt(lambda: _demands(candidate)) if candidate is not None else None
     if trial is None or candidate is None or baseline is None or demands is None:
         problems.raise_any()

@@ -20,7 +20,13 @@ from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, read_inventory
 from harness.preflight.asked import check_asked
-from harness.preflight.engine import check_widths, choose_engine, demands_of, resolve_device
+from harness.preflight.engine import (
+    check_answerable,
+    check_widths,
+    choose_engine,
+    demands_of,
+    resolve_device,
+)
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
@@ -70,6 +76,7 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if recipe is not None and scored:
         check_questions(problems, recipe.suite, recipe.waivers)
+        problems.attempt(lambda: check_answerable(recipe.engine, recipe.suite))
     if recipe is not None and opened is None:
         spec = recipe.calibration
         problems.attempt(lambda: check_data(spec))

@@ -181,13 +181,14 @@ def _place(request: Request, engine: str) -> str | None:
     Raises:
         UsageError: it was named for another engine.
     """
-    if request.sglang and engine != "sglang":
-        message = f"--sglang {request.sglang} is for --engine sglang, and this is '{engine}'."
-        raise UsageError(message)
-    if request.vllm and engine == "sglang":
-        message = f"--vllm {request.vllm} is for --engine vllm. Name SGLang's with --sglang PATH."
-        raise UsageError(message)
-    place = request.sglang if engine == "sglang" else request.vllm
+    named = {"sglang": request.sglang, "trtllm": request.trtllm, "vllm": request.vllm}
+    for name, path in named.items():
+        if path is None or name == engine:
+            continue
+        if name != "vllm" or engine in named:
+            message = f"--{name} {path} is for --engine {name}, and this is '{engine}'."
+            raise UsageError(message)
+    place = named.get(engine, request.vllm)
     return str(place) if place else None
 
 

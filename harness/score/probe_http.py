@@ -25,6 +25,10 @@ _GENERATE = "/generate"
 """SGLang's own; its completions give log probabilities of an answer only beside the prompt's."""
 _PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """A server's defaults come from the model's generation_config.json; none of them is wanted."""
+_ALL_TOKENS = {"trtllm": 0}
+"""What `top_k` says for the whole vocabulary where it is not -1."""
+_WITHOUT_READINGS = frozenset({"trtllm"})
+"""Engines whose servers have no log probabilities of a prompt, and refuse to be asked."""
 
 
 class ServerProbed:
@@ -50,7 +54,9 @@ class ServerProbed:
         self._shown = prove(self._endpoint, self._connection, self._tokenizer, reads=False)
 
     def read(self) -> tuple[Reading, ...]:
-        """Return the log probabilities of the set's passages."""
+        """Return the log probabilities of the set's passages, where the server has them."""
+        if self._endpoint.dialect in _WITHOUT_READINGS:
+            return ()
         passages = [(one.id, self._tokens.passage(one.text)) for one in self._prompts.passages]
         if self._endpoint.dialect == "sglang":
             return self._read_natively(passages)
@@ -80,6 +86,7 @@ class ServerProbed:
         """Answer the prompts, all of them sent at once."""
         asked = [self._asked(ask) for ask in asks]
         settings = _drawn(seed, self._endpoint) | _PLAIN
+        settings["top_k"] = _ALL_TOKENS.get(self._endpoint.dialect, settings["top_k"])
         replies = self._send(
             [
                 {

@@ -4,6 +4,7 @@ from harness.serve.doctor import Diagnosis, examine
 from harness.serve.engines import (
     check_served,
     has_emulation,
+    reads_prompts,
     resolve_engine,
     serve,
     serve_command,
@@ -21,6 +22,7 @@ __all__ = [
     "examine",
     "find_vllm",
     "has_emulation",
+    "reads_prompts",
     "resolve_engine",
     "serve",
     "serve_command",

@@ -16,8 +16,11 @@ ENGINES: Mapping[str, str] = {
     "vllm": "harness.serve.vllm.engine",
     "docker": "harness.serve.docker",
     "sglang": "harness.serve.sglang.engine",
+    "trtllm": "harness.serve.trtllm",
 }
 """The module of each, imported when it is asked for: docker's needs a library that is optional."""
+_GENERATES_ALONE = frozenset({"trtllm"})
+"""Engines whose servers have no log probabilities of a prompt."""
 
 
 def engine_named(name: str) -> ServingEngine:
@@ -59,6 +62,11 @@ def check_served(engine: EngineSpec, demands: Demands) -> None:
 def has_emulation(engine: EngineSpec, demands: Demands) -> bool:
     """Return whether declared numerics are emulated; see `ServingEngine.has_emulation`."""
     return engine_named(engine.name).has_emulation(engine, demands)
+
+
+def reads_prompts(engine: EngineSpec) -> bool:
+    """Return whether log-likelihoods of given texts can be asked of an engine."""
+    return engine.name not in _GENERATES_ALONE
 
 
 def serve_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:

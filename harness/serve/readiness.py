@@ -7,7 +7,7 @@ at once, with the end of its log and, where the cause is a known one, what to do
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,12 @@ class StartLimits:
 
 
 def wait_until_ready(
-    server: RunningServer, *, model: str, limits: StartLimits, health: str = _HEALTH
+    server: RunningServer,
+    *,
+    model: str,
+    limits: StartLimits,
+    health: str = _HEALTH,
+    length_of: Callable[[RunningServer, str, str], int | None] | None = None,
 ) -> int:
     """Return the server's context length in tokens once it answers.
 
@@ -52,6 +57,8 @@ def wait_until_ready(
         model: name under which it must know the model.
         limits: how long to wait.
         health: path that answers 200 once the server can answer prompts.
+        length_of: asks the server for it, and returns None as long as it does not answer; by
+            default vLLM's way.
 
     Raises:
         EngineError: it ended, it stopped making progress, somebody else listens in its place, or it
@@ -62,7 +69,7 @@ def wait_until_ready(
     while True:
         if not server.is_alive():
             raise _ended(server, "before it was ready")
-        length = _context_length(server, model, health)
+        length = (length_of or _context_length)(server, model, health)
         now = time.monotonic()
         if length is not None:
             _log.info("serve: ready after %.0f s", now - began)

@@ -58,6 +58,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("artifacts/store.py", "--fresh"): "of the command that began the run, as the message says",
     ("preflight/engine.py", "--ranks"): "only where it was given",
+    ("recipe/load.py", "--engine"): "only where an environment was named, which is an engine's",
     ("recipe/load.py", "--tensor-parallel-size"): "only where it was given",
     ("serve/in_process.py", "--device"): "`serve` and `drill` take what is there",
 }
