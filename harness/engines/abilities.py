@@ -19,7 +19,7 @@ class Abilities:
     schemes: frozenset[str] | None = None
     """Of compressed-tensors' layout: names of classes."""
     linear_kernels: Mapping[str, tuple[str, ...]] | None = None
-    """Those of linear layers for this platform, by format of weights, such as `nvfp4`."""
+    """Those of linear layers that run on this machine, by format of weights, such as `nvfp4`."""
     expert_backends: Mapping[str, tuple[str, ...]] | None = None
     """Those of routed experts that it has names for, on any platform."""
     architectures: frozenset[str] | None = None

@@ -2,8 +2,7 @@
 
 A version that is not here is the normal case, since there is a new one every few weeks. What it can
 do then follows from what it says of itself (`Abilities`), and from what the nearest tested version
-of its platform needs; what cannot be asked is observed when it has started. A version that is here
-was tried, so what is known to fail there is refused, whatever it says.
+of its platform needs; what cannot be asked is observed when it has started.
 
 Emulation is asked for where the run wants the declared arithmetic and the platform's own kernels
 hide a part of it (Marlin computes with rounded weights and unrounded inputs). vLLM refuses
@@ -50,8 +49,6 @@ class Capability:
     platform: str
     schemes: Mapping[str, Schemes] = field(default_factory=dict)
     """Seen to load, by layout."""
-    fails: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Known not to load, by layout, though it has names for them."""
     kv: frozenset[str]
     """Formats of keys and values that it stores, besides the model's own."""
     num_concurrent: int
@@ -121,21 +118,12 @@ CAPABILITIES: tuple[Capability, ...] = (
         version="0.32.0",
         platform="cpu",
         schemes={
-            MODELOPT: Schemes(everywhere=_OURS),
+            MODELOPT: Schemes(
+                everywhere=_OURS, dense_only=frozenset({"FP8_PER_CHANNEL_PER_TOKEN"})
+            ),
             COMPRESSED: Schemes(
                 everywhere=_OURS,
                 dense_only=frozenset({"FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"}),
-            ),
-        },
-        fails={
-            MODELOPT: frozenset({"FP8_PB_WO", "FP8_PER_CHANNEL_PER_TOKEN", "MXFP8"}),
-            COMPRESSED: frozenset(
-                {
-                    "FP8_PER_BLOCK",
-                    "FP8_PER_CHANNEL_PER_TENSOR",
-                    "W8A16_FP8",
-                    "W8A16_FP8_PER_CHANNEL",
-                }
             ),
         },
         kv=frozenset({"fp8"}),
@@ -162,7 +150,7 @@ def capability_of(version: str, platform: str, abilities: Abilities = NOTHING_AS
     if seen is None:
         like = next(c for c in reversed(CAPABILITIES) if c.platform == platform)
         kv = like.kv if abilities.flags is None else _kv_formats(abilities, platform)
-        seen = replace(like, version=version, schemes={}, fails={}, kv=kv, tested=False)
+        seen = replace(like, version=version, schemes={}, kv=kv, tested=False)
     arguments = tuple(flag for flag in seen.arguments if abilities.takes(flag) is not False)
     return replace(seen, arguments=arguments, abilities=abilities)
 

@@ -30,12 +30,15 @@ _KERNELS = {
     **dict.fromkeys(("NVFP4", "W4A16_NVFP4"), "nvfp4"),
     **dict.fromkeys(("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PER_TENSOR_DYNAMIC"), "fp8"),
     **dict.fromkeys(("FP8_PB_WO", "FP8_PER_BLOCK"), "fp8_block"),
+    **dict.fromkeys(("W8A16_FP8", "W8A16_FP8_PER_CHANNEL"), "wfp8a16"),
     "MXFP8": "mxfp8",
     "MXFP4": "mxfp4",
 }
 """Which list of linear kernels an algorithm is served from."""
 _OF_THE_PLUGIN = {"nvfp4": ("cpu-linear-nvfp4", "cpu-experts-nvfp4")}
-"""Adapters that give a CPU its kernels, for linear layers and for routed experts."""
+"""Adapters that give a CPU its only kernels, for linear layers and for routed experts."""
+_FP8 = "cpu-linear-fp8"
+"""The one that gives it another kernel beside vLLM's own, of FP8 with one scale a tensor."""
 
 
 def refuse_unsupported(capability: Capability, demands: Demands) -> None:
@@ -91,14 +94,7 @@ def _not_loaded(capability: Capability, demands: Demands, algorithm: str) -> Ite
     """Yield why an algorithm that was not seen to load is known not to."""
     layout = demands.layout
     registered = _registered(capability, layout)
-    if algorithm in capability.fails.get(layout, frozenset()):
-        seen = capability.schemes.get(layout, Schemes(everywhere=frozenset()))
-        known = ", ".join(sorted(seen.everywhere | seen.dense_only)) or "none"
-        yield (
-            f"is not known to load scheme '{algorithm}' of {layout}. Of that layout it loads: "
-            f"{known}."
-        )
-    elif registered is not None and algorithm not in registered:
+    if registered is not None and algorithm not in registered:
         known = ", ".join(sorted(registered)) or "none"
         yield f"has no scheme '{algorithm}' of {layout}. Of that layout it has: {known}."
     else:
@@ -129,6 +125,8 @@ def _without_kernel(capability: Capability, demands: Demands, algorithm: str) ->
                     f"not fit it: {adapter}: {abilities.missing[adapter]}."
                 )
         return
+    if capability.platform == "cpu" and algorithm == "FP8" and _FP8 in (abilities.adapters or ()):
+        return
     kernels = (abilities.linear_kernels or {}).get(_KERNELS.get(algorithm, ""))
     if kernels is not None and not kernels and algorithm in demands.linears:
-        yield f"has no kernel there for scheme '{algorithm}' of {demands.layout}."
+        yield f"has no kernel on this machine for scheme '{algorithm}' of {demands.layout}."

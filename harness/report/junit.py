@@ -163,6 +163,9 @@ def _deployment_cases(record: RunRecord) -> Iterator[Case]:
         is_error = finding.severity is Severity.ERROR
         problem = Problem("failure", finding.reason, finding.message) if is_error else None
         yield Case(finding.id, problem, {}, finding.message)
+    for reason in dict.fromkeys(gap.reason for gap in deployment.not_observed):
+        said = "; ".join(gap.message for gap in deployment.not_observed if gap.reason is reason)
+        yield Case(reason, Problem("skipped", reason, said), {}, said)
 
 
 def _task_cases(record: RunRecord) -> Iterator[Case]:

@@ -22,7 +22,7 @@ def test_the_probe_is_printed_with_what_it_means(tmp_path: Path, cli: Cli) -> No
     assert f"vLLM 0.40.0 (cpu, torch 2.13.0+cpu) in '{python}'" in text
     assert "tested: no; tested are 0.25.0 (cuda), 0.32.0 (cpu)" in text
     assert "modelopt algorithms: FP8, MIXED_PRECISION, NVFP4, W4A16_NVFP4" in text
-    assert "fp8: CPUFP8W8A8ScaledMMLinearKernel; mxfp8: none" in text
+    assert "fp8: CPUFP8W8A8ScaledMMLinearKernel, TorchKernel; fp8_block: none; mxfp8: none" in text
     assert "takes --moe-backend emulation, --enforce-eager" in text
     assert "emulation: experts" in text
     assert "architectures: 2, and can try 1 of transformers'" in text

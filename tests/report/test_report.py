@@ -10,6 +10,7 @@ import pytest
 from harness.artifacts import (
     Decision,
     Finding,
+    Gap,
     Loaded,
     PooledTest,
     Recovery,
@@ -366,3 +367,17 @@ def test_what_a_deployment_shows_is_in_every_report(empty: RunRecord, tmp_path: 
         assert "739 of 931 parameters filled" in text
     case = cases(files.junit)["parameter-not-filled"]
     assert case.find("failure") is not None
+
+
+def test_what_a_deployment_did_not_show_is_in_every_report(
+    empty: RunRecord, tmp_path: Path
+) -> None:
+    gap = Gap(reason=ReasonCode.LOAD_NOT_RECONCILED, message="this vLLM has no `load_weights`")
+    deployment = deployment_of(engine="vllm", version="0.40.0", not_observed=(gap,))
+    files = write_report(replace(empty, deployment=deployment), into=tmp_path)
+    page = Page(files.html.read_text(encoding="utf-8")).text
+    for text in (page, files.markdown.read_text(encoding="utf-8")):
+        assert "load-not-reconciled" in text
+        assert "this vLLM has no `load_weights`" in text
+    skipped = cases(files.junit)["load-not-reconciled"].find("skipped")
+    assert skipped is not None

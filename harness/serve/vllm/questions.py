@@ -161,17 +161,30 @@ def _schemes() -> list[str]:
 
 
 def _linear_kernels() -> dict[str, list[str]]:
-    """Return the kernels of linear layers for this platform, by format, such as `nvfp4`."""
+    """Return the kernels of linear layers that run on this machine, by format, such as `nvfp4`."""
     module = importlib.import_module("vllm.model_executor.kernels.linear")
     platform = _attribute("vllm.platforms", "current_platform")._enum  # noqa: SLF001 -- its key
-    found = {
-        name.removeprefix(_LISTS).removesuffix("KERNELS").strip("_").lower() or "integers": [
-            str(getattr(kernel, "__name__", kernel)) for kernel in lists.get(platform, ())
-        ]
-        for name, lists in vars(module).items()
-        if name.startswith(_LISTS) and isinstance(lists, Mapping)
+    lists = {
+        name.removeprefix(_LISTS).removesuffix("KERNELS").strip("_").lower() or "integers": by
+        for name, by in vars(module).items()
+        if name.startswith(_LISTS) and isinstance(by, Mapping)
     }
-    return _some(found, f"a list named {_LISTS}*")
+    if not any(by.get(platform) for by in lists.values()):
+        message = f"no list named {_LISTS}* has a kernel for {platform}"
+        raise LookupError(message)
+    return {
+        kind: [str(getattr(one, "__name__", one)) for one in by.get(platform, ()) if _runs(one)]
+        for kind, by in lists.items()
+    }
+
+
+def _runs(kernel: Any) -> bool:  # noqa: ANN401 -- a class of any version
+    """Return whether a kernel's own check of this machine passes; one without any may run."""
+    try:
+        answer = kernel.is_supported()
+        return bool(answer[0] if isinstance(answer, tuple) else answer)
+    except Exception:  # noqa: BLE001 -- another way to ask it
+        return True
 
 
 def _expert_backends() -> dict[str, list[str]]:

@@ -55,7 +55,12 @@ FILES: Mapping[str, str] = {
     "vllm/model_executor/kernels/__init__.py": "",
     "vllm/model_executor/kernels/linear/__init__.py": """
         class CPUFP8W8A8ScaledMMLinearKernel: pass
-        _POSSIBLE_FP8_KERNELS = {{"CPU": [CPUFP8W8A8ScaledMMLinearKernel]}}
+        class AmxKernel:
+            is_supported = classmethod(lambda cls, capability=None: (False, "needs AMX"))
+        class TorchKernel:
+            is_supported = classmethod(lambda cls, capability=None: (True, None))
+        _POSSIBLE_FP8_KERNELS = {{"CPU": [CPUFP8W8A8ScaledMMLinearKernel, AmxKernel, TorchKernel]}}
+        _POSSIBLE_FP8_BLOCK_KERNELS = {{"CPU": [AmxKernel]}}
         _POSSIBLE_MXFP8_KERNELS = {{"CUDA": [object]}}
         """,
     "vllm/model_executor/models/__init__.py": """

@@ -105,7 +105,7 @@ def answers() -> str:
         "options": OPTIONS,
         "methods": ["compressed-tensors", "fp8", "modelopt", "modelopt_fp4", "modelopt_mixed"],
         "quant_algos": ["FP8", "FP8_PB_WO", "MIXED_PRECISION", "NVFP4", "W4A16_NVFP4"],
-        "linear_kernels": {"fp8": ["CPUFP8W8A8ScaledMMLinearKernel"], "nvfp4": [], "mxfp8": []},
+        "linear_kernels": {"fp8": ["CPUFP8W8A8ScaledMMLinearKernel"], "nvfp4": [], "fp8_block": []},
         "architectures": ["Qwen3_5MoeForConditionalGeneration", "TransformersForCausalLM"],
         "by_transformers": ["Qwen3ForCausalLM"],
         "loaders": {"auto": "DefaultModelLoader"},

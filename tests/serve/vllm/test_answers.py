@@ -35,7 +35,11 @@ def test_one_process_answers_every_question(tmp_path: Path) -> None:
     assert found.quant_algos == frozenset({"FP8", "NVFP4", "W4A16_NVFP4", "MIXED_PRECISION"})
     assert found.methods == frozenset({"modelopt", "modelopt_fp4", "compressed-tensors"})
     assert found.schemes == frozenset({"CompressedTensorsW4A4Fp4"})
-    assert found.linear_kernels == {"fp8": ("CPUFP8W8A8ScaledMMLinearKernel",), "mxfp8": ()}
+    assert found.linear_kernels == {
+        "fp8": ("CPUFP8W8A8ScaledMMLinearKernel", "TorchKernel"),
+        "fp8_block": (),
+        "mxfp8": (),
+    }
     assert found.expert_backends == {"nvfp4": ("MARLIN", "EMULATION")}
     assert found.loaders == {"auto": "DefaultModelLoader"}
     assert found.takes("--moe-backend", "emulation") is True
@@ -54,6 +58,7 @@ def test_one_process_answers_every_question(tmp_path: Path) -> None:
         (f"{QUANT}/modelopt.py", "QUANT_ALGOS = 7", "quant_algos"),
         (f"{QUANT}/__init__.py", "", "methods"),
         (LINEAR, "_KERNELS = {{}}", "linear_kernels"),
+        (LINEAR, "_POSSIBLE_FP8_KERNELS = {{'CUDA': [object]}}", "linear_kernels"),
         ("vllm/model_executor/models/__init__.py", "raise SystemExit(3)", "architectures"),
         ("vllm/model_executor/model_loader/__init__.py", "1 / 0", "loaders"),
         (PARSER, "raise ValueError('two\\nlines')", "options"),

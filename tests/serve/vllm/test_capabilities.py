@@ -88,7 +88,7 @@ def says(**answers: object) -> Capability:
         (
             {"linear_kernels": {"mxfp8": (), "fp8": ("A",)}},
             Demands(linears=frozenset({"MXFP8"})),
-            "has no kernel there for scheme 'MXFP8'",
+            "has no kernel on this machine for scheme 'MXFP8'",
         ),
         (
             {"flags": {"kv-cache-dtype": frozenset({"auto", "fp8"})}},
@@ -125,6 +125,16 @@ def test_kernels_of_the_plugin_that_do_not_fit_a_cpu_version_are_a_refusal() -> 
     refuse_unsupported(found, Demands(linears=frozenset({"NVFP4"})))
     with pytest.raises(PrerequisiteError, match="cpu-experts-nvfp4: there is no backend_to"):
         refuse_unsupported(found, NVFP4)
+
+
+def test_fp8_on_cpu_needs_a_kernel_of_the_plugin_or_of_vllm() -> None:
+    fp8 = Demands(linears=frozenset({"FP8"}))
+    none = {"fp8": ()}
+    fits = Abilities(linear_kernels=none, adapters=frozenset({"cpu-linear-fp8"}))
+    refuse_unsupported(capability_of("0.40.0", "cpu", fits), fp8)
+    lacks = Abilities(linear_kernels=none, adapters=frozenset())
+    with pytest.raises(PrerequisiteError, match="no kernel on this machine for scheme 'FP8'"):
+        refuse_unsupported(capability_of("0.40.0", "cpu", lacks), fp8)
 
 
 def test_emulation_is_asked_for_where_a_version_offers_it() -> None:
