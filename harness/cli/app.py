@@ -223,8 +223,12 @@ def status(*, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False) -> Resul
 
 
 @command(app, "doctor --vllm .venv-vllm")
-def doctor(*, vllm: opt.ProbedVllm = None) -> Result:
+def doctor(*, vllm: opt.ProbedVllm = None, foretold: opt.ForetoldFormat = None) -> Result:
     """Say what this machine can run, and the command that would mend what it cannot."""
+    if foretold is not None:
+        from harness.cli.foretelling import foretell_format
+
+        return foretell_format(foretold, vllm)
     if vllm is not None:
         from harness.cli.probing import probe_vllm
 

@@ -17,6 +17,10 @@ ProbedVllm = Annotated[
     Path | None,
     typer.Option("--vllm", help="Say instead what the vLLM of this environment can do."),
 ]
+ForetoldFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="Say instead which engine loads this format on which GPU."),
+]
 JunitFile = Annotated[
     Path | None, typer.Option("--junit", help="Also write the checks as JUnit XML.")
 ]

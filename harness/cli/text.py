@@ -39,6 +39,7 @@ def of_plan(summary: "PlanSummary") -> str:
         sizes,
         f"  calibration: {summary.calibration}",
         *([f"  engine: {summary.engine}"] if summary.engine else []),
+        *_foretold(summary),
         f"  loaded by: {', '.join(summary.loaded_by) or NO_ENGINE}",
         "",
         "quantized",
@@ -82,12 +83,23 @@ def _declared(summary: "PlanSummary") -> list[str]:
     return [f"  --numerics declared is emulated here: answers take {times} those of deployed"]
 
 
+def _foretold(summary: "PlanSummary | GatePlanSummary") -> list[str]:
+    """Say which kernels the engine would take, and what they do not compute."""
+    inputs = {"hidden": "; its inputs are not rounded as declared"}
+    return [
+        f"  {one.algorithm} {one.layers}: {one.kernel or f'{one.fate}, {one.why}'}"
+        f"{inputs.get(one.inputs, '')}"
+        for one in summary.foretold
+    ]
+
+
 def of_gate_plan(summary: "GatePlanSummary") -> str:
     """Describe a planned gate."""
     lines = [
         f"{summary.checkpoint} ({summary.scheme}, {summary.checkpoint_bytes / _MIB:.1f} MiB)",
         f"  compared with: {summary.baseline}",
         f"  engine: {summary.engine}",
+        *_foretold(summary),
         "",
         *_decidable(summary),
     ]

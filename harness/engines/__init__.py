@@ -41,6 +41,7 @@ from harness.engines.demands import (
     read_declared,
     read_demands,
 )
+from harness.engines.foretold import Fate, Foretold, foretell_all, questions
 from harness.engines.kernels import exercised, unnamed_kernels
 from harness.engines.layers import (
     FUSED,
@@ -91,6 +92,8 @@ __all__ = [
     "Engine",
     "EngineFamily",
     "EngineLayer",
+    "Fate",
+    "Foretold",
     "LayerDeclared",
     "Loader",
     "Rules",
@@ -104,6 +107,7 @@ __all__ = [
     "engines_for",
     "exercised",
     "find_engine",
+    "foretell_all",
     "fused_of",
     "has_kv_scales",
     "is_in_sources",
@@ -111,6 +115,7 @@ __all__ = [
     "known_engines",
     "loaders_of",
     "parts_of",
+    "questions",
     "read_declarations",
     "read_declared",
     "read_demands",

@@ -29,6 +29,8 @@ class Abilities:
     """The class that loads each format of files."""
     flags: Mapping[str, frozenset[str]] | None = None
     """Options of its server, without dashes: the values that each takes; none for any value."""
+    foretold: Mapping[str, Mapping[str, Mapping[str, object]]] | None = None
+    """What would become of each declaration on the GPU here (foretold.py)."""
     adapters: frozenset[str] | None = None
     """Parts of harness's plugin that fit it."""
     missing: Mapping[str, str] = field(default_factory=dict)

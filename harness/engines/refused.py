@@ -6,6 +6,7 @@ engine could not say, nothing is refused: it is observed when the engine has sta
 """
 
 from collections.abc import Iterator
+from itertools import chain
 
 from harness.artifacts import MIXED
 from harness.engines.algorithms import (
@@ -18,6 +19,7 @@ from harness.engines.algorithms import (
 )
 from harness.engines.capabilities import Capability, Schemes
 from harness.engines.demands import Demands
+from harness.engines.foretold import EXPERTS, Fate, foretell_all
 from harness.errors import PrerequisiteError, ReasonCode
 
 _METHODS = {
@@ -49,7 +51,7 @@ def refuse_unsupported(capability: Capability, demands: Demands) -> None:
             architecture that this vLLM has no code for.
     """
     _refuse_unknown_model(capability, demands)
-    problem = next(_problems(capability, demands), None)
+    problem = next(chain(_problems(capability, demands), _foretold(capability, demands)), None)
     if problem is not None:
         message = f"{capability.name} {problem}"
         raise PrerequisiteError(message, reason=ReasonCode.UNSUPPORTED_FORMAT)
@@ -88,6 +90,17 @@ def _problems(capability: Capability, demands: Demands) -> Iterator[str]:
             f"is not known to keep keys and values in {demands.kv.upper()}. 'harness "
             "quantize --kv-cache-qformat none' makes a checkpoint without."
         )
+
+
+def _foretold(capability: Capability, demands: Demands) -> Iterator[str]:
+    """Yield what would be refused at start, or read as something else, by the engine's own code."""
+    for one in foretell_all(capability.abilities.foretold or {}, demands):
+        if one.fate in {Fate.REFUSED, Fate.MISREAD}:
+            layers = "routed experts" if one.layers == EXPERTS else "linear layers"
+            yield (
+                f"does not load {layers} of {one.algorithm} as they are: {one.why}. Quantize them "
+                "otherwise, or not; 'harness doctor --format FORMAT' shows what loads where."
+            )
 
 
 def _not_loaded(capability: Capability, demands: Demands, algorithm: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.artifacts import EngineSpec, KvFormat, ModuleGroup, QuantPlan, Suite, TaskSpec
-from harness.engines import SIDECAR, engines_for
+from harness.engines import SIDECAR, Foretold, engines_for, read_demands
 from harness.export import bits_per_weight, required_bytes
 from harness.gate import joint_probability_of_go, plan_power
 from harness.preflight.deployments_job import DeploymentsJob
@@ -13,6 +13,7 @@ from harness.preflight.estimate import estimate_times
 from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
 from harness.preflight.serving_time import declared_times
+from harness.serve import foretell_served
 from harness.stopwatch import TimeRange
 
 
@@ -44,6 +45,8 @@ class GatePlanSummary:
     checkpoint_bytes: int
     baseline: str
     engine: str
+    foretold: tuple[Foretold, ...]
+    """What becomes of its layers there, as far as the engine says before it is started."""
     suite: str
     tasks: tuple[TaskPlan, ...]
     joint_probability_of_go: float
@@ -87,6 +90,8 @@ class PlanSummary:
     calibration: str
     engine: str | None
     """What serves and scores it; None where that is not asked for."""
+    foretold: tuple[Foretold, ...]
+    """What becomes of its layers there, as far as the engine says before it is started."""
     stage_seconds: Mapping[str, float]
     """Estimated wall-clock time of each stage: the middle of its range."""
     stage_ranges: Mapping[str, TimeRange]
@@ -125,6 +130,7 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
             f"{job.extent.num_tokens} tokens in {job.extent.num_batches} batches"
         ),
         engine=_engine(recipe.engine) if scored else None,
+        foretold=foretell_served(recipe.engine, demands_of(plan)) if scored else (),
         stage_seconds={stage: round(one.middle_s, 1) for stage, one in times.items()},
         stage_ranges={stage: one.rounded() for stage, one in times.items()},
         unsaid=tuple(stage for stage, one in times.items() if not one.can_be_said),
@@ -152,6 +158,7 @@ def summarize_gate(job: GateJob) -> GatePlanSummary:
         checkpoint_bytes=sum(header.num_bytes for header in job.checkpoint.tensors.values()),
         baseline=job.recipe.model,
         engine=_engine(job.recipe.engine),
+        foretold=foretell_served(job.recipe.engine, read_demands(job.checkpoint)),
         suite=suite.name,
         tasks=tuple(_task_plans(suite)),
         joint_probability_of_go=joint_probability_of_go(suite),

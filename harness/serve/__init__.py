@@ -3,6 +3,7 @@
 from harness.serve.doctor import Diagnosis, examine
 from harness.serve.engines import (
     check_served,
+    foretell_served,
     has_emulation,
     reads_prompts,
     resolve_engine,
@@ -21,6 +22,7 @@ __all__ = [
     "check_served",
     "examine",
     "find_vllm",
+    "foretell_served",
     "has_emulation",
     "reads_prompts",
     "resolve_engine",

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Demands
+from harness.engines import Demands, Foretold
 from harness.errors import HarnessError, PrerequisiteError
 from harness.serve.reference import Served
 from harness.serve.serving import ServingEngine
@@ -57,6 +57,11 @@ def resolve_engine(engine: EngineSpec) -> EngineSpec:
 def check_served(engine: EngineSpec, demands: Demands) -> None:
     """Refuse a checkpoint that the engine cannot load; see `ServingEngine.check_serves`."""
     engine_named(engine.name).check_serves(engine, demands)
+
+
+def foretell_served(engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
+    """Return what becomes of a checkpoint's layers; see `ServingEngine.foretell`."""
+    return engine_named(engine.name).foretell(engine, demands)
 
 
 def has_emulation(engine: EngineSpec, demands: Demands) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from harness.artifacts import EngineSpec
-from harness.engines import MODELOPT, Demands
+from harness.engines import MODELOPT, Demands, Foretold
 from harness.errors import PrerequisiteError, ReasonCode, RecipeError, UsageError
 from harness.formats import get_scheme
 from harness.serve.reference import Served, serve_reference
@@ -39,6 +39,11 @@ class InProcessEngine:
         """Load the checkpoint; there are no records of a server."""
         del records, gpus
         return serve_reference(self.resolve(engine), directory)
+
+    def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
+        """Return nothing: it computes what is declared, or refuses it."""
+        del engine, demands
+        return ()
 
     def has_emulation(self, engine: EngineSpec, demands: Demands) -> bool:
         """Return False: it computes what is declared and nothing else."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Demands
+from harness.engines import Demands, Foretold
 from harness.serve.reference import Served
 
 
@@ -48,6 +48,9 @@ class ServingEngine(Protocol):
             ModelError: the folder is no checkpoint.
             EngineError: the engine cannot load it; a missing scale is never replaced by a default.
         """
+
+    def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
+        """Return what becomes of the layers of a checkpoint, as far as it can be known before."""
 
     def has_emulation(self, engine: EngineSpec, demands: Demands) -> bool:
         """Return whether declared numerics are emulated, where deployed ones have kernels."""

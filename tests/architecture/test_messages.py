@@ -26,6 +26,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "cli/app.py": ("",),
     "cli/commands.py": ("judge",),
     "cli/deployments.py": ("gate",),
+    "cli/foretelling.py": ("doctor",),
     "cli/serving.py": ("serve", "score"),
     "cli/text.py": ("e2e", "gate"),
     "cli/verifying.py": ("verify",),

@@ -22,9 +22,9 @@ def kernels(model: nn.Module) -> dict[str, list[str]]:
 
 def _names(module: nn.Module) -> Iterator[tuple[str, str]]:
     if isinstance(module, LinearBase):
-        yield "linear", _linear(module)
+        yield "linear", name_of_linear(module)
     elif isinstance(module, RoutedExperts):
-        yield "experts", _experts(module)
+        yield "experts", name_of_experts(module)
     elif isinstance(module, AttentionLayerBase):
         yield "attention", str(module.get_attn_backend().get_name())
         dtype = getattr(module, "kv_cache_dtype", None)  # linear attention has no keys and values
@@ -32,7 +32,7 @@ def _names(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield "kv_cache", str(dtype)
 
 
-def _linear(layer: Any) -> str:
+def name_of_linear(layer: Any) -> str:
     """Return the class of the kernel; of the method where that has no kernel of its own."""
     for holder in (getattr(layer, "scheme", None), layer.quant_method):
         for attribute in ("kernel", "fp8_linear"):
@@ -42,7 +42,7 @@ def _linear(layer: Any) -> str:
     return type(layer.quant_method).__name__
 
 
-def _experts(layer: Any) -> str:
+def name_of_experts(layer: Any) -> str:
     """Return format, backend and class of the experts, such as `NVFP4 MARLIN MarlinExperts`."""
     method = getattr(layer.quant_method, "old_quant_method", layer.quant_method)
     backends = [

@@ -26,7 +26,14 @@ from harness.serve.docker.container import (
 from harness.serve.docker.daemon import first_line
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import remove
-from harness.serve.vllm.answers import QUESTIONS, Answers, Said, read_answers, remembered
+from harness.serve.vllm.answers import (
+    DECLARATIONS,
+    QUESTIONS,
+    Answers,
+    Said,
+    read_answers,
+    remembered,
+)
 from harness.serve.vllm.arguments import PLUGIN
 from harness.serve.vllm.environment import PROBE, VllmEnvironment
 
@@ -121,7 +128,7 @@ def image_answers(client: DockerClient, image: ServingImage) -> Answers:
             Bind(source=str(QUESTIONS), target=_QUESTIONS_INSIDE),
             Bind(source=str(PLUGIN), target=PLUGIN_INSIDE),
         )
-        command = ("python3", "-I", _QUESTIONS_INSIDE, PLUGIN_INSIDE)
+        command = ("python3", "-I", _QUESTIONS_INSIDE, PLUGIN_INSIDE, DECLARATIONS)
         script = _Script(command, binds, gpus)
         status, said, errors = _run(client, image.id, image.name, script)
         return Said.of(status, said, errors)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from harness.doors import write_atomically
-from harness.engines import Abilities
+from harness.engines import Abilities, questions
 from harness.errors import PrerequisiteError
 from harness.serve.vllm.arguments import PLUGIN
 from harness.serve.vllm.environment import VllmEnvironment, run_inside
@@ -33,6 +33,8 @@ from harness.serve.vllm.options import (
 
 _log = logging.getLogger("harness.serve")
 QUESTIONS = Path(__file__).with_name("questions.py")
+DECLARATIONS = json.dumps(questions())
+"""Of which it is asked what becomes of them."""
 ASKING_SECONDS = 600
 """Importing vLLM takes 7 s on two cores, and much longer from a slow disk."""
 _MOST_BYTES = 16 << 20
@@ -62,6 +64,7 @@ _SHAPES: Mapping[str, TypeAdapter[Any]] = {
     ),
     **dict.fromkeys(("linear_kernels", "expert_backends"), TypeAdapter(dict[str, tuple[str, ...]])),
     "loaders": TypeAdapter(dict[str, str]),
+    "foretold": TypeAdapter(dict[str, dict[str, dict[str, str | int]]]),
     "options": TypeAdapter(tuple[Option, ...]),
     "adapters": TypeAdapter(_Adapters),
 }
@@ -73,7 +76,7 @@ def ask_abilities(environment: VllmEnvironment) -> Answers:
 
     def ask() -> Said:
         _log.info("serve: %s is asked what it can do", place)
-        arguments = (str(QUESTIONS), str(PLUGIN))
+        arguments = (str(QUESTIONS), str(PLUGIN), DECLARATIONS)
         asked = run_inside(Path(environment.python), arguments, seconds=ASKING_SECONDS)
         return Said.of(asked.returncode, asked.stdout, asked.stderr)
 
@@ -202,4 +205,4 @@ def _of_questions() -> str:
     """Return a digest of what asks: the script, and the plugin that it asks."""
     files = (QUESTIONS, *sorted(PLUGIN.rglob("*.py")))
     content = b"\n".join(path.read_bytes() for path in files)
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content + DECLARATIONS.encode()).hexdigest()

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Capability, Demands, refuse_unsupported
+from harness.engines import Capability, Demands, Foretold, foretell_all, refuse_unsupported
 from harness.serve.vllm.server import check_vllm, serve_vllm, vllm_capability, vllm_command
 
 
@@ -29,6 +29,10 @@ class VllmEngine:
     ) -> AbstractContextManager[Endpoint]:
         """Start it, and wait until it answers."""
         return serve_vllm(check_vllm(engine), directory, records=records, gpus=gpus)
+
+    def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
+        """Return what its own code says of the GPU here."""
+        return foretell_all(self.capability(engine).abilities.foretold or {}, demands)
 
     def has_emulation(self, engine: EngineSpec, demands: Demands) -> bool:
         """Return whether its flags differ between declared and deployed numerics."""

@@ -5,8 +5,8 @@ its own, `{"question": NAME, "known": ANSWER}` or `{"question": NAME, "unknown":
 soon as it is known: where a version has something else in a place, or dies of a question, the
 other answers hold. The exit status is 0 where vLLM could be imported.
 
-The only argument is the folder of harness's plugin, which is asked last what it finds. Standard
-library and vLLM only.
+The arguments are the folder of harness's plugin, which is asked what it finds, and the
+declarations of which it is asked what becomes of them. Standard library and vLLM only.
 """
 
 import argparse
@@ -49,6 +49,7 @@ def main() -> int:
         "by_transformers": _by_transformers,
         "loaders": _loaders,
         "adapters": _adapters,
+        "foretold": _foretold,
     }
     can_be_imported = False
     for name, ask in questions.items():
@@ -225,6 +226,15 @@ def _loaders() -> dict[str, str]:
     """Return the class that loads each format of files."""
     by_format = _attribute("vllm.model_executor.model_loader", "_LOAD_FORMAT_TO_MODEL_LOADER")
     return {str(name): str(kind.__name__) for name, kind in by_format.items()}
+
+
+def _foretold() -> dict[str, Any]:
+    """Return what would become of each declaration on the GPU here; none for other platforms."""
+    if _attribute("vllm.platforms", "current_platform").device_type != "cuda":
+        return {}
+    sys.path.insert(0, sys.argv[1])
+    found: dict[str, Any] = _attribute("harness_vllm.foretell", "answers")(json.loads(sys.argv[2]))
+    return found
 
 
 def _adapters() -> dict[str, Any]:

@@ -27,7 +27,7 @@ FACTS: dict[str, object] = {
     "torch": "2.13.0",
     "python_version": "3.11.0",
     "has_flashinfer": False,
-    "gpus": [],
+    "gpus": json.loads(HOW.get("FAKE_GPUS", "[]")),
     "installed": "1",
 }
 OPTIONS = [
@@ -110,6 +110,7 @@ def answers() -> str:
         "by_transformers": ["Qwen3ForCausalLM"],
         "loaders": {"auto": "DefaultModelLoader"},
         "adapters": {"found": ["load-report"], "missing": {}, "mandatory": ["api-key"]},
+        "foretold": {},
         **json.loads(HOW.get("FAKE_ANSWERS", "{}")),
     }
     return "".join(
