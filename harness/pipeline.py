@@ -5,9 +5,10 @@ directory with the digests of what it was made from. A stage of which none has c
 again, so typing a command again continues where it stopped.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +17,22 @@ from harness.arms import (
     BaselineOrder,
     Candidate,
     CandidateOrder,
-    Gpus,
+    Measuring,
     SmokeBaseline,
     assign_gpus,
     keep_baseline,
-    measure_baseline,
-    measured_in_background,
     read_probe,
     smoke,
 )
-from harness.artifacts import Checkpoint, IntegrityReport, Scorecard, Trial, Verdict, digest_of
+from harness.artifacts import (
+    Checkpoint,
+    IntegrityReport,
+    MadeFrom,
+    Scorecard,
+    Trial,
+    Verdict,
+    digest_of,
+)
 from harness.baselines import ScoredArm, inputs_of, versions
 from harness.calibrate import data_digest
 from harness.engines import engine_of
@@ -35,7 +42,7 @@ from harness.gate import Subject
 from harness.judging import judge_run, waived_checks
 from harness.making import calibrate_and_write, complete
 from harness.models import MANIFEST_FILE, Source, sha256_of, unchanged
-from harness.preflight import GateJob, Job
+from harness.preflight import GateJob, Job, plan_arms
 from harness.rundir import RunDirectory, find_noun
 from harness.stages import (
     BASELINE,
@@ -49,33 +56,50 @@ from harness.stages import (
 )
 from harness.verify import refuse_errors, verify
 
+_log = logging.getLogger("harness.run")
+
 
 class Compared(NamedTuple):
     """A checkpoint and what it is compared with."""
 
     trial: Trial
     folder: Path
-    baseline: Source | ScoredArm
     digest: str
     """Of the checkpoint's files."""
     subject: Subject
 
 
+class ComparedWith(NamedTuple):
+    """A baseline."""
+
+    model: Source | ScoredArm
+    made_from: MadeFrom
+    """What its scores are made from."""
+    measuring: Measuring | None
+    """None where its scores were given."""
+    is_kept: bool
+    """Whether the run directory has them."""
+
+
 def release_gate(job: Job, run: RunDirectory) -> Verdict:
     """May this quantized model be released? The whole run on one screen."""
-    checkpoint = make_checkpoint(job, run)
-    folder = run.path / CHECKPOINT_FOLDER
-    subject = Subject(job.recipe.model, job.plan.scheme, job.recipe.baseline or job.recipe.model)
-    return compare(Compared(job.recipe, folder, job.baseline, checkpoint.digest, subject), run)
+    with started_baseline(job, run) as baseline:
+        checkpoint = make_checkpoint(leaving_room(job, baseline), run)
+        folder = run.path / CHECKPOINT_FOLDER
+        subject = Subject(
+            job.recipe.model, job.plan.scheme, job.recipe.baseline or job.recipe.model
+        )
+        return compare(Compared(job.recipe, folder, checkpoint.digest, subject), baseline, run)
 
 
 def foreign_gate(job: GateJob, run: RunDirectory) -> Verdict:
     """The same for a checkpoint that was made elsewhere."""
     folder = job.checkpoint.path
-    if not job.recipe.skip_verify:
-        check_files(job.recipe, folder, job.checkpoint.digest, run)
-    subject = Subject(job.recipe.model, job.scheme, job.recipe.model)
-    return compare(Compared(job.recipe, folder, job.baseline, job.checkpoint.digest, subject), run)
+    with started_baseline(job, run) as baseline:
+        if not job.recipe.skip_verify:
+            check_files(job.recipe, folder, job.checkpoint.digest, run)
+        subject = Subject(job.recipe.model, job.scheme, job.recipe.model)
+        return compare(Compared(job.recipe, folder, job.checkpoint.digest, subject), baseline, run)
 
 
 def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
@@ -139,54 +163,94 @@ def check_files(
     return integrity
 
 
-def compare(what: Compared, run: RunDirectory) -> Verdict:
-    """Look at the candidate, score both arms, at once where GPUs are to spare, and judge."""
-    trial, folder, baseline = what.trial, what.folder, what.baseline
-    engine, suite = trial.engine, trial.suite
-    how = {
-        "suite": suite.digest,
-        "engine": digest_of(engine.identity()),
+@contextmanager
+def started_baseline(job: Job | GateJob, run: RunDirectory) -> Iterator[ComparedWith]:
+    """Begin to measure the baseline, where it has to be and fits, until the context ends."""
+    trial, model = job.recipe, job.baseline
+    theirs = {"baseline": model.digest, **asked_of(trial)}
+    is_kept = find_noun(run.path, BASELINE, theirs) is not None
+    if isinstance(model, ScoredArm):
+        yield ComparedWith(model, theirs, None, is_kept)
+        return
+    together = plan_arms(job)
+    gpus, own = assign_gpus(trial.engine)
+    inputs = inputs_of(model, trial.engine, trial.suite)
+    engine = dataclasses.replace(trial.engine, share=together.baseline_share)
+    order = BaselineOrder(engine, model.path, trial.suite, inputs, own or gpus)
+    with Measuring(order, together) as measuring:
+        if not is_kept:
+            _log.info("arms: %s", together.said())
+        if not is_kept and together.while_made:
+            measuring.begin()
+        yield ComparedWith(model, theirs, measuring, is_kept)
+
+
+def leaving_room(job: Job, baseline: ComparedWith) -> Job:
+    """Bound what calibration takes of a GPU where the baseline's server is there meanwhile."""
+    measuring, memory = baseline.measuring, job.recipe.memory
+    if measuring is None or not measuring.has_begun or memory.gpu_bytes is not None:
+        return job
+    memory = dataclasses.replace(memory, gpu_bytes=measuring.together.making_bytes)
+    return dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, memory=memory))
+
+
+def asked_of(trial: Trial) -> MadeFrom:
+    """Return the digests of what decides the answers of both arms besides the model."""
+    return {
+        "suite": trial.suite.digest,
+        "engine": digest_of(trial.engine.identity()),
         "versions": digest_of(versions()),
     }
-    theirs, ours = {"baseline": baseline.digest, **how}, {"checkpoint": what.digest, **how}
-    arm = run.path / BASELINE_FOLDER
-    gpus, baseline_gpus = assign_gpus(engine)
-    waived = waived_checks(trial, folder)
-    candidate_order = CandidateOrder(engine, folder, what.digest, suite, run.path, gpus, waived)
-    order = _order_of(what, baseline_gpus or gpus)
-    if isinstance(baseline, ScoredArm):
-        given = partial(keep_baseline, baseline.path, arm, digest=baseline.digest)
-        run.stage(BASELINE, made_from=theirs, make=given)
-    is_kept = find_noun(run.path, BASELINE, theirs) is not None
-    measuring: AbstractContextManager[Callable[[], bool] | None] = nullcontext()
-    if order is not None and baseline_gpus and not is_kept:
-        measuring = measured_in_background(order)
-    with measuring as still_measuring, Candidate(candidate_order) as candidate:
-        if suite.smoke is not None:
-            known = read_probe(arm, suite.smoke) if is_kept else None
-            answers = SmokeBaseline(suite.smoke, known, order, still_measuring)
-            asked = {**ours, "smoke set": suite.smoke.digest, "baseline": baseline.digest}
-            smoke(run, candidate_order, candidate, answers, made_from=asked)
+
+
+def compare(what: Compared, baseline: ComparedWith, run: RunDirectory) -> Verdict:
+    """Look at the candidate, score both arms, at once where they fit, and judge."""
+    trial, folder, measuring = what.trial, what.folder, baseline.measuring
+    ours = {"checkpoint": what.digest, **asked_of(trial)}
+    if measuring is not None and not baseline.is_kept:
+        measuring.begin()
+    if measuring is None or baseline.is_kept or measuring.comes_first:
+        score_baseline(baseline, run)
+    order = _candidate_order(what, measuring, run)
+    with Candidate(order, measuring) as candidate:
+        if trial.suite.smoke is not None:
+            known = None
+            if BASELINE.name in run.nouns:
+                known = read_probe(run.path / BASELINE_FOLDER, trial.suite.smoke)
+            answers = SmokeBaseline(trial.suite.smoke, known, measuring)
+            digests = {"smoke set": trial.suite.smoke.digest, "baseline": baseline.model.digest}
+            smoke(run, order, candidate, answers, made_from={**ours, **digests})
         run.stage(CANDIDATE, made_from=ours, make=candidate.score)
-    if order is not None:
-        measured = partial(_measure_and_keep, order, arm)
-        run.stage(BASELINE, made_from=theirs, make=measured)
-    check_evidence(run, folder, baseline.model_digest)
+    if BASELINE.name not in run.nouns:
+        score_baseline(baseline, run)
+    check_evidence(run, folder, baseline.model.model_digest)
     return run.stage(
         JUDGE,
-        made_from=ingredients(run, trial, baseline.model_digest),
+        made_from=ingredients(run, trial, baseline.model.model_digest),
         make=lambda: judge_run(trial, folder, what.subject, run),
     )
 
 
-def _order_of(what: Compared, gpus: Gpus) -> BaselineOrder | None:
-    """Return what is to be measured as the baseline; None where its scores were given."""
-    if isinstance(what.baseline, ScoredArm):
-        return None
-    engine, suite = what.trial.engine, what.trial.suite
-    inputs = inputs_of(what.baseline, engine, suite)
-    return BaselineOrder(engine, what.baseline.path, suite, inputs, gpus)
+def _candidate_order(
+    what: Compared, measuring: Measuring | None, run: RunDirectory
+) -> CandidateOrder:
+    trial, folder = what.trial, what.folder
+    share = measuring.together.share if measuring is not None and measuring.has_begun else None
+    engine = dataclasses.replace(trial.engine, share=share)
+    gpus, _ = assign_gpus(engine)
+    waived = waived_checks(trial, folder)
+    return CandidateOrder(engine, folder, what.digest, trial.suite, run.path, gpus, waived)
 
 
-def _measure_and_keep(order: BaselineOrder, arm: Path) -> Scorecard:
-    return keep_baseline(measure_baseline(order), arm)
+def score_baseline(baseline: ComparedWith, run: RunDirectory) -> None:
+    """Put the baseline's scores, measured or given, into the run directory."""
+    into, model = run.path / BASELINE_FOLDER, baseline.model
+
+    def make() -> Scorecard:
+        if isinstance(model, ScoredArm):
+            return keep_baseline(model.path, into, digest=model.digest)
+        if baseline.measuring is None:
+            raise AssertionError  # it is there for every model
+        return keep_baseline(baseline.measuring.scores(), into)
+
+    run.stage(BASELINE, made_from=baseline.made_from, make=make)

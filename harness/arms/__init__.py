@@ -2,12 +2,11 @@
 
 The candidate is refused as soon as its deployment shows a fault or its smoke run fails, before
 hours of scoring. The smoke run needs the baseline's answers to the same few prompts: they lie
-beside its scores in the store; if they are missing, the baseline is served for them alone.
-One server, started at the first question, answers the smoke prompts and the suite. With enough
-GPUs the baseline is measured at the same time as the candidate.
+beside its scores in the store. One server an arm, started at the first question, answers the smoke
+prompts and the suite; where they fit, both arms' servers are at work at once (measuring.py).
 """
 
-from harness.arms.background import measured_in_background
+from harness.arms.background import Background, measured_in_background
 from harness.arms.baseline import (
     BaselineOrder,
     keep_baseline,
@@ -15,18 +14,21 @@ from harness.arms.baseline import (
     probe_baseline,
     read_probe,
 )
-from harness.arms.candidate import DEPLOYMENT_FILE, Candidate, CandidateOrder
-from harness.arms.findings import failed_findings, refuse_findings
+from harness.arms.candidate import Candidate, CandidateOrder
+from harness.arms.findings import DEPLOYMENT_FILE, failed_findings, refuse_findings
 from harness.arms.gpus import Gpus, assign_gpus
+from harness.arms.measuring import Measuring
 from harness.arms.smoking import DECLARED, SmokeBaseline, smoke
 
 __all__ = [
     "DECLARED",
     "DEPLOYMENT_FILE",
+    "Background",
     "BaselineOrder",
     "Candidate",
     "CandidateOrder",
     "Gpus",
+    "Measuring",
     "SmokeBaseline",
     "assign_gpus",
     "failed_findings",

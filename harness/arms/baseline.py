@@ -1,15 +1,13 @@
 """The baseline's arm: measured once, kept in the store, copied into each run."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from harness import baselines, score
-from harness.arms.candidate import DEPLOYMENT_FILE
-from harness.arms.findings import errors_of
+from harness.arms.findings import DEPLOYMENT_FILE, errors_of
 from harness.arms.gpus import Gpus, free_gpu_memory
 from harness.artifacts import (
     BaselineInputs,
@@ -20,15 +18,12 @@ from harness.artifacts import (
     SmokeSet,
     Suite,
     load,
-    made_from,
-    record_digest,
     save,
 )
 from harness.errors import EngineError
 from harness.models import unchanged
 from harness.serve import Served, serve
 
-_POLL_S = 0.5
 _log = logging.getLogger("harness.arms")
 
 
@@ -55,51 +50,39 @@ def measure_baseline(order: BaselineOrder) -> Path:
     suite, inputs, share = order.suite, order.inputs, order.rerun_share
     baselines.check_kept(inputs)
     with baselines.entry(inputs.key) as entry:
-        known = baselines.read_entry(entry)
-        scored = record_digest(entry / baselines.SCORECARD_FILE) is not None
-        rerun = known.rerun if known else None
-        is_whole = scored and rerun is not None and rerun.share >= share
-        unasked = suite.smoke if suite.smoke and read_probe(entry, suite.smoke) is None else None
-        if is_whole and unasked is None:
+        lacking = baselines.missing(inputs, suite.smoke, share=share)
+        if not lacking.anything:
             return entry
-        if not scored:
+        if lacking.scores:
             _say_what_changed(inputs)
         with _serve_baseline(order, entry) as served:
-            if unasked is not None:
-                _keep_probe(served, unasked, entry)
-            if not scored:
+            if suite.smoke is not None and lacking.answers:
+                _keep_probe(served, suite.smoke, entry)
+            if lacking.scores:
                 score.score(served, suite, arm="baseline", into=entry)
-            if not is_whole:
+            if lacking.rerun:
                 _log.info("baseline: %.0f %% of its items once more (A/A)", 100 * share)
                 score.score_again(served, suite, into=entry / baselines.AGAIN, share=share)
-        if not is_whole:
+        if lacking.rerun:
             baselines.finish_entry(entry, inputs, share=share)
         return entry
 
 
-def probe_baseline(
-    order: BaselineOrder, prompts: SmokeSet, *, still_measuring: Callable[[], bool] | None = None
-) -> Probe:
-    """Return the baseline's answers to the smoke set; asked now if the store has none.
+def lacking_of(order: BaselineOrder) -> baselines.Missing:
+    """Return what the store does not have of what is ordered, as it is now.
 
-    Args:
-        order: the baseline.
-        prompts: what is asked.
-        still_measuring: whether a process beside this one still works on the same baseline, which
-            answers them first of all; None where there is none.
+    Raises:
+        BaselineError: what is there was changed.
+    """
+    return baselines.missing(order.inputs, order.suite.smoke, share=order.rerun_share)
+
+
+def probe_baseline(order: BaselineOrder, prompts: SmokeSet) -> Probe:
+    """Return the baseline's answers to the smoke set; asked now if the store has none.
 
     Raises:
         EngineError: the engine failed, or did not load the unquantized model as it should.
     """
-    folder = baselines.folder_of(order.inputs.key)
-    while (
-        (kept := read_probe(folder, prompts)) is None
-        and still_measuring is not None
-        and still_measuring()
-    ):
-        time.sleep(_POLL_S)
-    if kept is not None:
-        return kept
     with baselines.entry(order.inputs.key) as entry:
         kept = read_probe(entry, prompts)
         if kept is not None:
@@ -114,10 +97,9 @@ def read_probe(folder: Path, prompts: SmokeSet) -> Probe | None:
     Raises:
         RunDirectoryError: the file of an own answer is damaged.
     """
-    path = folder / baselines.PROBE_FILE
-    if made_from(path) != {baselines.SMOKE_SET: prompts.digest}:
+    if not baselines.has_answers(folder, prompts):
         return None
-    return load(Probe, path)
+    return load(Probe, folder / baselines.PROBE_FILE)
 
 
 def keep_baseline(folder: Path, into: Path, *, digest: str | None = None) -> Scorecard:

@@ -1,13 +1,15 @@
 """The candidate's arm: one server answers the smoke prompts and the suite."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from harness import score
-from harness.arms.findings import refuse_findings
+from harness.arms.findings import DEPLOYMENT_FILE, refuse_findings
 from harness.arms.gpus import Gpus, free_gpu_memory
+from harness.arms.measuring import Measuring, alone, is_crowded
 from harness.artifacts import (
     Endpoint,
     EngineSpec,
@@ -21,7 +23,8 @@ from harness.errors import EngineError, ReasonCode, RejectedError
 from harness.models import unchanged
 from harness.serve import Served, serve
 
-DEPLOYMENT_FILE = "deployment.json"
+T = TypeVar("T")
+_log = logging.getLogger("harness.arms")
 _OF_THE_FILES = frozenset({ReasonCode.SCALE_MISSING, ReasonCode.SCALE_MISMATCH})
 """What an engine may say of a candidate's files, which no second try would change."""
 
@@ -43,8 +46,15 @@ class CandidateOrder(NamedTuple):
 class Candidate:
     """A checkpoint that is served from its first use until the context ends."""
 
-    def __init__(self, order: CandidateOrder) -> None:
+    def __init__(self, order: CandidateOrder, measuring: Measuring | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            order: what is served.
+            measuring: the baseline, whose server may be at work on the same device.
+        """
         self._order = order
+        self.measuring = measuring
         self._server = ExitStack()
         self._served: Served | Endpoint | None = None
 
@@ -68,7 +78,7 @@ class Candidate:
             EvidenceError: the files are not those that were verified, or change meanwhile.
         """
         with self._unchanged("smoked"):
-            return score.probe(self._start(), prompts, arm="candidate")
+            return self._asked(lambda served: score.probe(served, prompts, arm="candidate"))
 
     def score(self) -> Scorecard:
         """Score it with the suite.
@@ -78,15 +88,44 @@ class Candidate:
             EngineError: the engine failed.
             EvidenceError: the files are not those that were verified, or change meanwhile.
         """
+        suite, into = self._order.suite, self._order.into
         with self._unchanged("scored"):
-            return score.score(
-                self._start(), self._order.suite, arm="candidate", into=self._order.into
+            return self._asked(
+                lambda served: score.score(served, suite, arm="candidate", into=into)
             )
 
     def stop(self) -> None:
         """Stop its server; the next use starts one again."""
         self._served = None
         self._server.close()
+
+    def _asked(self, ask: Callable[[Served | Endpoint], T]) -> T:
+        """Return what `ask` makes of the server, of one by itself where two were too many."""
+        measuring = self.measuring
+        was_beside = measuring is not None and measuring.is_beside
+        try:
+            return ask(self._start())
+        except EngineError as error:
+            found = self._explained(error)
+            if measuring is None or not was_beside or not is_crowded(found):
+                raise found from error.__cause__
+        _log.warning(
+            "arms: the candidate found too little memory beside the baseline, it is started again "
+            "when that is measured: %s",
+            str(found).partition("\n")[0],
+        )
+        measuring.wait()
+        self._order = self._order._replace(engine=alone(self._order.engine))
+        return ask(self._start())
+
+    def _explained(self, error: EngineError) -> EngineError:
+        """Stop the server, and return the error as the server's end explains it."""
+        self._served = None
+        try:
+            with self._server.pop_all():
+                raise error
+        except EngineError as explained:
+            return explained
 
     def _unchanged(self, meanwhile: str) -> AbstractContextManager[None]:
         return unchanged(self._order.folder, self._order.digest, meanwhile=meanwhile)

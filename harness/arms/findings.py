@@ -3,6 +3,8 @@
 from harness.artifacts import Deployment, Finding, Severity
 from harness.errors import RejectedError
 
+DEPLOYMENT_FILE = "deployment.json"
+
 
 def refuse_findings(deployment: Deployment, waived: frozenset[str]) -> None:
     """Refuse a candidate whose deployment shows a fault.

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.arms.baseline import BaselineOrder, probe_baseline
 from harness.arms.candidate import Candidate, CandidateOrder
+from harness.arms.measuring import Measuring
 from harness.artifacts import MadeFrom, Probe, SmokeReport, SmokeSet, digest_of
 from harness.errors import EngineError, PrerequisiteError
 from harness.rundir import RunDirectory
@@ -27,15 +27,20 @@ class SmokeBaseline(NamedTuple):
     prompts: SmokeSet
     known: Probe | None
     """Kept in the run directory."""
-    order: BaselineOrder | None
-    """None where the baseline was scored elsewhere."""
-    still_measuring: Callable[[], bool] | None
+    measuring: Measuring | None
+    """None where nothing is measured."""
 
-    def answers(self) -> Probe | None:
+    @property
+    def comes_first(self) -> bool:
+        """Whether the candidate's server is started only when they are there."""
+        measuring = self.measuring
+        return measuring is None or not measuring.has_begun or measuring.together.waits
+
+    def answers(self, *, give_way: Callable[[], None]) -> Probe | None:
         """Return them, asked now if nobody did; None where nobody can be asked."""
-        if self.known is not None or self.order is None:
+        if self.known is not None or self.measuring is None:
             return self.known
-        return probe_baseline(self.order, self.prompts, still_measuring=self.still_measuring)
+        return self.measuring.probe(self.prompts, give_way=give_way)
 
 
 def smoke(
@@ -62,7 +67,7 @@ def smoke(
     engine = dataclasses.replace(order.engine, numerics="declared")
     emulated = order._replace(engine=engine, into=run.path / DECLARED)
     try:
-        with Candidate(emulated) as emulation:
+        with Candidate(emulated, candidate.measuring) as emulation:
             report = run.stage(
                 SMOKE_DECLARED,
                 made_from={**made_from, "engine": digest_of(engine.identity())},
@@ -81,7 +86,8 @@ def smoke_candidate(candidate: Candidate, baseline: SmokeBaseline) -> SmokeRepor
         RejectedError: the candidate's deployment shows a fault of the checkpoint.
         EngineError: the engine failed.
     """
-    if baseline.still_measuring is None:
-        baseline.answers()  # before the candidate takes the device
+    if baseline.comes_first:
+        baseline.answers(give_way=candidate.stop)
     theirs = candidate.probe(baseline.prompts)
-    return compare(baseline.prompts, baseline.answers(), theirs, numerics=candidate.numerics)
+    known = baseline.answers(give_way=candidate.stop)
+    return compare(baseline.prompts, known, theirs, numerics=candidate.numerics)

@@ -45,6 +45,7 @@ from harness.artifacts.recipe import (
     MissingEvidence,
     Recipe,
     Rule,
+    ServerShare,
     Suite,
     TaskSpec,
     Tier,

@@ -239,6 +239,20 @@ class Suite:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServerShare:
+    """What one of two servers may take that run at once on the same device."""
+
+    kv_bytes: int = 0
+    """Of each GPU, for keys and values; the same for both. 0 where they are on no GPU."""
+    utilization: float = 0.0
+    """Share of a GPU's memory that must be free for one to start."""
+    requests: int = 0
+    """Answered at once at most: some models keep a state for each that may be."""
+    cores: tuple[int, ...] = ()
+    """Of the CPU, that its threads are bound to; empty where they are on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSpec:
     """Which engine serves the checkpoint, with which settings."""
 
@@ -262,10 +276,12 @@ class EngineSpec:
     """Environment that holds the server, or its Python; it changes no number."""
     image: str | None = None
     """Of the docker engine, by digest or id."""
+    share: ServerShare | None = None
+    """Where another server runs beside it; decides how fast it answers, not what."""
 
     def identity(self) -> "EngineSpec":
-        """Return what decides numbers: without the places where things lie."""
-        return dataclasses.replace(self, place=None)
+        """Return what decides numbers: without the places where things lie, and who is there."""
+        return dataclasses.replace(self, place=None, share=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

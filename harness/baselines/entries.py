@@ -7,6 +7,7 @@ there since. It must be an unquantized model's, and its parts must be of one mea
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.artifacts import (
     Arm,
@@ -16,8 +17,10 @@ from harness.artifacts import (
     Probe,
     Rerun,
     Scorecard,
+    SmokeSet,
     load,
     made_from,
+    record_digest,
     save,
 )
 from harness.baselines.store import AGAIN, ENTRY_FILE, SCORECARD_FILE, folder_of
@@ -44,6 +47,50 @@ def finish_entry(folder: Path, inputs: BaselineInputs, *, share: float) -> Basel
     )
     save(entry, folder / ENTRY_FILE)
     return entry
+
+
+class Missing(NamedTuple):
+    """What the store does not have of a baseline."""
+
+    scores: bool
+    rerun: bool
+    """Its second run, or a part of it that is asked for."""
+    answers: bool
+    """Those to the smoke set."""
+
+    @property
+    def anything(self) -> bool:
+        """Return whether the baseline has to be served."""
+        return any(self)
+
+
+def missing(
+    inputs: BaselineInputs, smoke: SmokeSet | None, *, share: float = RERUN_SHARE
+) -> Missing:
+    """Return what the store does not have of a baseline now.
+
+    Args:
+        inputs: what decides its answers.
+        smoke: what it is asked before its suite.
+        share: of each task's items that are asked again.
+
+    Raises:
+        BaselineError: what is there was changed.
+    """
+    folder = folder_of(inputs.key)
+    known = read_entry(folder)
+    scored = record_digest(folder / SCORECARD_FILE) is not None
+    rerun = known.rerun if known and scored else None
+    return Missing(
+        scores=not scored,
+        rerun=rerun is None or rerun.share < share,
+        answers=smoke is not None and not has_answers(folder, smoke),
+    )
+
+
+def has_answers(folder: Path, smoke: SmokeSet) -> bool:
+    """Return whether the answers to the smoke set lie in `folder`."""
+    return made_from(folder / PROBE_FILE) == {SMOKE_SET: smoke.digest}
 
 
 def read_entry(folder: Path) -> BaselineEntry | None:

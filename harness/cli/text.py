@@ -40,6 +40,7 @@ def of_plan(summary: "PlanSummary") -> str:
         f"  calibration: {summary.calibration}",
         *([f"  engine: {summary.engine}"] if summary.engine else []),
         *_foretold(summary),
+        *([f"  arms: {summary.arms}"] if summary.arms else []),
         f"  loaded by: {', '.join(summary.loaded_by) or NO_ENGINE}",
         "",
         "quantized",
@@ -100,6 +101,7 @@ def of_gate_plan(summary: "GatePlanSummary") -> str:
         f"  compared with: {summary.baseline}",
         f"  engine: {summary.engine}",
         *_foretold(summary),
+        f"  arms: {summary.arms}",
         "",
         *_decidable(summary),
     ]

@@ -7,6 +7,7 @@ from harness.preflight.deployments_job import (
     Servers,
     preflight_deployments,
 )
+from harness.preflight.devices import Gpus, assign_gpus
 from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.gate_job import GateJob, preflight_gate
 from harness.preflight.job import Job, preflight
@@ -18,6 +19,7 @@ from harness.preflight.summary import (
     summarize_deployments,
     summarize_gate,
 )
+from harness.preflight.together import Together, Way, plan_arms
 
 __all__ = [
     "BaselineJob",
@@ -26,11 +28,16 @@ __all__ = [
     "DeploymentsPlanSummary",
     "GateJob",
     "GatePlanSummary",
+    "Gpus",
     "Job",
     "PlanSummary",
     "Servers",
+    "Together",
+    "Way",
+    "assign_gpus",
     "check_answerable",
     "engine_for",
+    "plan_arms",
     "preflight",
     "preflight_baseline",
     "preflight_deployments",

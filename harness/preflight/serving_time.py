@@ -13,6 +13,7 @@ from typing import NamedTuple
 from harness import score
 from harness.artifacts import EngineSpec, Suite
 from harness.baselines import RERUN_SHARE
+from harness.models import Source
 from harness.preflight.engine import demands_of
 from harness.preflight.job import Job
 from harness.serve import has_emulation
@@ -56,6 +57,9 @@ ABOUT = (0.6, 1.7)
 """How many times longer it may take than rates that were measured elsewhere foretell."""
 RUNS = 1 + RERUN_SHARE
 """Of the baseline: once, and a share of its items again."""
+_MANY_STARTS = 10
+"""Of the time that a start takes. One candidate in ten that only a comparison shows to be broken
+pays for as many starts."""
 
 
 class ServingTime(NamedTuple):
@@ -86,13 +90,27 @@ def serving_time(job: Job, slower: float = 1.0) -> ServingTime:
     starts = [(START_S, plain), (loading, candidate)]
     if _has_emulation(job) and not _is_emulated(job):
         starts.append((loading, EMULATED))
-    one_step, asked = _AT_ONCE * _layers(job), _asked(suite)
+    one_step, asked = _AT_ONCE * _layers(job.source), _asked(suite)
     smoke_s = sum(start_s + steps * one_step / speed.answer for start_s, speed in starts)
     return about(
-        loading + _answering(job, asked, candidate),
-        START_S + RUNS * _answering(job, asked, plain),
+        loading + _answering(job.source, asked, candidate),
+        START_S + RUNS * _answering(job.source, asked, plain),
         smoke_s if steps else 0.0,
     )
+
+
+def outlasts_its_start(engine: EngineSpec, suite: Suite, baseline: Source) -> bool:
+    """Return whether a baseline answers for so long that one more start of it is soon paid back.
+
+    The engine in this process starts in seconds, so there it always does.
+    """
+    if engine.name == "reference":
+        return True
+    if engine.device.startswith("cuda"):
+        start_s, answering = START_S, _answering(baseline, _asked(suite), _speed(engine))
+    else:
+        start_s, answering = _CPU_START_S, sum(task.items for task in suite.tasks) / _CPU_ITEMS
+    return RUNS * answering > _MANY_STARTS * start_s
 
 
 def about(
@@ -119,8 +137,8 @@ def declared_times(job: Job) -> float | None:
     if not _has_emulation(job):
         return None
     asked = _asked(job.recipe.suite)
-    deployed = _answering(job, asked, _speed(job.recipe.engine))
-    return _answering(job, asked, EMULATED) / deployed
+    deployed = _answering(job.source, asked, _speed(job.recipe.engine))
+    return _answering(job.source, asked, EMULATED) / deployed
 
 
 def _has_emulation(job: Job) -> bool:
@@ -155,14 +173,14 @@ def _asked(suite: Suite) -> _Asked:
     )
 
 
-def _answering(job: Job, asked: _Asked, speed: Speed) -> float:
+def _answering(source: Source, asked: _Asked, speed: Speed) -> float:
     """Return the seconds in which a server on a GPU answers."""
     tokens = asked.prompt_tokens / speed.prompt + asked.answer_tokens / speed.answer
-    return max(asked.requests / _REQUESTS, _layers(job) * tokens)
+    return max(asked.requests / _REQUESTS, _layers(source) * tokens)
 
 
-def _layers(job: Job) -> int:
-    config = job.source.config
+def _layers(source: Source) -> int:
+    config = source.config
     text = config.get("text_config", config)
     value = text.get("num_hidden_layers") if isinstance(text, Mapping) else None
     return value if isinstance(value, int) else 1

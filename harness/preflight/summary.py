@@ -13,6 +13,7 @@ from harness.preflight.estimate import estimate_times
 from harness.preflight.gate_job import GateJob
 from harness.preflight.job import Job
 from harness.preflight.serving_time import declared_times
+from harness.preflight.together import plan_arms
 from harness.serve import foretell_served
 from harness.stopwatch import TimeRange
 
@@ -47,6 +48,8 @@ class GatePlanSummary:
     engine: str
     foretold: tuple[Foretold, ...]
     """What becomes of its layers there, as far as the engine says before it is started."""
+    arms: str
+    """How the two arms share the machine, and why."""
     suite: str
     tasks: tuple[TaskPlan, ...]
     joint_probability_of_go: float
@@ -92,6 +95,8 @@ class PlanSummary:
     """What serves and scores it; None where that is not asked for."""
     foretold: tuple[Foretold, ...]
     """What becomes of its layers there, as far as the engine says before it is started."""
+    arms: str | None
+    """How the two arms share the machine, and why."""
     stage_seconds: Mapping[str, float]
     """Estimated wall-clock time of each stage: the middle of its range."""
     stage_ranges: Mapping[str, TimeRange]
@@ -131,6 +136,7 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
         ),
         engine=_engine(recipe.engine) if scored else None,
         foretold=foretell_served(recipe.engine, demands_of(plan)) if scored else (),
+        arms=plan_arms(job).said() if scored else None,
         stage_seconds={stage: round(one.middle_s, 1) for stage, one in times.items()},
         stage_ranges={stage: one.rounded() for stage, one in times.items()},
         unsaid=tuple(stage for stage, one in times.items() if not one.can_be_said),
@@ -159,6 +165,7 @@ def summarize_gate(job: GateJob) -> GatePlanSummary:
         baseline=job.recipe.model,
         engine=_engine(job.recipe.engine),
         foretold=foretell_served(job.recipe.engine, read_demands(job.checkpoint)),
+        arms=plan_arms(job).said(),
         suite=suite.name,
         tasks=tuple(_task_plans(suite)),
         joint_probability_of_go=joint_probability_of_go(suite),

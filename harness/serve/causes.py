@@ -68,6 +68,7 @@ CAUSES: tuple[Cause, ...] = (
     _cause(
         "out-of-memory",
         r"CUDA out of memory|torch\.OutOfMemoryError|DefaultCPUAllocator: (can't|not enough)"
+        r"|exceeds available Mamba cache blocks"
         r"|No available memory for the cache blocks|larger than the available KV cache memory"
         r"|is less than desired \S*\s*(GPU|CPU)? ?memory utilization|Cannot allocate memory"
         r"|To serve at least one request with the model's max seq len"

@@ -98,4 +98,5 @@ def test_a_planned_gate_says_what_it_can_decide_and_serves_nothing(
     assert done.json["scheme"] == "NVFP4"
     assert [task["task"] for task in done.json["tasks"]]
     assert 0 < done.json["joint_probability_of_go"] <= 1
+    assert done.json["arms"]
     assert not run.exists()

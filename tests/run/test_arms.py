@@ -10,13 +10,14 @@ import pytest
 
 from harness import arms, baselines
 from harness.artifacts import EngineSpec, Suite
+from harness.errors import EvidenceError, ReasonCode
 from harness.models import open_source
 from harness.recipe import load_suite
 from tests.tiers import slow
 
 REFERENCE = EngineSpec(name="reference", numerics="declared", device="cpu", dtype="float32")
 VLLM = EngineSpec(name="vllm", numerics="declared", device="cuda", dtype="bfloat16")
-Background = Callable[[arms.BaselineOrder], AbstractContextManager[object]]
+Background = Callable[[arms.BaselineOrder], AbstractContextManager[arms.Background]]
 
 
 @pytest.fixture
@@ -103,6 +104,21 @@ def test_a_baseline_in_the_background_is_stopped_when_the_candidate_fails(
         fail()
     with baselines.entry(order.inputs.key) as entry:
         assert not (entry / "scorecard.json").exists()
+
+
+def test_what_goes_wrong_in_the_background_is_handed_over_as_it_is(
+    suite: Suite,
+    measured_in_background: Background,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "store"))
+    (tmp_path / "config.json").write_text("{}")
+    with measured_in_background(order_of(suite)._replace(model=tmp_path)) as measuring:
+        failure = measuring.wait()
+    assert isinstance(failure, EvidenceError)
+    assert str(tmp_path) in str(failure)
+    assert failure.reason is ReasonCode.EVIDENCE_CHANGED
 
 
 def rerun_share(order: arms.BaselineOrder) -> float | None:

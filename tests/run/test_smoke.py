@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness import arms, baselines, judging, pipeline
+from harness import arms, baselines, judging
 from harness.artifacts import (
     BaselineInputs,
     Deployment,
@@ -22,8 +22,8 @@ from harness.artifacts import (
     save,
 )
 from harness.errors import EngineError, ReasonCode, RejectedError
-from harness.gate import Subject
 from harness.models import digest_folder, open_source
+from harness.preflight import Together, Way
 from harness.recipe import Request, load_suite, load_trial
 from harness.rundir import RunDirectory
 from harness.smoke import CHECK_IDS
@@ -31,6 +31,7 @@ from tests.smoke.scripted import BASELINE, DEPLOYMENT, SET, candidate, readings,
 
 ENGINE = EngineSpec(name="vllm", numerics="deployed", device="cuda", dtype="bfloat16")
 WEIGHTS_ALONE = ("weights:nvfp4",)
+IN_TURN = Together(way=Way.IN_TURN, why="there is one GPU", asks_first=True)
 
 
 class FakeServed(NamedTuple):
@@ -120,8 +121,8 @@ def look(
     inputs = dataclasses.replace(inputs, model_digest=model_digest)
     order = arms.CandidateOrder(engine, folder, digest, suite, run.path, None, waived)
     of_baseline = arms.BaselineOrder(engine, model, suite, inputs)
-    with arms.Candidate(order) as served:
-        source = arms.SmokeBaseline(SET, None, of_baseline, None)
+    with arms.Measuring(of_baseline, IN_TURN) as measuring, arms.Candidate(order) as served:
+        source = arms.SmokeBaseline(SET, None, measuring)
         arms.smoke(run, order, served, source, made_from={"key": key})
 
 
@@ -260,64 +261,6 @@ def order(inputs: BaselineInputs, tmp_path: Path) -> arms.BaselineOrder:
     return arms.BaselineOrder(
         ENGINE, model, suite, dataclasses.replace(inputs, model_digest=digest)
     )
-
-
-def test_a_baseline_in_the_background_is_waited_for(
-    stage: Stage, order: arms.BaselineOrder
-) -> None:
-    looks = 0
-
-    def still_measuring() -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == 2:
-            arms.probe_baseline(order, SET)
-        return True
-
-    assert (
-        arms.probe_baseline(order, SET, still_measuring=still_measuring).readings
-        == BASELINE.readings
-    )
-    assert looks == 2
-    assert stage.asked == ["baseline"]
-
-
-def test_a_baseline_in_the_background_has_gpus_of_its_own(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen: list[object] = []
-
-    @contextmanager
-    def beside(order: arms.BaselineOrder) -> Iterator[object]:
-        seen.append(order.gpus)
-        yield lambda: False
-
-    def stop(*found: object, **options: object) -> None:
-        del options
-        _, candidate_order, _, baseline = found
-        assert isinstance(candidate_order, arms.CandidateOrder)
-        assert isinstance(baseline, arms.SmokeBaseline)
-        assert baseline.order is not None
-        seen.extend((candidate_order.gpus, baseline.order.gpus))
-        message = "enough seen"
-        raise RejectedError(message)
-
-    monkeypatch.setattr(pipeline, "assign_gpus", lambda _: ((0,), (1,)))
-    monkeypatch.setattr(pipeline, "measured_in_background", beside)
-    monkeypatch.setattr(pipeline, "smoke", stop)
-    trial = load_trial(Request(model="canary", suite="canary", engine="vllm"), tmp_path)
-    source = open_source("canary")
-    what = pipeline.Compared(trial, tmp_path, source, "d", Subject("canary", "NVFP4"))
-    with pytest.raises(RejectedError, match="enough"):
-        pipeline.compare(what, run)
-    assert seen == [(1,), (0,), (1,)]
-
-
-def test_a_baseline_that_failed_in_the_background_is_asked_here(
-    stage: Stage, order: arms.BaselineOrder
-) -> None:
-    arms.probe_baseline(order, SET, still_measuring=lambda: False)
-    assert stage.started == ["model deployed"]
 
 
 def test_answers_to_an_older_set_are_asked_for_again(

@@ -27,6 +27,7 @@ MODULE = "vllm.entrypoints.openai.api_server"
 PLUGIN = Path(__file__).resolve().parents[2] / "plugin"
 """Put on vLLM's PYTHONPATH; holds the plugin and its entry point."""
 _SMALL_MODEL_BYTES = 1 << 30
+_CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,20 @@ def server_flags(setting: Setting) -> tuple[str, ...]:
         flags += _where_taken(setting, "--gdn-prefill-backend", "triton")
     declared = engine.numerics == "declared"
     flags += setting.capability.emulation(setting.demands, declared=declared)
+    flags += _shared(setting)
     return (*flags, *setting.user_flags)
+
+
+def _shared(setting: Setting) -> tuple[str, ...]:
+    """Return the flags that leave room on a GPU for another server, where this version has them."""
+    share, memory = setting.engine.share, "--kv-cache-memory-bytes"
+    if share is None or not share.kv_bytes or not _where_taken(setting, memory):
+        return ()
+    return (
+        *(memory, str(share.kv_bytes)),
+        *("--gpu-memory-utilization", f"{share.utilization:.2f}"),
+        *("--max-num-seqs", str(share.requests)),
+    )
 
 
 def _where_taken(setting: Setting, flag: str, *value: str) -> tuple[str, ...]:
@@ -102,6 +116,8 @@ def own_variables(setting: Setting, *, plugin: str, records: str, key: str) -> d
         # Sampling with log probabilities is compiled even in eager mode, which needs a C++ compiler
         # that many machines lack; without one the server dies at the first such request.
         variables["TORCH_COMPILE_DISABLE"] = "1"
+        if setting.engine.share is not None:
+            variables[_CORES_VARIABLE] = ",".join(map(str, setting.engine.share.cores))
         variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", space)
     if _lacks_flashinfer(setting):
         variables["VLLM_USE_FLASHINFER_SAMPLER"] = "0"

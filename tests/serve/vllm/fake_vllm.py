@@ -3,9 +3,12 @@
 It is given no more of a test's environment than a real one. What it shall do is in the file
 FAKE_HOW, which the fixture names, or in the variables of an image: FAKE_VLLM is `ready`, `slow`,
 `hang`, `open` (asks for no key), `leak` (writes its key to its log), or `die` with FAKE_LOG.
+FAKE_DIES, FAKE_STALLS and FAKE_SALAD hold a part of the path of a model whose server dies, answers
+nothing, or badly; FAKE_ROOM how many fit beside each other. Each start is noted in `starts`.
 Its processes are as stubborn as can be: one ignores SIGTERM, one has left the session.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -20,6 +23,9 @@ HOW = os.environ | (
     if "FAKE_HOW" in os.environ
     else {}
 )
+_PLACES: list[object] = []
+"""Open files whose locks this process holds."""
+NOBODY = "no part of any path\n"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 FACTS: dict[str, object] = {
     "version": HOW.get("FAKE_VERSION", "0.32.0"),
@@ -85,6 +91,33 @@ class Handler(BaseHTTPRequestHandler):
         listed = {"data": [{"id": name, "max_model_len": length}]}
         self.answer(200, listed if self.path == "/v1/models" else {})
 
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        tokens = asked["prompt"][0]
+        if HOW.get("FAKE_STALLS", NOBODY) in option("--model"):
+            signal.pause()
+        is_salad = HOW.get("FAKE_SALAD", NOBODY) in option("--model")
+        likely = -9.0 if is_salad else -0.5 - len(option("--model")) / 10000
+        choice: dict[str, object] = {"index": 0, "text": " 1", "finish_reason": "stop"}
+        choice["prompt_token_ids"] = tokens
+        ours = [likely] * (len(tokens) - 1)
+        if "prompt_logprobs" in asked:
+            others = {"0": {"logprob": -0.1 if is_salad else -4.0}}
+            read = [others | {str(t): {"logprob": likely}} for t in tokens[1:]]
+            choice["prompt_logprobs"] = [None, *read]
+        elif asked.get("echo"):
+            tops = [{"x": value} for value in [*ours, -0.1]]
+            choice["logprobs"] = {
+                "token_logprobs": [None, *ours, -0.1],
+                "top_logprobs": [None, *tops],
+            }
+        else:
+            choice["logprobs"] = {"token_logprobs": [likely / 10]}
+        usage = {"prompt_tokens": len(tokens), "completion_tokens": 1}
+        self.answer(200, {"model": asked["model"], "choices": [choice], "usage": usage})
+
+    def log_message(self, *_: object) -> None: ...
+
     def is_allowed(self) -> bool:
         wanted = f"Bearer {os.environ['VLLM_API_KEY']}"
         return HOW["FAKE_VLLM"] == "open" or self.headers.get("Authorization") == wanted
@@ -120,6 +153,36 @@ def answers() -> str:
     )
 
 
+def note_start(pids: list[int]) -> None:
+    """Add a line to the file of starts beside the one that says how."""
+    if "FAKE_HOW" in os.environ:
+        with Path(os.environ["FAKE_HOW"]).with_name("starts").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"model": option("--model"), "pids": pids}) + "\n")
+
+
+def die_if_told() -> None:
+    if HOW["FAKE_VLLM"] == "die" or HOW.get("FAKE_DIES", NOBODY) in option("--model"):
+        say(HOW["FAKE_LOG"])
+        sys.exit(1)
+    if "FAKE_ROOM" in HOW and not found_room(int(HOW["FAKE_ROOM"])):
+        say("torch.OutOfMemoryError: CUDA out of memory")
+        sys.exit(1)
+
+
+def found_room(servers: int) -> bool:
+    """Take one of so many places, for as long as this process lives."""
+    for number in range(servers):
+        place = Path(os.environ["FAKE_HOW"]).with_name(f"place{number}").open("w")
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            place.close()
+        else:
+            _PLACES.append(place)
+            return True
+    return False
+
+
 def say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
@@ -139,6 +202,7 @@ def main() -> None:
     )
     seen = {"environment": dict(os.environ), "cwd": str(Path.cwd()), "arguments": sys.argv[1:]}
     Path(prefix).with_name("seen.json").write_text(json.dumps(seen), encoding="utf-8")
+    note_start([os.getpid(), own.pid, away.pid])
     if how == "leak":
         say(f"the key is {os.environ['VLLM_API_KEY']}")
     say("INFO 11-23 01:00:00 [core.py:1] Initializing a V1 LLM engine, dtype=torch.bfloat16,")
@@ -148,9 +212,7 @@ def main() -> None:
         for step in range(10):
             time.sleep(0.3)
             say(f"Loading shard {step}")
-    if how == "die":
-        say(HOW["FAKE_LOG"])
-        sys.exit(1)
+    die_if_told()
     report = json.loads(HOW.get("FAKE_REPORT", json.dumps(REPORT)))
     if report is not None:
         Path(f"{prefix}.rank0.json").write_text(json.dumps(report), encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import EngineSpec
+from harness.artifacts import EngineSpec, ServerShare
 from harness.engines import Abilities, Demands, capability_of
 from harness.models import open_source
 from harness.serve.vllm.arguments import Setting, api_server, own_variables, server_flags
@@ -104,6 +104,29 @@ def test_tensor_parallelism_is_passed_on(setting: Setting) -> None:
     engine = dataclasses.replace(setting.engine, tensor_parallel_size=4)
     flags = server_flags(dataclasses.replace(setting, engine=engine))
     assert flags[2:4] == ("--tensor-parallel-size", "4")
+
+
+def test_a_server_beside_another_is_told_what_it_may_take_before_what_the_user_says(
+    setting: Setting,
+) -> None:
+    share = ServerShare(kv_bytes=1 << 30, utilization=0.25, requests=64)
+    engine = dataclasses.replace(setting.engine, share=share)
+    beside = dataclasses.replace(setting, engine=engine, user_flags=("--max-num-seqs=16",))
+    told = ("--kv-cache-memory-bytes", str(1 << 30), "--gpu-memory-utilization", "0.25")
+    assert server_flags(beside)[-7:] == (*told, "--max-num-seqs", "64", "--max-num-seqs=16")
+    lacking = Abilities(flags={"max-model-len": frozenset()})
+    older = dataclasses.replace(beside, capability=capability_of("0.40.0", "cuda", lacking))
+    assert "--gpu-memory-utilization" not in server_flags(older)
+
+
+def test_on_a_cpu_a_server_beside_another_has_cores_of_its_own(setting: Setting) -> None:
+    on_cpu = dataclasses.replace(setting, capability=capability_of("0.32.0", "cpu"))
+    engine = dataclasses.replace(setting.engine, share=ServerShare(cores=(4, 6)))
+    beside = dataclasses.replace(on_cpu, engine=engine)
+    found = own_variables(beside, plugin="/p", records="/r", key="k")
+    assert found["VLLM_CPU_OMP_THREADS_BIND"] == "4,6"
+    alone = own_variables(on_cpu, plugin="/p", records="/r", key="k")
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in alone
 
 
 def test_users_arguments_come_last(setting: Setting) -> None:

@@ -1,0 +1,136 @@
+"""Print the time from command to verdict of the canary in two trees of harness, in turns.
+
+    python -m scripts.arms_time --before TREE [--vllm PYTHON] [--items N] [--gate] [--record]
+
+TREE is another checkout, such as one that `git worktree add` made; this one is `after`. Each run
+has a store of baselines of its own, which is empty, so both arms are served and scored. The suite
+is the canary's with at most N items a task and its smoke set. With `--gate` a checkpoint is judged
+that is there already. How often a server was started is counted in what the runs say.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from harness import shipped
+from scripts import ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+_START = re.compile(r"serve: ready after ([0-9.]+) s")
+
+
+class Run(NamedTuple):
+    """One command, from when it was typed to its verdict."""
+
+    seconds: float
+    code: int
+    starts: tuple[float, ...]
+    """Seconds that each server took to start."""
+
+
+def main() -> int:
+    """Measure and print."""
+    arguments = _parse()
+    trees = {"before": arguments.before.resolve(), "after": ROOT}
+    found: dict[str, list[Run]] = {name: [] for name in trees}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        suite = _suite(folder / "suite.yaml", arguments.items)
+        command = ["e2e", "--model", "canary", "--qformat", "nvfp4"]
+        if arguments.gate:
+            checkpoint = folder / "checkpoint"
+            _harness(ROOT, ["quantize", *command[1:], "--out", str(checkpoint)], folder)
+            command = ["gate", str(checkpoint), "--baseline", "canary"]
+        command += ["--engine", "vllm", "--suite", str(suite), *arguments.option]
+        if arguments.vllm:
+            command += ["--vllm", str(arguments.vllm)]
+        for number in range(arguments.rounds):
+            for tree, path in trees.items():
+                run = _timed(path, command, folder / f"{tree}-{number}")
+                print(
+                    f"{tree}: {run.seconds:.0f} s, exit {run.code}, starts {run.starts}", flush=True
+                )
+                found[tree].append(run)
+    values = _values(found)
+    for what, value in values.items():
+        print(f"{what:<40} {value}")
+    if arguments.record:
+        ledger.append(
+            "Time from command to verdict of the canary in vLLM, store of baselines empty",
+            command=shlex.join(["python", "-m", "scripts.arms_time", *sys.argv[1:]]),
+            values=values,
+        )
+    return max(run.code for runs in found.values() for run in runs)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", type=Path, required=True, help="Another tree of harness.")
+    parser.add_argument("--vllm", type=Path, help="Python of vLLM's environment.")
+    parser.add_argument("--items", type=int, default=100, help="Of each task, at most.")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--gate", action="store_true", help="Judge a checkpoint that is there.")
+    parser.add_argument("--option", action="append", default=[], help="For both, such as --a=b.")
+    parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
+    return parser.parse_args()
+
+
+def _suite(path: Path, items: int) -> Path:
+    values = yaml.safe_load((shipped.suites() / "canary.yaml").read_text(encoding="utf-8"))
+    for task in values["tasks"]:
+        task["items"], task["margin"] = min(task["items"], items), 0.4
+    values |= {"name": "cut", "pooled_margin": None}
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def _timed(tree: Path, command: list[str], folder: Path) -> Run:
+    folder.mkdir()
+    started = time.perf_counter()
+    done = _harness(tree, [*command, "--run-dir", str(folder / "run")], folder)
+    seconds = time.perf_counter() - started
+    if done.returncode not in (0, 4, 5):
+        sys.stderr.write(done.stderr)
+    starts = tuple(float(found) for found in _START.findall(done.stderr))
+    return Run(seconds, done.returncode, starts)
+
+
+def _harness(tree: Path, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
+        "HARNESS_BASELINES": str(folder / "baselines"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *command],
+        cwd=folder,  # another than the tree, whose modules must be found by its name
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _values(found: dict[str, list[Run]]) -> dict[str, str]:
+    values = {}
+    for tree, runs in found.items():
+        starts = "; ".join(", ".join(f"{one:.0f} s" for one in run.starts) for run in runs)
+        values[f"{tree}: from command to verdict"] = ", ".join(f"{r.seconds:.0f} s" for r in runs)
+        values[f"{tree}: starts of a server"] = f"{len(runs[0].starts)} ({starts})"
+        values[f"{tree}: exit codes"] = ", ".join(str(run.code) for run in runs)
+    middle = {tree: statistics.median(run.seconds for run in runs) for tree, runs in found.items()}
+    values["after over before"] = f"{middle['after'] / middle['before']:.2f}"
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())
