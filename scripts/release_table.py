@@ -57,15 +57,14 @@ SGLANG_CASES = (
     Case("fp8, deployed", "fp8", numerics="deployed"),
     Case("fp8 + KV fp8, deployed", "fp8", kv="fp8", numerics="deployed"),
     Case("mixed, deployed", "w4a16_nvfp4_fp8_attention", numerics="deployed"),
-    Case("nvfp4, deployed", "nvfp4", numerics="deployed"),
     Case("input scales deleted, deployed", "nvfp4", numerics="deployed", deleted=_INPUT),
     Case("global scales deleted, deployed", "nvfp4", numerics="deployed", deleted=_GLOBAL),
 )
 """SGLang emulates nothing, so there is no other arithmetic than the deployed one."""
 
 
-def main() -> int:
-    """Run the cases; fail where one ends as it must not."""
+def typed() -> argparse.Namespace:
+    """Return what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vllm")
@@ -73,16 +72,27 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time, after the first")
     parser.add_argument("--engine", default="vllm")
     parser.add_argument("--image")
+    parser.add_argument("--checkpoint", type=Path, help="to damage; all cases run at once then")
     parser.add_argument("--engine-arg", action="append", default=[], help="KEY=VALUE, repeatable")
     parser.add_argument("--suite", default="canary")
     parser.add_argument("--cases", default="", help="names, separated by ;")
     parser.add_argument("--record", action="store_true")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the cases; fail where one ends as it must not."""
+    arguments = typed()
     arguments.out.mkdir(parents=True, exist_ok=True)
     wanted = [name.strip() for name in arguments.cases.split(";") if name.strip()]
     known = SGLANG_CASES if arguments.engine == "sglang" else CASES
+    at_once = arguments.checkpoint is not None
     first, *others = [case for case in known if not wanted or case.name in wanted]
-    bad = 0 + keep(first, run(first, arguments), arguments)  # it measures the baseline
+    bad = 0
+    if at_once:
+        others = [first, *others]
+    else:
+        bad += keep(first, run(first, arguments), arguments)  # it measures the baseline
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = pool.map(lambda case: run(case, arguments), others)
         bad += sum(keep(case, row, arguments) for case, row in zip(others, rows, strict=True))
@@ -113,7 +123,7 @@ def run(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     engine += [f"--engine-arg={argument}" for argument in arguments.engine_arg]
     run_dir = arguments.out / case.name.replace(", ", "-").replace(" ", "_")
     if case.deleted:
-        checkpoint = faulty_checkpoint(arguments.out, case.deleted)
+        checkpoint = faulty_checkpoint(arguments.out, case.deleted, arguments.checkpoint)
         command = ["gate", str(checkpoint), "--baseline", "canary", "--skip-verify"]
     else:
         command = ["e2e", "--model", "canary", "--qformat", case.qformat]
@@ -162,11 +172,12 @@ def as_expected(case: Case, row: Mapping[str, Any]) -> bool:
     return row["exit"] == 0 or (case.numerics == "deployed" and row["exit"] == 5)  # noqa: PLR2004 - the contract's exit codes
 
 
-def faulty_checkpoint(out: Path, deleted: str) -> Path:
+def faulty_checkpoint(out: Path, deleted: str, given: Path | None) -> Path:
     """Return a copy of the NVFP4 checkpoint in which no expert has tensors of this ending."""
     runs = ("nvfp4-declared", "nvfp4-deployed", "nvfp4_experts_only-deployed")
-    made = (out / run / "checkpoint" for run in runs)
-    source, target = next(one for one in made if one.exists()), out / f"without{deleted}"
+    made = (given, *(out / run / "checkpoint" for run in runs))
+    source = next(one for one in made if one is not None and one.exists())
+    target = out / f"without{deleted}"
     if not target.exists():
         shutil.copytree(source, target)
         for shard in target.glob("*.safetensors"):

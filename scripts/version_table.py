@@ -79,6 +79,7 @@ def _find_out(version: str, known: Facts, path: Path, arguments: argparse.Namesp
             vllm=str(place),
             image=None,
             sglang=None,
+            checkpoint=None,
             engine_arg=[],
             suite=arguments.suite,
             out=path.parent / f"runs-{version}",

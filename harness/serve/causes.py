@@ -94,6 +94,13 @@ CAUSES: tuple[Cause, ...] = (
         "for with --engine-arg.",
     ),
     _cause(
+        "tensor-does-not-fit",
+        r"assert param_data\.shape == loaded_weight\.shape|The size of tensor a \(\d+\) must match",
+        ReasonCode.LOAD_MISMATCH,
+        "A tensor of the checkpoint does not fit the engine's parameter: it takes the layer for "
+        "quantized otherwise, or not at all.",
+    ),
+    _cause(
         "port-in-use",
         r"[Aa]ddress already in use",
         ReasonCode.ENGINE_FAILED,
@@ -120,6 +127,10 @@ _LACK_OF_MEMORY = _cause(
 )
 
 
+_CHILD_FAILED = "Received sigquit from a child process"
+"""SGLang's server kills itself when one of its processes fails: that is no lack of memory."""
+
+
 def find_cause(log: str, status: int | None) -> Cause | None:
     """Return the known cause of a death; None where there is none.
 
@@ -130,4 +141,4 @@ def find_cause(log: str, status: int | None) -> Cause | None:
     for cause in CAUSES:
         if cause.pattern.search(log):
             return cause
-    return _LACK_OF_MEMORY if status == _KILLED else None
+    return _LACK_OF_MEMORY if status == _KILLED and _CHILD_FAILED not in log else None

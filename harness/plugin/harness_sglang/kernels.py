@@ -8,6 +8,8 @@ from sglang.srt.layers.moe.fused_moe_triton import FusedMoE
 from sglang.srt.layers.radix_attention import RadixAttention
 from torch import nn
 
+from .parts import expert_backend
+
 
 def kernels(model: nn.Module) -> dict[str, list[str]]:
     """Return the distinct names for `linear` and `experts`, and whether there is attention."""
@@ -25,7 +27,7 @@ def _names(module: nn.Module) -> Iterator[tuple[str, str]]:
     if method is None:
         return
     if isinstance(module, FusedMoE):
-        yield "experts", f"{type(method).__name__} {_expert_backend(method)}".strip()
+        yield "experts", f"{type(method).__name__} {expert_backend(method)}".strip()
     elif isinstance(module, LinearBase):
         yield "linear", f"{type(method).__name__} {_linear_backend(method)}".strip()
 
@@ -46,17 +48,6 @@ def _linear_backend(method: Any) -> str:
             return "flashinfer"
         return "cutlass" if getattr(method, "cutlass_fp8_supported", False) else "torch"
     return ""
-
-
-def _expert_backend(method: Any) -> str:
-    """Return the backend that runs the experts, as the method resolved it."""
-    runner = getattr(method, "runner", None)
-    found = getattr(method, "_moe_runner_backend", None) or getattr(runner, "runner_backend", None)
-    if found is None:
-        from sglang.srt.layers.moe import get_moe_runner_backend  # noqa: PLC0415 -- as above
-
-        found = get_moe_runner_backend()
-    return str(getattr(found, "value", found))
 
 
 def _of_attention() -> dict[str, list[str]]:

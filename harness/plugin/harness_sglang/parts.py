@@ -15,12 +15,12 @@ from itertools import accumulate, pairwise
 from harness_vllm.ledger import Parameter, ParameterPart
 from harness_vllm.tape import memory
 from sglang.srt.layers.linear import LinearBase
+from sglang.srt.layers.moe import get_moe_runner_backend
 from sglang.srt.layers.moe.fused_moe_triton import FusedMoE
 from sglang.srt.layers.radix_attention import RadixAttention
 from torch import Tensor, nn
 
 _KV_SCALES = ("k_scale", "v_scale")
-_WEIGHT_ONLY = re.compile(r"A16")
 _INPUT_SCALE = "input_scale"
 _ENGINES_OWN = ("_blockscale_swizzled", "_weight_scale_inv_dummy")
 """Made from other parameters; SGLang registers them as parameters of their own."""
@@ -61,13 +61,35 @@ def foreign_experts(model: nn.Module) -> frozenset[int]:
     return frozenset.intersection(*foreign) if foreign else frozenset()
 
 
+def is_weight_only(module: nn.Module) -> bool:
+    """Return whether a layer is declared without rounded inputs, and its kernel reads no scale.
+
+    Experts of W4A16_NVFP4 have the method of NVFP4 with a configuration of its own, and where
+    their kernel rounds inputs all the same it reads scales that no file holds.
+    """
+    method = getattr(module, "quant_method", None)
+    if not isinstance(module, FusedMoE):
+        return "A16" in type(method).__name__
+    mixed = getattr(module, "quant_config", None)
+    without_inputs = getattr(mixed, "nvfp4a16_config", None)
+    is_declared = without_inputs is not None and without_inputs is method.quant_config
+    return is_declared and expert_backend(method) == "marlin"
+
+
+def expert_backend(method: object) -> str:
+    """Return the backend that runs the experts, as the method resolved it."""
+    runner = getattr(method, "runner", None)
+    found = getattr(method, "_moe_runner_backend", None) or getattr(runner, "runner_backend", None)
+    found = get_moe_runner_backend() if found is None else found
+    return str(getattr(found, "value", found))
+
+
 def _needs_no_tensor(module: nn.Module, local: str, tensor: Tensor) -> bool:
     if tensor.is_meta or tensor.numel() == 0 or local.endswith(_ENGINES_OWN):
         return True
     if isinstance(module, RadixAttention) and local in _KV_SCALES:
         return True
-    method = type(getattr(module, "quant_method", None)).__name__
-    return local.endswith(_INPUT_SCALE) and _WEIGHT_ONLY.search(method) is not None
+    return local.endswith(_INPUT_SCALE) and is_weight_only(module)
 
 
 def _parts(
