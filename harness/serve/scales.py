@@ -115,7 +115,8 @@ def read_scales(source: Source, layers: Iterable[Quantized]) -> Scales:
     """Read and merge the scales of the quantized layers.
 
     Raises:
-        EngineError: a scale is missing, zero, negative, infinite or NaN.
+        EngineError: a scale is missing, zero, negative, infinite or NaN; or merging gave an expert
+            the scale of another.
     """
     layers = tuple(layers)
     _refuse_missing(source, layers)
@@ -124,8 +125,10 @@ def read_scales(source: Source, layers: Iterable[Quantized]) -> Scales:
     with TensorReader(source) as reader:
         own = _read(reader, {one.name: one.format.one_scale or "" for one in merged})
         inputs = _read(reader, {one.name: "input_scale" for one in scaled})
+    weights = _merge_weights(merged, own)
+    _refuse_foreign(merged, weights, own)
     return Scales(
-        weights=_merge_weights(merged, own),
+        weights=weights,
         inputs=_merge_inputs(scaled, inputs),
         input_formats={_site_of(x): x.scheme.input_format for x in layers if x.scheme.input_format},
     )
@@ -174,6 +177,24 @@ def _refuse_missing(source: Source, layers: tuple[Quantized, ...]) -> None:
     ]
     if findings:
         raise _missing_error(findings)
+
+
+def _refuse_foreign(
+    layers: Iterable[Quantized], merged: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> None:
+    """Hold what experts compute with against the files, as the plugin does in a vLLM."""
+    routed = [one for one in layers if one.linear.is_routed]
+    theirs = {
+        group: {float(own[member.name]) for member in members}
+        for group, members in _grouped(routed, lambda one: one.linear.group).items()
+    }
+    foreign = [n.name for n in routed if float(merged[n.name]) not in theirs[n.linear.group]]
+    if foreign:
+        message = (
+            f"{len(foreign)} of {len(routed)} scales of experts are not those that this engine "
+            f"computes with, first '{foreign[0]}'. Report it with this line."
+        )
+        raise EngineError(message, reason=ReasonCode.SCALE_MISMATCH)
 
 
 def _count(what: str, missing: list[str], total: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from harness.drill.catalogue import find_fault
 from harness.drill.fault import RunFault
+from harness.errors import EngineError, ReasonCode
 from harness.models import open_source, read_inventory
 from harness.serve import scales
 from harness.serve.computable import read_computable
@@ -32,13 +33,13 @@ def distinct(checkpoint: Path) -> int:
     return len({float(value) for value in of_layer if value is not None})
 
 
-def test_the_reference_engine_computes_with_one_experts_scale(
+def test_the_reference_engine_refuses_to_compute_with_one_experts_scale(
     correct: Mapping[str, Path], fault: RunFault
 ) -> None:
-    experts = distinct(correct["fp8"])
-    with fault.during():
-        assert distinct(correct["fp8"]) < experts
-    assert distinct(correct["fp8"]) == experts > 2
+    with fault.during(), pytest.raises(EngineError, match="of 192 scales of experts") as caught:
+        distinct(correct["fp8"])
+    assert caught.value.reason is ReasonCode.SCALE_MISMATCH
+    assert distinct(correct["fp8"]) > 2
 
 
 def test_vllm_gets_the_fault_as_a_plugin_beside_harness_own(fault: RunFault) -> None:
