@@ -1,8 +1,8 @@
 """What a vLLM answers when it is asked what it can do (questions.py), and the memory of it.
 
 Importing vLLM takes seconds, so the answers are kept for each environment, and asked again where
-another vLLM was installed, the questions or the plugin changed, or other GPUs are there. What
-vLLM could not be imported for is not kept.
+another vLLM was installed, the questions or the plugin changed, or the machine is another: a home
+may be shared. What vLLM could not be imported for is not kept.
 """
 
 import hashlib
@@ -202,7 +202,16 @@ def _place_of(key: str) -> Path | None:
 
 @cache
 def _of_questions() -> str:
-    """Return a digest of what asks: the script, and the plugin that it asks."""
+    """Return a digest of what asks (the script, the plugin that it asks) and of this processor."""
     files = (QUESTIONS, *sorted(PLUGIN.rglob("*.py")))
-    content = b"\n".join(path.read_bytes() for path in files)
+    content = b"\n".join((*(path.read_bytes() for path in files), _processor()))
     return hashlib.sha256(content + DECLARATIONS.encode()).hexdigest()
+
+
+def _processor() -> bytes:
+    """Return what this processor can do, which decides which kernels run on it."""
+    try:
+        told = Path("/proc/cpuinfo").read_bytes()
+    except OSError:
+        return b""
+    return next((line for line in told.splitlines() if line.startswith(b"flags")), b"")

@@ -10,6 +10,7 @@ import pytest
 from harness.artifacts import EngineSpec
 from harness.errors import PrerequisiteError
 from harness.serve import find_vllm, resolve_engine
+from harness.serve.vllm import answers
 from harness.serve.vllm.answers import Answers, Said, ask_abilities, read_answers
 from harness.serve.vllm.environment import ask_vllm
 from tests.tiers import slow
@@ -237,3 +238,16 @@ def test_what_a_verdict_will_lack_is_said_before_anything_is_made(
     said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert len(said) == 1
     assert said[0].endswith("what is loaded is not held against the files: load-not-reconciled")
+
+
+def test_another_processor_is_asked_again(
+    engine: EngineSpec, how: How, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = ask_vllm(engine.place)
+    ask_abilities(environment)
+    how(FAKE_ANSWERS='{"linear_kernels": {"fp8_block": ["AmxKernel"]}}')
+    monkeypatch.setattr(answers, "_processor", lambda: b"flags: amx_tile")
+    answers._of_questions.cache_clear()  # noqa: SLF001 -- of the processor before
+    found = ask_abilities(environment).abilities
+    answers._of_questions.cache_clear()  # noqa: SLF001 -- of this test's
+    assert found.linear_kernels == {"fp8_block": ("AmxKernel",)}

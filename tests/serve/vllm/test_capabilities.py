@@ -201,7 +201,7 @@ def test_an_engine_learns_place_and_version_of_its_vllm(
 
 def test_an_unknown_engine_is_refused_with_the_known_ones(engine: EngineSpec) -> None:
     with pytest.raises(PrerequisiteError, match="reference or vllm or docker"):
-        resolve_engine(dataclasses.replace(engine, name="sglang"))
+        resolve_engine(dataclasses.replace(engine, name="abacus"))
 
 
 def test_vllm_is_looked_for_where_it_was_named(
