@@ -26,7 +26,10 @@ class SmokeSection:
 
 def smoke_sections(record: RunRecord) -> list[SmokeSection]:
     """Return the smoke runs that there were."""
-    return [_section(report) for report in (record.smoke, record.smoke_declared) if report]
+    # Of a server that somebody else runs nobody knows what it computes.
+    nothing = record.deployment.computed if record.deployment else "unquantized"
+    reports = (record.smoke, record.smoke_declared)
+    return [_section(report, nothing) for report in reports if report]
 
 
 def was_not_run(check: Check) -> bool:
@@ -47,13 +50,13 @@ def terminal_smoke(record: RunRecord) -> str:
     return "\n".join(lines)
 
 
-def _section(report: SmokeReport) -> SmokeSection:
+def _section(report: SmokeReport, nothing: str) -> SmokeSection:
     passed = sum(check.passed for check in report.checks)
     skipped = sum(map(was_not_run, report.checks))
     parts = [f"{passed} of {len(report.checks)} checks passed"]
     parts += [f"{len(report.errors)} failed"] if report.errors else []
     parts += [f"{skipped} not run"] if skipped else []
-    computed = ", ".join(report.exercised) or "unquantized"
+    computed = ", ".join(report.exercised) or nothing
     return SmokeSection(
         title=f"smoke {report.smoke}, {report.numerics} numerics",
         note=f"{', '.join(parts)}; computed: {computed}",

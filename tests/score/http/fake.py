@@ -49,9 +49,20 @@ class Script:
     running: int = 0
     most_running: int = 0
     lock: Any = field(default_factory=threading.Lock)
+    arrived: Any = field(default_factory=threading.Condition)
+    waiting: list[list[int]] = field(default_factory=list)
 
     def is_proof(self, prompt: str) -> bool:
         return any(text.startswith(prompt) or prompt == text for text in TEXTS)
+
+    def exchanged(self, tokens: list[int]) -> list[int]:
+        """Return the prompt of the request that came together with this one."""
+        with self.arrived:
+            place = len(self.waiting)
+            self.waiting.append(tokens)
+            self.arrived.notify_all()
+            self.arrived.wait_for(lambda: len(self.waiting) > (place ^ 1), timeout=1)
+            return self.waiting[place ^ 1] if len(self.waiting) > (place ^ 1) else tokens
 
     def fault(self, prompt: str) -> str:
         if self.is_proof(prompt) and self.answers_proof:
@@ -160,6 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         tokenizer = self.script.tokenizer
         if fault == "answers of another prompt":
             tokens = tokenizer.encode("z" * (len(tokens) // 2 + 1))
+        if fault == "answers of one another":
+            tokens = self.script.exchanged(tokens)
         prompt = tokenizer.decode(tokens)
         text, reason = self.script.generate(prompt, self.budgeted(payload, fault))
         values: list[float | None] = [-0.1] * len(text)
@@ -303,7 +316,7 @@ BROKEN: Mapping[str, Callable[[Handler], None]] = {
     "hang": Handler.hang,
     "garbage": lambda handler: handler.reply(200, b'{"choices": ['),
     "HTML": lambda handler: handler.reply(200, HTML),
-    "huge": lambda handler: handler.reply(200, b" " * (40 << 20)),
+    "huge": lambda handler: handler.reply(200, b" " * (3 << 20)),
 }
 """What comes in the place of an answer."""
 

@@ -40,6 +40,20 @@ def test_a_sound_server_is_scored(base_url: str, suite_file: Path, tmp_path: Pat
     assert [task["value"] for task in done.json["tasks"]] == [0.75, 0.5]
 
 
+def test_a_server_that_stalls_ends_with_exit_3_and_one_line(
+    base_url: str,
+    suite_file: Path,
+    tmp_path: Path,
+    script: Script,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.score.client._SECONDS_A_TOKEN", 0.0)
+    script.always, script.answers_proof = "hang", False
+    done = typed("score", base_url, "--suite", suite_file, "--out", tmp_path / "out")
+    assert done.code == 3
+    assert "TimeoutError" in done.line()
+
+
 @pytest.mark.parametrize("fault", sorted(ANSWERS | READINGS))
 def test_a_faulty_server_ends_with_exit_3_and_one_line(
     base_url: str, suite_file: Path, tmp_path: Path, script: Script, fault: str

@@ -47,7 +47,8 @@ def baseline(served: Callable[..., Any], tokenizer_folder: Path) -> Script:
 
 @pytest.fixture
 def candidate(baseline: Script) -> Script:
-    return replace(baseline, faults={}, seen=[], payloads=[], models=list(baseline.models))
+    own: dict[str, Any] = {"faults": {}, "seen": [], "payloads": [], "waiting": []}
+    return replace(baseline, models=list(baseline.models), **own)
 
 
 @pytest.fixture
@@ -204,6 +205,35 @@ def test_a_faulty_deployment_ends_with_exit_3_and_one_line(
     assert words.isprintable()
     assert done.json["verdict"] is None
     assert "Traceback" not in done.err
+
+
+def test_a_deployment_that_stalls_ends_with_exit_3_and_one_line(
+    gate: Gate, candidate: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.score.client._SECONDS_A_TOKEN", 0.0)
+    candidate.always, candidate.answers_proof = "hang", False
+    done = gate()
+    assert (done.code, done.json["failure"]["stage"]) == (3, "prove")
+    assert "TimeoutError" in done.json["failure"]["message"]
+
+
+def test_chats_that_the_servers_render_are_judged_and_said(
+    gate: Gate, suite_file: Path, baseline: Script, candidate: Script
+) -> None:
+    values = yaml.safe_load(suite_file.read_text(encoding="utf-8"))
+    values |= {"apply_chat_template": True, "tasks": values["tasks"][:1]}
+    suite_file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with answering(candidate) as ours, answering(baseline) as theirs:
+        refused = gate(candidate_url=f"{ours}/v1/chat/completions")
+        assert refused.code == 2
+        assert "the baseline is asked by completions and the candidate by chat" in refused.err
+        chats = {"candidate_url": ours, "baseline_url": theirs}
+        done = gate(
+            "--missing-evidence", "go", **{k: f"{v}/v1/chat/completions" for k, v in chats.items()}
+        )
+    assert done.code == 0, done.err
+    scope = "\n".join(done.json["verdict"]["scope"])
+    assert "chats were rendered by the servers, by templates that nobody here has seen" in scope
 
 
 def test_one_model_of_one_server_is_no_comparison(gate: Gate, baseline: Script) -> None:

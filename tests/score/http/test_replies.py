@@ -1,17 +1,25 @@
 """Whatever a server sends as an answer, it is read, or is a failed request in one line."""
 
 import json
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.artifacts import Endpoint
+from harness.errors import EngineError
 from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import HttpReply
 from harness.score.probe_http import _read as read_passage
+from harness.score.probe_http import _reading, _reading_natively
+from harness.score.proof import prove, prove_chats
 from harness.score.recording import Finish
 from harness.score.replies import read_answer, read_chat, read_chosen
+from tests.nouns import deployment as deployment_of
+from tests.score.conftest import make_tokenizer
 
 ASKED = AnswerRequest(0, ("task", 0), [1, 2], Limits(stops=("x",), max_new_tokens=4), cut=False)
 KEYS = (
@@ -50,8 +58,52 @@ def test_any_body_is_read_or_is_a_failed_request(body: dict[str, Any]) -> None:
     chosen = read_chosen(reply, [1, 2], 1)
     assert isinstance(chosen.log_likelihood, float | int)
     assert chosen.error is None or chosen.error.isprintable()
-    reading = read_passage("passage", [1, 2], reply)
-    assert reading.error is None or reading.error.isprintable()
+    for look in (_reading, _reading_natively):
+        reading = read_passage("passage", [1, 2], reply, look)
+        assert reading.error is None or reading.error.isprintable()
+
+
+class Answering:
+    """A connection to a server that answers everything with one body."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self._reply = HttpReply(body, None, 200)
+
+    def send(self, _: str, payloads: Sequence[object]) -> Any:  # noqa: ANN401 -- as much as is used
+        return SimpleNamespace(result=lambda: [self._reply for _ in payloads])
+
+
+ENDPOINT = Endpoint(
+    base_url="http://h",
+    model="tiny",
+    tokenizer="",
+    max_model_len=64,
+    num_concurrent=1,
+    deployment=deployment_of(),
+)
+TOKENIZER = make_tokenizer()
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODIES)
+def test_any_body_proves_nothing_and_ends_the_run_in_one_line(body: dict[str, Any]) -> None:
+    server: Any = Answering({"model": "tiny"} | body)
+    with pytest.raises(EngineError, match="does not prove") as caught:
+        prove(ENDPOINT, server, TOKENIZER, reads=True)
+    assert str(caught.value).isprintable()
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODIES)
+def test_any_body_is_a_chat_or_ends_the_run_in_one_line(body: dict[str, Any]) -> None:
+    server: Any = Answering({"model": "tiny"} | body)
+    try:
+        prove_chats(ENDPOINT, server)
+    except EngineError as error:
+        text = str(error)
+    else:
+        text = ""
+    assert not text or text.isprintable()
 
 
 @pytest.mark.parametrize("text", [5, ["a"], "\ud800", {"a": 1}])
