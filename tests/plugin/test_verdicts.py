@@ -24,6 +24,7 @@ from harness.gate import judge
 from harness.models import open_source
 from harness.recipe import load_suite
 from harness.score import read_arm, score
+from harness.serve.vllm.answers import ask_abilities
 from harness.serve.vllm.environment import ask_vllm
 from harness.serve.vllm.observe import observe
 from harness.serve.vllm.server import ServerFacts, endpoint_of, setting_of
@@ -77,6 +78,7 @@ def port(
 def served(port: int, vllm_python: Path) -> Callable[[Path, Path], Endpoint]:
     """Load a folder, and look at how it was loaded."""
     environment = ask_vllm(str(vllm_python))
+    answers = ask_abilities(environment)
 
     def load(folder: Path, records: Path) -> Endpoint:
         body = {"model": str(folder), "report": str(records / REPORT_PREFIX), "max_model_len": 256}
@@ -84,8 +86,7 @@ def served(port: int, vllm_python: Path) -> Callable[[Path, Path], Endpoint]:
         connection.request("POST", "/load", json.dumps(body))
         assert json.loads(connection.getresponse().read()) == {"loaded": str(folder)}
         connection.close()
-        source = open_source(str(folder))
-        observed = observe(read_demands(source), records=records, log="")
+        observed = observe(read_demands(open_source(str(folder))), records=records, log="")
         place = ServerFacts(
             base_url=f"http://127.0.0.1:{port}",
             version=environment.version,
@@ -95,7 +96,7 @@ def served(port: int, vllm_python: Path) -> Callable[[Path, Path], Endpoint]:
             arguments=(),
             key="",
         )
-        return endpoint_of(setting_of(ENGINE, source, environment), observed, place)
+        return endpoint_of(setting_of(ENGINE, folder, environment, answers), observed, place)
 
     return load
 

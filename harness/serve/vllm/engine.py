@@ -4,7 +4,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Capability, Demands, Foretold, foretell_all, refuse_unsupported
+from harness.engines import (
+    Capability,
+    Demands,
+    Foretold,
+    capability_of,
+    foretell_all,
+    refuse_unsupported,
+)
 from harness.serve.vllm.server import check_vllm, serve_vllm, vllm_capability, vllm_command
 
 
@@ -36,7 +43,9 @@ class VllmEngine:
 
     def has_emulation(self, engine: EngineSpec, demands: Demands) -> bool:
         """Return whether its flags differ between declared and deployed numerics."""
-        capability = self.capability(engine)
+        capability = capability_of(engine.version or "", engine.device)
+        if not capability.tested:
+            capability = self.capability(engine)
         declared, deployed = (capability.emulation(demands, declared=one) for one in (True, False))
         return declared != deployed
 
