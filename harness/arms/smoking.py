@@ -11,11 +11,9 @@ from typing import NamedTuple
 from harness.arms.candidate import Candidate, CandidateOrder
 from harness.arms.measuring import Measuring
 from harness.artifacts import MadeFrom, Probe, SmokeReport, SmokeSet, digest_of
-from harness.engines import read_demands
 from harness.errors import EngineError, PrerequisiteError
-from harness.models import open_source
 from harness.rundir import RunDirectory
-from harness.serve import has_emulation
+from harness.serve import can_emulate
 from harness.smoke import compare, refuse_failed
 from harness.stages import SMOKE, SMOKE_DECLARED
 
@@ -66,7 +64,7 @@ def smoke(
     refuse_failed(report, waived=order.waived)
     if not report.hidden or not report.compared or order.engine.numerics == "declared":
         return
-    if not has_emulation(order.engine, read_demands(open_source(str(order.folder)))):
+    if not can_emulate(order.engine):
         return
     candidate.stop()
     engine = dataclasses.replace(order.engine, numerics="declared")

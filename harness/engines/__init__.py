@@ -38,6 +38,7 @@ from harness.engines.demands import (
     Demands,
     architectures_of,
     has_kv_scales,
+    is_attention,
     read_declared,
     read_demands,
 )
@@ -55,7 +56,7 @@ from harness.engines.layers import (
 from harness.engines.loading import Loader, engines_for, is_in_sources, loaders_of
 from harness.engines.refused import refuse_unsupported
 from harness.engines.rules import Asked, Rules
-from harness.engines.sglang import refuse_unserved, sglang_flag
+from harness.engines.sglang import Place, foretell_sglang, refuse_unserved, sglang_flag
 from harness.engines.trtllm import doubts_of_trtllm, refuse_unread_by_trtllm
 from harness.engines.versions import (
     WIDTH_MULTIPLE,
@@ -96,6 +97,7 @@ __all__ = [
     "Foretold",
     "LayerDeclared",
     "Loader",
+    "Place",
     "Rules",
     "any_engine",
     "architectures_of",
@@ -108,8 +110,10 @@ __all__ = [
     "exercised",
     "find_engine",
     "foretell_all",
+    "foretell_sglang",
     "fused_of",
     "has_kv_scales",
+    "is_attention",
     "is_in_sources",
     "is_pattern_broken",
     "known_engines",

@@ -1,5 +1,6 @@
 """What a folder demands of an engine, whoever made it: modelopt, llmcompressor or harness."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _MANIFEST = "harness.json"
 """Written by our own exporter beside the checkpoint's files."""
 _PACKED = frozenset({"U8", "I8", "F8_E4M3"})
+_ATTENTION = re.compile(r"(^|[._])attn[._]|(^|\.)attention\.")
 _KV_SCALES = (".k_scale", ".v_scale", ".kv_scale")
 
 
@@ -37,6 +39,8 @@ class Demands:
     """Algorithms of linear layers; none for an unquantized model."""
     experts: frozenset[str] = frozenset()
     """Of routed experts."""
+    attention: frozenset[str] = frozenset()
+    """Of the layers in attention, among `linears`; some engines build these otherwise."""
     kv_fp8: bool = False
     kv_nvfp4: bool = False
     kv_calibrated: bool = False
@@ -96,6 +100,7 @@ def read_demands(source: "Source") -> Demands:
     return Demands(
         linears=linears if served else _named(declared),
         experts=experts,
+        attention=frozenset(a for name, a in served if is_attention(name)),
         kv_fp8=declared.kv_algorithm == "FP8",
         kv_nvfp4=declared.kv_algorithm == "NVFP4",
         kv_calibrated=has_kv_scales(source, declared)
@@ -158,6 +163,11 @@ def _packed_modules(source: "Source") -> list[str]:
         for name, header in source.tensors.items()
         if header.dtype in _PACKED and "scale" not in name.rpartition(".")[2]
     ]
+
+
+def is_attention(module: str) -> bool:
+    """Return whether a module is a projection of attention, linear attention among it."""
+    return _ATTENTION.search(module) is not None
 
 
 def _is_routed(module: str) -> bool:

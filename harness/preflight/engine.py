@@ -8,7 +8,7 @@ import torch
 
 from harness import score
 from harness.artifacts import MIXED, EngineSpec, KvFormat, QuantPlan, Suite
-from harness.engines import Demands, read_demands
+from harness.engines import Demands, is_attention, read_demands
 from harness.errors import PrerequisiteError, ReasonCode, SuiteError, UsageError
 from harness.formats import get_format, scheme_of
 from harness.models import Source
@@ -150,11 +150,18 @@ def demands_of(plan: QuantPlan) -> Demands:
     schemes: dict[bool, set[str]] = {True: set(), False: set()}
     for one in plan.quantized:
         schemes[one.linear.is_routed].add(scheme_of(one.weight_format, one.input_format))
+    attention = {
+        scheme_of(one.weight_format, one.input_format)
+        for one in plan.quantized
+        if is_attention(one.linear.name)
+    }
     algorithm = KvFormat(plan.kv_cache).algorithm
     return Demands(
         linears=frozenset(schemes[False]),
         experts=frozenset(schemes[True]),
+        attention=frozenset(attention),
         kv_fp8=plan.declares_kv and algorithm == "FP8",
         kv_nvfp4=plan.declares_kv and algorithm == "NVFP4",
+        kv_calibrated=plan.declares_kv and KvFormat(plan.kv_cache).has_scales,
         names_layers=plan.scheme == MIXED,
     )

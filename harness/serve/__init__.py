@@ -2,6 +2,7 @@
 
 from harness.serve.doctor import Diagnosis, examine
 from harness.serve.engines import (
+    can_emulate,
     check_served,
     foretell_served,
     has_emulation,
@@ -19,6 +20,7 @@ __all__ = [
     "Diagnosis",
     "Served",
     "VllmSurvey",
+    "can_emulate",
     "check_served",
     "examine",
     "find_vllm",

@@ -19,6 +19,7 @@ ENGINES: Mapping[str, str] = {
     "trtllm": "harness.serve.trtllm",
 }
 """The module of each, imported when it is asked for: docker's needs a library that is optional."""
+_EMULATES_NOTHING = frozenset({"sglang", "trtllm"})
 _GENERATES_ALONE = frozenset({"trtllm"})
 """Engines whose servers have no log probabilities of a prompt."""
 
@@ -67,6 +68,11 @@ def foretell_served(engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...
 def has_emulation(engine: EngineSpec, demands: Demands) -> bool:
     """Return whether declared numerics are emulated; see `ServingEngine.has_emulation`."""
     return engine_named(engine.name).has_emulation(engine, demands)
+
+
+def can_emulate(engine: EngineSpec) -> bool:
+    """Return whether an engine has any emulation of what its kernels do not compute."""
+    return engine.name not in _EMULATES_NOTHING
 
 
 def reads_prompts(engine: EngineSpec) -> bool:

@@ -40,7 +40,7 @@ def _watched(original: Callable[..., Any], model: nn.Module, weights: Any, *othe
         result = original(model, weights, *others)
         _write(model, None, missing)
         return result
-    load_weights = model.load_weights
+    load_weights: Callable[[Any], Any] = model.load_weights  # type: ignore[assignment]
 
     def followed(read: Any) -> Any:
         try:
@@ -50,7 +50,7 @@ def _watched(original: Callable[..., Any], model: nn.Module, weights: Any, *othe
             _finish(watch, missing)
             _write(model, watch, missing, with_kernels=False)
 
-    model.load_weights = followed  # type: ignore[method-assign,assignment]
+    model.load_weights = followed  # type: ignore[assignment]
     try:
         result = original(model, weights, *others)
     finally:
@@ -83,6 +83,8 @@ def _write(
     content = {
         "sglang": __version__,
         "device": _device(),
+        # SGLang loads with the model's own type as torch's default.
+        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "rank": rank,
         "model_class": type(model).__name__,
         "is_reconciled": reconciled is not None,

@@ -11,6 +11,7 @@ layers/quantization/{modelopt_quant,kv_cache}.py.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 from harness_vllm.ledger import Parameter, ParameterPart
 from harness_vllm.tape import memory
@@ -67,7 +68,7 @@ def is_weight_only(module: nn.Module) -> bool:
     Experts of W4A16_NVFP4 have the method of NVFP4 with a configuration of its own, and where
     their kernel rounds inputs all the same it reads scales that no file holds.
     """
-    method = getattr(module, "quant_method", None)
+    method: Any = getattr(module, "quant_method", None)
     if not isinstance(module, FusedMoE):
         return "A16" in type(method).__name__
     mixed = getattr(module, "quant_config", None)

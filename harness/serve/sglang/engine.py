@@ -4,9 +4,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
-from harness.engines import Demands
+from harness.engines import Demands, Foretold, foretell_sglang
 from harness.serve.sglang.environment import ask_answers, ask_sglang
-from harness.serve.sglang.server import check_demands, check_sglang, serve_sglang, sglang_command
+from harness.serve.sglang.server import (
+    check_demands,
+    check_sglang,
+    place_of,
+    serve_sglang,
+    sglang_command,
+)
 
 
 class SglangEngine:
@@ -36,6 +42,11 @@ class SglangEngine:
         """Return False: SGLang computes what its kernels do and emulates nothing."""
         del engine, demands
         return False
+
+    def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
+        """Return what becomes of a checkpoint's layers, as the sources of its version say."""
+        environment = ask_sglang(engine.place)
+        return foretell_sglang(demands, place_of(environment, ask_answers(environment)))
 
     def command(self, engine: EngineSpec, directory: Path) -> tuple[str, ...]:
         """Return SGLang's line with the flags that were used."""

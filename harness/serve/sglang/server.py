@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.artifacts import Deployment, Endpoint, EngineSpec, Finding, Severity
-from harness.engines import Demands, read_demands, refuse_unserved, sglang_flag
+from harness.engines import Demands, Place, read_demands, refuse_unserved, sglang_flag
 from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
 from harness.models import Source, open_source
 from harness.over_http import get
@@ -152,12 +152,12 @@ def check_demands(demands: Demands, environment: SglangEnvironment, answers: Ans
     Raises:
         PrerequisiteError: with the reason `unsupported-format`.
     """
-    refuse_unserved(
-        demands,
-        version=environment.version,
-        methods=answers.abilities.methods,
-        capability=environment.capability,
-    )
+    refuse_unserved(demands, place_of(environment, answers))
+
+
+def place_of(environment: SglangEnvironment, answers: Answers) -> Place:
+    """Return what of an environment decides the fate of a checkpoint."""
+    return Place(environment.version, environment.capability, answers.abilities.methods)
 
 
 def server_flags(setting: Setting) -> tuple[str, ...]:

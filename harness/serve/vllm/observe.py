@@ -82,7 +82,6 @@ def observe(
     """
     reports, broken = _read_reports(records)
     kernels = _kernels(reports, log, words, resolved)
-    dtype = _DTYPE.search(log)
     followed = bool(reports) and all(is_reconciled(report) for report in reports)
     findings = [*broken, *(_load_findings(reports, demands) if followed else ())]
     findings += expert_scale_findings(reports)
@@ -95,7 +94,7 @@ def observe(
     )
     findings += [finding for finding in known if finding.id not in found]
     return Observed(
-        dtype=dtype.group(1) if dtype else "auto",
+        dtype=_dtype(reports, log),
         device=str(reports[0]["device"]) if reports else None,
         kernels={part: ", ".join(names) for part, names in kernels.items() if names},
         exercised=exercised(demands, kernels),
@@ -103,6 +102,15 @@ def observe(
         findings=tuple(findings),
         not_observed=gaps(reports, kernels, demands) if reports else (),
     )
+
+
+def _dtype(reports: Sequence[Report], log: str) -> str:
+    """Return the model's type, as a worker or else the log says; `auto` where neither does."""
+    told = reports[0].get("dtype") if reports else None
+    if isinstance(told, str) and told:
+        return told
+    found = _DTYPE.search(log)
+    return found.group(1) if found else "auto"
 
 
 def clear_reports(records: Path) -> None:

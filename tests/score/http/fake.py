@@ -127,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, payload: dict[str, Any]) -> None:
         script = self.script
         chat = self.path == "/v1/chat/completions"
-        tokens = [] if chat else payload["prompt"][0]
+        tokens = payload.get("input_ids") or payload.get("prompt", [[]])[0]
         prompt = payload["messages"][-1]["content"] if chat else script.tokenizer.decode(tokens)
         fault = script.fault(prompt)
         if not script.is_proof(prompt):
@@ -147,10 +147,15 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(int(fault), {"error": {"message": f"no, {echo}\nand more"}})
         elif chat:
             self.reply(200, self.chat(prompt, payload, fault))
-        elif "prompt_logprobs" in payload and fault != "plain":
-            self.reply(200, self.read(tokens, fault))
         else:
-            self.reply(200, self.completion(tokens, payload, fault))
+            self.reply(200, self.completed(tokens, payload, fault))
+
+    def completed(self, tokens: list[int], payload: dict[str, Any], fault: str) -> object:
+        if self.path == "/generate":
+            return natively(self.read(tokens, fault), tokens, fault)
+        if "prompt_logprobs" in payload and fault != "plain":
+            return self.read(tokens, fault)
+        return self.completion(tokens, payload, fault)
 
     def chat(self, prompt: str, payload: dict[str, Any], fault: str) -> object:
         if fault == "answers of another prompt":
@@ -206,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
             return payload
         return payload | {"max_tokens": payload["max_tokens"] + 50, "stop": ()}
 
-    def read(self, tokens: list[int], fault: str) -> object:
+    def read(self, tokens: list[int], fault: str) -> dict[str, Any]:
         """Answer as vLLM does: a table by token id for each place, with the token that is there."""
         places: list[object] = [None]
         for before, after in itertools.pairwise(tokens):
@@ -245,6 +250,23 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
+
+
+def natively(read: dict[str, Any], tokens: list[int], fault: str) -> object:
+    """Answer as SGLang's /generate does: a list for each place, null for what is not finite."""
+    values: list[list[object]] = [[None, tokens[0], None]]
+    tops: list[object] = [None]
+    for token, place in zip(tokens[1:], read["choices"][0]["prompt_logprobs"][1:], strict=True):
+        own = place[str(token)]["logprob"]
+        values.append([None if fault == "clamped" and own < -999 else own, token, None])
+        tops.append([[one["logprob"], int(name), None] for name, one in place.items()])
+    if fault == "plain":
+        return {"text": "", "meta_info": {"prompt_tokens": len(tokens)}}
+    if fault == "short":
+        values, tops = values[:-1], tops[:-1]
+    if fault == "others":
+        values[1][1] = int(tokens[1]) + 1
+    return {"text": "", "meta_info": {"input_token_logprobs": values, "input_top_logprobs": tops}}
 
 
 def unchanged(_: dict[str, Any]) -> None: ...

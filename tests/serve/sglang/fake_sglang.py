@@ -5,8 +5,8 @@ token was made; every path but /health and /health_generate wants the key; /v1/m
 length; /server_info shows all of the arguments) and srt/managers/tokenizer_manager.py (/generate
 with log probabilities of the prompt). What it shall do is in the file FAKE_HOW, which the fixture
 names: FAKE_SGLANG is `ready`, `slow`, `hang`, `open` (asks for no key), `sick` (makes no token),
-`wedged` (is alive and makes none), `other` (serves another name), `leak` (prints its arguments), or
-`die` with FAKE_LOG.
+`wedged` (is alive and makes none), `other` (serves another name), `leak` (prints its arguments),
+`die` or `child-died` with FAKE_LOG.
 """
 
 import json
@@ -164,8 +164,11 @@ def misbehave(how: str) -> None:
         for step in range(10):
             time.sleep(0.2)
             say(f"Loading safetensors checkpoint shards: {step}0%")
-    if how == "die":
+    if how in ("die", "child-died"):
         say(HOW["FAKE_LOG"])
+        if how == "child-died":  # SGLang ends its own tree then
+            say("[2026-07-11 10:00:01] Received sigquit from a child process.")
+            os.kill(os.getpid(), signal.SIGKILL)
         sys.exit(1)
 
 
@@ -184,7 +187,7 @@ def main() -> None:
     report = json.loads(HOW.get("FAKE_REPORT", json.dumps(REPORT)))
     if report is not None:
         Path(f"{prefix}.rank0.json").write_text(json.dumps(report), encoding="utf-8")
-    say("[2026-07-11 10:00:01] Load weight end. type=Qwen3_5Moe, dtype=torch.bfloat16")
+    say("[2026-07-11 10:00:01] Using KV cache dtype: torch.float8_e4m3fn")
     say(HOW.get("FAKE_LOG", ""))
     ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
 

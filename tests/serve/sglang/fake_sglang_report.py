@@ -7,6 +7,7 @@ from typing import Any
 REPORT: dict[str, Any] = {
     "sglang": "0.5.15",
     "device": "NVIDIA H200 (sm_90)",
+    "dtype": "bfloat16",
     "is_reconciled": True,
     "missing": {},
     "num_tensors": 10,

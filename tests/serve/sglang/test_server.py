@@ -120,6 +120,22 @@ def test_a_death_has_its_cause(fake: Fake, line: str, reason: ReasonCode) -> Non
     assert line in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("    assert param_data.shape == loaded_weight.shape", ReasonCode.LOAD_MISMATCH),
+        ("ValueError: something else", ReasonCode.ENGINE_FAILED),
+    ],
+)
+def test_an_sglang_that_kills_itself_is_not_said_to_lack_memory(
+    fake: Fake, line: str, reason: ReasonCode
+) -> None:
+    fake.how(FAKE_SGLANG="child-died", FAKE_LOG=line)
+    with pytest.raises(EngineError) as caught, fake.served():
+        pass
+    assert caught.value.reason is reason
+
+
 def test_a_death_after_a_bad_load_is_explained_by_the_load(fake: Fake) -> None:
     fake.how(FAKE_SGLANG="sick", FAKE_REPORT=json.dumps(told.with_holes()))
     with pytest.raises(EngineError, match="parameter-not-filled") as caught, fake.served(SOON):
