@@ -72,7 +72,7 @@ CAUSES: tuple[Cause, ...] = (
         r"|No available memory for the cache blocks|larger than the available KV cache memory"
         r"|is less than desired \S*\s*(GPU|CPU)? ?memory utilization|Cannot allocate memory"
         r"|To serve at least one request with the model's max seq len"
-        r"|Not enough memory\. Please try to increase --mem-fraction-static",
+        r"|Not enough memory\. Please try to increase \S+mem-fraction-static",
         ReasonCode.OUT_OF_MEMORY,
         "Memory ran out; free some, or spread the model with --tensor-parallel-size.",
     ),

@@ -81,6 +81,12 @@ FOREIGN: Mapping[str, str] = {
     "--moe-backend": "vLLM",
     "--port": "vLLM",
     "--served-model-name": "vLLM",
+    "--config": "SGLang",
+    "--context-length": "SGLang",
+    "--kv-cache-dtype": "SGLang",
+    "--model-path": "SGLang",
+    "--quantization": "SGLang",
+    "--tp-size": "SGLang",
 }
 """Options of other programs, which serve/ passes to them, each as a text of its own."""
 
