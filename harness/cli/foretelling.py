@@ -16,11 +16,12 @@ from harness.engines.foretold import (
     recorded,
     recorded_versions,
 )
+from harness.engines.sglang import TURNS, Place, foretell_sglang
 from harness.errors import UsageError
 from harness.recipe import shipped_formats
 from harness.serve import foretell_served, resolve_engine
 
-_COLUMNS = "{:<13} {:<15} {:<7} {:<9} {}"
+_COLUMNS = "{:<24} {:<16} {:<7} {:<8} {}"
 _HEAD = ("engine", "GPU", "layers", "fate", "kernel, or why")
 _READ = (
     "loaded: as declared; hidden: the kernel computes with unrounded inputs, and a run looks at",
@@ -43,12 +44,16 @@ def foretell_format(name: str, vllm: Path | None = None) -> Result:
     here = None if vllm is None else _installed(vllm)
     for algorithm in _algorithms(name):
         for mixed in (False, True):
-            told = [*_told_here(here, algorithm, mixed=mixed), *_told(algorithm, mixed=mixed)]
+            told = [
+                *_told_here(here, algorithm, mixed=mixed),
+                *_told_by_vllm(algorithm, mixed=mixed),
+                *_told_by_sglang(algorithm, mixed=mixed),
+            ]
             where = " inside MIXED_PRECISION" if mixed else ""
             lines += [f"{algorithm}{where}", _COLUMNS.format(*_HEAD), *_rows(told)]
             values += [
-                {"engine": f"vllm {version}", "gpu": gpu, "mixed": mixed, "layers": to_json(one)}
-                for version, gpu, one in told
+                {"engine": engine, "gpu": gpu, "mixed": mixed, "layers": to_json(one)}
+                for engine, gpu, one in told
             ]
     return Result(text="\n".join([*lines, *_READ]), values=values)
 
@@ -83,24 +88,48 @@ def _told_here(
     demands = Demands(linears=one, experts=one, names_layers=mixed)
     for said in foretell_served(engine, demands):
         if said.fate is not Fate.UNKNOWN:
-            yield str(engine.version), "here", said
+            yield f"vllm {engine.version}", "here", said
 
 
-def _told(algorithm: str, *, mixed: bool) -> Iterator[tuple[str, str, Foretold]]:
+def _told_by_vllm(algorithm: str, *, mixed: bool) -> Iterator[tuple[str, str, Foretold]]:
     for version in reversed(recorded_versions()):
         for layers in (LINEAR, EXPERTS):
             for gpu in GENERATIONS:
                 record = recorded(version, gpu)
                 if record is not None:
                     one = foretell(record.answers, algorithm, layers=layers, mixed=mixed)
-                    yield version, gpu, one
+                    yield f"vllm {version}", gpu, one
+
+
+def _told_by_sglang(algorithm: str, *, mixed: bool) -> Iterator[tuple[str, str, Foretold]]:
+    """Yield what SGLang's sources say, with each release that changed it."""
+    one = frozenset({algorithm})
+    demands = Demands(linears=one, experts=one, names_layers=mixed)
+    for version in reversed(TURNS):
+        for layers in (LINEAR, EXPERTS):
+            for gpu in GENERATIONS:
+                major, minor = map(int, gpu.split("."))
+                for said in foretell_sglang(demands, Place(version, (major, minor))):
+                    if said.layers == layers:
+                        yield f"sglang {version}", gpu, said
 
 
 def _rows(told: Iterable[tuple[str, str, Foretold]]) -> Iterator[str]:
-    """Yield a line for neighbouring generations that fare alike."""
-    for (version, one), group in groupby(told, key=lambda row: (row[0], row[2])):
+    """Yield a line for neighbouring generations that fare alike, in releases that do."""
+    by_release = [
+        (engine, tuple(_of_release(rows))) for engine, rows in groupby(told, key=lambda row: row[0])
+    ]
+    for (_, rows), group in groupby(by_release, key=lambda one: (one[0].split()[0], one[1])):
+        engines = [engine for engine, _ in group]
+        newest, oldest = engines[0], engines[-1]
+        span = newest if newest == oldest else f"{oldest} to {newest.split()[1]}"
+        for row in rows:
+            yield _COLUMNS.format(span, *row)
+
+
+def _of_release(told: Iterable[tuple[str, str, Foretold]]) -> Iterator[tuple[str, ...]]:
+    for one, group in groupby(told, key=lambda row: row[2]):
         gpus = [gpu if gpu == "here" else f"sm_{gpu.replace('.', '')}" for _, gpu, _ in group]
-        first, last = gpus[0], gpus[-1]
-        where = first if first == last else f"{first} to {last}"
-        fate = "hidden" if one.inputs == "hidden" else one.fate
-        yield _COLUMNS.format(f"vllm {version}", where, one.layers, fate, one.kernel or one.why)
+        where = gpus[0] if len(gpus) == 1 else f"{gpus[0]} to {gpus[-1]}"
+        fate = "hidden" if one.inputs == "hidden" else str(one.fate)
+        yield where, one.layers, fate, one.kernel or one.why

@@ -21,6 +21,8 @@ from harness.engines.foretold import EXPERTS, LINEAR, Fate, Foretold
 from harness.errors import PrerequisiteError, ReasonCode
 
 Version = tuple[int, ...]
+TURNS = ("0.5.9", "0.5.13", "0.5.15", "0.5.17", "0.5.18", "0.5.20", "0.5.23")
+"""Releases with which something of this changed, and the newest that was read."""
 FLAGS: Mapping[str, str] = {
     "NVFP4": "modelopt_fp4",
     "W4A16_NVFP4": "modelopt_fp4",
