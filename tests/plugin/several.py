@@ -96,38 +96,47 @@ class Engine:
                     max_tokens=max(body.get("max_tokens", 1), 1),
                     stop=body.get("stop") or None,
                     prompt_logprobs=1 if echo else None,
+                    logprobs=1 if echo or body.get("logprobs") is not None else None,
                 )
             )
         outputs = self.llm.generate(prompts, settings, use_tqdm=False)
         for job, output in zip(jobs, outputs, strict=True):
-            job.answer = {"choices": [choice(output, echo=bool(job.body.get("echo")))]}
+            num_read, num_made = len(output.prompt_token_ids), len(output.outputs[0].token_ids)
+            job.answer = {
+                "model": job.body["model"],
+                "choices": [choice(output, echo=bool(job.body.get("echo")))],
+                "usage": {"prompt_tokens": num_read, "completion_tokens": num_made},
+            }
             job.done.set()
 
 
 def choice(output: RequestOutput, *, echo: bool) -> Mapping[str, Any]:
     """Return one element of `choices`, as vLLM's server spells it."""
     answer = output.outputs[0]
-    made: dict[str, Any] = {
+    told: list[tuple[int, Any]] = []
+    if echo:
+        told += zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+    if answer.logprobs is not None:
+        told += zip(answer.token_ids, answer.logprobs, strict=True)
+    return {
         "index": 0,
         "text": answer.text,
         "finish_reason": answer.finish_reason,
-        "logprobs": None,
+        "prompt_token_ids": list(output.prompt_token_ids),
+        "logprobs": logprobs(told) if told else None,
     }
-    if echo:
-        tokens, logprobs, top = [], [], []
-        for token, found in zip(output.prompt_token_ids, output.prompt_logprobs, strict=True):
-            tokens.append(f"token_id:{token}")
-            logprobs.append(None if found is None else found[token].logprob)
-            top.append(
-                None if found is None else {f"token_id:{t}": v.logprob for t, v in found.items()}
-            )
-        made["logprobs"] = {
-            "tokens": tokens,
-            "token_logprobs": logprobs,
-            "top_logprobs": top,
-            "text_offset": [0] * len(tokens),
-        }
-    return made
+
+
+def logprobs(told: list[tuple[int, Any]]) -> Mapping[str, Any]:
+    """Spell log probabilities; the first token of a prompt has none."""
+    return {
+        "tokens": [f"token_id:{token}" for token, _ in told],
+        "token_logprobs": [found and found[token].logprob for token, found in told],
+        "top_logprobs": [
+            found and {f"token_id:{t}": v.logprob for t, v in found.items()} for _, found in told
+        ],
+        "text_offset": [0] * len(told),
+    }
 
 
 def gathered(first: Job) -> list[Job]:
