@@ -146,14 +146,14 @@ def _fate(answer: Answer, algorithm: str) -> tuple[Fate, str]:
         return Fate.REFUSED, str(refused)
     if "kernel" not in answer:
         return Fate.UNKNOWN, str(answer.get("unknown") or "it was not asked")
-    if (wanted := _num_scales(algorithm)) is None:
-        return Fate.UNKNOWN, "harness does not know how its weights are scaled"
     method, found = answer.get("method"), answer.get("scales")
-    if found == wanted:
-        return Fate.LOADED, ""
     if not found:
         return Fate.MISREAD, f"{method} leaves it unquantized"
-    return Fate.MISREAD, f"{method} has room for {found} scales of {wanted} a matrix"
+    if (wanted := _num_scales(algorithm)) is None:
+        return Fate.UNKNOWN, "harness does not know how its weights are scaled"
+    if found == wanted:
+        return Fate.LOADED, ""
+    return Fate.MISREAD, f"{method} has room for {found} of the {wanted} scales of a matrix"
 
 
 def _num_scales(algorithm: str) -> int | None:
