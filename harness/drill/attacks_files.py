@@ -18,9 +18,8 @@ from harness.drill.sandbox import (
     with_times_of,
 )
 from harness.models import digest_folder
-from harness.serve import engines, reference
+from harness.serve import in_process, reference
 from harness.stages import (
-    BASELINE,
     CANDIDATE,
     CHECKPOINT_FOLDER,
     SMOKE,
@@ -28,8 +27,8 @@ from harness.stages import (
 )
 
 
-def _exchanged_between(first: Any, second: Any) -> Tamper:  # noqa: ANN401 - stages of any noun
-    """Let a bad checkpoint lie in the good one's place from before one stage to before another."""
+def _exchanged_between(first: Any, last: Any) -> Tamper:  # noqa: ANN401 - stages of any noun
+    """Let a bad checkpoint lie in the good one's place from before one stage to after another."""
 
     def tamper(sandbox: Sandbox) -> Ending:
         run, bad = sandbox.finished(), sandbox.bad()
@@ -39,7 +38,7 @@ def _exchanged_between(first: Any, second: Any) -> Tamper:  # noqa: ANN401 - sta
         def strike() -> None:
             exchange(checkpoint, bad)
 
-        return sandbox.again(run, before={first: strike, second: strike})
+        return sandbox.again(run, before={first: strike}, after={last: strike})
 
     return tamper
 
@@ -60,21 +59,21 @@ attack(
     "a bad checkpoint is made, and a good one lies in its place while it is verified",
     "evidence-changed .*exchanged while it was verified",
     name="exchanged-while-verified",
-)(_exchanged_between(VERIFY, SMOKE))
+)(_exchanged_between(VERIFY, VERIFY))
 
 
 attack(
     "a bad checkpoint lies there after verify and is put back before the judge",
     "evidence-changed .*exchanged before it was smoked",
     name="exchanged-while-served",
-)(_exchanged_between(SMOKE, BASELINE))
+)(_exchanged_between(SMOKE, CANDIDATE))
 
 
 attack(
     "a good checkpoint is verified and smoked, and a bad one scored in its place",
     "evidence-changed .*exchanged before it was scored",
     name="exchanged-while-scored",
-)(_exchanged_between(CANDIDATE, BASELINE))
+)(_exchanged_between(CANDIDATE, CANDIDATE))
 
 
 @attack(
@@ -101,7 +100,7 @@ def _put_back_while_loaded(sandbox: Sandbox) -> Ending:
             shown = replace(served.deployment, checkpoint_digest=digest)
             yield served._replace(deployment=shown)
 
-    with exchanged(engines, "serve_reference", serve_another):
+    with exchanged(in_process, "serve_reference", serve_another):
         return sandbox.again(run)
 
 

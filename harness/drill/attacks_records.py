@@ -19,7 +19,6 @@ from harness.drill.sandbox import (
 from harness.errors import ExitCode
 from harness.runs import read_run
 from harness.stages import (
-    BASELINE,
     BASELINE_FOLDER,
     CANDIDATE,
     EXPORT,
@@ -105,7 +104,7 @@ def _baselines_scores_as_candidates(sandbox: Sandbox) -> Ending:
         shutil.copytree(arm / "samples", run / "samples", dirs_exist_ok=True)
         shutil.copy(arm / "scorecard.json", run / CANDIDATE.file)
 
-    return sandbox.again(run, after={BASELINE: strike})
+    return sandbox.again(run, after={CANDIDATE: strike})
 
 
 @attack(

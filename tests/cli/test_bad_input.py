@@ -54,7 +54,7 @@ def test_an_unknown_format(cli: Cli, tmp_path: Path) -> None:
 def test_a_dense_model_with_an_experts_only_recipe(
     cli: Cli, tmp_path: Path, tiny_qwen3: Path
 ) -> None:
-    arguments = ["e2e", "--model", tiny_qwen3, "--qformat", "nvfp4_experts_only"]
+    arguments = ["e2e", "--model", tiny_qwen3, "--qformat", "nvfp4_experts_only", *E2E[-2:]]
     line = refused(cli, tmp_path, *arguments, "--suite", "canary", "--calib-data", "canary")
     assert "*.experts.*weight_quantizer" in line
     assert "no routed experts" in line
