@@ -151,6 +151,21 @@ def taken(port: int, owner: str) -> EngineError:
 
 
 @contextmanager
+def kept_records(records: Path | None) -> Iterator[Path]:
+    """Yield the folder, made where it is missing, that a server's records go to.
+
+    Args:
+        records: as typed; None keeps none, and the folder is gone in the end.
+    """
+    with contextlib.ExitStack() as stack:
+        if records is None:
+            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-records-")))
+        records = records.resolve()
+        records.mkdir(parents=True, exist_ok=True)
+        yield records
+
+
+@contextmanager
 def started(
     command: tuple[str, ...], environment: Mapping[str, str], *, port: int, log_path: Path, key: str
 ) -> Iterator[KeptProcess]:

@@ -10,10 +10,10 @@ layers/quantization/{modelopt_quant,kv_cache}.py.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 from harness_vllm.ledger import Parameter, ParameterPart
+from harness_vllm.linear_parts import linear_parts
 from harness_vllm.tape import memory
 from sglang.srt.layers.linear import LinearBase
 from sglang.srt.layers.moe import get_moe_runner_backend
@@ -103,7 +103,7 @@ def _parts(
     elif isinstance(module, FusedMoE) and local.startswith(("w13_", "w2_")):
         yield from _expert_parts(prefix, module, local, tensor)
     elif isinstance(module, LinearBase):
-        yield from _linear_parts(whole, module, tensor, fused.get(prefix.rpartition(".")[2], ()))
+        yield from linear_parts(whole, module, tensor, fused.get(prefix.rpartition(".")[2], ()))
     else:
         yield whole
 
@@ -138,24 +138,3 @@ def _ids(module: FusedMoE, rows: int) -> range:
         return range(rows)
     first = int(module.moe_ep_rank) * rows
     return range(first, first + rows)
-
-
-def _linear_parts(
-    whole: ParameterPart, module: nn.Module, tensor: Tensor, names: Sequence[str]
-) -> Iterator[ParameterPart]:
-    """Cut along the outputs, where a linear layer holds more than one."""
-    sizes: Sequence[int] = getattr(module, "output_partition_sizes", None) or ()
-    length = tensor.shape[0] if tensor.ndim else 1
-    if len(sizes) > 1 and length == len(sizes) and tensor.ndim == 1:
-        sizes = [1] * length
-    if len(sizes) <= 1 or length != sum(sizes):
-        yield whole
-        return
-    owner, _, local = whole.name.rpartition(".")
-    parent = owner.rpartition(".")[0]
-    spelled = [f"{parent}.{n}.{local}" for n in names]
-    if len(spelled) != len(sizes):
-        spelled = [f"{whole.name}[{i}]" for i in range(len(sizes))]
-    step = tensor.nbytes // length
-    for name, (low, high) in zip(spelled, pairwise(accumulate(sizes, initial=0)), strict=True):
-        yield ParameterPart(name, (whole.span[0] + low * step, whole.span[0] + high * step))

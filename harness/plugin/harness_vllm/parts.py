@@ -8,7 +8,6 @@ such as `...layers.0.mlp.experts.3.gate_proj.input_scale`.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from vllm.model_executor.layers.fused_moe import RoutedExperts
 from vllm.model_executor.layers.linear import LinearBase
 
 from .ledger import Parameter, ParameterPart
+from .linear_parts import linear_parts
 from .tape import memory
 
 KV_SCALES = ("k_scale", "v_scale")
@@ -107,7 +107,7 @@ def _parts(
     elif isinstance(module, RoutedExperts) and local.startswith(("w13_", "w2_")):
         yield from _expert_parts(prefix.removesuffix(".routed_experts"), module, local, tensor)
     elif isinstance(module, LinearBase):
-        yield from _linear_parts(whole, module, tensor, fused.get(prefix.rpartition(".")[2], ()))
+        yield from linear_parts(whole, module, tensor, fused.get(prefix.rpartition(".")[2], ()))
     else:
         yield whole
 
@@ -139,24 +139,3 @@ def expert_numbers(module: nn.Module, rows: int) -> list[int]:
         return list(range(rows))
     places: dict[int, int] = {int(place): i for i, place in enumerate(ids.tolist()) if place >= 0}
     return [places.get(row, row) for row in range(rows)]
-
-
-def _linear_parts(
-    whole: ParameterPart, module: nn.Module, tensor: Tensor, names: Sequence[str]
-) -> Iterator[ParameterPart]:
-    """Cut along the outputs, where a linear layer holds more than one."""
-    sizes: Sequence[int] = getattr(module, "output_partition_sizes", ())
-    length = tensor.shape[0] if tensor.ndim else 1
-    if len(sizes) > 1 and length == len(sizes) and tensor.ndim == 1:
-        sizes = [1] * length
-    if len(sizes) <= 1 or length != sum(sizes):
-        yield whole
-        return
-    owner, _, local = whole.name.rpartition(".")
-    parent = owner.rpartition(".")[0]
-    spelled = [f"{parent}.{n}.{local}" for n in names]
-    if len(spelled) != len(sizes):
-        spelled = [f"{whole.name}[{i}]" for i in range(len(sizes))]
-    step = tensor.nbytes // length
-    for name, (low, high) in zip(spelled, pairwise(accumulate(sizes, initial=0)), strict=True):
-        yield ParameterPart(name, (whole.span[0] + low * step, whole.span[0] + high * step))

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from harness.artifacts import Endpoint, EngineSpec
 from harness.engines import Capability, capability_of
@@ -26,6 +25,7 @@ from harness.serve.docker.daemon import choose_network, connected, explained, re
 from harness.serve.docker.image import find_image, image_answers, named_image
 from harness.serve.docker.owner import this_process
 from harness.serve.docker.running import started
+from harness.serve.process import kept_records
 from harness.serve.readiness import StartLimits, naming_its_death
 from harness.serve.vllm.arguments import server_flags
 from harness.serve.vllm.observe import clear_reports
@@ -75,9 +75,7 @@ def serve_docker(
         image = find_image(client, image_name)
         answers, environment = image_answers(client, image), image.environment
         setting = setting_of(engine, directory, environment, answers)
-        if records is None:
-            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-docker-")))
-        records = records.resolve()
+        records = stack.enter_context(kept_records(records))
         with explained("be asked for its containers and networks"):
             remove_stale(client)
             network = choose_network(client)

@@ -20,7 +20,14 @@ from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageErro
 from harness.models import Source, open_source
 from harness.over_http import get
 from harness.processes import mark_of
-from harness.serve.process import LOCALHOST, KeptProcess, blot_out, reserved_port, started
+from harness.serve.process import (
+    LOCALHOST,
+    KeptProcess,
+    blot_out,
+    kept_records,
+    reserved_port,
+    started,
+)
 from harness.serve.readiness import StartLimits, naming_its_death, wait_until_ready
 from harness.serve.sglang.environment import SglangEnvironment, ask_answers, ask_sglang
 from harness.serve.sglang.permitted import OF_SGLANG
@@ -82,10 +89,7 @@ def serve_sglang(
     environment = ask_sglang(engine.place)
     setting = setting_of(engine, directory, environment, ask_answers(environment))
     with ExitStack() as stack:
-        if records is None:
-            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-sglang-")))
-        records = records.resolve()
-        records.mkdir(parents=True, exist_ok=True)
+        records = stack.enter_context(kept_records(records))
         variables = server_environment(
             own_variables(plugin=str(PLUGIN), records=str(records)),
             python=Path(environment.python),

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from harness.artifacts import Deployment, Endpoint, EngineSpec, Gap
 from harness.engines import Demands, read_demands
@@ -23,7 +22,7 @@ from harness.errors import ReasonCode, UsageError
 from harness.models import Source, open_source
 from harness.over_http import get
 from harness.processes import mark_of
-from harness.serve.process import LOCALHOST, RunningServer, started
+from harness.serve.process import LOCALHOST, RunningServer, kept_records, started
 from harness.serve.readiness import StartLimits, naming_its_death, wait_until_ready
 from harness.serve.trtllm.environment import TrtllmEnvironment, ask_trtllm
 from harness.serve.vllm.server import LOG_FILE, draw_key
@@ -79,10 +78,8 @@ def serve_trtllm(
     source = open_source(str(directory.resolve()))
     flags = flags_of(engine)
     with ExitStack() as stack:
-        if records is None:
-            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-trtllm-")))
-        records.mkdir(parents=True, exist_ok=True)
-        log_path = records.resolve() / LOG_FILE
+        records = stack.enter_context(kept_records(records))
+        log_path = records / LOG_FILE
         log_path.unlink(missing_ok=True)
         variables = process_environment(
             _own_variables(), python=Path(environment.python), gpus=gpus

@@ -38,7 +38,9 @@ class VllmEngine:
         return serve_vllm(check_vllm(engine), directory, records=records, gpus=gpus)
 
     def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
-        """Return what its own code says of the GPU here."""
+        """Return what its own code says of the GPU here; a CPU build has the plugin's kernels."""
+        if engine.device == "cpu" or not (engine.place or engine.image):
+            return ()  # one that was not resolved is nowhere to be asked
         return foretell_all(self.capability(engine).abilities.foretold or {}, demands)
 
     def has_emulation(self, engine: EngineSpec, demands: Demands) -> bool:

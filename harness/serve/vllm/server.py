@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from harness.artifacts import Deployment, Endpoint, EngineSpec, Finding, Severity
@@ -17,7 +16,14 @@ from harness.engines import SETUP, Capability, capability_of, read_demands, refu
 from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
 from harness.models import open_source
 from harness.processes import ProcessMark, mark_of
-from harness.serve.process import LOCALHOST, KeptProcess, RunningServer, reserved_port, started
+from harness.serve.process import (
+    LOCALHOST,
+    KeptProcess,
+    RunningServer,
+    kept_records,
+    reserved_port,
+    started,
+)
 from harness.serve.readiness import StartLimits, naming_its_death, wait_until_ready
 from harness.serve.vllm.answers import Answers, ask_abilities, flags_of
 from harness.serve.vllm.arguments import (
@@ -71,10 +77,7 @@ def serve_vllm(
     environment = ask_vllm(engine.place)
     setting = setting_of(engine, directory, environment, ask_abilities(environment))
     with ExitStack() as stack:
-        if records is None:
-            records = Path(stack.enter_context(TemporaryDirectory(prefix="harness-vllm-")))
-        records = records.resolve()
-        records.mkdir(parents=True, exist_ok=True)
+        records = stack.enter_context(kept_records(records))
         variables = process_environment(
             own_variables(setting, plugin=str(PLUGIN), records=str(records), key=draw_key()),
             python=Path(environment.python),

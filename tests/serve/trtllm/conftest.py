@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from harness.artifacts import EngineSpec
 from tests.nouns import engine_spec
 from tests.score.conftest import make_tokenizer
+from tests.serve.stand_in import make_environment
 
 FAKE = Path(__file__).with_name("fake_trtllm.py")
 How = Callable[..., None]
@@ -19,14 +19,7 @@ How = Callable[..., None]
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
     """The folder of an environment whose TensorRT-LLM is fake_trtllm.py."""
-    folder = tmp_path / "env"
-    python = folder / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    (folder / "how.json").write_text("{}", encoding="utf-8")
-    script = f'FAKE_HOW={folder}/how.json exec {sys.executable} {FAKE} "$@"'
-    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    python.chmod(0o755)
-    return folder
+    return make_environment(tmp_path / "env", FAKE).parents[1]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from harness.serve import resolve_engine
 from harness.serve.readiness import StartLimits
 from harness.serve.vllm.server import serve_vllm
 from tests.nouns import engine_spec
+from tests.serve.stand_in import make_environment
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
 How = Callable[..., None]
@@ -25,14 +26,7 @@ How = Callable[..., None]
 @pytest.fixture
 def fake_python(tmp_path: Path) -> Path:
     """The `bin/python` of an environment whose vLLM is fake_vllm.py."""
-    folder = tmp_path / "env"
-    python = folder / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    (folder / "how.json").write_text("{}", encoding="utf-8")
-    script = f'FAKE_HOW={folder}/how.json exec {sys.executable} {FAKE} "$@"'
-    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    python.chmod(0o755)
-    return python
+    return make_environment(tmp_path / "env", FAKE)
 
 
 @pytest.fixture

@@ -1,0 +1,15 @@
+"""An environment whose Python is a script of ours: it stands in for an engine's."""
+
+import sys
+from pathlib import Path
+
+
+def make_environment(folder: Path, fake: Path) -> Path:
+    """Return the `bin/python` of an environment that runs `fake` and reads how.json beside it."""
+    python = folder / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (folder / "how.json").write_text("{}", encoding="utf-8")
+    script = f'FAKE_HOW={folder}/how.json exec {sys.executable} {fake} "$@"'
+    python.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    python.chmod(0o755)
+    return python
