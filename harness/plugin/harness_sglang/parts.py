@@ -32,9 +32,13 @@ _UP = re.compile(r"(^|\.)(up_proj|w3)(\.|$)")
 def parameters(model: nn.Module) -> Iterator[Parameter]:
     """Yield every parameter that a checkpoint has to fill, each piece of memory once."""
     fused: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
+    without_inputs = weight_only_configs(model)
     seen: set[int] = set()
     for prefix, module in model.named_modules():
+        reads_inputs = not is_weight_only(module, without_inputs)
         for local, tensor in module.named_parameters(recurse=False):
+            if local.endswith(_INPUT_SCALE) and not reads_inputs:
+                continue
             if _needs_no_tensor(module, local, tensor) or memory(tensor) in seen:
                 continue
             seen.add(memory(tensor))
@@ -62,18 +66,40 @@ def foreign_experts(model: nn.Module) -> frozenset[int]:
     return frozenset.intersection(*foreign) if foreign else frozenset()
 
 
-def is_weight_only(module: nn.Module) -> bool:
+def weight_only_configs(model: nn.Module) -> frozenset[int]:
+    """Return which configurations, by id, declare W4A16_NVFP4 for the experts that hold them.
+
+    Such experts have the method of NVFP4, told apart only by the configuration that the method was
+    given. It is found where the whole mixed configuration is kept, by linear layers for one, and
+    where a linear layer of W4A16_NVFP4 has it; the experts themselves keep no more than their own.
+    """
+    found = set()
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        mixed = getattr(module, "quant_config", None)
+        found.add(getattr(mixed, "nvfp4a16_config", None))
+        if _is_weight_only_linear(module):
+            found.add(getattr(method, "quant_config", None))
+    return frozenset(id(config) for config in found if config is not None)
+
+
+def _is_weight_only_linear(module: nn.Module) -> bool:
+    method = getattr(module, "quant_method", None)
+    return not isinstance(module, FusedMoE) and "A16" in type(method).__name__
+
+
+def is_weight_only(module: nn.Module, without_inputs: frozenset[int]) -> bool:
     """Return whether a layer is declared without rounded inputs, and its kernel reads no scale.
 
-    Experts of W4A16_NVFP4 have the method of NVFP4 with a configuration of its own, and where
-    their kernel rounds inputs all the same it reads scales that no file holds.
+    Args:
+        module: A layer of SGLang.
+        without_inputs: What `weight_only_configs` says of its model. Where the kernel of such
+            experts rounds inputs all the same, it reads scales that no file holds.
     """
     method: Any = getattr(module, "quant_method", None)
     if not isinstance(module, FusedMoE):
-        return "A16" in type(method).__name__
-    mixed = getattr(module, "quant_config", None)
-    without_inputs = getattr(mixed, "nvfp4a16_config", None)
-    is_declared = without_inputs is not None and without_inputs is method.quant_config
+        return _is_weight_only_linear(module)
+    is_declared = id(getattr(method, "quant_config", None)) in without_inputs
     return is_declared and expert_backend(method) == "marlin"
 
 
@@ -88,9 +114,7 @@ def expert_backend(method: object) -> str:
 def _needs_no_tensor(module: nn.Module, local: str, tensor: Tensor) -> bool:
     if tensor.is_meta or tensor.numel() == 0 or local.endswith(_ENGINES_OWN):
         return True
-    if isinstance(module, RadixAttention) and local in _KV_SCALES:
-        return True
-    return local.endswith(_INPUT_SCALE) and is_weight_only(module)
+    return isinstance(module, RadixAttention) and local in _KV_SCALES
 
 
 def _parts(
