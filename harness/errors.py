@@ -67,6 +67,11 @@ class ReasonCode(StrEnum):
     """Significantly more answers of the candidate than of the baseline hit the output budget."""
     EMPTY_RISE = "empty-rise"
     """Significantly more answers of the candidate than of the baseline are empty."""
+    ANSWERS_LONGER = "answers-longer"
+    """The candidate's answers are proven to be longer than the band allows: a warning, unless the
+    suite calls length critical."""
+    ANSWERS_SHORTER = "answers-shorter"
+    """The same of answers that are shorter."""
     POOLED_ALARM = "pooled-alarm"
     """Over all items of all tasks the candidate is worse: a warning, unless the suite has a
     pooled margin."""

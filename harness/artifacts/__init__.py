@@ -17,6 +17,7 @@ from harness.artifacts.checkpoint import (
     QuantizedTensor,
     Severity,
 )
+from harness.artifacts.costs import LengthVerdict, Standing
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.plan import (
     MIXED,
@@ -34,6 +35,7 @@ from harness.artifacts.plan import (
 )
 from harness.artifacts.recipe import (
     ANY_COVERAGE,
+    Band,
     CalibrationSpec,
     Claim,
     CoverageSpec,

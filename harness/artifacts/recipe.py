@@ -84,6 +84,16 @@ class Tier(StrEnum):
     """It is reported."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Band:
+    """By which factor something may differ between the arms, and what follows if it does."""
+
+    __pydantic_config__ = STRICT
+    band: Fraction = 0.05
+    """0.05 allows ratios from 1 / 1.05 to 1.05."""
+    tier: Tier = Tier.ADVISORY
+
+
 class MissingEvidence(StrEnum):
     """What a run may end with where the engine did not show all that is asked of it (`Gap`)."""
 
@@ -199,6 +209,8 @@ class TaskSpec:
     """Expected root mean square of the differences of items that differ; planning uses it."""
     baseline_accuracy: Share = 1.0
     """Expected; planning of `recovery` uses it."""
+    length: Band | None = None
+    """Of the answers' length in tokens; None: the suite's."""
 
     @property
     def kept(self) -> float:
@@ -232,8 +244,10 @@ class Suite:
     """By how much the shares of cut and of empty answers may rise, as a fraction of 1."""
     pooled_margin: float | None = None
     """Largest loss over all items of all tasks; None: a loss there is a warning."""
+    length: Band = Band()
+    """Of each task's answers' length in tokens."""
     digest: str
-    """sha256 of the above and of the shipped tasks' definitions and data."""
+    """sha256 of the above that changes a score, and of the shipped tasks' definitions and data."""
     smoke: SmokeSet | None = None
     """What is asked before scoring; no part of the digest, for it changes no score."""
 

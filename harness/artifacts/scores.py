@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.artifacts.checkpoint import Severity
+from harness.artifacts.costs import LengthVerdict
 from harness.artifacts.recipe import Tier
 from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
@@ -145,6 +146,11 @@ class Sample:
     """`stop`, `length`, `error`, or `scored` for log-likelihood items."""
     cluster: str = ""
     """Group of the item, such as a subject; empty where items are independent."""
+    num_tokens: int | None = None
+    """All that was generated, thoughts and the token that ends it included; None where nothing was
+    generated, or nobody counted."""
+    num_thought_tokens: int | None = None
+    """Of these, what was thought before the answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,6 +247,8 @@ class TaskVerdict:
     """Of so many losses if the candidate were no worse; where it is claimed lossless."""
     rerun_flip_rate: float | None = None
     """Share of items that the baseline answered otherwise when it was run again."""
+    length: LengthVerdict | None = None
+    """Of generated answers; None where no answer of both arms was counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,6 +328,8 @@ class Verdict:
     """None where no item was answered by both arms."""
     rerun_flip_rate: float | None = None
     """Share of all items that the baseline answered otherwise when it was run again."""
+    length: LengthVerdict | None = None
+    """Of the generated answers of all tasks together; it decides nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from harness.artifacts import Decision, Recovery, Suite, TaskVerdict
 from harness.errors import ReasonCode
 from harness.gate.claims import ClaimTest
 from harness.gate.forms import Measured, measure, recovery_of
+from harness.gate.length import length_of
 from harness.gate.pairs import Side, TaskPairs
 from harness.gate.phrases import points
 from harness.gate.quality import first_issue
@@ -68,6 +69,7 @@ def decide(
         num_clusters=shown.measured.num_clusters if shown else None,
         p_value=claim.p_value if claim else None,
         rerun_flip_rate=rerun_flip_rate,
+        length=length_of(task, suite),
     )
 
 

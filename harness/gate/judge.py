@@ -13,7 +13,6 @@ from harness.artifacts import (
     Arm,
     Decision,
     Deployment,
-    Gap,
     MissingEvidence,
     PooledTest,
     SmokeReport,
@@ -29,6 +28,8 @@ from harness.gate.claims import examine_claims
 from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
+from harness.gate.length import length_objections, length_of_all
+from harness.gate.objections import decisions_of, warnings_of
 from harness.gate.pairs import TaskPairs, pair
 from harness.gate.phrases import (
     Conditions,
@@ -50,6 +51,8 @@ _PRECEDENCE = (
     ReasonCode.ENGINE_FAILED,
     ReasonCode.TASK_INFERIOR,
     ReasonCode.CLAIM_REFUTED,
+    ReasonCode.ANSWERS_LONGER,
+    ReasonCode.ANSWERS_SHORTER,
     ReasonCode.SCORE_MISSING,
     ReasonCode.REQUEST_ERRORS,
     ReasonCode.TRUNCATED_ANSWERS,
@@ -121,20 +124,19 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         IncomparableError: the arms did not answer the same questions under the same conditions.
         SuiteError: a metric's value is not what the suite says it can be.
     """
-    check_comparable(suite, baseline, candidate)
-    flips = count_flips(baseline, rerun) if rerun else {}
+    paired, flips = _pair_up(suite, baseline, candidate, rerun)
     compared = baseline.scorecard.deployment
     deployment = waive_findings(candidate.scorecard.deployment, waivers)
     subject = _named(subject, deployment, compared)
-    paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks, pooled = _decide_each(paired, suite, flips), pool(paired, suite)
     gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
-    reasons = _in_order(found := _against(tasks, pooled, conditions), pooled, gaps)
+    conditions = conditions._replace(objections=tuple(length_objections(paired, tasks, suite)))
+    ruling = _rule(tasks, pooled, conditions)
     verdict = Verdict(
-        decision=(decision := found.get(reasons[0], Decision.GO)),
-        reason_codes=reasons,
-        summary=f"{decision.value}: {evidence(reasons[0], tasks, pooled, conditions)}.",
+        decision=ruling.decision,
+        reason_codes=ruling.reasons,
+        summary=ruling.summary,
         model=subject.model,
         scheme=subject.scheme,
         suite=suite.name,
@@ -145,11 +147,21 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         scope=(subject.compared(deployment, compared), *scope(suite, compared, conditions)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
+        length=length_of_all(paired, suite),
         checkpoint_digest=deployment.checkpoint_digest,
         baseline=subject.baseline,
         baseline_digest=compared.checkpoint_digest,
     )
     return name_waivers(verdict, waivers)
+
+
+def _pair_up(
+    suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None
+) -> tuple[tuple[TaskPairs, ...], Mapping[str, Flips]]:
+    """Return each task's answers in pairs, and the flips of the baseline's second run."""
+    check_comparable(suite, baseline, candidate)
+    paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
+    return paired, count_flips(baseline, rerun) if rerun else {}
 
 
 def _named(subject: Subject | None, candidate: Deployment, baseline: Deployment) -> Subject:
@@ -200,13 +212,31 @@ def _against(
         found[ReasonCode.NUMERICS_NOT_EXERCISED] = Decision.INCONCLUSIVE
     if pooled and pooled.decision is not Decision.GO:
         found[ReasonCode.POOLED_ALARM] = pooled.decision
+    found = {**decisions_of(conditions.objections), **found}
     return found | {finding.reason: Decision.NO_GO for finding in faults(conditions.deployment)}
 
 
+class _Ruling(NamedTuple):
+    decision: Decision
+    reasons: tuple[ReasonCode, ...]
+    summary: str
+
+
+def _rule(
+    tasks: tuple[TaskVerdict, ...], pooled: PooledTest | None, conditions: Conditions
+) -> _Ruling:
+    found = _against(tasks, pooled, conditions)
+    reasons = _in_order(found, pooled, conditions)
+    decision = found.get(reasons[0], Decision.GO)
+    said = evidence(reasons[0], tasks, pooled, conditions)
+    return _Ruling(decision, reasons, f"{decision.value}: {said}.")
+
+
 def _in_order(
-    found: Mapping[ReasonCode, Decision], pooled: PooledTest | None, gaps: tuple[Gap, ...]
+    found: Mapping[ReasonCode, Decision], pooled: PooledTest | None, conditions: Conditions
 ) -> tuple[ReasonCode, ...]:
     """Return the reasons, the one that decides first; a GO says so, and what it passes over."""
     ranked = sorted(found, key=lambda r: (_SEVERITY.index(found[r]), _PRECEDENCE.index(r)))
     alarm = (ReasonCode.POOLED_ALARM,) if pooled is not None and pooled.alarm else ()
-    return tuple(ranked) or (ReasonCode.NON_INFERIOR, *alarm, *reasons_of(gaps))
+    warnings = (*alarm, *warnings_of(conditions.objections), *reasons_of(conditions.gaps))
+    return tuple(ranked) or (ReasonCode.NON_INFERIOR, *warnings)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 from harness.artifacts import (
+    Decision,
     Deployment,
     DeploymentsTrial,
     Finding,
@@ -18,6 +19,7 @@ from harness.artifacts import (
     Tier,
 )
 from harness.errors import ReasonCode
+from harness.gate.objections import Objection, said_of
 
 _SCORED = {ReasonCode.TASK_INFERIOR, ReasonCode.CLAIM_REFUTED, ReasonCode.NOT_ENOUGH_EVIDENCE}
 """Reasons that the scores give."""
@@ -36,6 +38,8 @@ class Conditions(NamedTuple):
     """What an engine did not show."""
     missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE
     """What may be said in spite of it."""
+    objections: tuple[Objection, ...] = ()
+    """What the further gates say."""
 
 
 def points(fraction: float) -> str:
@@ -108,31 +112,49 @@ def evidence(
 ) -> str:
     """Return what decided, as a clause with numbers."""
     critical = [t for t in tasks if t.tier is Tier.CRITICAL]
+    if reason is ReasonCode.NON_INFERIOR:
+        return _closest_call(critical) + _unseen_by_a_go(conditions.gaps) + _warned(conditions)
+    seen = _seen_of_deployment(reason, conditions) or _seen_of_run(reason, pooled, conditions)
+    culprits = [t for t in critical if t.reason is reason]
+    if seen is not None:
+        return seen
+    if culprits:
+        return _worst_of(culprits)
+    nothing = "the suite has no critical task, so nothing that gates was measured"
+    return said_of(conditions.objections, reason) or nothing
+
+
+def _warned(conditions: Conditions) -> str:
+    """Return the warnings that a GO carries, as the end of its sentence."""
+    warnings = [one for one in conditions.objections if one.decision is Decision.GO]
+    return "".join(f"; a warning, {one.reason}: {one.message}" for one in warnings[:1])
+
+
+def _seen_of_deployment(reason: ReasonCode, conditions: Conditions) -> str | None:
+    """Return the finding or the gap behind a reason."""
     fault = next((f for f in faults(conditions.deployment) if f.reason is reason), None)
     if fault is not None:
         return f"{fault.id}: {fault.message}"
     gap = next((gap for gap in conditions.gaps if gap.reason is reason), None)
-    if gap is not None:
-        return f"{gap.reason}: {gap.message}"
-    if reason is ReasonCode.NON_INFERIOR:
-        return _closest_call(critical) + _unseen_by_a_go(conditions.gaps)
-    elsewhere = {
-        ReasonCode.VERIFY_SKIPPED: (
-            "the checkpoint was not verified, and a run without verification never passes"
-        ),
-        ReasonCode.NUMERICS_NOT_EXERCISED: (
-            "the checkpoint declares arithmetic that was not computed: "
-            + ", ".join(not_exercised(conditions.deployment, conditions.smoke))
-        ),
-        ReasonCode.LOW_COVERAGE: str(conditions.coverage),
-        ReasonCode.POOLED_ALARM: f"over all tasks together it {pooled.message}" if pooled else "",
-    }
-    if reason in elsewhere:
-        return elsewhere[reason]
-    culprits = [t for t in critical if t.reason is reason]
-    if not culprits:
-        return "the suite has no critical task, so nothing that gates was measured"
-    return _worst_of(culprits)
+    return None if gap is None else f"{gap.reason}: {gap.message}"
+
+
+def _seen_of_run(
+    reason: ReasonCode, pooled: PooledTest | None, conditions: Conditions
+) -> str | None:
+    """Return what stands behind a reason that is of no single task."""
+    match reason:
+        case ReasonCode.VERIFY_SKIPPED:
+            return "the checkpoint was not verified, and a run without verification never passes"
+        case ReasonCode.NUMERICS_NOT_EXERCISED:
+            parts = ", ".join(not_exercised(conditions.deployment, conditions.smoke))
+            return f"the checkpoint declares arithmetic that was not computed: {parts}"
+        case ReasonCode.LOW_COVERAGE:
+            return str(conditions.coverage)
+        case ReasonCode.POOLED_ALARM if pooled is not None:
+            return f"over all tasks together it {pooled.message}"
+        case _:
+            return None
 
 
 def scope(suite: Suite, baseline: Deployment, conditions: Conditions) -> tuple[str, ...]:

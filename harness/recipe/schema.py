@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from harness.artifacts import (
+    Band,
     CalibrationSpec,
     Claim,
     ExpertScales,
@@ -106,6 +107,8 @@ class SuiteFile(Strict):
     pooled_margin: Fraction | None = None
     claim: Claim | None = None
     """Of every task that makes none itself."""
+    length: Band = Band()
+    """Of each task that has no band of its own."""
     smoke: str | None = None
     """Name of the smoke set, or the path of its file from the suite's folder."""
     tasks: Annotated[

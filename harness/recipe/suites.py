@@ -42,12 +42,12 @@ def load_suite(name: str, *, margin: float | None = None) -> Suite:
             message = f"margin {margin} is no fraction between 0 and 1. Type --margin 0.02 for 2 %."
             raise SuiteError(message)
         tasks = tuple(dataclasses.replace(task, margin=margin, recovery=None) for task in tasks)
-    settings = file.model_dump(exclude={"version", "tasks", "smoke", "claim"})
+    settings = file.model_dump(exclude={"version", "tasks", "smoke", "claim", "length"})
     score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
     asked = [_asked(task) for task in tasks]
     digest = digest_of(score_keys, asked, [_digest_of_files(n) for n in names])
     smoke = None if file.smoke is None else load_smoke(file.smoke, beside=path.parent)
-    return Suite(**settings, tasks=tasks, digest=digest, smoke=smoke)
+    return Suite(**settings, tasks=tasks, length=file.length, digest=digest, smoke=smoke)
 
 
 def _asked(task: TaskSpec) -> tuple[object, ...]:

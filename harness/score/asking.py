@@ -57,6 +57,25 @@ class Limits:
         return text, stopped
 
 
+def num_thought_tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, limits: Limits, num_tokens: int
+) -> int | None:
+    """Return how many of an answer's tokens were thoughts; None for a model that does not think.
+
+    Args:
+        tokenizer: the model's.
+        text: all that was generated.
+        limits: say what ends the thoughts.
+        num_tokens: all that were generated.
+    """
+    if limits.think_end is None:
+        return None
+    thoughts, end, _ = text.rpartition(limits.think_end)
+    if not end:
+        return num_tokens
+    return min(len(tokenizer.encode(thoughts + end, add_special_tokens=False)), num_tokens)
+
+
 class AnswerRequest(NamedTuple):
     """One request for an answer."""
 

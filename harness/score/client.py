@@ -23,6 +23,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ class HttpReply(NamedTuple):
     status: int | None = None
     """HTTP status of the last try; None where no answer came."""
     timed_out: bool = False
+    begun: float | None = None
+    """When the request was sent, on the monotonic clock; of several tries, the last."""
+    seconds: float | None = None
+    """From there to the end of the reply."""
 
 
 class Connection:
@@ -194,14 +199,16 @@ class Connection:
     ) -> HttpReply:
         """Post until there is an answer, a refusal, or no retries left."""
         wait_s = self._retries.first_wait_s
+        begun = time.monotonic()
         reply = await self.once("POST", path, payload, timeout_s=timeout_s)
         for _ in range(self._retries.tries - 1):
             if not _may_change(reply):
-                return reply
+                return reply._replace(begun=begun, seconds=time.monotonic() - begun)
             if reply.timed_out:
                 await self._check_alive(reply)
             await asyncio.sleep(wait_s)
             wait_s *= 2
+            begun = time.monotonic()
             reply = await self.once("POST", path, payload, timeout_s=timeout_s)
         if _may_change(reply):
             await self._check_alive(reply)

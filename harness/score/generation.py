@@ -23,7 +23,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from harness.score.asking import Limits
+from harness.score.asking import Limits, num_thought_tokens
 
 _EXTRA_TOKENS = 2
 """A stop string may begin or end inside a token, so that many more tokens are looked at."""
@@ -38,6 +38,10 @@ class Generated(NamedTuple):
     """Whether it ended at a stop string or an end token, not at the budget."""
     finite: bool
     """Whether every step had finite logits; without them the text means nothing."""
+    num_tokens: int
+    """Of thoughts and answer, with the token that ended it."""
+    num_thought_tokens: int | None
+    """None for a model that does not think."""
 
 
 class _StopStrings(StoppingCriteria):
@@ -117,8 +121,13 @@ def generate(
         # The token that ends the thoughts may count as special.
         plain = limits.think_end is None
         text = str(tokenizer.decode(tokens[:at_stop][:at_end], skip_special_tokens=plain))
+        # The token that ended the answer was generated as well.
+        ends_at = len(tokens) if at_end is None else at_end + 1
+        num_tokens = ends_at if at_stop is None else min(ends_at, at_stop)
+        num_thoughts = num_thought_tokens(tokenizer, text, limits, num_tokens)
         text, stopped = limits.settle(text, stopped=at_stop is not None or at_end is not None)
-        answers.append(Generated(text, stopped, bool(finiteness.finite_B[row])))
+        finite = bool(finiteness.finite_B[row])
+        answers.append(Generated(text, stopped, finite, num_tokens, num_thoughts))
     return answers
 
 

@@ -27,10 +27,18 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from harness.artifacts import Endpoint, Suite
 from harness.errors import ModelError, PrerequisiteError
 from harness.models import load_tokenizer
-from harness.score.asking import AnswerRequest, Limits, Prompts, SamePrompts, item_of, limits_of
+from harness.score.asking import (
+    AnswerRequest,
+    Limits,
+    Prompts,
+    SamePrompts,
+    item_of,
+    limits_of,
+    num_thought_tokens,
+)
 from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
 from harness.score.proof import prove, prove_chats, words_of
-from harness.score.recording import Finish, Recorder, log_progress
+from harness.score.recording import Course, Finish, Recorder, log_progress
 from harness.score.replies import Answer, Shown, read_answer, read_chat, read_chosen
 
 _PLAIN = {"temperature": 0.0, "repetition_penalty": 1.0}
@@ -126,9 +134,24 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
     ) -> list[str]:
         asked, replies = self._take(kind, requests)
         answers = [read(reply, one, self.shown) for reply, one in zip(replies, asked, strict=True)]
-        for one, answer in zip(asked, answers, strict=True):
-            self.recorder.note(one.item, answer.finish, prompt_cut=one.cut, error=answer.error)
+        first = min((reply.begun for reply in replies if reply.begun is not None), default=0.0)
+        for one, answer, reply in zip(asked, answers, replies, strict=True):
+            num_tokens, num_thoughts = self._counted(one, answer)
+            course = Course(
+                num_tokens=num_tokens,
+                num_thought_tokens=num_thoughts,
+                begun_s=None if reply.begun is None else reply.begun - first,
+                seconds=reply.seconds,
+            )
+            self.recorder.note(
+                one.item, answer.finish, prompt_cut=one.cut, error=answer.error, course=course
+            )
         return [answer.text for answer in answers]
+
+    def _counted(self, asked: AnswerRequest, answer: Answer) -> tuple[int | None, int | None]:
+        """Return how many tokens an answer has, and how many of them are thoughts."""
+        del asked
+        return answer.num_tokens, answer.num_thought_tokens
 
 
 @register_model("harness-completions")
@@ -183,6 +206,18 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             self.recorder.note(pair.item, finish, prompt_cut=pair.cut, error=chosen.error)
             results.append((chosen.log_likelihood, chosen.is_greedy))
         return results
+
+    def _counted(self, asked: AnswerRequest, answer: Answer) -> tuple[int | None, int | None]:
+        """Return the same, counted here where the server does not say it."""
+        num_tokens, num_thoughts = super()._counted(asked, answer)
+        if num_tokens is None:
+            spelled = self.tokenizer.encode(answer.whole, add_special_tokens=False)
+            num_tokens = len(spelled) + (answer.finish is Finish.STOP)
+        if num_thoughts is None:
+            num_thoughts = num_thought_tokens(
+                self.tokenizer, answer.whole, asked.limits, num_tokens
+            )
+        return num_tokens, num_thoughts
 
     def _echoed(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Return how an answer may begin, where nothing but its text tells whose prompt it has.

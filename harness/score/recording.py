@@ -32,6 +32,24 @@ class Finish(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Course:
+    """How one answer was generated; what is not known is None, never 0."""
+
+    num_tokens: int | None = None
+    """Of thoughts and answer, with the token that ended it."""
+    num_thought_tokens: int | None = None
+    begun_s: float | None = None
+    """When it was asked, from the moment at which the task's first request was."""
+    first_token_s: float | None = None
+    """From there to the first token."""
+    seconds: float | None = None
+    """From there to the last one."""
+
+
+UNKNOWN = Course()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What became of one item."""
 
@@ -39,6 +57,7 @@ class Outcome:
     prompt_cut: bool
     """Whether a prompt did not fit and lost tokens at its beginning."""
     error: str | None = None
+    course: Course = UNKNOWN
 
 
 class Recorder:
@@ -59,6 +78,7 @@ class Recorder:
         *,
         prompt_cut: bool = False,
         error: str | None = None,
+        course: Course = UNKNOWN,
     ) -> None:
         """Note the end of one request of `item`, a task's name and the item's number in it."""
         before = self._outcomes.get(item)
@@ -66,7 +86,9 @@ class Recorder:
             finish = max(finish, before.finish)
             prompt_cut = prompt_cut or before.prompt_cut
             error = before.error or error
-        self._outcomes[item] = Outcome(finish=finish, prompt_cut=prompt_cut, error=error)
+        self._outcomes[item] = Outcome(
+            finish=finish, prompt_cut=prompt_cut, error=error, course=course
+        )
 
     def of(self, item: tuple[str, int]) -> Outcome:
         """Return what became of an item.

@@ -7,6 +7,7 @@ taken stays lm-eval's; prompts and limits are those of harness.score.asking.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.artifacts import Deployment, Suite
 from harness.score.asking import AnswerRequest, Limits, Prompts, SamePrompts, item_of
 from harness.score.generation import generate
-from harness.score.recording import Finish, Recorder, log_progress
+from harness.score.recording import Course, Finish, Recorder, log_progress
 
 
 class Answering(Protocol):
@@ -58,9 +59,12 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
     ) -> list[str]:
         """Answer `requests`, the longest prompts first, so that rows of a batch are alike."""
         answers: dict[int, str] = {}
+        first = time.monotonic()
         for batch in self._batches([self.prompts.asked(i, r) for i, r in enumerate(requests)]):
             prompts = [request.tokens for request in batch]
+            begun = time.monotonic()
             generated = generate(self.model, self.tokenizer, prompts, batch[0].limits)
+            seconds = time.monotonic() - begun
             for request, answer in zip(batch, generated, strict=True):
                 answers[request.position] = answer.text
                 finish = Finish.STOP if answer.stopped else Finish.LENGTH
@@ -70,6 +74,12 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
                     Finish.ERROR if error else finish,
                     prompt_cut=request.cut,
                     error=error,
+                    course=Course(
+                        num_tokens=answer.num_tokens,
+                        num_thought_tokens=answer.num_thought_tokens,
+                        begun_s=begun - first,
+                        seconds=seconds,
+                    ),
                 )
             log_progress(batch[0].item[0], len(answers), len(requests), step=len(batch))
         return [answers[position] for position in range(len(requests))]

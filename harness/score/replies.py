@@ -53,6 +53,12 @@ class Answer(NamedTuple):
     text: str
     finish: Finish
     error: str | None = None
+    num_tokens: int | None = None
+    """All that was generated, as the server counts it; None where it does not say."""
+    num_thought_tokens: int | None = None
+    """As the server says; where it does not, the text tells."""
+    whole: str = ""
+    """The text with its thoughts, and what follows its stop."""
 
 
 class Chosen(NamedTuple):
@@ -79,7 +85,7 @@ def read_answer(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = No
             message = "the answer came without log probabilities, and earlier ones had them"
             raise WrongReplyError(message)
         check_budget(body, len(values), asked.limits.max_new_tokens)
-        return _settle(choice["text"], choice.get("finish_reason"), asked)
+        return _counted(_settle(choice["text"], choice.get("finish_reason"), asked), body, values)
 
     return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
 
@@ -103,7 +109,7 @@ def read_chat(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = None
         end = asked.limits.think_end
         if end is not None and thoughts and content is not None:
             content = end + content
-        return _settle(content or "", choice.get("finish_reason"), asked)
+        return _counted(_settle(content or "", choice.get("finish_reason"), asked), body, values)
 
     return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
 
@@ -314,7 +320,16 @@ def _settle(text: object, reason: object, asked: AnswerRequest) -> Answer:
     text.encode()
     ended = check_end({"finish_reason": reason})
     answer, stopped = asked.limits.settle(text, stopped=ended == "stop")
-    return Answer(answer, Finish.STOP if stopped else Finish.LENGTH)
+    return Answer(answer, Finish.STOP if stopped else Finish.LENGTH, whole=text)
+
+
+def _counted(answer: Answer, body: Mapping[str, Any], log_probabilities: Sequence[Any]) -> Answer:
+    """Return the answer with the tokens that were generated, as the server counts them."""
+    num_tokens = _number(body, "completion_tokens", len(log_probabilities)) or None
+    details = (body.get("usage") or {}).get("completion_tokens_details")
+    thoughts = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    is_count = isinstance(thoughts, int) and not isinstance(thoughts, bool)
+    return answer._replace(num_tokens=num_tokens, num_thought_tokens=thoughts if is_count else None)
 
 
 def _number(body: Mapping[str, Any], name: str, default: int | None) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.artifacts import Sample, TaskScore, TaskSpec
 from harness.errors import ScoringError
-from harness.score.recording import Finish, Outcome, Recorder
+from harness.score.recording import UNKNOWN, Finish, Outcome, Recorder
 
 Logged = Mapping[str, Any]
 
@@ -87,6 +87,7 @@ def _stderr(values: Sequence[float]) -> float:
 
 def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, *, doc_id: int) -> Sample:
     failed = outcome.finish is Finish.ERROR
+    course = UNKNOWN if failed else outcome.course
     return Sample(
         doc_id=doc_id,
         doc_hash=str(entry["doc_hash"]),
@@ -98,6 +99,8 @@ def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, *, doc_id: int) 
         answer=(outcome.error or "") if failed else _answer(entry, spec.metric),
         finish=outcome.finish.name.lower(),
         cluster=str(entry["doc"][spec.cluster]) if spec.cluster else "",
+        num_tokens=course.num_tokens,
+        num_thought_tokens=course.num_thought_tokens,
     )
 
 

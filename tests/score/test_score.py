@@ -238,3 +238,30 @@ def test_nothing_is_printed(scored: Scorecard, capfd: pytest.CaptureFixture[str]
     del scored
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_each_answers_tokens_are_counted_with_the_one_that_ends_it(
+    scored: Scorecard, tmp_path: Path
+) -> None:
+    del scored
+    samples = read_samples(tmp_path / "out" / "samples" / "tiny_next.jsonl")
+    assert [(s.num_tokens, s.num_thought_tokens) for s in samples] == [
+        (2, None),
+        (2, None),
+        (6, None),
+        (1, None),
+    ]
+    chosen = read_samples(tmp_path / "out" / "samples" / "tiny_choice.jsonl")
+    assert {s.num_tokens for s in chosen} == {None}
+
+
+def test_thoughts_are_counted_apart(served: Make, spec: Make, suite: Make, tmp_path: Path) -> None:
+    thinks = {"?": "m", "m": "n", "n": "/", "/": "b", "b": "<|end|>", "a": "b", "k": "k"}
+    how = {"thinking": True, "think_end_token": "/", "thinking_budget": 5}
+    thinking = suite(spec(), **how)
+    score(served(thinks), thinking, arm="candidate", into=tmp_path / "out")
+    samples = read_samples(tmp_path / "out" / "samples" / "tiny_next.jsonl")
+    # `?` thinks m, n and the end of it, then answers; `k` never ends its thoughts.
+    assert (samples[3].num_tokens, samples[3].num_thought_tokens) == (5, 3)
+    assert (samples[2].num_tokens, samples[2].num_thought_tokens) == (11, 11)
+    assert samples[2].finish == "length"

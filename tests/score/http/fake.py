@@ -164,10 +164,13 @@ class Handler(BaseHTTPRequestHandler):
         body: dict[str, Any] = {
             "model": self.script.name,
             "choices": [{"message": {"content": text}, "finish_reason": reason}],
-            "usage": {"prompt_tokens": len(prompt) + 8, "completion_tokens": len(text)},
+            "usage": {
+                "prompt_tokens": len(prompt) + 8,
+                "completion_tokens": len(text) + (reason == "stop"),
+            },
         }
         if payload.get("logprobs"):
-            content = [{"logprob": -0.1} for _ in text]
+            content = [{"logprob": -0.1}] * (len(text) + (reason == "stop"))
             body["choices"][0]["logprobs"] = {"content": content}
         FAULTS.get(fault, unchanged)(body)
         return body
@@ -180,9 +183,10 @@ class Handler(BaseHTTPRequestHandler):
             tokens = self.script.exchanged(tokens)
         prompt = tokenizer.decode(tokens)
         text, reason = self.script.generate(prompt, self.budgeted(payload, fault))
-        values: list[float | None] = [-0.1] * len(text)
-        tops: list[object] = [{"x": -0.1}] * len(text)
-        num_generated = len(values)
+        # vLLM counts the token that ended an answer, and has a log probability of it.
+        num_generated = len(text) + (reason == "stop")
+        values: list[float | None] = [-0.1] * num_generated
+        tops: list[object] = [{"x": -0.1}] * num_generated
         if payload.get("echo") and not self.script.words:
             before, likeliest = self.scores_of(tokens)
             text, values, tops = prompt + text, [*before, *values], [*likeliest, *tops]

@@ -1,0 +1,47 @@
+"""What an answer of the candidate costs beside the baseline's: its length, its time, its memory."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.artifacts.recipe import Tier
+from harness.errors import ReasonCode
+
+
+class Standing(StrEnum):
+    """Where a ratio lies with respect to its band."""
+
+    WITHIN = "within"
+    """Shown to be within it."""
+    BEYOND = "beyond"
+    """Shown to be outside."""
+    UNCLEAR = "unclear"
+    """The answers show neither."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LengthVerdict:
+    """How long the candidate's answers are beside the baseline's, in tokens."""
+
+    tier: Tier
+    band: float
+    """0.05 allows ratios from 1 / 1.05 to 1.05."""
+    num_items: int
+    """Whose answers are counted in both arms."""
+    baseline: float
+    """Mean tokens of an answer, thoughts included."""
+    candidate: float
+    ratio: float
+    """Geometric mean of candidate / baseline, item by item."""
+    low: float
+    """One-sided lower bound of the ratio."""
+    high: float
+    """One-sided upper bound."""
+    num_cut_baseline: int
+    """Answers that ended at the budget: they would have been longer."""
+    num_cut_candidate: int
+    standing: Standing
+    reason: ReasonCode
+    message: str
+    baseline_thoughts: float | None = None
+    """Mean tokens of what was thought before the answer; None where nothing was, or nobody says."""
+    candidate_thoughts: float | None = None
