@@ -37,6 +37,8 @@ class Request:
     device: Annotated[str, "auto, cpu or cuda."] = "auto"
     revision: Annotated[str | None, "Of a Hub model."] = None
     suite: Annotated[str | None, "A suite: a file in evals/suites/, or a path."] = None
+    tasks: Annotated[tuple[Path, ...], "Folder of own lm-eval tasks; repeatable."] = ()
+    task_code: Annotated[bool, "Run the Python that own tasks name (!function)."] = False
     margin: Annotated[float | None, "Allowed loss of each task, fraction of 1."] = None
     engine: Annotated[str | None, "auto, reference, vllm, docker, sglang or trtllm."] = None
     numerics: Annotated[str | None, "deployed or declared."] = None
@@ -64,7 +66,9 @@ SERVING = (
     *("vllm", "sglang", "trtllm", "image"),
 )
 """Options of a command that serves."""
-JUDGING = ("suite", "margin", *SERVING, "waivers", "missing_evidence", "skip_verify")
+ASKING = ("suite", "tasks", "task_code")
+"""Options of a command that asks a suite."""
+JUDGING = (*ASKING, "margin", *SERVING, "waivers", "missing_evidence", "skip_verify")
 """Options of a command that judges."""
 MAKING = (
     *("model", "qformat", "recipe", "kv_cache", "calib_data", "calib_size", "calib_seq"),

@@ -276,6 +276,7 @@ def default_directory(job: Job | GateJob | DeploymentsJob) -> Path:
         baseline=None,
         waivers=(),
         missing_evidence=MissingEvidence.INCONCLUSIVE,
+        suite=dataclasses.replace(job.recipe.suite, tasks_from=()),
     )
     if isinstance(job, Job):
         model, digest = job.recipe.model, digest_of(recipe, job.source.digest)

@@ -336,6 +336,6 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def lm_eval_index() -> None:
     """Build lm-eval's own index of tasks, which takes seconds, once for all who look into it."""
-    from harness.score import catalog  # noqa: PLC0415 - imports lm-eval
+    from harness.score import sources  # noqa: PLC0415 - imports lm-eval
 
-    catalog._lm_eval_tasks()  # noqa: SLF001  # what it keeps is what is wanted
+    sources._lm_eval_tasks()  # noqa: SLF001  # what it keeps is what is wanted

@@ -247,9 +247,14 @@ class Suite:
     length: Band = Band()
     """Of each task's answers' length in tokens."""
     digest: str
-    """sha256 of the above that changes a score, and of the shipped tasks' definitions and data."""
+    """sha256 of the above that changes a score, and of the definitions and data of tasks that ship
+    or are own."""
     smoke: SmokeSet | None = None
     """What is asked before scoring; no part of the digest, for it changes no score."""
+    tasks_from: tuple[str, ...] = ()
+    """Folders of own tasks; what they hold is in the digest, where they lie is not."""
+    task_code: bool = False
+    """Whether Python that own tasks name may run; said on the command line alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from harness.cli import options as opt
 from harness.cli.command import command
 from harness.cli.console import Result, show_progress
 from harness.garbage import collect_rarely
-from harness.request import JUDGING, MAKING, SERVING, Request
+from harness.request import ASKING, JUDGING, MAKING, SERVING, Request
 from harness.surroundings import leave_current_folder
 
 _BASELINE_EXAMPLES = """Examples:
@@ -179,7 +179,7 @@ def serve(
 @command(
     app,
     "score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
-    *("model", "suite", *SERVING, "device"),
+    *("model", *ASKING, *SERVING, "device"),
     model=opt.Target,
     suite=...,
 )
@@ -196,12 +196,12 @@ def score(
     return serving.score(request, serving.Server(tokenizer=tokenizer, model=served_model), out)
 
 
-@command(app, "judge baseline-scores candidate-scores --suite canary", "suite", "margin")
+@command(app, "judge baseline-scores candidate-scores --suite canary", *ASKING, "margin")
 def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.CandidateArm) -> Result:
     """Compare two scored arms. Without verification of files it can never end GO."""
     from harness.cli import commands
 
-    return commands.judge(baseline, candidate, request.suite, request.margin)
+    return commands.judge(baseline, candidate, request)
 
 
 @command(app, "report runs/canary-nvfp4-1a2b3c4d")
@@ -276,7 +276,7 @@ def drill(  # noqa: PLR0913 - one parameter an option
 @command(
     baseline_app,
     "baseline add --model canary --suite canary",
-    *("model", "revision", "suite", *SERVING, "device"),
+    *("model", "revision", *ASKING, *SERVING, "device"),
     name="add",
     suite=...,
 )

@@ -15,7 +15,7 @@ from harness.gate import exit_code_of
 from harness.gate import judge as judge_arms
 from harness.models import believe_no_cache
 from harness.preflight import preflight, preflight_gate, summarize, summarize_gate
-from harness.recipe import Request, load_suite
+from harness.recipe import Request, suite_of
 from harness.report import REPORT_FILES, terminal_table, write_report
 from harness.score import read_arm
 
@@ -92,11 +92,11 @@ def ended(path: Path, record: RunRecord) -> Result:
     )
 
 
-def judge(baseline: Path, candidate: Path, suite: str | None, margin: float | None) -> Result:
+def judge(baseline: Path, candidate: Path, request: Request) -> Result:
     """Compare two arms."""
     arms = read_arm(baseline), read_arm(candidate)
     rerun = read_rerun(baseline)
-    chosen = _suite_of(arms[1].scorecard.suite, suite, margin)
+    chosen = _suite_of(arms[1].scorecard.suite, request)
     verdict = judge_arms(chosen, *arms, verified=False, rerun=rerun)
     return Result(
         text=terminal_table(verdict) + "\n" + text.of_verdict(verdict),
@@ -105,12 +105,12 @@ def judge(baseline: Path, candidate: Path, suite: str | None, margin: float | No
     )
 
 
-def _suite_of(scored: str, named: str | None, margin: float | None) -> Suite:
+def _suite_of(scored: str, request: Request) -> Suite:
     """Return the suite that is named, else the shipped one that the arms say they answered."""
     try:
-        return load_suite(named or scored, margin=margin)
+        return suite_of(request, request.suite or scored)
     except SuiteError as error:
-        if named:
+        if request.suite:
             raise
         message = (
             f"the arms answered the suite '{scored}', which is none of those that ship with "

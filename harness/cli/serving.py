@@ -14,8 +14,8 @@ from harness.cli.console import Result, emit
 from harness.doors import check_apart, check_folder
 from harness.errors import ExitCode, UsageError
 from harness.models import Source, open_source
-from harness.preflight import check_answerable, engine_for
-from harness.recipe import Request, load_engine, load_suite
+from harness.preflight import check_answerable, check_suite, engine_for
+from harness.recipe import Request, load_engine, load_suite, suite_of
 from harness.serve import examine, serve, serve_command, wait_until_gone
 
 _SCHEMES = ("http://", "https://")
@@ -33,9 +33,8 @@ class Server:
 
 def score(request: Request, server: Server, out: Path) -> Result:
     """Score a folder, served by the engine, or a URL."""
-    suite = load_suite(str(request.suite))
-    scoring.check_suite(suite)
-    scoring.check_prompts(suite)
+    suite = suite_of(request, str(request.suite))
+    check_suite(suite)
     check_folder(out)
     with ExitStack() as stack:
         if request.model.startswith(_SCHEMES):

@@ -10,7 +10,7 @@ from harness.preflight.deployments_job import (
 from harness.preflight.devices import Gpus, assign_gpus
 from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.gate_job import GateJob, preflight_gate
-from harness.preflight.job import Job, preflight
+from harness.preflight.job import Job, check_suite, preflight
 from harness.preflight.summary import (
     DeploymentsPlanSummary,
     GatePlanSummary,
@@ -36,6 +36,7 @@ __all__ = [
     "Way",
     "assign_gpus",
     "check_answerable",
+    "check_suite",
     "engine_for",
     "plan_arms",
     "preflight",

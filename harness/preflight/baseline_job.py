@@ -10,7 +10,7 @@ from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
-from harness.recipe import Request, load_engine, load_suite
+from harness.recipe import Request, load_engine, suite_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
         UsageError: everything that is wrong, with what to do about each.
     """
     problems = Problems()
-    suite = problems.attempt(lambda: load_suite(str(request.suite), margin=request.margin))
+    suite = problems.attempt(lambda: suite_of(request, str(request.suite)))
     opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if suite is not None:
         check_questions(problems, suite)

@@ -18,7 +18,7 @@ from harness.models import Source, open_source
 from harness.preflight.job import check_questions, check_written
 from harness.preflight.problems import Problems
 from harness.preflight.waived import check_waivers
-from harness.recipe import Request, load_deployments, load_suite
+from harness.recipe import Request, load_deployments, suite_of
 from harness.verify import check_template
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -78,7 +78,7 @@ def preflight_deployments(
     """
     problems = Problems()
     named = request.suite or DEFAULT_SUITE
-    asked = problems.attempt(lambda: load_suite(named, margin=request.margin))
+    asked = problems.attempt(lambda: suite_of(request, named))
     folder = servers.checkpoint
     source = problems.attempt(lambda: open_source(str(folder))) if folder is not None else None
     suite = problems.demand(asked)

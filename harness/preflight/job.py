@@ -104,14 +104,20 @@ def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool
 
 def check_questions(problems: Problems, suite: Suite, waivers: tuple[Waiver, ...] = ()) -> None:
     """Note what is wrong with a suite's tasks and margins, and with waivers of its checks."""
-
-    def check_tasks() -> None:
-        score.check_suite(suite)
-        score.check_prompts(suite)
-
-    problems.attempt(check_tasks)
+    problems.note(problems.attempt(lambda: score.mistakes_of(suite)) or ())
     problems.attempt(lambda: check_margins(suite))
     problems.attempt(lambda: check_waivers(waivers))
+
+
+def check_suite(suite: Suite) -> None:
+    """Refuse a suite with anything that is wrong with its tasks or margins.
+
+    Raises:
+        UsageError: everything that is wrong, with what to do about each.
+    """
+    problems = Problems()
+    check_questions(problems, suite)
+    problems.raise_any()
 
 
 def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:

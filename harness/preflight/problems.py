@@ -1,6 +1,6 @@
 """Keep what several checks complain about, so that a user mends everything at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from harness.errors import UsageError
@@ -22,6 +22,11 @@ class Problems:
             if str(error) not in map(str, self.found):  # two checks may meet the same
                 self.found.append(error)
             return None
+
+    def note(self, errors: Iterable[UsageError]) -> None:
+        """Keep what a check found that finds several things."""
+        known = set(map(str, self.found))
+        self.found += [error for error in errors if str(error) not in known]
 
     def demand(self, value: T | None) -> T:
         """Return `value`; None means that what should have made it has complained.

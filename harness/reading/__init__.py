@@ -23,15 +23,18 @@ from harness.reading.weights import (
     read_weights_header,
 )
 from harness.reading.yaml_texts import (
+    FunctionName,
     read_yaml_documents,
     read_yaml_file,
     read_yaml_mapping,
     read_yaml_text,
+    read_yaml_with_functions,
 )
 
 __all__ = [
     "DTYPE_BITS",
     "Chat",
+    "FunctionName",
     "JsonLine",
     "Raised",
     "Refused",
@@ -56,6 +59,7 @@ __all__ = [
     "read_yaml_file",
     "read_yaml_mapping",
     "read_yaml_text",
+    "read_yaml_with_functions",
     "readable",
     "refuse_beyond",
     "refused_as",

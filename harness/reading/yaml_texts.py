@@ -66,10 +66,24 @@ def read_yaml_text(text: bytes | str, where: str) -> object:
     return found[0] if found else None
 
 
-def _documents(text: str, where: str) -> list[object]:
+def read_yaml_with_functions(path: Path) -> object:
+    """Return the value in a YAML file in which `!function NAME` may stand, as lm-eval has it.
+
+    Raises:
+        UnreadableError: it cannot be read within the bounds, with the line.
+    """
+    where = f"'{path}'"
+    text = as_utf8(read_bytes(path, most=bounds.YAML_BYTES), where)
+    found = _documents(text, where, _FunctionLoader)
+    if len(found) > 1:
+        raise UnreadableError(where, "holds more than one document")
+    return found[0] if found else None
+
+
+def _documents(text: str, where: str, loader: type[yaml.SafeLoader] | None = None) -> list[object]:
     try:
         _refuse_nesting(text, where)
-        values: list[object] = list(yaml.load_all(text, Loader=_Loader))
+        values: list[object] = list(yaml.load_all(text, Loader=loader or _Loader))
     except yaml.YAMLError as error:
         raise UnreadableError(where, f"is not YAML that can be read: {_line(error)}") from error
     except _OF_VALUES as error:
@@ -104,6 +118,30 @@ class _Loader(_Base):  # type: ignore[valid-type, misc]  # chosen when this is r
             seen.add(key)
         values: Mapping[Hashable, Any] = super().construct_mapping(node, deep=deep)
         return dict(values)
+
+
+class FunctionName(str):
+    """The name of a Python function behind `!function`; nothing here looks for it or calls it."""
+
+    line: int
+    """Of the file, from 1 on."""
+    __slots__ = ("line",)
+
+
+class _FunctionLoader(_Loader):
+    """Takes lm-eval's `!function` too."""
+
+
+def _function(loader: yaml.SafeLoader, node: yaml.Node) -> FunctionName:
+    if not isinstance(node, yaml.ScalarNode):
+        what = "!function stands before something that is no name"
+        raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+    name = FunctionName(loader.construct_scalar(node))
+    name.line = node.start_mark.line + 1
+    return name
+
+
+_FunctionLoader.add_constructor("!function", _function)
 
 
 def _refuse_nesting(text: str, where: str) -> None:

@@ -5,7 +5,7 @@ from harness.recipe.load import load_deployments, load_engine, load_recipe, load
 from harness.recipe.names import nearest
 from harness.recipe.plan import plan
 from harness.recipe.smoke import load_smoke
-from harness.recipe.suites import load_suite
+from harness.recipe.suites import load_suite, suite_of
 from harness.request import Request
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "plan",
     "recipe_names",
     "shipped_formats",
+    "suite_of",
 ]

@@ -25,7 +25,7 @@ from harness.recipe.names import choose_file
 from harness.recipe.peer import convert, is_peer_recipe
 from harness.recipe.peer_files import in_library
 from harness.recipe.schema import RecipeFile, read_yaml
-from harness.recipe.suites import load_suite
+from harness.recipe.suites import suite_of
 from harness.recipe.waivers import load_waivers
 from harness.request import Request
 from harness.shipped import CANARY
@@ -150,7 +150,7 @@ def _suite(request: Request, default: str) -> Suite:
     name = request.suite or default
     if name == "auto":
         name = CANARY if request.model == CANARY else "nightly"
-    return load_suite(name, margin=request.margin)
+    return suite_of(request, name)
 
 
 def _engine(

@@ -28,7 +28,7 @@ from harness.artifacts import (
     TaskSpec,
     Wording,
 )
-from harness.artifacts.limits import STRICT, Count, Fraction, Name, Number, Seed, Share
+from harness.artifacts.limits import STRICT, Count, Fraction, Name, Number, Seed, Share, Text
 from harness.errors import UsageError
 from harness.reading import read_yaml_file, refused_as
 
@@ -111,6 +111,8 @@ class SuiteFile(Strict):
     """Of each task that has no band of its own."""
     smoke: str | None = None
     """Name of the smoke set, or the path of its file from the suite's folder."""
+    tasks_from: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    """Folders of own lm-eval tasks, from the suite's folder."""
     tasks: Annotated[
         tuple[Annotated[TaskSpec, WrapValidator(_fits_together)], ...], Field(min_length=1)
     ]

@@ -1,53 +1,100 @@
 """Read a suite, and give it a digest of everything that changes a score.
 
 Margins, tiers and confidence decide what is made of the scores and are no part of the digest: a
-baseline stays good when a margin is tightened. The smoke set has a digest of its own.
+baseline stays good when a margin is tightened. The smoke set has a digest of its own. Of own tasks
+their files are in the digest, and not where the folder lies.
 """
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import shipped
 from harness.artifacts import Suite, TaskSpec, digest_of
+from harness.doors import expanded
 from harness.errors import SuiteError
 from harness.recipe.names import choose_file, first_double
 from harness.recipe.schema import SuiteFile, read_yaml
 from harness.recipe.smoke import load_smoke
+from harness.request import Request
+from harness.tasks import read_own_tasks
 
 _JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin"}
 """Settings that change no score."""
 
 
-def load_suite(name: str, *, margin: float | None = None) -> Suite:
+def load_suite(
+    name: str,
+    *,
+    margin: float | None = None,
+    tasks: Sequence[Path] = (),
+    task_code: bool = False,
+) -> Suite:
     """Read the suite `name` (a shipped one, or a YAML file).
 
     Args:
         name: `canary`, `nightly` and so on, or a path that ends in .yaml or .yml.
         margin: replaces the margin of every critical and advisory task, as a fraction of 1.
+        tasks: folders of own lm-eval tasks, beside those that the file names.
+        task_code: whether Python that own tasks name may be run.
 
     Raises:
-        SuiteError: there is no such suite, or its file is malformed.
+        SuiteError: there is no such suite, or its file is malformed; a folder of tasks is none.
     """
     path = choose_file(name, shipped.suites(), "suite", SuiteError)
     file = read_yaml(path, SuiteFile, SuiteError)
-    tasks = tuple(dataclasses.replace(task, claim=task.claim or file.claim) for task in file.tasks)
-    names = [task.name for task in tasks]
+    asked = tuple(dataclasses.replace(task, claim=task.claim or file.claim) for task in file.tasks)
+    names = [task.name for task in asked]
     twice = first_double(names)
     if twice is not None:
         message = f"'{path}' lists the task '{twice}' twice. Remove one."
         raise SuiteError(message)
-    if margin is not None:
-        if not 0 < margin < 1:
-            message = f"margin {margin} is no fraction between 0 and 1. Type --margin 0.02 for 2 %."
-            raise SuiteError(message)
-        tasks = tuple(dataclasses.replace(task, margin=margin, recovery=None) for task in tasks)
-    settings = file.model_dump(exclude={"version", "tasks", "smoke", "claim", "length"})
+    asked = asked if margin is None else _with_margin(asked, margin)
+    settings = file.model_dump(
+        exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length"}
+    )
     score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
-    asked = [_asked(task) for task in tasks]
-    digest = digest_of(score_keys, asked, [_digest_of_files(n) for n in names])
+    folders = _folders([*(path.parent / expanded(f) for f in file.tasks_from), *tasks])
+    own = read_own_tasks(folders)
+    files = [own.digest_of(n) or _digest_of_files(n) for n in names]
+    digest = digest_of(score_keys, [_asked(task) for task in asked], files)
     smoke = None if file.smoke is None else load_smoke(file.smoke, beside=path.parent)
-    return Suite(**settings, tasks=tasks, length=file.length, digest=digest, smoke=smoke)
+    return Suite(
+        **settings,
+        tasks=asked,
+        length=file.length,
+        digest=digest,
+        smoke=smoke,
+        tasks_from=tuple(map(str, folders)),
+        task_code=task_code,
+    )
+
+
+def suite_of(request: Request, name: str) -> Suite:
+    """Return the suite `name` with what was typed of margins and of own tasks.
+
+    Raises:
+        SuiteError: as load_suite.
+    """
+    return load_suite(
+        name,
+        margin=request.margin,
+        tasks=request.tasks,
+        task_code=request.task_code,
+    )
+
+
+def _with_margin(tasks: tuple[TaskSpec, ...], margin: float) -> tuple[TaskSpec, ...]:
+    if not 0 < margin < 1:
+        message = f"margin {margin} is no fraction between 0 and 1. Type --margin 0.02 for 2 %."
+        raise SuiteError(message)
+    return tuple(dataclasses.replace(task, margin=margin, recovery=None) for task in tasks)
+
+
+def _folders(named: Sequence[Path]) -> list[Path]:
+    """Return each folder once, by where it really is."""
+    return list(dict.fromkeys(expanded(folder).resolve() for folder in named))
 
 
 def _asked(task: TaskSpec) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.score.again import score_again
     from harness.score.catalog import answer_budgets, check_suite, tasks_of_choices
     from harness.score.endpoint import endpoint_of
-    from harness.score.prepare import check_prompts
+    from harness.score.mistakes import mistakes_of
     from harness.score.probing import probe
     from harness.score.proof import prove_endpoint
     from harness.score.run import score
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answer_budgets",
-    "check_prompts",
     "check_same_prompts",
     "check_suite",
     "endpoint_of",
+    "mistakes_of",
     "probe",
     "prove_endpoint",
     "read_arm",
@@ -35,10 +35,10 @@ __all__ = [
 
 _LATER = {
     "answer_budgets": "catalog",
-    "check_prompts": "prepare",
     "check_same_prompts": "same_prompts",
     "check_suite": "catalog",
     "endpoint_of": "endpoint",
+    "mistakes_of": "mistakes",
     "probe": "probing",
     "prove_endpoint": "proof",
     "score": "run",

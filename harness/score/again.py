@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 from harness.artifacts import Endpoint, Scorecard, Suite, TaskSpec, digest_of, made_from, save
-from harness.score.catalog import Catalog
 from harness.score.reference_lm import Answering
 from harness.score.run import score
+from harness.score.sources import Catalog
 
 SHARE_FILE = "share.json"
 
@@ -49,7 +49,7 @@ def score_again(
 
 
 def _part_of(suite: Suite, share: float) -> Suite:
-    catalog = Catalog()
+    catalog = Catalog(suite.tasks_from)
     tasks = tuple(
         dataclasses.replace(spec, items=_items(spec, share, max(len(catalog.leaves(spec.name)), 1)))
         for spec in suite.tasks

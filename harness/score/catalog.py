@@ -1,88 +1,25 @@
-"""Which tasks exist, and whether a suite can be scored with them.
+"""Whether a suite can be scored with its tasks: what they are, and what they ask for.
 
-Two places are searched: the tasks that ship with harness (a YAML file and a JSONL file beside it
-each), and lm-eval's own. lm-eval's index of 14,000 names takes seconds to build, so it is built
-only for a suite that needs it. Nothing here touches the network or loads a data set.
+Nothing here touches the network or loads a data set; where tasks come from is in `sources`.
 """
 
 import difflib
-import functools
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.tasks import TaskManager
 
-from harness import shipped
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import SuiteError
 from harness.score.asking import DEFAULT_BUDGET
 from harness.score.local_data import read_local_splits
+from harness.score.sources import Catalog
 
 _GENERATED = "generate_until"
 _CHOICE = "multiple_choice"
 _OUTPUT_TYPES = (_GENERATED, _CHOICE)
 _GREEDY_ARGUMENTS = {"until", "do_sample", "temperature", "max_gen_toks"}
-
-
-@contextmanager
-def quiet_lm_eval() -> Iterator[None]:
-    """Keep lm-eval's log lines out of ours; what it warns of is checked or recorded here."""
-    logger = logging.getLogger("lm_eval")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-class Catalog:
-    """lm-eval's TaskManagers, that of the shipped tasks first."""
-
-    def __init__(self) -> None:
-        with quiet_lm_eval():
-            self._shipped = TaskManager(include_path=str(shipped.tasks()), include_defaults=False)
-
-    def manager(self, name: str) -> Any:  # noqa: ANN401 -- lm-eval has no types
-        """Return the TaskManager that knows `name`, else lm-eval's own."""
-        return self._shipped if name in self._shipped.task_index else _lm_eval_tasks()
-
-    def entry(self, name: str) -> Any:  # noqa: ANN401 -- lm-eval has no types
-        """Return lm-eval's index entry of a task or group; None if there is none."""
-        return self.manager(name).task_index.get(name)
-
-    def is_local(self, name: str) -> bool:
-        """Return whether the task `name` ships with harness and reads a file beside its own."""
-        entry = self._shipped.task_index.get(name)
-        return entry is not None and (entry.cfg or {}).get("dataset_path") == "json"
-
-    def leaves(self, name: str) -> tuple[str, ...]:
-        """Return the tasks that `name` stands for: itself, or the members of the group."""
-        entry = self.entry(name)
-        if entry is None:
-            return ()
-        if entry.tags and not entry.cfg:
-            return tuple(sorted(entry.tags))
-        members = (entry.cfg or {}).get("task")
-        if not isinstance(members, list):
-            return (name,)
-        names = [m if isinstance(m, str) else str(m.get("task") or m.get("group")) for m in members]
-        return tuple(leaf for member in names for leaf in self.leaves(member))
-
-    def names(self) -> list[str]:
-        """Return every known name."""
-        return [*self._shipped.all_tasks, *_lm_eval_tasks().all_tasks]
-
-
-@functools.cache
-def _lm_eval_tasks() -> Any:  # noqa: ANN401 -- lm-eval has no types
-    with quiet_lm_eval():
-        return TaskManager()
 
 
 def check_suite(suite: Suite) -> None:
@@ -91,30 +28,51 @@ def check_suite(suite: Suite) -> None:
     Raises:
         SuiteError: the first task that is wrong, and what it could have been.
     """
-    _check_thinking(suite)
-    catalog = Catalog()
+    check_thinking(suite)
+    catalog = Catalog(suite.tasks_from)
     for spec in suite.tasks:
+        check_members(catalog, spec)
         leaves = catalog.leaves(spec.name)
-        if not leaves:
-            raise SuiteError(_unknown("task", spec.name, catalog.names()))
-        if spec.items % len(leaves):
-            message = (
-                f"task '{spec.name}' is a group of {len(leaves)} tasks, which get the same number "
-                f"of items each. Make its items a multiple of {len(leaves)}, not {spec.items}."
-            )
-            raise SuiteError(message)
         for leaf in leaves:
             entry = catalog.entry(leaf)
             config = entry.cfg or {}
-            _check_task(spec, config)
-            _check_generation(spec, config, suite)
+            check_asked(spec, config, suite)
             if catalog.is_local(leaf):
-                _check_items(spec, entry.yaml_path, config, len(leaves))
+                split = config.get("test_split") or config.get("validation_split")
+                splits = read_local_splits(entry.yaml_path.parent, config)
+                check_item_counts(spec, len(splits.get(str(split), ())), len(leaves))
+
+
+def check_members(catalog: Catalog, spec: TaskSpec) -> None:
+    """Refuse what is no task, and a group whose members cannot get the same number of items.
+
+    Raises:
+        SuiteError: with the nearest names, or a number that can be divided.
+    """
+    leaves = catalog.leaves(spec.name)
+    if not leaves:
+        raise SuiteError(_unknown("task", spec.name, catalog.names()))
+    if spec.items % len(leaves):
+        message = (
+            f"task '{spec.name}' is a group of {len(leaves)} tasks, which get the same number "
+            f"of items each. Make its items a multiple of {len(leaves)}, not {spec.items}."
+        )
+        raise SuiteError(message)
+
+
+def check_asked(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -> None:
+    """Refuse a task that is not what the suite takes it for, or cannot be compared by item.
+
+    Raises:
+        SuiteError: the first reason.
+    """
+    _check_task(spec, config)
+    _check_generation(spec, config, suite)
 
 
 def answer_budgets(suite: Suite) -> Mapping[str, int]:
     """Return the most tokens of an answer, by task; 0 where it is one of several choices."""
-    catalog = Catalog()
+    catalog = Catalog(suite.tasks_from)
 
     def budget(task: str) -> int:
         config = catalog.entry(task).cfg or {}
@@ -153,7 +111,7 @@ def check_protocol(suite: Suite, protocol: str) -> None:
 
 def tasks_of_choices(suite: Suite) -> tuple[str, ...]:
     """Return the tasks whose answers are chosen by log-likelihoods of given texts."""
-    catalog = Catalog()
+    catalog = Catalog(suite.tasks_from)
 
     def kinds(task: str) -> set[object]:
         leaves = catalog.leaves(task)
@@ -162,7 +120,12 @@ def tasks_of_choices(suite: Suite) -> tuple[str, ...]:
     return tuple(spec.name for spec in suite.tasks if _CHOICE in kinds(spec.name))
 
 
-def _check_thinking(suite: Suite) -> None:
+def check_thinking(suite: Suite) -> None:
+    """Refuse thinking that is turned on or off by half.
+
+    Raises:
+        SuiteError: with what is missing.
+    """
     complete = suite.think_end_token and suite.thinking_budget and suite.apply_chat_template
     if suite.thinking and not complete:
         message = (
@@ -237,18 +200,30 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _check_items(spec: TaskSpec, path: Path, config: Mapping[str, Any], num_leaves: int) -> None:
-    splits = read_local_splits(Path(path).parent, config.get("dataset_kwargs") or {})
-    split = config.get("test_split") or config.get("validation_split")
-    found, asked = len(splits.get(str(split), ())), spec.items // num_leaves
-    if found < asked:
+def check_item_counts(spec: TaskSpec, found: int, num_leaves: int) -> None:
+    """Refuse a suite that asks for more items than there are.
+
+    Args:
+        spec: what the suite asks.
+        found: items of the task, or of one member of the group.
+        num_leaves: members of the group; 1 for a task.
+
+    Raises:
+        SuiteError: with how many there are.
+    """
+    if found < spec.items // num_leaves:
         message = (
-            f"task '{spec.name}' has {found} items, the suite asks for {asked}. "
-            f"Set items to at most {found * num_leaves}."
+            f"task '{spec.name}' has {found} items, the suite asks for "
+            f"{spec.items // num_leaves}. Set items to at most {found * num_leaves}."
         )
         raise SuiteError(message)
 
 
-def _unknown(what: str, name: str, known: list[str]) -> str:
+def nearest_to(name: str, known: list[str]) -> str:
+    """Return a question after the nearest of the known names."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:5]
-    return f"unknown {what}: '{name}'. Did you mean {' or '.join(repr(n) for n in near)}?"
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?"
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    return f"unknown {what}: '{name}'.{nearest_to(name, known)}"

@@ -10,8 +10,7 @@ options there: both arms must see the same.
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -22,8 +21,9 @@ import torch
 
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError
-from harness.score.catalog import Catalog, quiet_lm_eval
-from harness.score.local_data import in_memory
+from harness.score.local_data import files_read_here
+from harness.score.sources import Catalog, quiet_lm_eval
+from harness.score.templating import templates
 
 Tasks = Mapping[str, Any]
 """lm-eval's task objects by name: one, or the members of a group."""
@@ -41,16 +41,15 @@ def prepare(catalog: Catalog, suite: Suite, spec: TaskSpec, lm: Any) -> Tasks:  
     return _build(catalog, suite, spec, lm.apply_chat_template)
 
 
-def check_prompts(suite: Suite) -> None:
-    """Build the prompts of the tasks whose items lie here, as a trial; chats are not rendered.
+def try_prompts(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
+    """Build the prompts of a task whose items lie here, or that is own; chats are not rendered.
 
     Raises:
         SuiteError: with the task and what its template lacks.
     """
-    catalog = Catalog()
-    for spec in suite.tasks:
-        if all(catalog.is_local(leaf) for leaf in catalog.leaves(spec.name)):
-            _build(catalog, suite, spec, _unrendered)
+    leaves = catalog.leaves(spec.name)
+    if catalog.own.of(spec.name) or all(catalog.is_local(leaf) for leaf in leaves):
+        _build(catalog, suite, spec, _unrendered)
 
 
 def _unrendered(messages: list[dict[str, str]], **_: object) -> str:
@@ -62,6 +61,7 @@ def _build(
     catalog: Catalog, suite: Suite, spec: TaskSpec, render_chat: Callable[..., str]
 ) -> Tasks:
     _set_seeds(suite.seed)
+    _refuse_code(catalog, suite, spec)
     with _named_where_it_fails(spec), scoring(spec.name):
         tasks = _load_tasks(catalog, spec)
         for task in tasks.values():
@@ -76,6 +76,17 @@ def _build(
     if spec.cluster:
         _check_cluster(spec, tasks)
     return tasks
+
+
+def _refuse_code(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
+    """Refuse Python of own tasks that nobody allowed, which would run as they are loaded."""
+    for definition in () if suite.task_code else catalog.own.of(spec.name):
+        if definition.functions or "class" in definition.config:
+            message = (
+                f"task '{definition.name}' runs Python of '{definition.folder}'. Type --task-code "
+                "if you trust it."
+            )
+            raise SuiteError(message)
 
 
 @contextmanager
@@ -134,12 +145,9 @@ def _keep_requests(**_: object) -> None:
 
 def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
     """Return lm-eval's task objects by name, with the suite's number of worked examples."""
-    members = [_member(catalog, leaf) for leaf in catalog.leaves(spec.name)]
-    in_memory_group = {"group": f"{spec.name}, in memory", "task": members}
-    wanted = in_memory_group if any("custom_dataset" in m for m in members) else spec.name
     try:
-        with quiet_lm_eval():
-            tasks: Tasks = catalog.manager(spec.name).load([wanted])["tasks"]
+        with quiet_lm_eval(), files_read_here():
+            tasks: Tasks = catalog.manager(spec.name).load([spec.name])["tasks"]
     except (OSError, ValueError, KeyError, ImportError) as error:
         message = (
             f"the data of task '{spec.name}' cannot be loaded: {_first_line(error)}. Check the "
@@ -149,15 +157,6 @@ def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
     for task in tasks.values():
         task.set_config(key="num_fewshot", value=spec.num_fewshot)
     return tasks
-
-
-def _member(catalog: Catalog, leaf: str) -> dict[str, Any]:
-    """Return `leaf` as lm-eval takes the member of a group, its data replaced if it is ours."""
-    if not catalog.is_local(leaf):
-        return {"task": leaf}
-    entry = catalog.entry(leaf)
-    data = in_memory(Path(entry.yaml_path).parent, entry.cfg["dataset_kwargs"])
-    return {"task": leaf, "custom_dataset": data}
 
 
 def _set_seeds(seed: int) -> None:
@@ -180,14 +179,13 @@ def _no_progress_bars() -> Iterator[None]:
 
 @contextmanager
 def _templates_kept() -> Iterator[None]:
-    """Compile each of a task's templates once; lm-eval compiles them anew for every item."""
-    environment = lm_eval.utils.env
-    compiled = environment.from_string
-    environment.from_string = lru_cache(maxsize=256)(compiled)
+    """Compile each of a task's templates once, in a sandbox; lm-eval does neither."""
+    before = lm_eval.utils.env
+    lm_eval.utils.env = templates()
     try:
         yield
     finally:
-        environment.from_string = compiled
+        lm_eval.utils.env = before
 
 
 @contextmanager

@@ -32,11 +32,12 @@ from harness.artifacts import (
 )
 from harness.errors import HarnessError
 from harness.score.arm import SCORECARD_FILE, sha256_of
-from harness.score.catalog import Catalog, check_protocol, quiet_lm_eval, tasks_of_choices
+from harness.score.catalog import check_protocol, tasks_of_choices
 from harness.score.http_lm import ChatLM, CompletionsLM, SendsAhead
 from harness.score.prepare import Tasks, items_of_each, prepare, scoring
 from harness.score.recording import Recorder
 from harness.score.reference_lm import Answering, ReferenceLM
+from harness.score.sources import Catalog, quiet_lm_eval
 from harness.score.translate import to_samples, to_score
 
 Lm = ReferenceLM | CompletionsLM | ChatLM
@@ -122,7 +123,7 @@ def _to_lm(served: Answering | Endpoint, suite: Suite) -> Iterator[Lm]:
 
 def _prepared(lm: Lm, suite: Suite, specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec, Tasks]]:
     """Yield each task ready to be asked; a server is sent the next one while it answers."""
-    catalog = Catalog()
+    catalog = Catalog(suite.tasks_from)
     ready: dict[str, Tasks] = {}
 
     def make_ready(spec: TaskSpec) -> Tasks:

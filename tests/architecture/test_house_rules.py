@@ -20,7 +20,7 @@ from harness.recipe.schema import RecipeFile, read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "harness"
 ROOMS = """
-    recipe preflight calibrate quantize export verify serve score gate report models formats
+    recipe preflight calibrate quantize export verify serve score gate report models formats tasks
 """.split()  # noqa: SIM905 -- a name a line would be a screen
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")

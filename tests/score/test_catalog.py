@@ -11,7 +11,7 @@ from harness import shipped
 from harness.errors import SuiteError
 from harness.recipe import load_suite
 from harness.score import check_suite
-from harness.score.catalog import Catalog
+from harness.score.sources import Catalog
 
 Make = Callable[..., Any]
 

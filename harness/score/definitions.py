@@ -1,0 +1,217 @@
+"""What is wrong with an own task's YAML, told before any of its items is looked at.
+
+lm-eval finds these one at a time, many of them only when the task is asked, and some never: an
+undefined metric is looked for on the Hub, where code may be. Its own tasks are taken as they are.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jinja2
+from lm_eval.api.registry import AGGREGATION_REGISTRY, FILTER_REGISTRY, METRIC_REGISTRY
+from lm_eval.config.task import TaskConfig
+
+from harness.artifacts import TaskSpec
+from harness.reading import FunctionName
+from harness.score.templating import templates
+from harness.tasks import BUILDERS, Definition, as_list
+
+TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
+_KEYS = frozenset(field.name for field in dataclasses.fields(TaskConfig)) | {"task_list", "class"}
+_CALLED = ("process_docs", "process_results", "custom_dataset")
+"""What can only be a function."""
+_UNSUPPORTED = {
+    "use_prompt": "a prompt of promptsource",
+    "doc_to_image": "images",
+    "doc_to_audio": "sounds",
+}
+_HUB_NAME = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)?")
+
+
+def mistakes_of_definition(
+    definition: Definition, spec: TaskSpec, *, task_code: bool
+) -> Iterator[str]:
+    """Yield what is wrong with a task's file, a line each, with what to do.
+
+    Args:
+        definition: of the task.
+        spec: what the suite asks of it.
+        task_code: whether its Python may run.
+    """
+    config = definition.config
+    who = f"task '{definition.name}' ('{definition.file}')"
+    checks = (
+        _code(definition, task_code=task_code),
+        _keys(config),
+        _templates(config),
+        _metrics(config),
+        _filters(config),
+        _data(definition),
+        _splits(definition, spec),
+    )
+    for check in checks:
+        for what in check:
+            yield f"{who} {what}"
+
+
+def _code(definition: Definition, *, task_code: bool) -> Iterator[str]:
+    config = definition.config
+    if not task_code:
+        for one in definition.functions:
+            yield (
+                f"runs Python of its folder: {one.key}: !function {one.name} (line {one.line} of "
+                f"'{one.file.name}'). Write it as a template, or type --task-code if you trust it."
+            )
+    for key in _CALLED:
+        value = config.get(key)
+        if isinstance(value, str) and not isinstance(value, FunctionName):
+            yield f"has {key}: {value}, a text. Write {key}: !function {value}."
+    if "class" in config:
+        yield "is a Python class, whose items and prompts cannot be looked at. Write it as YAML."
+    kwargs = config.get("dataset_kwargs")
+    if isinstance(kwargs, Mapping) and kwargs.get("trust_remote_code"):
+        yield "asks to run the data set's own code (trust_remote_code). Take the line out."
+
+
+def _keys(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in config:
+        if key not in _KEYS:
+            yield f"has the key '{key}', which lm-eval does not know.{_near(key, _KEYS)}"
+    for key, what in _UNSUPPORTED.items():
+        if config.get(key):
+            yield f"asks for {what} ({key}), which harness does not. Use a task of text."
+    if not config.get("use_prompt"):
+        yield from _lacking(config)
+
+
+def _lacking(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("doc_to_text", "doc_to_target"):
+        if config.get(key) is None and config.get("output_type") != "loglikelihood_rolling":
+            yield f"has no {key}. Write the template of its {_MEANT[key]}."
+    if config.get("output_type") == "multiple_choice" and config.get("doc_to_choice") is None:
+        yield "is multiple choice and has no doc_to_choice. Write the template of the choices."
+
+
+_MEANT = {"doc_to_text": "prompts", "doc_to_target": "answers"}
+
+
+def _templates(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in TEMPLATES:
+        text = config.get(key)
+        if not isinstance(text, str) or isinstance(text, FunctionName):
+            continue
+        try:
+            templates().parse(text)
+        except jinja2.TemplateSyntaxError as error:
+            yield (
+                f"has a {key} that is no Jinja template: {error.message}, in its line "
+                f"{error.lineno}. Mend the template."
+            )
+
+
+def _metrics(config: Mapping[str, Any]) -> Iterator[str]:
+    listed = config.get("metric_list")
+    for entry in as_list(listed):
+        if not isinstance(entry, Mapping) or not entry.get("metric"):
+            yield f"has {entry!r:.60} in its metric_list. Write '- metric: NAME'."
+            continue
+        name, aggregation = entry["metric"], entry.get("aggregation")
+        if entry.get("hf_evaluate"):
+            yield f"takes the metric '{name}' from the Hub, where it is code. Use lm-eval's own."
+        elif not _is_known(name, METRIC_REGISTRY) and config.get("process_results") is None:
+            yield f"has the metric '{name}', which lm-eval has not.{_near(name, METRIC_REGISTRY)}"
+        if aggregation is not None and not _is_known(aggregation, AGGREGATION_REGISTRY):
+            near = _near(aggregation, AGGREGATION_REGISTRY)
+            yield f"has the aggregation '{aggregation}', which lm-eval has not.{near}"
+
+
+def _filters(config: Mapping[str, Any]) -> Iterator[str]:
+    for entry in as_list(config.get("filter_list")):
+        steps = entry.get("filter") if isinstance(entry, Mapping) else None
+        if not isinstance(entry, Mapping) or not entry.get("name") or not isinstance(steps, list):
+            yield f"has {entry!r:.60} in its filter_list. Write '- name: NAME' and 'filter: [...]'."
+            continue
+        for step in steps:
+            name = step.get("function") if isinstance(step, Mapping) else step
+            if not isinstance(step, Mapping) or not _is_known(name, FILTER_REGISTRY):
+                near = _near(name, FILTER_REGISTRY)
+                yield f"has the filter function '{name}', which lm-eval has not.{near}"
+            elif isinstance(pattern := step.get("regex_pattern"), str):
+                yield from _pattern(str(entry["name"]), pattern)
+
+
+def _pattern(name: str, pattern: str) -> Iterator[str]:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        yield f"has a filter '{name}' whose regex_pattern is broken: {error}. Mend the pattern."
+
+
+def _data(definition: Definition) -> Iterator[str]:
+    config, path = definition.config, definition.config.get("dataset_path")
+    if path is None:
+        if config.get("custom_dataset") is None:
+            yield "has no dataset_path. Write 'dataset_path: json', and data_files behind it."
+    elif path in BUILDERS:
+        yield from _data_files(definition)
+    elif (definition.folder / str(path)).exists() or str(path).endswith(".py"):
+        yield (
+            f"has dataset_path '{path}', a file or folder. Write 'dataset_path: json' (or csv, "
+            "parquet), and data_files in dataset_kwargs."
+        )
+    elif not _HUB_NAME.fullmatch(str(path)):
+        yield f"has dataset_path '{path}', no folder that is there and no name of a data set."
+
+
+def _data_files(definition: Definition) -> Iterator[str]:
+    files = definition.data_files()
+    if not files:
+        yield "names no data_files in dataset_kwargs. Write 'data_files: {test: FILE.jsonl}'."
+    for split, paths in files.items():
+        if any(":/" in str(path) for path in paths):
+            yield f"has the items of '{split}' at an address. Keep the file beside the task."
+
+
+def _splits(definition: Definition, spec: TaskSpec) -> Iterator[str]:
+    config = definition.config
+    known = list(definition.data_files())
+    asked = config.get("test_split") or config.get("validation_split")
+    if asked is None:
+        has = f" It has {' and '.join(known)}." if known else ""
+        yield f"has no test_split, so no item is asked.{has} Write 'test_split: NAME'."
+    keys = ("test_split", "validation_split", "training_split", "fewshot_split")
+    for key in keys if known else ():
+        if config.get(key) is not None and config[key] not in known:
+            yield (
+                f"has {key}: {config[key]}, and its data_files have {' and '.join(known)}. "
+                "Name one of these."
+            )
+    if spec.num_fewshot and config.get("num_fewshot") != 0:
+        yield from _shots(config, spec)
+
+
+def _shots(config: Mapping[str, Any], spec: TaskSpec) -> Iterator[str]:
+    few = config.get("fewshot_config")
+    has_own = isinstance(few, Mapping) and (few.get("split") or few.get("samples"))
+    if has_own or any(config.get(f"{k}_split") for k in ("fewshot", "training")):
+        return
+    if config.get("test_split") and config.get("validation_split"):
+        return
+    yield (
+        f"is asked with {spec.num_fewshot} worked examples, and names no split for them: they "
+        "would be the items themselves, with the answers. Write 'fewshot_split: NAME', or "
+        "num_fewshot: 0 in the suite."
+    )
+
+
+def _is_known(name: object, registry: Iterable[str]) -> bool:
+    return isinstance(name, FunctionName) or (isinstance(name, str) and name in registry)
+
+
+def _near(name: object, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else f" It knows {', '.join(sorted(names)[:12])}."

@@ -1,0 +1,119 @@
+"""Everything that is wrong with a suite's tasks, found at once and without a model.
+
+What a task's file says is looked at first, then every item that is asked, then lm-eval builds all
+prompts of the tasks that nothing was found in, as a trial.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from harness.artifacts import Suite, TaskSpec
+from harness.errors import HarnessError, SuiteError
+from harness.score.catalog import (
+    check_asked,
+    check_item_counts,
+    check_members,
+    check_thinking,
+    nearest_to,
+)
+from harness.score.definitions import mistakes_of_definition
+from harness.score.items import mistakes_of_items
+from harness.score.local_data import read_local_splits
+from harness.score.prepare import try_prompts
+from harness.score.sources import Catalog, lm_eval_file_of
+
+
+def mistakes_of(suite: Suite) -> tuple[SuiteError, ...]:
+    """Return what is wrong with a suite's tasks, each with what to do; empty where nothing is.
+
+    Raises:
+        SuiteError: a folder of tasks is gone.
+    """
+    catalog = Catalog(suite.tasks_from)
+    lines = list(_raised(partial(check_thinking, suite)))
+    for spec in suite.tasks:
+        found = list(_of_task(catalog, suite, spec))
+        lines += found or _raised(partial(try_prompts, catalog, suite, spec))
+    return tuple(SuiteError(line) for line in dict.fromkeys(lines))
+
+
+def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
+    # What hides which task is meant is told alone.
+    for check in (_of_names, _clashes):
+        found = list(check(catalog, spec))
+        yield from found
+        if found:
+            return
+    for definition in catalog.own.of(spec.name):
+        if not definition.is_group:
+            yield from mistakes_of_definition(definition, spec, task_code=suite.task_code)
+    yield from _raised(partial(check_members, catalog, spec))
+    for leaf in catalog.leaves(spec.name):
+        yield from _raised(partial(check_asked, spec, catalog.config(leaf), suite))
+        if catalog.is_local(leaf):
+            yield from _of_items(catalog, spec, leaf)
+
+
+def _of_names(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
+    """Yield which names mean nothing, or two things."""
+    broken = list(catalog.own.problems_of([spec.name]))
+    yield from broken
+    if broken:
+        return
+    strangers = catalog.strangers(spec.name)
+    if strangers == (spec.name,):
+        yield _unknown(catalog, spec.name)
+        return
+    for stranger in strangers:
+        yield (
+            f"the group '{spec.name}' has the member '{stranger}', which is defined nowhere, "
+            f"or is the group itself.{nearest_to(stranger, catalog.names())}"
+        )
+
+
+def _clashes(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
+    """Yield which own tasks are called like one that everybody has."""
+    for definition in catalog.own.of(spec.name):
+        name = definition.name
+        theirs = "one that ships with harness" if name in catalog.shipped else ""
+        if not theirs and (file := lm_eval_file_of(name)):
+            theirs = f"one of lm-eval ('{file}')"
+        if theirs:
+            yield (
+                f"the own task '{name}' ('{definition.file}') is called like {theirs}. Rename it "
+                "in its file and in the suite, so that scores cannot be taken for the other's."
+            )
+
+
+def _of_items(catalog: Catalog, spec: TaskSpec, leaf: str) -> Iterator[str]:
+    entry, config = catalog.entry(leaf), catalog.config(leaf)
+    asked = config.get("test_split") or config.get("validation_split")
+    if asked is None:
+        return  # told of its file
+    num_leaves = len(catalog.leaves(spec.name))
+    try:
+        splits = read_local_splits(entry.yaml_path.parent, config)
+        if str(asked) in splits:
+            check_item_counts(spec, len(splits[str(asked)]), num_leaves)
+    except SuiteError as error:
+        yield str(error)
+        return
+    yield from mistakes_of_items(leaf, config, spec, splits, items=spec.items // num_leaves)
+
+
+def _unknown(catalog: Catalog, name: str) -> str:
+    for definition in catalog.own.definitions.values():
+        if definition.file.stem == name:
+            return (
+                f"unknown task: '{name}'. '{definition.file}' defines '{definition.name}'. Write "
+                f"'name: {definition.name}' in the suite, or 'task: {name}' in that file."
+            )
+    return f"unknown task: '{name}'.{nearest_to(name, catalog.names())}"
+
+
+def _raised(check: Callable[[], object]) -> Iterator[str]:
+    """Yield what a check complains of; an engine's or lm-eval's own failure is a complaint too."""
+    try:
+        check()
+    except HarnessError as error:
+        yield str(error)

@@ -1,0 +1,202 @@
+"""One task or group of lm-eval as its YAML file defines it, with all files that it is made of."""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UnreadableError
+from harness.reading import FunctionName, open_regular, read_yaml_with_functions
+
+BUILDERS = ("json", "csv", "parquet")
+"""What `dataset_path` may be called where the items lie beside the task."""
+_MOST_INCLUDES = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Function:
+    """A Python function that a task names."""
+
+    key: str
+    """Of the task's YAML that it stands at."""
+    name: str
+    file: Path
+    """That names it."""
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Definition:
+    """A task or a group."""
+
+    name: str
+    file: Path
+    config: Mapping[str, Any]
+    """What the file says, with what it includes."""
+    read: tuple[Path, ...]
+    """The file, and those that it includes."""
+    functions: tuple[Function, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Return where its relative paths start."""
+        return self.file.parent
+
+    @property
+    def is_group(self) -> bool:
+        """Return whether it stands for others."""
+        return "group" in self.config
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Return the names that a group stands for, those of groups within it included."""
+        return tuple(_members(self.config.get("task"))) if self.is_group else ()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Return the names under which it can be asked for together with others."""
+        return tuple(str(tag) for tag in as_list(self.config.get("tag")))
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether its items lie in files beside it."""
+        return self.config.get("dataset_path") in BUILDERS
+
+    def data_files(self) -> Mapping[str, tuple[Path, ...]]:
+        """Return the files of each split, whether they are there or not."""
+        arguments = self.config.get("dataset_kwargs")
+        if not self.is_local or not isinstance(arguments, Mapping):
+            return {}
+        named = arguments.get("data_files")
+        by_split = named if isinstance(named, Mapping) else {"train": named} if named else {}
+        base = self.folder / str(arguments.get("data_dir") or ".")
+        return {
+            str(split): tuple(found for name in as_list(names) for found in _found(base, str(name)))
+            for split, names in by_split.items()
+        }
+
+    def digest(self) -> str:
+        """Return the sha256 of its definition, its items, and its code where it names any."""
+        sha = hashlib.sha256()
+        for path in self.read:
+            _add(sha, path)
+        for split, paths in sorted(self.data_files().items()):
+            sha.update(split.encode() + b"\0")
+            for path in paths:
+                _add(sha, path)
+        for folder in sorted({function.file.parent for function in self.functions}):
+            for path in sorted(folder.glob("*.py")):
+                _add(sha, path)
+        return sha.hexdigest()
+
+
+def as_list(value: object) -> list[object]:
+    """Return what may be one value, several or none as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def read_definition(path: Path) -> Definition | None:
+    """Return what a YAML file defines; None where it is no task and no group.
+
+    Raises:
+        UnreadableError: it, or a file that it includes, cannot be read; it has no proper name.
+    """
+    read: list[Path] = []
+    functions: list[Function] = []
+    config = _merged(path, read, functions, within=())
+    named = config.get("group", config.get("task"))
+    if named is None:
+        return None
+    if not isinstance(named, str) or not named:
+        key = "group" if "group" in config else "task"
+        raise UnreadableError(path, f"has a {key} that is no name but {named!r:.60}")
+    return Definition(
+        name=named,
+        file=path,
+        config=config,
+        read=tuple(read),
+        functions=tuple(f for f in functions if not _is_lm_evals(f.file)),
+    )
+
+
+def _merged(
+    path: Path, read: list[Path], functions: list[Function], *, within: tuple[Path, ...]
+) -> dict[str, Any]:
+    """Return what a file says over what it includes, as lm-eval has it: what is nearer wins."""
+    if path in within:
+        raise UnreadableError(within[0], f"includes itself, by way of '{path.name}'")
+    if len(read) >= _MOST_INCLUDES:
+        raise UnreadableError(within[0], f"includes more than {_MOST_INCLUDES} files")
+    values = read_yaml_with_functions(path)
+    if not isinstance(values, dict):
+        if not within:
+            return {}
+        raise UnreadableError(path, "is included and holds no mapping of names to values")
+    read.append(path)
+    functions.extend(_functions(values, path))
+    merged: dict[str, Any] = {}
+    for name in as_list(values.pop("include", None)):
+        included = path.parent / str(name)
+        if not included.is_file():
+            raise UnreadableError(path, f"includes '{name}', and there is no '{included}'")
+        merged |= _merged(included, read, functions, within=(*within, path))
+    return merged | {str(key): value for key, value in values.items()}
+
+
+def _functions(value: object, file: Path, key: str = "") -> Iterator[Function]:
+    if isinstance(value, FunctionName):
+        yield Function(key=key, name=str(value), file=file, line=value.line)
+    elif isinstance(value, dict):
+        for inner, part in value.items():
+            yield from _functions(part, file, key or str(inner))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _functions(part, file, key)
+
+
+def _members(listed: object) -> Iterator[str]:
+    for member in as_list(listed):
+        if isinstance(member, Mapping):
+            inner = member.get("task")
+            if "group" in member and isinstance(inner, list):
+                yield from _members(inner)
+            else:
+                yield str(member.get("group") or inner)
+        else:
+            yield str(member)
+
+
+def _found(base: Path, name: str) -> list[Path]:
+    """Return the files that a name means, which may be a pattern."""
+    path = base / name
+    if path.exists() or not any(sign in name for sign in "*?["):
+        return [path]
+    root, pattern = (Path("/"), name.lstrip("/")) if name.startswith("/") else (base, name)
+    return sorted(root.glob(pattern)) or [path]
+
+
+def _add(sha: "hashlib._Hash", path: Path) -> None:
+    """Add a file; one that cannot be read is refused by those who use it."""
+    sha.update(path.name.encode() + b"\0")
+    try:
+        with open_regular(path) as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    except UnreadableError:
+        sha.update(b"absent")
+
+
+@cache
+def _lm_eval_folder() -> Path | None:
+    """Return where lm-eval is installed, without importing it."""
+    found = importlib.util.find_spec("lm_eval")
+    return Path(found.origin).resolve().parent if found and found.origin else None
+
+
+def _is_lm_evals(file: Path) -> bool:
+    folder = _lm_eval_folder()
+    return folder is not None and file.resolve().is_relative_to(folder)
