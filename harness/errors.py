@@ -85,6 +85,8 @@ class ReasonCode(StrEnum):
     """What the engine loaded could not be held against the files."""
     KERNELS_UNKNOWN = "kernels-unknown"
     """The engine did not tell which kernels it chose."""
+    ENDINGS_UNKNOWN = "endings-unknown"
+    """The records of another tool do not say which prompts or answers were cut."""
     ENGINE_UNTESTED = "engine-untested"
     """Harness was not tested with this version of the engine; a remark, which decides nothing."""
     SMOKE_FAILED = "smoke-failed"

@@ -196,12 +196,20 @@ def score(
     return serving.score(request, serving.Server(tokenizer=tokenizer, model=served_model), out)
 
 
-@command(app, "judge baseline-scores candidate-scores --suite canary", *ASKING, "margin")
+@command(
+    app,
+    "judge baseline-scores candidate-scores --suite canary",
+    *(*ASKING, "margin", "missing_evidence"),
+)
 def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.CandidateArm) -> Result:
-    """Compare two scored arms. Without verification of files it can never end GO."""
-    from harness.cli import commands
+    """Compare two scored arms: ours, or what other tools recorded (lm-eval's output folders).
 
-    return commands.judge(baseline, candidate, request)
+    Ours cannot end GO here, for no files are verified. Of other tools' records the answers alone
+    may give GO with --missing-evidence go; --margin 0.02 judges every task that both arms have.
+    """
+    from harness.cli import judging
+
+    return judging.judge(request, baseline, candidate)
 
 
 @command(app, "report runs/canary-nvfp4-1a2b3c4d")

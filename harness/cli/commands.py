@@ -5,19 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import pipeline, runs
-from harness.artifacts import RunRecord, Suite, to_json
-from harness.baselines import read_rerun
+from harness.artifacts import RunRecord, to_json
 from harness.cli import text
 from harness.cli.console import Result
 from harness.doors import check_apart
-from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError, SuiteError
-from harness.gate import exit_code_of
-from harness.gate import judge as judge_arms
+from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError
 from harness.models import believe_no_cache
 from harness.preflight import preflight, preflight_gate, summarize, summarize_gate
-from harness.recipe import Request, suite_of
+from harness.recipe import Request
 from harness.report import REPORT_FILES, terminal_table, write_report
-from harness.score import read_arm
 
 
 def set_paranoid(*, on: bool) -> None:
@@ -90,33 +86,6 @@ def ended(path: Path, record: RunRecord) -> Result:
         values=text.summary_of(path, record, int(code)),
         exit_code=code,
     )
-
-
-def judge(baseline: Path, candidate: Path, request: Request) -> Result:
-    """Compare two arms."""
-    arms = read_arm(baseline), read_arm(candidate)
-    rerun = read_rerun(baseline)
-    chosen = _suite_of(arms[1].scorecard.suite, request)
-    verdict = judge_arms(chosen, *arms, verified=False, rerun=rerun)
-    return Result(
-        text=terminal_table(verdict) + "\n" + text.of_verdict(verdict),
-        values=to_json(verdict),
-        exit_code=exit_code_of(verdict.decision),
-    )
-
-
-def _suite_of(scored: str, request: Request) -> Suite:
-    """Return the suite that is named, else the shipped one that the arms say they answered."""
-    try:
-        return suite_of(request, request.suite or scored)
-    except SuiteError as error:
-        if request.suite:
-            raise
-        message = (
-            f"the arms answered the suite '{scored}', which is none of those that ship with "
-            "harness. Type --suite FILE with the suite's YAML file."
-        )
-        raise SuiteError(message) from error
 
 
 def report(run_dir: Path) -> Result:

@@ -85,8 +85,10 @@ RecordsDir = Annotated[
     Path | None, typer.Option("--out", help="Folder for server.log and deployment.json.")
 ]
 FinishedRun = Annotated[Path, typer.Argument(help="A run directory.")]
-BaselineArm = Annotated[Path, typer.Argument(help="Folder with the baseline's scorecard.json.")]
-CandidateArm = Annotated[Path, typer.Argument(help="Folder with the candidate's scorecard.json.")]
+BaselineArm = Annotated[
+    Path, typer.Argument(help="The unquantized model's scores: of harness, or of another tool.")
+]
+CandidateArm = Annotated[Path, typer.Argument(help="The candidate's scores, likewise.")]
 Key = Annotated[str, typer.Argument(help="Beginning of a key that `harness baseline list` shows.")]
 BundleFile = Annotated[Path, typer.Argument(help="A file that `harness baseline export` wrote.")]
 BundleOut = Annotated[Path, typer.Option("--out", help="File to write.")]

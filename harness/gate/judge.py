@@ -65,6 +65,7 @@ _PRECEDENCE = (
     ReasonCode.VERIFY_SKIPPED,
     ReasonCode.LOAD_NOT_RECONCILED,
     ReasonCode.KERNELS_UNKNOWN,
+    ReasonCode.ENDINGS_UNKNOWN,
     ReasonCode.NUMERICS_NOT_EXERCISED,
 )
 """Reasons in the order in which they decide; of those found that decide alike, the first one is

@@ -1,7 +1,14 @@
 """Turn what was typed into a recipe, and a recipe into a plan for each weight of a model."""
 
 from harness.recipe.catalogue import Made, shipped_formats
-from harness.recipe.load import load_deployments, load_engine, load_recipe, load_trial, recipe_names
+from harness.recipe.load import (
+    load_deployments,
+    load_engine,
+    load_missing_evidence,
+    load_recipe,
+    load_trial,
+    recipe_names,
+)
 from harness.recipe.names import nearest
 from harness.recipe.plan import plan
 from harness.recipe.smoke import load_smoke
@@ -13,6 +20,7 @@ __all__ = [
     "Request",
     "load_deployments",
     "load_engine",
+    "load_missing_evidence",
     "load_recipe",
     "load_smoke",
     "load_suite",

@@ -82,7 +82,7 @@ def load_recipe(request: Request) -> Recipe:
         wording=Wording.TODAY if request.kv_cache else file.wording,
         matching=file.matching,
         expert_scales=file.expert_scales,
-        missing_evidence=_missing_evidence(request, default=file.missing_evidence),
+        missing_evidence=load_missing_evidence(request, default=file.missing_evidence),
     )
 
 
@@ -103,7 +103,7 @@ def load_trial(request: Request, checkpoint: Path) -> Trial:
         suite=suite,
         skip_verify=request.skip_verify,
         waivers=load_waivers(request.waivers),
-        missing_evidence=_missing_evidence(request, default=MissingEvidence.INCONCLUSIVE),
+        missing_evidence=load_missing_evidence(request),
     )
 
 
@@ -131,7 +131,7 @@ def load_deployments(
         skip_verify=request.skip_verify,
         baseline=str(baseline),
         waivers=load_waivers(request.waivers),
-        missing_evidence=_missing_evidence(request, default=MissingEvidence.INCONCLUSIVE),
+        missing_evidence=load_missing_evidence(request),
         candidate_at=candidate,
         baseline_at=baseline,
     )
@@ -232,7 +232,14 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     )
 
 
-def _missing_evidence(request: Request, *, default: MissingEvidence) -> MissingEvidence:
+def load_missing_evidence(
+    request: Request, *, default: MissingEvidence = MissingEvidence.INCONCLUSIVE
+) -> MissingEvidence:
+    """Return what may be said where it is not known what an engine loaded and computes.
+
+    Raises:
+        UsageError: what was typed is no such policy.
+    """
     typed = request.missing_evidence
     if typed is None:
         return default

@@ -24,7 +24,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "baselines/scored.py": ("e2e", "gate"),
     "calibrate/": MAKES,
     "cli/app.py": ("",),
-    "cli/commands.py": ("judge",),
+    "cli/judging.py": ("judge",),
     "cli/deployments.py": ("gate",),
     "cli/foretelling.py": ("doctor",),
     "cli/serving.py": ("serve", "score"),
@@ -33,6 +33,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "drill/": ("drill",),
     "engines/": SERVES,
     "export/": MAKES,
+    "foreign/": ("judge",),
     "gate/phrases.py": ("gate",),
     "making.py": MAKES,
     "models/": MAKES,
@@ -61,6 +62,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 
 ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("artifacts/store.py", "--fresh"): "of the command that began the run, as the message says",
+    ("foreign/lm_eval.py", "--log"): "lm-eval's --log_samples, of the run that is judged",
+    ("foreign/lm_eval.py", "--samples"): "lm-eval's, of the run that is judged",
     ("preflight/engine.py", "--ranks"): "only where it was given",
     ("recipe/load.py", "--engine"): "only where an environment was named, which is an engine's",
     ("recipe/load.py", "--tensor-parallel-size"): "only where it was given",

@@ -41,6 +41,7 @@ from harness.baselines import import_baseline
 from harness.calibrate import check_data, measure_extent
 from harness.engines import read_declared, read_demands
 from harness.errors import HarnessError
+from harness.foreign import read_recorded
 from harness.models import (
     ids_beyond_embedding,
     open_source,
@@ -420,6 +421,22 @@ def _read_answer(folder: Path) -> None:
     assert all(isinstance(one.error, str | None) for one in answers)
 
 
+def _make_lm_eval(folder: Path) -> None:
+    stamp = "2026-01-01T00-00-00"
+    hashes = {"doc_hash": "a", "prompt_hash": "b", "target_hash": "c"}
+    asked = {"doc_id": 0, "arguments": {"gen_args_0": {"arg_0": "1+1", "arg_1": {}}}}
+    sample = {"resps": [["2"]], "filter": "none", "metrics": ["acc"], "acc": 1.0, "doc": {}}
+    values = {
+        "results": {"t": {"acc,none": 1.0}},
+        "configs": {"t": {"output_type": "generate_until"}},
+        "n-samples": {"t": {"original": 1, "effective": 1}},
+        "group_subtasks": {"g": ["t"]},
+    }
+    (folder / f"results_{stamp}.json").write_text(json.dumps(values))
+    line = json.dumps(asked | hashes | sample | {"target": "2"})
+    (folder / f"samples_t_{stamp}.jsonl").write_text(line + "\n")
+
+
 def _make_engine_answers(folder: Path) -> None:
     (folder / "answers.jsonl").write_text(fake_vllm.answers())
 
@@ -510,6 +527,16 @@ TARGETS = (
         {"answers.jsonl": lines_of},
         _read_engine_answers,
         share=4,
+    ),
+    Target(
+        "lm-eval's results",
+        _make_lm_eval,
+        {
+            "results_2026-01-01T00-00-00.json": json_of,
+            "samples_t_2026-01-01T00-00-00.jsonl": lines_of,
+        },
+        read_recorded,
+        share=2,
     ),
     Target("HTTP answer", _make_answer, {"answer.json": json_of}, _read_answer, share=6),
 )

@@ -1,0 +1,122 @@
+"""`harness judge`: two scored arms, ours or as another tool recorded them."""
+
+import dataclasses
+from pathlib import Path
+
+from harness.artifacts import Arm, Suite, Verdict, to_json
+from harness.baselines import read_rerun
+from harness.cli import text
+from harness.cli.console import Result
+from harness.errors import SuiteError
+from harness.foreign import (
+    Pairing,
+    Recorded,
+    is_recorded,
+    pair_recorded,
+    pair_with_own,
+    read_recorded,
+    suite_of_recorded,
+)
+from harness.gate import Subject, exit_code_of
+from harness.gate import judge as judge_arms
+from harness.recipe import Request, load_missing_evidence, suite_of
+from harness.report import terminal_table
+from harness.score import read_arm
+
+
+def judge(request: Request, baseline: Path, candidate: Path) -> Result:
+    """Compare two arms."""
+    if is_recorded(baseline) or is_recorded(candidate):
+        verdict = _judge_recorded(request, baseline, candidate)
+    else:
+        arms = read_arm(baseline), read_arm(candidate)
+        suite = _suite_of(arms[1].scorecard.suite, request)
+        verdict = judge_arms(suite, *arms, verified=False, rerun=read_rerun(baseline))
+    return Result(
+        text=terminal_table(verdict) + "\n" + text.of_verdict(verdict),
+        values=to_json(verdict),
+        exit_code=exit_code_of(verdict.decision),
+    )
+
+
+def _judge_recorded(request: Request, baseline: Path, candidate: Path) -> Verdict:
+    """Judge arms of which another tool recorded at least one.
+
+    No file of a model is at hand, so the verdict says that none was verified; an arm of ours still
+    never ends GO without.
+    """
+    ours = [None if is_recorded(path) else read_arm(path) for path in (baseline, candidate)]
+    theirs = [read_recorded(p) if is_recorded(p) else None for p in (baseline, candidate)]
+    pairing, suite = _paired(request, theirs, ours, (baseline, candidate))
+    own_candidate = ours[1]
+    verdict = judge_arms(
+        suite,
+        pairing.baseline,
+        pairing.candidate,
+        verified=own_candidate is None,
+        subject=Subject(
+            pairing.candidate.scorecard.deployment.model,
+            " ".join(pairing.candidate.scorecard.deployment.declared) or "unknown",
+            pairing.baseline.scorecard.deployment.model,
+        ),
+        missing_evidence=load_missing_evidence(request),
+    )
+    return dataclasses.replace(
+        verdict,
+        scope=(*pairing.scope, *verdict.scope[1:]),
+        checkpoint_digest=None,
+        baseline_digest=None,
+    )
+
+
+def _paired(
+    request: Request,
+    theirs: list[Recorded | None],
+    ours: list[Arm | None],
+    places: tuple[Path, Path],
+) -> tuple[Pairing, Suite]:
+    baseline, candidate = theirs
+    if baseline is not None and candidate is not None:
+        suite = _suite_of_recorded(request, baseline, candidate)
+        is_named = request.suite is not None
+        return pair_recorded(baseline, candidate, suite, is_named=is_named), suite
+    recorded, own = (candidate, ours[0]) if baseline is None else (baseline, ours[1])
+    if recorded is None or own is None:
+        message = "one of two arms is recorded by another tool, the other by harness"
+        raise AssertionError(message)
+    suite = _suite_of(own.scorecard.suite, request)
+    place = places[0] if baseline is None else places[1]
+    return pair_with_own(recorded, own, suite, place=place), suite
+
+
+def _suite_of_recorded(request: Request, baseline: Recorded, candidate: Recorded) -> Suite:
+    """Return the suite that is named, else one of everything that was asked, with the margin.
+
+    Raises:
+        SuiteError: neither was typed: how much may be lost is for a person to say.
+    """
+    if request.suite is not None:
+        return suite_of(request, request.suite)
+    if request.margin is None:
+        names = ", ".join(dict.fromkeys(task.name for task in baseline.tasks))
+        message = (
+            f"'{baseline.place}' says what was answered ({names}), and not how much may be lost. "
+            "Type --margin 0.02 to allow 2 points in each task, or --suite FILE with a margin for "
+            "each."
+        )
+        raise SuiteError(message)
+    return suite_of_recorded(baseline, candidate, request.margin)
+
+
+def _suite_of(scored: str, request: Request) -> Suite:
+    """Return the suite that is named, else the shipped one that the arms say they answered."""
+    try:
+        return suite_of(request, request.suite or scored)
+    except SuiteError as error:
+        if request.suite:
+            raise
+        message = (
+            f"the arms answered the suite '{scored}', which is none of those that ship with "
+            "harness. Type --suite FILE with the suite's YAML file."
+        )
+        raise SuiteError(message) from error

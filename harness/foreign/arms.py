@@ -1,0 +1,212 @@
+"""From what a tool recorded to an arm, so that the gate sees nothing new.
+
+Items keep the tool's order and are numbered from 0. An item that was asked several times has the
+mean of its answers: the gate compares items, so that repeats never count as items of their own.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from statistics import fmean, pvariance
+
+from harness.artifacts import (
+    Arm,
+    Deployment,
+    Sample,
+    Scorecard,
+    Suite,
+    TaskScore,
+    TaskSpec,
+    digest_of,
+)
+from harness.errors import IncomparableError, SuiteError
+from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask
+
+_UNKNOWN = "not recorded"
+BESIDE_WEIGHTS = "what differs between the two is judged with the weights"
+_OWN = ("output_type", "generation", "num_fewshot", "apply_chat_template")
+"""Conditions that our own scores name alike."""
+
+
+def to_arm(recorded: Recorded, suite: Suite, *, arm: str) -> Arm:
+    """Return an arm with the answers to the suite's tasks.
+
+    Raises:
+        SuiteError: a metric is not recorded, or is no number.
+        IncomparableError: none of the suite's tasks is recorded.
+    """
+    samples: dict[str, tuple[Sample, ...]] = {}
+    generation: dict[str, str] = {}
+    for spec in suite.tasks:
+        members = recorded.members(spec.name)
+        if members:
+            samples[spec.name] = _samples(members, spec)
+            conditions = {name: members[0].conditions.get(name) for name in _OWN}
+            known = {name: value for name, value in conditions.items() if value is not None}
+            generation[spec.name] = json.dumps(known, sort_keys=True, default=str)
+    if not samples:
+        asked = ", ".join(spec.name for spec in suite.tasks)
+        held = ", ".join(task.name for task in recorded.tasks)
+        message = (
+            f"suite '{suite.name}' asks {asked}, and '{recorded.place}' has {held}. Name a suite "
+            "with those tasks."
+        )
+        raise IncomparableError(message)
+    scores = tuple(_score(spec, samples[spec.name]) for spec in suite.tasks if spec.name in samples)
+    scorecard = Scorecard(
+        arm=arm,
+        suite=suite.name,
+        suite_digest=suite.digest,
+        deployment=_deployment(recorded),
+        tasks=scores,
+        lm_eval_version=recorded.version,
+        generation=generation,
+    )
+    return Arm(scorecard=scorecard, samples=samples)
+
+
+def align(own: Arm, foreign: Arm, *, place: str) -> tuple[Arm, Arm, tuple[str, ...]]:
+    """Return an arm of ours and one of another tool's with what both record, and what is left out.
+
+    Args:
+        own: scored by harness.
+        foreign: made by to_arm.
+        place: folder of the first.
+
+    Raises:
+        IncomparableError: nothing of an item shows that both arms were asked the same.
+    """
+    left: dict[str, None] = {}
+    generation: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for task in own.scorecard.generation.keys() & foreign.scorecard.generation.keys():
+        ours, theirs = (json.loads(arm.scorecard.generation[task]) for arm in (own, foreign))
+        left |= dict.fromkeys(sorted(ours.keys() - theirs.keys()))
+        for kept, values in zip(generation, (ours, theirs), strict=True):
+            both = {name: values[name] for name in ours.keys() & theirs.keys()}
+            kept[task] = json.dumps(both, sort_keys=True)
+    address = own.scorecard.deployment.address or f"'{place}'"
+    shown = dataclasses.replace(own.scorecard.deployment, address=address)
+    other = foreign.scorecard.deployment.engine
+    notes = [f"the arms were answered by {shown.engine} and by {other}: {BESIDE_WEIGHTS}"]
+    if left:
+        notes.append(f"not compared, for one arm does not record them: {', '.join(left)}")
+    return (
+        _with(own, shown, generation[0]),
+        _with(foreign, foreign.scorecard.deployment, generation[1]),
+        tuple(notes),
+    )
+
+
+def same_dtype(left: Arm, right: Arm) -> tuple[Arm, Arm]:
+    """Return both arms without the type of the arithmetic where one of them does not record it."""
+    arms = (left, right)
+    if any(arm.scorecard.deployment.dtype == _UNKNOWN for arm in arms):
+        left, right = (
+            _with(arm, dataclasses.replace(arm.scorecard.deployment, dtype=_UNKNOWN), None)
+            for arm in arms
+        )
+    return left, right
+
+
+def _with(arm: Arm, deployment: Deployment, generation: Mapping[str, str] | None) -> Arm:
+    card = dataclasses.replace(arm.scorecard, deployment=deployment)
+    if generation is not None:
+        card = dataclasses.replace(card, generation=generation)
+    return dataclasses.replace(arm, scorecard=card)
+
+
+def _samples(members: Sequence[RecordedTask], spec: TaskSpec) -> tuple[Sample, ...]:
+    """Return the items that the suite asks for: of each member as many, from its beginning."""
+    has_more = sum(task.num_items for task in members) > spec.items
+    of_each = spec.items // len(members) if has_more else None
+    samples: list[Sample] = []
+    for task in members:
+        items = [list(found) for _, found in groupby(task.answers, key=lambda answer: answer.item)]
+        samples += (
+            _sample(task, answers, spec, doc_id)
+            for doc_id, answers in enumerate(items[:of_each], start=len(samples))
+        )
+    return tuple(samples)
+
+
+def _sample(task: RecordedTask, answers: Sequence[Answer], spec: TaskSpec, doc_id: int) -> Sample:
+    first = answers[0]
+    if spec.cluster and spec.cluster not in first.fields:
+        message = (
+            f"task '{task.name}', item {first.item}: has no field '{spec.cluster}' to group it by, "
+            f"only {', '.join(sorted(first.fields)) or 'none'}. Correct the suite's cluster."
+        )
+        raise SuiteError(message)
+    finishes = {answer.finish for answer in answers}
+    finish = next((f for f in ("error", "length") if f in finishes), first.finish)
+    known = [answer for answer in answers if answer.finish != "error"]
+    return Sample(
+        doc_id=doc_id,
+        doc_hash=first.doc_hash,
+        prompt_hash=first.prompt_hash,
+        target_hash=first.target_hash,
+        value=fmean(_value(task, answer, spec) for answer in known) if finish != "error" else 0.0,
+        prompt=first.prompt,
+        target=first.target,
+        answer=first.answer,
+        finish=finish,
+        cluster=str(first.fields[spec.cluster]) if spec.cluster else "",
+    )
+
+
+def _value(task: RecordedTask, answer: Answer, spec: TaskSpec) -> float:
+    """Return the item's metric, mapped to a fraction of 1 where the suite gives its range."""
+    metric = Metric(spec.metric, spec.filter)
+    value = answer.values.get(metric)
+    worst, best = spec.value_range or (0.0, 1.0)
+    if isinstance(value, bool | int | float) and math.isfinite(value):
+        share = (float(value) - worst) / (best - worst)
+        if 0 <= share <= 1:
+            return share
+    if metric not in task.metrics:
+        fix = f"It has {', '.join(map(str, task.metrics)) or 'none'}. Choose one in a --suite"
+        what = f"metric {metric} is not recorded"
+    else:
+        fix = "Score again, or choose another metric, or its value_range, in a --suite"
+        what = f"metric {metric} is {value!r:.40}, no number between {worst:g} and {best:g}"
+    message = f"task '{task.name}', item {answer.item}: {what}. {fix}."
+    raise SuiteError(message)
+
+
+def _score(spec: TaskSpec, samples: Sequence[Sample]) -> TaskScore:
+    known = [sample.value for sample in samples if sample.finish != "error"]
+    finishes = [sample.finish for sample in samples]
+    return TaskScore(
+        task=spec.name,
+        metric=spec.metric,
+        value=fmean(known) if known else 0.0,
+        stderr=math.sqrt(pvariance(known) / max(len(known) - 1, 1)) if known else 0.0,
+        num_items=len(samples),
+        num_errors=finishes.count("error"),
+        num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
+        num_truncated=finishes.count("length"),
+        num_prompts_cut=0,
+        samples="",
+        samples_sha256="",
+    )
+
+
+def _deployment(recorded: Recorded) -> Deployment:
+    """Return what is known of what answered: what the tool says of it, and where it says so."""
+    return Deployment(
+        engine=recorded.engine,
+        version="(version not recorded)",
+        model=recorded.model,
+        checkpoint_digest=digest_of(recorded.evidence, recorded.place),
+        device=recorded.device or _UNKNOWN,
+        dtype=recorded.dtype or _UNKNOWN,
+        arguments=(),
+        kernels={},
+        exercised=(),
+        declared=(),
+        log=None,
+        not_observed=recorded.gaps,
+        address=f"'{recorded.place}' ({recorded.tool} {recorded.version})",
+    )
