@@ -80,13 +80,14 @@ def _paired(
         suite = _suite_of_recorded(request, baseline, candidate)
         is_named = request.suite is not None
         return pair_recorded(baseline, candidate, suite, is_named=is_named), suite
-    recorded, own = (candidate, ours[0]) if baseline is None else (baseline, ours[1])
+    is_baseline = baseline is not None
+    recorded, own = (baseline, ours[1]) if is_baseline else (candidate, ours[0])
     if recorded is None or own is None:
         message = "one of two arms is recorded by another tool, the other by harness"
         raise AssertionError(message)
     suite = _suite_of(own.scorecard.suite, request)
-    place = places[0] if baseline is None else places[1]
-    return pair_with_own(recorded, own, suite, place=place), suite
+    place = places[1 if is_baseline else 0]
+    return pair_with_own(recorded, own, suite, place=place, is_baseline=is_baseline), suite
 
 
 def _suite_of_recorded(request: Request, baseline: Recorded, candidate: Recorded) -> Suite:

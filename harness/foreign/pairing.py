@@ -78,8 +78,17 @@ def pair_recorded(
     return Pairing(*same_dtype(*arms), (subject, *lines))
 
 
-def pair_with_own(recorded: Recorded, own: Arm, suite: Suite, *, place: Path) -> Pairing:
-    """Pair an arm that another tool scored with one of ours, whichever is the baseline.
+def pair_with_own(
+    recorded: Recorded, own: Arm, suite: Suite, *, place: Path, is_baseline: bool
+) -> Pairing:
+    """Pair an arm that another tool scored with one of ours.
+
+    Args:
+        recorded: the other tool's.
+        own: scored by harness.
+        suite: that ours answered.
+        place: folder of ours.
+        is_baseline: whether the other tool's is the baseline.
 
     Raises:
         IncomparableError: nothing shows that both were asked and scored alike.
@@ -92,15 +101,14 @@ def pair_with_own(recorded: Recorded, own: Arm, suite: Suite, *, place: Path) ->
         )
         raise IncomparableError(message)
     check_asked(recorded, suite)
-    is_baseline = own.scorecard.arm != "baseline"
     theirs = to_arm(recorded, suite, arm="baseline" if is_baseline else "candidate")
     own, theirs, notes = align(own, theirs, place=str(place))
     own, theirs = same_dtype(own, theirs)
     shown = f"the scores of harness in '{place}'"
-    names = (_shown(recorded), shown) if not is_baseline else (shown, _shown(recorded))
-    lines = (f"{names[0]}, compared with {names[1]}", *notes, *recorded.notes, _UNVERIFIED)
-    pair = (theirs, own) if is_baseline else (own, theirs)
-    return Pairing(*pair, lines)
+    scope = (*notes, *recorded.notes, _UNVERIFIED)
+    if is_baseline:
+        return Pairing(theirs, own, (f"{shown}, compared with {_shown(recorded)}", *scope))
+    return Pairing(own, theirs, (f"{_shown(recorded)}, compared with {shown}", *scope))
 
 
 def _check_members(name: str, ours: list[str], theirs: list[str]) -> None:

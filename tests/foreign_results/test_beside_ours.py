@@ -1,0 +1,101 @@
+"""One arm of `harness score`, the other of lm-eval: judged if both were asked the same."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.artifacts import Arm, Scorecard, save, write_samples
+from harness.foreign import read_recorded
+from harness.foreign.arms import to_arm
+from harness.recipe import load_suite
+from harness.score.arm import sha256_of
+from tests.foreign_results.conftest import change_results, change_samples, judge, refusal
+from tests.foreign_results.test_lm_eval import write_suite
+from tests.nouns import deployment
+
+Change = Callable[[Scorecard], Scorecard]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    return write_suite(tmp_path)
+
+
+def write_own(folder: Path, lm_eval: Path, suite: Path, change: Change = lambda card: card) -> Path:
+    """Write what `harness score` writes, with the answers of an arm of lm-eval's."""
+    arm: Arm = to_arm(read_recorded(lm_eval), load_suite(str(suite)), arm="candidate")
+    (folder / "samples").mkdir(parents=True)
+    file = folder / "samples" / "mul20.jsonl"
+    write_samples(arm.samples["mul20"], file)
+    (score,) = arm.scorecard.tasks
+    score = dataclasses.replace(
+        score, samples="samples/mul20.jsonl", samples_sha256=sha256_of(file)
+    )
+    generation = json.loads(arm.scorecard.generation["mul20"]) | {"seed": 1, "batch_size": 1}
+    card = dataclasses.replace(
+        arm.scorecard,
+        tasks=(score,),
+        deployment=deployment(),
+        generation={"mul20": json.dumps(generation)},
+    )
+    save(change(card), folder / "scorecard.json")
+    return folder
+
+
+def test_ours_is_the_baseline_where_it_is_named_first(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    done = judge(own, arms[1], "--suite", suite)
+    assert (done.code, done.json["tasks"][0]["num_lost"]) == (4, 8)
+    assert "not compared, for one arm does not record them: batch_size, seed" in done.json["scope"]
+
+
+def test_ours_is_the_candidate_where_it_is_named_second(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    own = write_own(tmp_path / "own", arms[1], suite)
+    done = judge(arms[0], own, "--suite", suite)
+    assert (done.code, done.json["tasks"][0]["num_lost"]) == (4, 8)
+
+
+def test_a_candidate_of_ours_that_was_not_verified_never_ends_go(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    loose = ("--suite", suite, "--margin", 0.3, "--missing-evidence", "go")
+    done = judge(arms[0], own, *loose)
+    assert (done.code, done.json["reason_codes"]) == (5, ["verify-skipped"])
+
+
+def test_other_prompts_are_refused(arms: tuple[Path, Path], suite: Path, tmp_path: Path) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    change_samples(arms[1], "mul20", lambda lines: lines[3].update(prompt_hash="f" * 64))
+    assert "item 3: prompt_hash differs" in refusal(own, arms[1], "--suite", suite)
+
+
+def test_another_version_is_refused(arms: tuple[Path, Path], suite: Path, tmp_path: Path) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    change_results(arms[1], lambda values: values.update(lm_eval_version="0.4.9"))
+    assert "differ in lm-eval's version" in refusal(own, arms[1], "--suite", suite)
+
+
+def test_other_arguments_are_refused(arms: tuple[Path, Path], suite: Path, tmp_path: Path) -> None:
+    def more(values: dict[str, Any]) -> None:
+        values["configs"]["mul20"]["generation_kwargs"]["max_gen_toks"] = 99
+
+    own = write_own(tmp_path / "own", arms[0], suite)
+    change_results(arms[1], more)
+    assert "differ in generation of task 'mul20'" in refusal(own, arms[1], "--suite", suite)
+
+
+def test_another_suite_is_refused(arms: tuple[Path, Path], suite: Path, tmp_path: Path) -> None:
+    own = write_own(
+        tmp_path / "own", arms[0], suite, lambda c: dataclasses.replace(c, suite_digest="0" * 64)
+    )
+    text = refusal(own, arms[1], "--suite", suite)
+    assert "was scored with another suite" in text
