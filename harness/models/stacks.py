@@ -57,18 +57,16 @@ class StackedWeights:
             for one in self._planned.get(name, ()):
                 groups[one.linear.parameter.rows, one.weight_format].append(one)
             for members in groups.values():
-                yield Stack(tuple(members), _matrices(weight.detach(), members))
+                where, stack = members[0].linear.parameter, weight.detach()[_experts_of(members)]
+                stack = stack.mT if where.is_transposed else stack
+                rows = slice(None) if where.rows is None else slice(*where.rows, where.step)
+                yield Stack(tuple(members), stack[:, rows])
 
 
-def _matrices(weight: Tensor, members: Sequence[PlannedLinear]) -> Tensor:
-    """Return the weights [E, O, I] of members in their parameter."""
+def _experts_of(members: Sequence[PlannedLinear]) -> slice | list[int] | None:
+    """Return the index of their experts in a parameter, None where it is one matrix."""
     numbers = [n for one in members if (n := one.linear.parameter.expert) is not None]
     if not numbers:
-        stack = weight[None]
-    elif numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        stack = weight[numbers[0] : numbers[0] + len(numbers)]
-    else:
-        stack = weight[numbers]
-    where = members[0].linear.parameter
-    stack = stack.mT if where.is_transposed else stack
-    return stack if where.rows is None else stack[:, slice(*where.rows, where.step)]
+        return None
+    first, end = numbers[0], numbers[-1] + 1
+    return slice(first, end) if numbers == list(range(first, end)) else numbers

@@ -229,11 +229,13 @@ class StreamedModel(ResourceOwner):
             block: uint8.
         """
         self._transfer.read(layer_map.spans, block)
+        tensors: dict[str, Tensor] = {}
         for name, view in layer_map.views.items():
             of_view = block[view.offset : view.offset + view.num_bytes]
-            _put(module, name.removeprefix(prefix), of_view.view(view.dtype).view(view.shape))
+            tensors[name.removeprefix(prefix)] = of_view.view(view.dtype).view(view.shape)
+        module.load_state_dict(tensors, assign=True)
         for origin, place in layer_map.converted:
-            into = cut(_tensor_of(module, place.tensor.removeprefix(prefix)), place)
+            into = cut(tensors[place.tensor.removeprefix(prefix)], place)
             value = cut(self._reader.tensor(origin.tensor), origin)
             self._convert(value.reshape(into.shape), into)
 
@@ -245,10 +247,12 @@ class StreamedModel(ResourceOwner):
             place.copy_(value)
 
     def _empty(self, index: int) -> None:
-        layer, prefix = self._real[index], self.prefix(index)
-        for name, view in self._maps[index].views.items():
-            nothing = torch.empty(view.shape, dtype=view.dtype, device="meta")
-            _put(layer, name.removeprefix(prefix), nothing)
+        prefix = self.prefix(index)
+        nothing = {
+            name.removeprefix(prefix): torch.empty(view.shape, dtype=view.dtype, device="meta")
+            for name, view in self._maps[index].views.items()
+        }
+        self._real[index].load_state_dict(nothing, assign=True)
 
 
 def layers_too_big(device: str) -> StageError:
@@ -276,22 +280,6 @@ def _taken_out(layers: nn.ModuleList) -> Iterator[None]:
 def _stored(module: nn.Module, prefix: str) -> Mapping[str, Tensor]:
     """Return what files hold of a module: its parameters, and the buffers that are stored."""
     return {f"{prefix}{name}": one for name, one in module.state_dict(keep_vars=True).items()}
-
-
-def _tensor_of(module: nn.Module, name: str) -> Tensor:
-    path, _, leaf = name.rpartition(".")
-    found: Tensor = getattr(module.get_submodule(path), leaf)
-    return found
-
-
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    """Let a tensor be the parameter or the buffer of a name."""
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if leaf in owner._buffers:  # noqa: SLF001  # torch has no public way to tell
-        owner.register_buffer(leaf, value)
-    else:
-        owner.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
 
 
 def _move_buffers(model: nn.Module, device: torch.device) -> None:
