@@ -101,6 +101,8 @@ class ReasonCode(StrEnum):
     """Calibration saw only zeros, or NaN or infinity, of which no scale can be made."""
     INTEGRITY_FAILED = "integrity-failed"
     """The checkpoint's files contradict themselves or each other."""
+    SIZE_NOT_REDUCED = "size-not-reduced"
+    """The checkpoint's files are hardly smaller than the baseline's, which its format promises."""
     SCALE_MISSING = "scale-missing"
     """The engine met a quantized layer without one of its scales."""
     SCALE_MISMATCH = "scale-mismatch"
@@ -311,3 +313,5 @@ class RejectedError(HarnessError):
         super().__init__(message, reason=reason)
         self.checks = checks
         """Ids of the checks that failed, where a waiver could answer for them."""
+        self.also: tuple[ReasonCode, ...] = ()
+        """Further reasons, which would have ended the run by themselves."""

@@ -24,8 +24,10 @@ from harness.baselines import check_entry, read_rerun
 from harness.errors import EvidenceError
 from harness.evidence import folder_of
 from harness.gate import (
+    SIZE_CHECK,
     Overrides,
     Subject,
+    compare_sizes,
     deployments_scope,
     explain_waivers,
     judge,
@@ -62,6 +64,10 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
     failed += failed_findings(candidate.scorecard.deployment)
     failed += _refuse_emulated(trial, checkpoint, run)
     failed += tuple(check.id for check in smoke.errors) if smoke else ()
+    size = compare_sizes(
+        integrity.size if integrity else None, baseline.scorecard.deployment.stored
+    )
+    failed += (SIZE_CHECK,) if size and not size.reduced else ()
     verdict = judge(
         trial.suite,
         baseline,
@@ -73,6 +79,7 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
         coverage=_coverage(trial, run),
         waivers=overrides.used(failed),
         missing_evidence=trial.missing_evidence,
+        size=size,
     )
     if trial.checkpoint is not None:
         scope = (*verdict.scope, not_compared(trial.checkpoint))

@@ -29,6 +29,7 @@ from harness.artifacts import (
     IntegrityReport,
     MadeFrom,
     Scorecard,
+    SizeVerdict,
     Trial,
     Verdict,
     digest_of,
@@ -36,12 +37,13 @@ from harness.artifacts import (
 from harness.baselines import ScoredArm, inputs_of, versions
 from harness.calibrate import data_digest
 from harness.engines import engine_of
+from harness.errors import ReasonCode, RejectedError
 from harness.evidence import check_evidence, ingredients
 from harness.export import CheckpointWriter
-from harness.gate import Subject
+from harness.gate import Subject, compare_sizes, refuse_not_reduced
 from harness.judging import judge_run, waived_checks
 from harness.making import calibrate_and_write, complete
-from harness.models import MANIFEST_FILE, Source, sha256_of, unchanged
+from harness.models import MANIFEST_FILE, Source, sha256_of, stored_weights, unchanged
 from harness.preflight import GateJob, Job, plan_arms
 from harness.rundir import RunDirectory, find_noun
 from harness.stages import (
@@ -97,7 +99,9 @@ def foreign_gate(job: GateJob, run: RunDirectory) -> Verdict:
     folder = job.checkpoint.path
     with started_baseline(job, run) as baseline:
         if not job.recipe.skip_verify:
-            check_files(job.recipe, folder, job.checkpoint.digest, run)
+            integrity = check_files(job.recipe, folder, job.checkpoint.digest, run)
+            waived = waived_checks(job.recipe, folder)
+            refuse_files(integrity, size_of(integrity, job.baseline), waived)
         subject = Subject(job.recipe.model, job.scheme, job.recipe.model)
         return compare(Compared(job.recipe, folder, job.checkpoint.digest, subject), baseline, run)
 
@@ -130,14 +134,15 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
             make=lambda: complete(job, writer, stats),
         )
     if not recipe.skip_verify:
-        check_files(recipe, folder, checkpoint.digest, run, source=source)
+        integrity = check_files(recipe, folder, checkpoint.digest, run, source=source)
+        refuse_files(integrity, size_of(integrity, job.baseline), waived_checks(recipe, folder))
     return checkpoint
 
 
 def check_files(
     trial: Trial, folder: Path, digest: str, run: RunDirectory, *, source: Source | None = None
 ) -> IntegrityReport:
-    """Verify a checkpoint's files; an error in them that is not waived ends the run.
+    """Verify a checkpoint's files.
 
     Its names are looked up as the version of vLLM that serves it spells them. With the `source`
     that it was made from, each tensor is compared with what it came from. A checkpoint that was
@@ -149,7 +154,7 @@ def check_files(
     engine = engine_of(trial.engine)
     manifest = folder / MANIFEST_FILE
     with unchanged(folder, digest, meanwhile="verified"):
-        integrity = run.stage(
+        return run.stage(
             VERIFY,
             made_from={
                 "checkpoint": digest,
@@ -159,8 +164,30 @@ def check_files(
             },
             make=lambda: verify(folder, source=source.path if source else None, engine=engine),
         )
-    refuse_errors(integrity, waived=waived_checks(trial, folder))
-    return integrity
+
+
+def size_of(integrity: IntegrityReport, baseline: Source | ScoredArm | None) -> SizeVerdict | None:
+    """Hold a checkpoint's size against the model that it is compared with, where that is known."""
+    if isinstance(baseline, ScoredArm):
+        return compare_sizes(integrity.size, baseline.scorecard.deployment.stored)
+    return compare_sizes(integrity.size, stored_weights(baseline) if baseline else None)
+
+
+def refuse_files(
+    integrity: IntegrityReport, size: SizeVerdict | None, waived: frozenset[str]
+) -> None:
+    """End the run for an error in a checkpoint's files, or their size, that is not waived.
+
+    Raises:
+        RejectedError: there is one; where there are both, the files' come first.
+    """
+    try:
+        refuse_errors(integrity, waived=waived)
+    except RejectedError as error:
+        if size is not None and not size.reduced:
+            error.also = (ReasonCode.SIZE_NOT_REDUCED,)
+        raise
+    refuse_not_reduced(size, waived=waived)
 
 
 @contextmanager

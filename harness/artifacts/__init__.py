@@ -13,11 +13,12 @@ from harness.artifacts.calibration import (
 from harness.artifacts.checkpoint import (
     Check,
     Checkpoint,
+    DeclaredSize,
     IntegrityReport,
     QuantizedTensor,
     Severity,
 )
-from harness.artifacts.costs import LengthVerdict, Standing
+from harness.artifacts.costs import LengthVerdict, SizeVerdict, Standing, StoredWeights
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.plan import (
     MIXED,

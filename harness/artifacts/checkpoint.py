@@ -68,6 +68,18 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DeclaredSize:
+    """How large a checkpoint's files are, and what its formats promise."""
+
+    num_bytes: int
+    """Of all weight files in the folder, those that no index names included."""
+    num_weights: int
+    """That are quantized, or declared to be."""
+    promised_bits: float
+    """Of one of these weights, by its format, at the mean."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IntegrityReport:
     """Every check that was run on a checkpoint."""
 
@@ -78,6 +90,8 @@ class IntegrityReport:
     input_scales: Mapping[str, tuple[float, float]]
     """Smallest and largest input scale by decoder layer and kind, such as `3.experts.down_proj`,
     for the report's plot."""
+    size: DeclaredSize | None = None
+    """None of reports by an older version."""
 
     @property
     def errors(self) -> tuple[Check, ...]:

@@ -45,3 +45,30 @@ class LengthVerdict:
     baseline_thoughts: float | None = None
     """Mean tokens of what was thought before the answer; None where nothing was, or nobody says."""
     candidate_thoughts: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredWeights:
+    """The weight files of a model, as they are served."""
+
+    num_bytes: int
+    bits_per_weight: float
+    """Of all of its tensors together, packed ones counted by what they hold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeVerdict:
+    """How large the candidate's weight files are beside the baseline's."""
+
+    baseline_bytes: int
+    candidate_bytes: int
+    promised_bytes: int
+    """If each quantized weight took the bits of its format, and all others what they take now."""
+    reduced: bool
+    """Whether at least half of what the format promises is saved."""
+    message: str
+
+    @property
+    def times_smaller(self) -> float:
+        """Return how many times smaller the candidate's files are."""
+        return self.baseline_bytes / max(self.candidate_bytes, 1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.artifacts.checkpoint import Severity
-from harness.artifacts.costs import LengthVerdict
+from harness.artifacts.costs import LengthVerdict, SizeVerdict, StoredWeights
 from harness.artifacts.recipe import Tier
 from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
@@ -92,6 +92,10 @@ class Deployment:
     """What could not be looked at, so that the verdict does not hold for it."""
     address: str = ""
     """Where somebody else runs it, so that nothing is known but what it says; empty for ours."""
+    stored: StoredWeights | None = None
+    """The weight files that it serves; None where they are not at hand."""
+    load_s: float | None = None
+    """Seconds from its start until it could be asked; None of one that somebody else runs."""
 
     @property
     def computed(self) -> str:
@@ -330,6 +334,10 @@ class Verdict:
     """Share of all items that the baseline answered otherwise when it was run again."""
     length: LengthVerdict | None = None
     """Of the generated answers of all tasks together; it decides nothing."""
+    size: SizeVerdict | None = None
+    """Of the weight files; None where those of an arm are not at hand."""
+    buys: str = ""
+    """What the candidate is beside the baseline, as the end of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

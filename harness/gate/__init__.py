@@ -13,15 +13,18 @@ from harness.gate.power import (
 from harness.gate.reachable import check_margins
 from harness.gate.reject import exit_code_of, reject
 from harness.gate.rerun import Flips, count_flips, sum_flips
+from harness.gate.size import SIZE_CHECK, compare_sizes, refuse_not_reduced
 from harness.gate.waivers import Overrides, explain_waivers
 
 __all__ = [
+    "SIZE_CHECK",
     "Flips",
     "Overrides",
     "Subject",
     "TaskPower",
     "chance_of_go",
     "check_margins",
+    "compare_sizes",
     "count_flips",
     "deployments_scope",
     "exit_code_of",
@@ -31,6 +34,7 @@ __all__ = [
     "not_compared",
     "plan_power",
     "probability_of_go",
+    "refuse_not_reduced",
     "reject",
     "smallest_margin",
     "sum_flips",

@@ -6,15 +6,18 @@ reported with the same numbers and change nothing. All items of all tasks togeth
 their own (`pooled`), which gates where the suite gives it a margin and else only warns.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from harness.artifacts import (
     Arm,
     Decision,
     Deployment,
+    LengthVerdict,
     MissingEvidence,
     PooledTest,
+    SizeVerdict,
     SmokeReport,
     Suite,
     TaskVerdict,
@@ -24,12 +27,13 @@ from harness.artifacts import (
     Waiver,
 )
 from harness.errors import ReasonCode
+from harness.gate.bought import bought
 from harness.gate.claims import examine_claims
 from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
 from harness.gate.length import length_objections, length_of_all
-from harness.gate.objections import decisions_of, warnings_of
+from harness.gate.objections import Objection, decisions_of, warnings_of
 from harness.gate.pairs import TaskPairs, pair
 from harness.gate.phrases import (
     Conditions,
@@ -106,6 +110,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     coverage: ThinExperts | None = None,
     waivers: tuple[Waiver, ...] = (),
     missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE,
+    size: SizeVerdict | None = None,
 ) -> Verdict:
     """Compare a candidate with its baseline.
 
@@ -120,10 +125,11 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         coverage: experts that calibration showed too little, where the run calibrated.
         waivers: those that answer for a check of this checkpoint that failed.
         missing_evidence: what may be said where an engine did not show all that is asked of it.
+        size: the weight files of both; shown, for what is not reduced is refused before.
 
     Raises:
         IncomparableError: the arms did not answer the same questions under the same conditions.
-        SuiteError: a metric's value is not what the suite says it can be.
+        SuiteError: a metric's value is none that the suite says.
     """
     paired, flips = _pair_up(suite, baseline, candidate, rerun)
     compared = baseline.scorecard.deployment
@@ -132,8 +138,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     tasks, pooled = _decide_each(paired, suite, flips), pool(paired, suite)
     gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
-    conditions = conditions._replace(objections=tuple(length_objections(paired, tasks, suite)))
-    ruling = _rule(tasks, pooled, conditions)
+    ruling = _rule(tasks, pooled, conditions, length_objections(paired, tasks, suite))
     verdict = Verdict(
         decision=ruling.decision,
         reason_codes=ruling.reasons,
@@ -148,12 +153,21 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         scope=(subject.compared(deployment, compared), *scope(suite, compared, conditions)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
-        length=length_of_all(paired, suite),
         checkpoint_digest=deployment.checkpoint_digest,
         baseline=subject.baseline,
         baseline_digest=compared.checkpoint_digest,
     )
-    return name_waivers(verdict, waivers)
+    return name_waivers(_with_costs(verdict, size, length_of_all(paired, suite)), waivers)
+
+
+def _with_costs(
+    verdict: Verdict, size: SizeVerdict | None, length: LengthVerdict | None
+) -> Verdict:
+    """Return the verdict with what an answer costs; a GO says what it buys."""
+    buys, summary = bought(size, length), verdict.summary
+    if buys and verdict.decision is Decision.GO:
+        summary += f" Beside the baseline: {buys}."
+    return dataclasses.replace(verdict, size=size, length=length, buys=buys, summary=summary)
 
 
 def _pair_up(
@@ -224,8 +238,12 @@ class _Ruling(NamedTuple):
 
 
 def _rule(
-    tasks: tuple[TaskVerdict, ...], pooled: PooledTest | None, conditions: Conditions
+    tasks: tuple[TaskVerdict, ...],
+    pooled: PooledTest | None,
+    conditions: Conditions,
+    objections: Iterable[Objection],
 ) -> _Ruling:
+    conditions = conditions._replace(objections=tuple(objections))
     found = _against(tasks, pooled, conditions)
     reasons = _in_order(found, pooled, conditions)
     decision = found.get(reasons[0], Decision.GO)

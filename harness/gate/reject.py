@@ -8,7 +8,7 @@ def reject(error: RejectedError, recipe: Trial, *, scheme: str) -> Verdict:
     """Return the NO-GO of a model or checkpoint that failed a check before it was scored."""
     return Verdict(
         decision=Decision.NO_GO,
-        reason_codes=(error.reason,),
+        reason_codes=(error.reason, *error.also),
         summary=f"NO-GO: {str(error).rstrip('.')}.",
         model=recipe.model,
         scheme=scheme,

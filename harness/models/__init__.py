@@ -24,8 +24,15 @@ from harness.models.observe import (
 from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.reading_rate import read_rate
 from harness.models.sidecars import MANIFEST_FILE, sidecars
-from harness.models.source import Source, locate_model, open_source, refuse_ambiguous
+from harness.models.source import (
+    Source,
+    locate_model,
+    open_source,
+    read_source,
+    refuse_ambiguous,
+)
 from harness.models.stacks import Stack, StackedWeights, by_parameter
+from harness.models.stored_weights import stored_weights
 from harness.models.stream import ResidentLayer, StreamedModel, layers_too_big
 from harness.models.structure import vocabulary_size
 from harness.models.token_ids import ids_beyond_embedding, is_token_id, settings_in
@@ -75,6 +82,7 @@ __all__ = [
     "open_source",
     "read_inventory",
     "read_rate",
+    "read_source",
     "refuse_ambiguous",
     "refuse_no_tokenizer",
     "remember_written",
@@ -83,6 +91,7 @@ __all__ = [
     "sidecars",
     "stored_dtype",
     "stored_dtype_name",
+    "stored_weights",
     "tap_attention",
     "tap_linears",
     "threads_for",

@@ -2,12 +2,13 @@
 
 from harness.artifacts import Waiver
 from harness.errors import WaiverError
+from harness.gate import SIZE_CHECK
 from harness.recipe import nearest
 from harness.serve import FINDING_IDS
 from harness.smoke import CHECK_IDS as SMOKE_IDS
 from harness.verify import CHECK_IDS as FILE_IDS
 
-WAIVABLE = FILE_IDS | FINDING_IDS | SMOKE_IDS
+WAIVABLE = FILE_IDS | FINDING_IDS | SMOKE_IDS | {SIZE_CHECK}
 
 
 def check_waivers(waivers: tuple[Waiver, ...]) -> None:

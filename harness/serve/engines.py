@@ -1,5 +1,7 @@
 """The door: which engine serves, whether this machine can run it, and what it can load."""
 
+import dataclasses
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -8,6 +10,7 @@ from pathlib import Path
 from harness.artifacts import Endpoint, EngineSpec
 from harness.engines import Demands, Foretold
 from harness.errors import HarnessError, PrerequisiteError
+from harness.models import read_source, stored_weights
 from harness.serve.reference import Served
 from harness.serve.serving import ServingEngine
 
@@ -46,8 +49,17 @@ def serve(
     gpus: tuple[int, ...] | None = None,
 ) -> Iterator[Served | Endpoint]:
     """Serve the checkpoint in `directory` until the context ends; see `ServingEngine.serve`."""
+    begun = time.monotonic()
     with engine_named(engine.name).serve(engine, directory, records=records, gpus=gpus) as served:
-        yield served
+        deployment = dataclasses.replace(
+            served.deployment,
+            stored=stored_weights(read_source(directory)),
+            load_s=time.monotonic() - begun,
+        )
+        if isinstance(served, Endpoint):
+            yield dataclasses.replace(served, deployment=deployment)
+        else:
+            yield served._replace(deployment=deployment)
 
 
 def resolve_engine(engine: EngineSpec) -> EngineSpec:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from harness.artifacts import Check, Severity, TensorHeader
+from harness.artifacts import Check, DeclaredSize, Severity, TensorHeader
+from harness.models import find_weights
 from harness.verify.contents import Contents
 from harness.verify.finding import finding
 from harness.verify.modules import (
@@ -67,6 +68,31 @@ def bits_as_claimed(contents: Contents) -> Check:
         if heavy
         else f"declared {algo}, but only {share:.0%} of the decoder's linear weights are quantized",
         severity=Severity.ERROR if heavy else Severity.WARNING,
+    )
+
+
+def declared_size(contents: Contents) -> DeclaredSize:
+    """Return how large the files are, and what their formats promise.
+
+    What is declared to be quantized counts though it is stored as it was: that is what is promised.
+    """
+    num_weights, num_bits = 0, 0.0
+    for name, module in contents.modules.items():
+        claimed = _CLAIMED_BITS.get(contents.algo_of(name) or "", _EIGHT_BITS)
+        if is_quantized(module):
+            count = _stored(contents, name, module).num_weights
+        elif contents.expected[name] and _counts(name, module):
+            count = sum(math.prod(header.shape) for header in module.values())
+        else:
+            continue
+        num_weights += count
+        num_bits += count * claimed
+    weights = find_weights(contents.directory)
+    files = (contents.directory / name for name in (*weights.files, *weights.stray))
+    return DeclaredSize(
+        num_bytes=sum(file.stat().st_size for file in files if file.is_file()),
+        num_weights=num_weights,
+        promised_bits=num_bits / max(num_weights, 1),
     )
 
 

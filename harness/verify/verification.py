@@ -132,6 +132,7 @@ def verify(
         checkpoint_digest=digest,
         checks=tuple(_with_incident(check(contents)) for check in asked),
         input_scales=_input_scale_ranges(contents),
+        size=checks_size.declared_size(contents),
     )
     failed = sum(not check.passed for check in report.checks)
     _log.info("verify: %d checks, %d failed", len(report.checks), failed)

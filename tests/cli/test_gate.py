@@ -1,9 +1,12 @@
 """`harness gate`: a checkpoint that was made elsewhere, through the command line."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from harness import shipped
 from tests.cli.conftest import Cli
@@ -31,6 +34,7 @@ def gated(
     done = cli(*gate(checkpoint, "canary", quick_suite), "--run-dir", run)
     assert done.code == 0, done.err
     assert "\nGO: " in done.out
+    assert re.search(r"Beside the baseline: \d\.\d times smaller, .*answers", done.out)
     return run
 
 
@@ -58,6 +62,37 @@ def test_the_scores_of_a_run_are_a_baseline(
 ) -> None:
     done = cli(*gate(checkpoint, gated, quick_suite), "--run-dir", tmp_path / "again")
     assert done.code == 0, done.err
+
+
+def test_a_checkpoint_as_large_as_its_baseline_is_no_go_before_anything_is_served(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    """The unquantized weights were left beside the quantized ones, where no index names them."""
+    folder = tmp_path / "as_large"
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").rename(folder / "model-00001.safetensors")
+    names = load_file(folder / "model-00001.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    shutil.copy(CANARY / "model.safetensors", folder / "model-00002.safetensors")
+    run = tmp_path / "run"
+    done = cli(*gate(folder, "canary", quick_suite), "--run-dir", run, "--json")
+    assert done.code == 4
+    assert done.json["reason_codes"] == ["size-not-reduced"]
+    assert "where the declared formats promise" in done.json["verdict"]["summary"]
+    assert not (run / "scorecard.json").exists()
+
+
+def test_unquantized_weights_behind_a_declaration_are_no_go_for_their_size_too(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "declared"
+    shutil.copytree(checkpoint, folder)
+    shutil.copy(CANARY / "model.safetensors", folder / "model.safetensors")
+    arguments = gate(folder, "canary", quick_suite)
+    done = cli(*arguments, "--run-dir", tmp_path / "run", "--json")
+    assert done.code == 4
+    assert done.json["reason_codes"] == ["integrity-failed", "size-not-reduced"]
 
 
 def test_missing_scales_are_no_go_before_anything_is_served(
