@@ -63,6 +63,7 @@ from harness.artifacts.scores import (
     Decision,
     Deployment,
     Endpoint,
+    Estimate,
     Finding,
     Flip,
     Gap,

@@ -208,14 +208,33 @@ class TaskSpec:
     spread: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Expected root mean square of the differences of items that differ; planning uses it."""
     baseline_accuracy: Share = 1.0
-    """Expected; planning of `recovery` uses it."""
+    """Expected; planning of `recovery` and of `repeats` uses it."""
     length: Band | None = None
     """Of the answers' length in tokens; None: the suite's."""
+    repeats: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Times that each item is asked; its score is the share of right answers (pass@1)."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """With which answers are drawn; 0: they are greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Answers are drawn from the likeliest tokens that have this much together."""
+    top_k: Number = 0
+    """Answers are drawn from so many likeliest tokens; 0: from all."""
+    item_sd: Share | None = None
+    """How far items differ in what the candidate loses on them (standard deviation over the items
+    of candidate - baseline, each asked without end); planning of `repeats` uses it. Measured."""
+    repeat_sd: Annotated[float, Field(ge=0, le=2)] | None = None
+    """How far repeats of one item differ (standard deviation of one answer's candidate - baseline
+    within an item); planning of `repeats` uses it. Measured."""
 
     @property
     def kept(self) -> float:
         """Share of the baseline's accuracy that the candidate's is compared with."""
         return 1.0 if self.recovery is None else self.recovery
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether answers are drawn and not greedy."""
+        return self.temperature > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

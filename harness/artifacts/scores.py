@@ -147,7 +147,7 @@ class Sample:
     target: str
     answer: str
     finish: str
-    """`stop`, `length`, `error`, or `scored` for log-likelihood items."""
+    """`stop`, `length`, `timeout`, `error`, or `scored` for log-likelihood items."""
     cluster: str = ""
     """Group of the item, such as a subject; empty where items are independent."""
     num_tokens: int | None = None
@@ -155,6 +155,12 @@ class Sample:
     generated, or nobody counted."""
     num_thought_tokens: int | None = None
     """Of these, what was thought before the answer."""
+    repeat: int = 0
+    """Which of the item's answers it is; they lie one after another."""
+    voted: str = ""
+    """What the task's filter took from the answer, where items are asked several times."""
+    thoughts_cut: bool = False
+    """Whether the budget ended within the thoughts, before any answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +182,19 @@ class TaskScore:
     samples: str
     """Path of the samples' file, relative to the scorecard."""
     samples_sha256: str
+    repeats: int = 1
+    """Answers to each item; the counts above are of answers."""
+    num_timeouts: int = 0
+    """Answers that did not come in time; they count as wrong."""
+    num_thoughts_cut: int = 0
+    """Of the truncated: those that ended within the thoughts."""
+    finishes: Mapping[str, int] = field(default_factory=dict)
+    """How many answers ended for which reason."""
+
+    @property
+    def num_answers(self) -> int:
+        """Return how many answers were asked for."""
+        return self.num_items * self.repeats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +236,16 @@ class Recovery:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """One number of both arms that is reported and decides nothing."""
+
+    name: str
+    """Such as `majority of 16` or `pass@4`."""
+    baseline: float
+    candidate: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskVerdict:
     """The comparison of one task."""
 
@@ -253,6 +282,10 @@ class TaskVerdict:
     """Share of items that the baseline answered otherwise when it was run again."""
     length: LengthVerdict | None = None
     """Of generated answers; None where no answer of both arms was counted."""
+    repeats: int = 1
+    """Answers to each item; lost and won items are those with fewer and with more right ones."""
+    estimates: tuple[Estimate, ...] = ()
+    """Majority vote and pass@k, where items are asked several times: advisory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from harness.gate.power import (
 )
 from harness.gate.reachable import check_margins
 from harness.gate.reject import exit_code_of, reject
+from harness.gate.repeated import Variances, variances_of
 from harness.gate.rerun import Flips, count_flips, sum_flips
 from harness.gate.size import SIZE_CHECK, compare_sizes, refuse_not_reduced
 from harness.gate.waivers import Overrides, explain_waivers
@@ -22,6 +23,7 @@ __all__ = [
     "Overrides",
     "Subject",
     "TaskPower",
+    "Variances",
     "chance_of_go",
     "check_margins",
     "compare_sizes",
@@ -38,4 +40,5 @@ __all__ = [
     "reject",
     "smallest_margin",
     "sum_flips",
+    "variances_of",
 ]

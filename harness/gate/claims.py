@@ -1,9 +1,9 @@
 """The claim that a candidate is lossless, such as after an engine's upgrade or another parallelism.
 
 The claim adds a way to fail and none to pass. If a task's losses are significant (McNemar's exact
-test; the sign-flip test for grouped items and for values other than 0 and 1), the claim is refuted,
-however small the losses are. If they are not significant, nothing has been shown, since few items
-never show anything: the task must still lie within its margin.
+test; the sign-flip test for grouped or repeated items and for values other than 0 and 1), the claim
+is refuted, however small the losses are. If they are not significant, nothing has been shown, since
+few items never show anything: the task must still lie within its margin.
 
 Among several tasks some p value is small by chance, and one refuted claim is NO-GO. So a task is
 refuted only by Holm's step-down over all critical tasks that make the claim. A p value that is
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from harness.artifacts import Claim, Suite, Tier
 from harness.gate.clusters import group_up
 from harness.gate.mcnemar import p_worse
-from harness.gate.pairs import TaskPairs
+from harness.gate.pairs import TaskPairs, is_right_or_wrong
 from harness.gate.signflip import Cluster, sign_flip_p
 
 
@@ -37,7 +37,7 @@ class ClaimTest(NamedTuple):
 def examine_claims(paired: Sequence[TaskPairs], suite: Suite) -> Mapping[str, ClaimTest]:
     """Return the test of each task that claims to be lossless."""
     level = 1 - suite.confidence
-    claimed = {t.spec.name: t for t in paired if t.spec.claim is Claim.LOSSLESS and t.pairs}
+    claimed = {t.spec.name: t for t in paired if t.spec.claim is Claim.LOSSLESS and t.items}
     found = {name: p_of(task) for name, task in claimed.items()}
     family = sorted(p for name, p in found.items() if claimed[name].spec.tier is Tier.CRITICAL)
     least = _holm(family, level)
@@ -51,14 +51,14 @@ def examine_claims(paired: Sequence[TaskPairs], suite: Suite) -> Mapping[str, Cl
 
 def p_of(task: TaskPairs) -> float:
     """Return how often a candidate that is no worse would lose as much on this task."""
-    if task.spec.value_range is None and not task.spec.cluster:
-        return p_worse(len(task.lost), len(task.won) + task.num_unknown)
-    return sign_flip_p([*units_of(task), *[Cluster(1.0, 1)] * task.num_unknown])
+    differences = task.best_differences(1.0)
+    if is_right_or_wrong(task.spec) and not task.spec.cluster:
+        return p_worse(differences.count(-1.0), differences.count(1.0) + task.num_unknown)
+    return sign_flip_p([*units_of(task, differences), *[Cluster(1.0, 1)] * task.num_unknown])
 
 
-def units_of(task: TaskPairs) -> Sequence[Cluster]:
+def units_of(task: TaskPairs, differences: Sequence[float]) -> Sequence[Cluster]:
     """Return the differences that share a sign: those of a cluster, or each by itself."""
-    differences = task.differences(1.0)
     if task.spec.cluster:
         return group_up(differences, task.clusters)
     return [Cluster(difference, 1) for difference in differences]

@@ -118,6 +118,7 @@ def _identity(sample: Sample) -> dict[str, str | int]:
     """Return what makes two samples the same item."""
     return {
         "doc_id": sample.doc_id,
+        "repeat": sample.repeat,
         "doc_hash": sample.doc_hash,
         "prompt_hash": sample.prompt_hash,
         "target_hash": sample.target_hash,

@@ -16,6 +16,7 @@ from harness.gate.length import length_of
 from harness.gate.pairs import Side, TaskPairs
 from harness.gate.phrases import points
 from harness.gate.quality import first_issue
+from harness.gate.repeated import estimate
 
 
 class _Ruling(NamedTuple):
@@ -45,7 +46,7 @@ def decide(
     """
     shown = _look_at(task, suite, claim)
     ruling = _rule(task, suite, shown)
-    items = len(task.pairs)
+    items = len(task.items)
     baseline, candidate = (_accuracy(task, side) for side in task.sides)
     left_over = (1 - task.spec.kept) * (baseline or 0.0)
     bounds = shown.measured.bounds if shown else None
@@ -70,11 +71,13 @@ def decide(
         p_value=claim.p_value if claim else None,
         rerun_flip_rate=rerun_flip_rate,
         length=length_of(task, suite),
+        repeats=task.spec.repeats,
+        estimates=estimate(task),
     )
 
 
 def _look_at(task: TaskPairs, suite: Suite, claim: ClaimTest | None) -> _Shown | None:
-    if not task.pairs:
+    if not task.items:
         return None
     measured = measure(task, confidence=suite.confidence)
     return _Shown(measured, recovery_of(task, confidence=suite.confidence), claim)
@@ -100,7 +103,10 @@ def _rule(task: TaskPairs, suite: Suite, shown: _Shown | None) -> _Ruling:
 
 def _evidence(task: TaskPairs, shown: _Shown) -> str:
     """Return what was counted, what follows, and what is allowed."""
-    text = f"lost {len(task.lost)} and won {len(task.won)} of {len(task.pairs)} items: "
+    text = f"lost {len(task.lost)} and won {len(task.won)} of {len(task.items)} items"
+    if task.spec.repeats > 1:
+        text += f", each asked {task.spec.repeats} times"
+    text += ": "
     recovery, bounds = shown.recovery, shown.measured.bounds
     if recovery is not None:
         text += (
@@ -119,7 +125,7 @@ def _evidence(task: TaskPairs, shown: _Shown) -> str:
 
 def _accuracy(task: TaskPairs, side: Side) -> float | None:
     """Return the accuracy over the items that both arms answered, else the arm's own score."""
-    if not task.pairs:
+    if not task.items:
         return side.score.value if side.score else None
-    index = task.sides.index(side)
-    return sum(pair[index].value for pair in task.pairs) / len(task.pairs)
+    means = [i.baseline if side is task.sides[0] else i.candidate for i in task.items]
+    return sum(means) / len(means)

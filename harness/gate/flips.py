@@ -30,5 +30,5 @@ def _of_task(task: TaskPairs, *, lost: bool) -> list[Flip]:
             candidate=pair.candidate.answer,
             lost=lost,
         )
-        for pair in (task.lost if lost else task.won)
+        for pair in (item.shown(lost=lost) for item in (task.lost if lost else task.won))
     ]

@@ -5,6 +5,10 @@ With a recovery r it is `candidate - r x baseline`, and its mean must lie above 
 accuracies, without dividing by a noisy one. Both means get a score interval; for lost and won items
 alone there is a closed form (`tango`).
 
+An item that is asked several times is one number too, the mean over its answers: so its repeats
+narrow the interval only as far as they tell more of the item, and whatever their number the
+interval keeps the width of an event that none of the items showed.
+
 Values between 0 and 1 may be skewed, so the sign-flip permutation's interval is made too, and the
 wider one counts. Grouped items widen every interval (`clusters`).
 """
@@ -58,9 +62,13 @@ def measure(task: TaskPairs, *, confidence: float) -> Measured:
     groups, quantile = _grouping(task, values, confidence)
     bounds = _bounds(task, values, groups, quantile=quantile, confidence=confidence)
     best = bounds
-    if task.num_unknown:
-        won = [*values, *[1.0] * task.num_unknown]
-        alone = None if groups is None else [*groups, *[Cluster(1.0, 1)] * task.num_unknown]
+    if task.num_unknown or task.num_late:
+        at_best = task.best_differences(task.spec.kept)
+        won = [*at_best, *[1.0] * task.num_unknown]
+        alone = None
+        if groups is not None:
+            known = group_up(at_best, task.clusters)
+            alone = [*known, *[Cluster(1.0, 1)] * task.num_unknown]
         best = _bounds(task, won, alone, quantile=quantile, confidence=confidence)
     num_clusters = None if groups is None else len(groups)
     return Measured(bounds, limit, best.high, _method(task, num_clusters), num_clusters)
@@ -68,11 +76,11 @@ def measure(task: TaskPairs, *, confidence: float) -> Measured:
 
 def recovery_of(task: TaskPairs, *, confidence: float) -> Recovery | None:
     """Return the ratio of the accuracies with its bounds, where the task asks for one."""
-    right = sum(pair.baseline.value for pair in task.pairs)
+    right = sum(item.baseline for item in task.items)
     if task.spec.recovery is None or not right:
         return None
     _, quantile = _grouping(task, task.differences(task.spec.kept), confidence)
-    observed = sum(pair.candidate.value for pair in task.pairs) / right
+    observed = sum(item.candidate for item in task.items) / right
     return Recovery(
         required=task.spec.recovery,
         observed=observed,
@@ -91,9 +99,11 @@ def _grouping(
 
 
 def _plain(task: TaskPairs, limit: float, confidence: float) -> Measured:
-    lost, won, items = len(task.lost), len(task.won), len(task.pairs)
-    unknown = task.num_unknown
-    best = tango_bounds(lost, won + unknown, items + unknown, confidence=confidence)
+    lost, won, items = len(task.lost), len(task.won), len(task.items)
+    unknown, at_best = task.num_unknown, Counter(task.best_differences(1.0))
+    best = tango_bounds(
+        at_best[-1.0], at_best[1.0] + unknown, items + unknown, confidence=confidence
+    )
     bounds = tango_bounds(lost, won, items, confidence=confidence)
     return Measured(bounds, limit, best.high, "Tango's score interval", None)
 
@@ -135,12 +145,17 @@ def _method(task: TaskPairs, num_clusters: int | None) -> str:
         name = f"score interval of candidate - {task.spec.recovery:g} x baseline"
     if task.spec.value_range is not None:
         name += ", or the sign-flip permutation's where that is wider"
+    if task.spec.repeats > 1:
+        name += (
+            f", over {len(task.items)} items, each the mean of {task.spec.repeats} answers "
+            "(clustered by item)"
+        )
     return name if num_clusters is None else f"{name}, over {num_clusters} clusters"
 
 
 def baseline_low(task: TaskPairs, *, confidence: float) -> float:
     """Return the lower bound of the baseline's accuracy: Wilson's, if items are right or wrong."""
-    if not task.pairs:
+    if not task.items:
         return 0.0
-    right = Counter(pair.baseline.value for pair in task.pairs)
+    right = Counter(item.baseline for item in task.items)
     return mean_bounds(right, Range(0.0, 1.0), quantile=z_of(confidence)).low

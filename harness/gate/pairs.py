@@ -1,5 +1,18 @@
-"""The two arms' answers to one task, item by item."""
+"""The two arms' answers to one task, item by item.
 
+An item may be asked several times. Its answers share their question, so they are no evidence of
+their own: an item is one pair of numbers, the shares of its answers that are right in each arm, and
+everything behind this file counts items.
+
+Time is a part of an answer. One that did not come in time is wrong for the candidate where GO is to
+be shown: left out, the longest and hardest items would go first, and a slower candidate would gain.
+Where NO-GO is to be shown it counts as right, for a slow machine is no proof of a loss. The
+baseline's are unknown: were they wrong, the candidate would gain from a slow baseline.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
@@ -7,7 +20,7 @@ from harness.errors import SuiteError
 
 
 class AnswerPair(NamedTuple):
-    """Both answers to one item."""
+    """Both arms' answers to one question, asked with the same seed."""
 
     baseline: Sample
     candidate: Sample
@@ -15,7 +28,36 @@ class AnswerPair(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether a request failed, so that an answer is unknown."""
-        return "error" in {self.baseline.finish, self.candidate.finish}
+        return "error" in {self.baseline.finish, self.candidate.finish} or (
+            self.baseline.finish == "timeout"
+        )
+
+
+class ItemPair(NamedTuple):
+    """Both arms' answers to one item; every one of them is known."""
+
+    answers: tuple[AnswerPair, ...]
+
+    @property
+    def baseline(self) -> float:
+        """Mean of the baseline's answers."""
+        return sum(pair.baseline.value for pair in self.answers) / len(self.answers)
+
+    @property
+    def candidate(self) -> float:
+        """Mean of the candidate's answers."""
+        return sum(pair.candidate.value for pair in self.answers) / len(self.answers)
+
+    @property
+    def candidate_at_best(self) -> float:
+        """The same, had all that came too late been right."""
+        return sum(_at_best(pair.candidate) for pair in self.answers) / len(self.answers)
+
+    def shown(self, *, lost: bool) -> AnswerPair:
+        """Return the first answers that differ in this direction, or the first ones."""
+        sign = 1 if lost else -1
+        differing = (p for p in self.answers if sign * (p.baseline.value - p.candidate.value) > 0)
+        return next(differing, self.answers[0])
 
 
 class Side(NamedTuple):
@@ -27,29 +69,46 @@ class Side(NamedTuple):
     samples: tuple[Sample, ...]
 
 
-class TaskPairs(NamedTuple):
+@dataclass(frozen=True)
+class TaskPairs:
     """One task of both arms."""
 
     spec: TaskSpec
     sides: tuple[Side, Side]
     """The baseline's, then the candidate's."""
     pairs: tuple[AnswerPair, ...]
-    """Items that both arms answered; failed requests are left out."""
+    """Answers that both arms gave; failed requests are left out."""
+
+    @cached_property
+    def items(self) -> tuple[ItemPair, ...]:
+        """Items of which every answer is known in both arms."""
+        if self.spec.repeats == 1:
+            return tuple(ItemPair((pair,)) for pair in self.pairs)
+        return tuple(
+            ItemPair(answers)
+            for answers in _by_item(self.pairs)
+            if len(answers) == self.spec.repeats
+        )
 
     @property
     def num_unknown(self) -> int:
         """Items of the suite that at least one arm did not answer."""
-        return max(self.spec.items - len(self.pairs), 0)
+        return max(self.spec.items - len(self.items), 0)
 
     @property
-    def lost(self) -> tuple[AnswerPair, ...]:
-        """Items that only the baseline answered rightly."""
-        return tuple(p for p in self.pairs if p.baseline.value > p.candidate.value)
+    def num_late(self) -> int:
+        """Answers of the candidate that did not come in time."""
+        return sum(pair.candidate.finish == "timeout" for pair in self.pairs)
 
     @property
-    def won(self) -> tuple[AnswerPair, ...]:
-        """Items that only the candidate answered rightly."""
-        return tuple(p for p in self.pairs if p.baseline.value < p.candidate.value)
+    def lost(self) -> tuple[ItemPair, ...]:
+        """Items of which the baseline gave more right answers."""
+        return tuple(item for item in self.items if item.baseline > item.candidate)
+
+    @property
+    def won(self) -> tuple[ItemPair, ...]:
+        """Items of which the candidate gave more right answers."""
+        return tuple(item for item in self.items if item.baseline < item.candidate)
 
     @property
     def is_plain(self) -> bool:
@@ -58,17 +117,26 @@ class TaskPairs(NamedTuple):
 
     @property
     def clusters(self) -> tuple[str, ...]:
-        """The group of each pair."""
-        return tuple(p.baseline.cluster for p in self.pairs)
+        """The group of each item."""
+        return tuple(item.answers[0].baseline.cluster for item in self.items)
 
     def differences(self, kept: float) -> tuple[float, ...]:
-        """Return `candidate - kept x baseline` for each pair."""
-        return tuple(p.candidate.value - kept * p.baseline.value for p in self.pairs)
+        """Return `candidate - kept x baseline` for each item."""
+        return tuple(item.candidate - kept * item.baseline for item in self.items)
+
+    def best_differences(self, kept: float) -> tuple[float, ...]:
+        """Return the same, had all that came too late been right."""
+        return tuple(item.candidate_at_best - kept * item.baseline for item in self.items)
 
 
 def is_plain(spec: TaskSpec) -> bool:
     """Return whether lost and won items are all that the form of a task looks at."""
-    return not (spec.recovery or spec.cluster or spec.value_range)
+    return not (spec.recovery or spec.cluster or spec.value_range or spec.repeats > 1)
+
+
+def is_right_or_wrong(spec: TaskSpec) -> bool:
+    """Return whether each item is 0 or 1, and nothing between."""
+    return spec.value_range is None and spec.repeats == 1
 
 
 def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
@@ -82,6 +150,17 @@ def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
         _check_value(spec, sample)
     answered = (AnswerPair(a, b) for a, b in zip(sides[0].samples, sides[1].samples, strict=False))
     return TaskPairs(spec, sides, tuple(p for p in answered if not p.failed))
+
+
+def _by_item(pairs: Iterable[AnswerPair]) -> Iterable[tuple[AnswerPair, ...]]:
+    found: dict[int, list[AnswerPair]] = {}
+    for pair_of_answers in pairs:
+        found.setdefault(pair_of_answers.baseline.doc_id, []).append(pair_of_answers)
+    return map(tuple, found.values())
+
+
+def _at_best(sample: Sample) -> float:
+    return 1.0 if sample.finish == "timeout" else sample.value
 
 
 def _check_value(spec: TaskSpec, sample: Sample) -> None:

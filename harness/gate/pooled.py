@@ -17,7 +17,7 @@ from harness.gate.claims import units_of
 from harness.gate.clusters import quantile_of
 from harness.gate.mcnemar import p_worse
 from harness.gate.mean import Range, mean_bounds
-from harness.gate.pairs import TaskPairs
+from harness.gate.pairs import TaskPairs, is_right_or_wrong
 from harness.gate.phrases import points
 from harness.gate.signflip import Cluster, sign_flip_p
 from harness.gate.tango import Bounds
@@ -30,7 +30,7 @@ def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
     differences = [d for task in paired for d in task.differences(1.0)]
     if not differences:
         return None
-    units = [unit for task in paired for unit in units_of(task)]
+    units = [unit for task in paired for unit in units_of(task, task.differences(1.0))]
     is_grouped = any(task.spec.cluster for task in paired)
     quantile = quantile_of(
         Counter(differences),
@@ -60,7 +60,7 @@ def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
 
 
 def _p_value(paired: Sequence[TaskPairs], units: Sequence[Cluster]) -> float:
-    if any(task.spec.cluster or task.spec.value_range for task in paired):
+    if any(task.spec.cluster or not is_right_or_wrong(task.spec) for task in paired):
         return sign_flip_p(units)
     return p_worse(sum(len(t.lost) for t in paired), sum(len(t.won) for t in paired))
 

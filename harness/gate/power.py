@@ -3,7 +3,8 @@
 A candidate without loss still answers some items differently from its baseline, as often one way
 as the other. Whether it gets GO is then a matter of luck, number of items and margin. The chance
 is summed exactly over everything that can happen, because normal approximations are furthest off
-where suites live, at a few dozen flips; grouped items alone are drawn (`drawn`).
+where suites live, at a few dozen flips; only grouped items
+(`drawn`) and items that are asked several times (`drawn_repeats`) are drawn.
 
 Left out: correlation between tasks (different items, so none is assumed), the sign-flip interval
 (the score interval beside it is nearly always the wider one), and everything but the statistics
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from harness.artifacts import Suite, TaskSpec, Tier
 from harness.gate.drawn import NEVER, least_allowed
+from harness.gate.drawn_repeats import chance_of_repeats, least_of_repeats
 from harness.gate.exact import Chances, chance_of_passing, chances_of
 from harness.gate.outlook import allowed_by, passing
 from harness.gate.quantiles import z_of
@@ -66,6 +68,8 @@ def chance_of_go(task: TaskSpec, confidence: float, *, difference: float = 0.0) 
         ValueError: the difference is larger than the flip rate, which is impossible.
     """
     accuracy = task.baseline_accuracy
+    if task.repeats > 1:
+        return chance_of_repeats(task, confidence, difference=difference)
     chances = chances_of(task.flip_rate, difference=difference, accuracy=accuracy)
     return _chance(task, chances, allowed_by(task), confidence)
 
@@ -97,6 +101,8 @@ def smallest_margin(task: TaskSpec, confidence: float) -> float:
 
     To a hundredth of a point; for a recovery, what it leaves of the accuracy that is expected.
     """
+    if task.repeats > 1:
+        return _whole(task) * least_of_repeats(task, confidence, power=_POWER)
     chances = chances_of(task.flip_rate, difference=0.0, accuracy=task.baseline_accuracy)
     if task.cluster:
         ascending = least_allowed(task, chances, confidence)
@@ -124,6 +130,13 @@ def _chance(task: TaskSpec, chances: Chances, allowed: float, confidence: float)
     return chance_of_passing(task.items, chances, passes, counts_right=by_right)
 
 
+def _variance(task: TaskSpec) -> float:
+    """Return that of an item's difference: where it is asked once, the share that flips."""
+    if task.repeats == 1:
+        return task.flip_rate
+    return (task.item_sd or 0.0) ** 2 + (task.repeat_sd or 0.0) ** 2 / task.repeats
+
+
 def _chance_of_pool(suite: Suite) -> float:
     """Return how often all items together pass; 1 without a pooled margin.
 
@@ -132,5 +145,5 @@ def _chance_of_pool(suite: Suite) -> float:
     if suite.pooled_margin is None:
         return 1.0
     items = sum(task.items for task in suite.tasks)
-    flip_rate = sum(task.items * task.flip_rate for task in suite.tasks) / items
+    flip_rate = sum(task.items * _variance(task) for task in suite.tasks) / items
     return probability_of_go(items, flip_rate, suite.pooled_margin, suite.confidence)

@@ -7,15 +7,20 @@ None. They are asked in order and the first one that speaks is reported.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.artifacts import Sample, Suite
+from harness.artifacts import Sample, Suite, TaskScore, TaskSpec
 from harness.errors import ReasonCode
 from harness.gate.forms import baseline_low
 from harness.gate.mcnemar import p_worse
 from harness.gate.outlook import is_above_guessing
 from harness.gate.pairs import Side, TaskPairs
+from harness.gate.signflip import Cluster, sign_flip_p
 
 _ENDINGS: tuple[tuple[ReasonCode, str, Callable[[Sample], bool]], ...] = (
-    (ReasonCode.TRUNCATION_RISE, "cut off", lambda sample: sample.finish == "length"),
+    (
+        ReasonCode.TRUNCATION_RISE,
+        "cut off",
+        lambda sample: sample.finish in {"length", "timeout"},
+    ),
     (ReasonCode.EMPTY_RISE, "empty", lambda sample: not sample.answer.strip()),
 )
 
@@ -35,25 +40,27 @@ def first_issue(task: TaskPairs, suite: Suite) -> QualityIssue | None:
 def _missing(task: TaskPairs, _: Suite) -> QualityIssue | None:
     """Ask whether each arm has a score and every item that the suite asks for."""
     for side in task.sides:
-        problem = _what_is_missing(side, task.spec.items)
+        problem = _what_is_missing(side, task.spec)
         if problem:
             return QualityIssue(ReasonCode.SCORE_MISSING, f"the {side.arm} {problem}")
     return None
 
 
-def _what_is_missing(side: Side, items: int) -> str | None:
-    if side.score is None:
+def _what_is_missing(side: Side, spec: TaskSpec) -> str | None:
+    score = side.score
+    if score is None:
         return "has no score"
-    if side.score.num_items < items:
-        return f"answered {side.score.num_items} of {items} items"
-    if len(side.samples) != side.score.num_items:
-        return f"has {len(side.samples)} samples behind a score of {side.score.num_items} items"
-    if side.score.num_prompts_cut:
-        return f"lost tokens of {side.score.num_prompts_cut} prompts that did not fit"
+    times = f", each {score.repeats} of {spec.repeats} times" if spec.repeats > 1 else ""
+    if score.num_items < spec.items or score.repeats < spec.repeats:
+        return f"answered {score.num_items} of {spec.items} items{times}"
+    if len(side.samples) != score.num_answers:
+        return f"has {len(side.samples)} samples behind a score of {score.num_items} items{times}"
+    if score.num_prompts_cut:
+        return f"lost tokens of {score.num_prompts_cut} prompts that did not fit"
     mean = sum(sample.value for sample in side.samples) / max(len(side.samples), 1)
-    failed = side.score.num_errors or any(s.finish == "error" for s in side.samples)
-    if not failed and abs(mean - side.score.value) > 1e-6:  # noqa: PLR2004  float dust
-        return f"has the score {side.score.value:.4f}, but its samples' mean is {mean:.4f}"
+    failed = score.num_errors or any(s.finish == "error" for s in side.samples)
+    if not failed and abs(mean - score.value) > 1e-6:  # noqa: PLR2004  float dust
+        return f"has the score {score.value:.4f}, but its samples' mean is {mean:.4f}"
     return None
 
 
@@ -67,19 +74,39 @@ def _failed(task: TaskPairs, _: Suite) -> QualityIssue | None:
                 ReasonCode.REQUEST_ERRORS,
                 f"{failed} of the {side.arm}'s requests failed, so their answers are unknown",
             )
+    late = sum(sample.finish == "timeout" for sample in task.sides[0].samples)
+    if late:
+        return QualityIssue(
+            ReasonCode.REQUEST_ERRORS,
+            f"{late} of the baseline's answers did not come in time, so they are unknown",
+        )
     return None
 
 
 def _truncated(task: TaskPairs, suite: Suite) -> QualityIssue | None:
     """Ask whether answers ended by themselves."""
     for side in task.sides:
-        if side.score and side.score.num_truncated > suite.max_truncated * side.score.num_items:
+        score = side.score
+        if score is None:
+            continue
+        cut = score.num_truncated + score.num_timeouts
+        if cut > suite.max_truncated * score.num_answers:
             return QualityIssue(
                 ReasonCode.TRUNCATED_ANSWERS,
-                f"{side.score.num_truncated} of the {side.arm}'s {side.score.num_items} answers "
-                f"hit the output budget, where the suite tolerates {suite.max_truncated:.1%}",
+                f"{cut} of the {side.arm}'s {score.num_answers} answers hit the output budget"
+                f"{_in_detail(score)}, where the suite tolerates {suite.max_truncated:.1%}",
             )
     return None
+
+
+def _in_detail(score: TaskScore) -> str:
+    """Return where the budget ended, as far as that is told apart."""
+    parts = []
+    if score.num_thoughts_cut:
+        parts.append(f"{score.num_thoughts_cut} within the thoughts")
+    if score.num_timeouts:
+        parts.append(f"{score.num_timeouts} of them the time for an answer")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _weak_baseline(task: TaskPairs, suite: Suite) -> QualityIssue | None:
@@ -87,11 +114,11 @@ def _weak_baseline(task: TaskPairs, suite: Suite) -> QualityIssue | None:
 
     If it would not, the comparison cannot tell a good candidate from token salad.
     """
-    items = len(task.pairs)
+    items = len(task.items)
     low = baseline_low(task, confidence=suite.confidence)
     if is_above_guessing(task.spec, low):
         return None
-    right = sum(pair.baseline.value for pair in task.pairs)
+    right = sum(item.baseline for item in task.items)
     return QualityIssue(
         ReasonCode.BASELINE_TOO_WEAK,
         f"the baseline answers {right:g} of {items} items, which is not shown to be so far above "
@@ -103,15 +130,14 @@ def _rising(task: TaskPairs, suite: Suite) -> QualityIssue | None:
     """Ask whether the candidate's answers are cut off or empty oftener than the baseline's.
 
     A quantized model that rambles to the end of its budget, or says nothing, is sick even where its
-    score holds. The same item is compared in both arms, by McNemar's exact test; and because a rise
-    of a few answers is significant where the baseline has none, it must also be larger than the
-    suite tolerates.
+    score holds. The same item is compared in both arms, by McNemar's exact test, or where items are
+    asked several times by the sign-flip test over items; and because a rise of a few answers is
+    significant where the baseline has none, it must also be larger than the suite tolerates.
     """
     for reason, kind, is_so in _ENDINGS:
         before = sum(is_so(pair.baseline) for pair in task.pairs)
         after = sum(is_so(pair.candidate) for pair in task.pairs)
-        more = sum(is_so(p.candidate) and not is_so(p.baseline) for p in task.pairs)
-        p_value = p_worse(more, before - after + more)
+        p_value = _p_of_rise(task, is_so)
         if after - before > suite.max_rise * len(task.pairs) and p_value <= 1 - suite.confidence:
             return QualityIssue(
                 reason,
@@ -120,6 +146,16 @@ def _rising(task: TaskPairs, suite: Suite) -> QualityIssue | None:
                 f"{suite.max_rise:.1%} is tolerated",
             )
     return None
+
+
+def _p_of_rise(task: TaskPairs, is_so: Callable[[Sample], bool]) -> float:
+    """Return how often as large a rise would be seen were there none."""
+    rises = [
+        sum(is_so(p.candidate) - is_so(p.baseline) for p in item.answers) for item in task.items
+    ]
+    if task.spec.repeats == 1:
+        return p_worse(rises.count(1), rises.count(-1))
+    return sign_flip_p([Cluster(float(-rise), 1) for rise in rises])
 
 
 _CHECKS: tuple[Callable[[TaskPairs, Suite], QualityIssue | None], ...] = (

@@ -82,6 +82,18 @@ def _fits_together(given: object, made: ValidatorFunctionWrapHandler) -> TaskSpe
         "recovery needs the baseline_accuracy that is expected": (
             task.recovery and "baseline_accuracy" not in typed
         ),
+        "repeats of a greedy answer are alike: repeats need a temperature above 0": (
+            task.repeats > 1 and not task.is_drawn
+        ),
+        "top_p and top_k need a temperature above 0": (
+            not task.is_drawn and (task.top_p != 1 or task.top_k)
+        ),
+        "repeats need item_sd, repeat_sd and baseline_accuracy, as measured": (
+            task.repeats > 1 and not {"item_sd", "repeat_sd", "baseline_accuracy"} <= set(typed)
+        ),
+        "repeats are grouped by item, so they cannot have a cluster beside it": (
+            task.repeats > 1 and task.cluster
+        ),
     }
     for problem, is_so in problems.items():
         if is_so:

@@ -99,8 +99,18 @@ def _folders(named: Sequence[Path]) -> list[Path]:
 
 def _asked(task: TaskSpec) -> tuple[object, ...]:
     """Return what shapes a task's samples; what is optional counts only where it is used."""
-    always = (task.name, task.metric, task.filter, task.items, task.num_fewshot)
-    return (*always, task.cluster, task.value_range) if task.cluster or task.value_range else always
+    asked: tuple[object, ...] = (
+        task.name,
+        task.metric,
+        task.filter,
+        task.items,
+        task.num_fewshot,
+    )
+    if task.cluster or task.value_range:
+        asked += (task.cluster, task.value_range)
+    if task.is_drawn:
+        asked += (task.repeats, task.temperature, task.top_p, task.top_k)
+    return asked
 
 
 def _digest_of_files(task: str) -> str:

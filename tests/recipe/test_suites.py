@@ -36,6 +36,13 @@ def loaded(path: Path) -> Suite:
 
 RECOVERY = {"margin": None, "recovery": 0.99, "baseline_accuracy": 0.9}
 CLUSTER = {"cluster": "subject", "clusters": 14}
+REPEATS = {
+    "repeats": 4,
+    "temperature": 0.6,
+    "item_sd": 0.1,
+    "repeat_sd": 0.5,
+    "baseline_accuracy": 0.5,
+}
 VALUES = {"value_range": [0, 100], "spread": 0.2}
 
 
@@ -57,12 +64,17 @@ def test_so_do_the_suites_own_settings_of_it(write: Write, setting: dict[str, ob
     assert loaded(write(suite=setting)).digest == before
 
 
-@pytest.mark.parametrize("task", [CLUSTER, VALUES])
+@pytest.mark.parametrize("task", [CLUSTER, VALUES, REPEATS, {"temperature": 0.6}])
 def test_what_changes_the_samples_needs_another_baseline(
     write: Write, task: dict[str, object]
 ) -> None:
     before = loaded(write()).digest
     assert loaded(write(**task)).digest != before
+
+
+def test_how_much_answers_vary_is_for_the_plan_alone(write: Write) -> None:
+    before = loaded(write(**REPEATS)).digest
+    assert loaded(write(**{**REPEATS, "item_sd": 0.2, "repeat_sd": 0.6})).digest == before
 
 
 def test_a_suites_claim_is_that_of_each_task_that_makes_none(write: Write) -> None:
@@ -88,6 +100,10 @@ def test_a_margin_that_is_typed_replaces_a_recovery(write: Write) -> None:
         ({**RECOVERY, "value_range": [1, 2], "spread": 0.2}, "begins at 0"),
         ({**RECOVERY, "baseline_accuracy": None}, "needs the baseline_accuracy"),
         ({"claim": "better"}, "lossless"),
+        ({**REPEATS, "temperature": None}, "need a temperature"),
+        ({"top_p": 0.9}, "need a temperature"),
+        ({**REPEATS, "item_sd": None}, "need item_sd"),
+        ({**REPEATS, **CLUSTER}, "grouped by item"),
     ],
 )
 def test_fields_that_contradict_or_miss_each_other_are_refused(
