@@ -9,8 +9,12 @@ the first.
 Reasoning: a model that thinks before it answers gets a budget for that on top of the task's, and
 the task's stops apply to what follows the token that ends the thinking. Thinking that never ends
 is an answer that hit its budget, whatever the engine calls it.
+
+Drawn answers have a seed each, made of the suite's, the task, the item and the repeat: whatever is
+asked beside them, and in which order, the same answer is drawn again.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,16 +25,30 @@ from transformers import PreTrainedTokenizerBase
 from harness.artifacts import Suite
 from harness.errors import ModelError
 from harness.reading import Chat, Raised, refused_as, render_chats
-from harness.score.recording import Recorder
+from harness.score.recording import Item, Recorder
 
 _MEND_TEMPLATE = "Mend the model's chat_template.jinja, or the suite's apply_chat_template."
 DEFAULT_BUDGET = 256
 """Tokens of an answer for a task that does not say; lm-eval's own default."""
 
 
+_SEED_BYTES = 4
+_MOST_SEED = 2**31 - 1
+"""What every server takes for a seed."""
+
+
+class Drawing(NamedTuple):
+    """How tokens are drawn."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: from the whole vocabulary."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Where an answer ends."""
+    """Where an answer ends, and how its tokens are chosen."""
 
     stops: tuple[str, ...]
     """Of the answer; what is thought before it may hold them."""
@@ -38,6 +56,12 @@ class Limits:
     """Of thoughts and answer together."""
     think_end: str | None = None
     """What ends the thoughts; None for a model that does not think."""
+    drawing: Drawing | None = None
+    """None: greedily."""
+
+    def is_within_thoughts(self, text: str) -> bool:
+        """Return whether what was generated ended before the answer began."""
+        return self.think_end is not None and self.think_end not in text
 
     @property
     def engine_stops(self) -> tuple[str, ...]:
@@ -81,17 +105,25 @@ class AnswerRequest(NamedTuple):
 
     position: int
     """Among the requests that it came with."""
-    item: tuple[str, int]
-    """Name of the task, and the item's number in it."""
+    item: Item
     tokens: list[int]
     limits: Limits
     cut: bool
     """Whether the prompt did not fit and lost tokens at its beginning."""
+    seed: int = 0
+    """With which the answer is drawn, if it is."""
 
 
-def item_of(request: Any) -> tuple[str, int]:  # noqa: ANN401 -- lm-eval has no types
+def item_of(request: Any, repeat: int = 0) -> Item:  # noqa: ANN401 -- lm-eval has no types
     """Return the item that an lm-eval request belongs to."""
-    return request.task_name, request.doc_id
+    return request.task_name, request.doc_id, repeat
+
+
+def seed_of(seed: int, item: Item) -> int:
+    """Return the seed with which an answer is drawn; the same in both arms."""
+    text = "\0".join(map(str, (seed, *item)))
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:_SEED_BYTES], "big") & _MOST_SEED
 
 
 def limits_of(arguments: Mapping[str, Any], suite: Suite, end: str | None) -> Limits:
@@ -108,6 +140,17 @@ def limits_of(arguments: Mapping[str, Any], suite: Suite, end: str | None) -> Li
         stops=tuple(s for s in handle_stop_sequences(settings["until"], eos=end) if s),
         max_new_tokens=settings["max_gen_toks"] + thinking,
         think_end=suite.think_end_token if suite.thinking else None,
+        drawing=_drawing_of(settings),
+    )
+
+
+def _drawing_of(settings: Mapping[str, Any]) -> Drawing | None:
+    if not settings["do_sample"]:
+        return None
+    return Drawing(
+        float(settings["temperature"]),
+        float(settings.get("top_p", 1.0)),
+        int(settings.get("top_k", 0)),
     )
 
 
@@ -174,14 +217,16 @@ class Prompts(Encoder):
         self._suite = suite
         self._max_length = max_length
 
-    def asked(self, position: int, request: Any) -> AnswerRequest:  # noqa: ANN401 -- lm-eval has no types
+    def asked(self, position: int, request: Any, repeat: int = 0) -> AnswerRequest:  # noqa: ANN401 -- lm-eval has no types
         """Return an lm-eval request for an answer, its prompt cut where it leaves no room."""
         prompt, arguments = request.args
         limits = limits_of(arguments, self._suite, self.end)
         tokens = self.encode(prompt)
         room = self._max_length - limits.max_new_tokens
         cut = len(tokens) > room
-        return AnswerRequest(position, item_of(request), tokens[-room:], limits, cut)
+        item = item_of(request, repeat)
+        seed = seed_of(self._suite.seed, item)
+        return AnswerRequest(position, item, tokens[-room:], limits, cut, seed)
 
 
 class SamePrompts:
@@ -190,6 +235,8 @@ class SamePrompts:
     prompts: Prompts
     recorder: Recorder
     """Of the task that is being asked."""
+    repeat: int = 0
+    """Which of each item's answers is being asked for."""
 
     @property
     def prefix_token_id(self) -> int:

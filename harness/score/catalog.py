@@ -20,6 +20,8 @@ _GENERATED = "generate_until"
 _CHOICE = "multiple_choice"
 _OUTPUT_TYPES = (_GENERATED, _CHOICE)
 _GREEDY_ARGUMENTS = {"until", "do_sample", "temperature", "max_gen_toks"}
+_DRAWN_ARGUMENTS = {"top_p", "top_k", "min_p"}
+"""What the suite replaces where its answers are drawn."""
 
 
 def check_suite(suite: Suite) -> None:
@@ -168,6 +170,12 @@ def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
 
 def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -> None:
     if config.get("output_type", _GENERATED) != _GENERATED:
+        if spec.is_drawn:
+            message = (
+                f"task '{spec.name}' is multiple choice, of which nothing is drawn. Take out its "
+                "temperature and repeats."
+            )
+            raise SuiteError(message)
         if suite.thinking:
             message = (
                 f"task '{spec.name}' is multiple choice, whose answers are no text that a model "
@@ -176,14 +184,7 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -
             raise SuiteError(message)
         return
     settings = _settings(config)
-    unknown = sorted(set(settings) - _GREEDY_ARGUMENTS)
-    if settings["do_sample"] or unknown or config.get("repeats", 1) != 1:
-        what = f"generation argument '{unknown[0]}'" if unknown else "sampled answers"
-        message = (
-            f"task '{spec.name}' asks for {what}, but answers are compared one by one, "
-            "so they are greedy. Use a task without it."
-        )
-        raise SuiteError(message)
+    _check_drawing(spec, config, settings)
     budget = settings["max_gen_toks"] + suite.thinking_budget
     if budget >= suite.max_model_len:
         message = (
@@ -191,6 +192,29 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -
             f"no room for a prompt. Make the suite's max_model_len {suite.max_model_len} larger."
         )
         raise SuiteError(message)
+
+
+def _check_drawing(spec: TaskSpec, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that change answers and that the suite does not pin."""
+    known = _GREEDY_ARGUMENTS | (_DRAWN_ARGUMENTS if spec.is_drawn else set())
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        message = (
+            f"task '{spec.name}' asks for generation argument '{unknown[0]}', which a suite cannot "
+            "pin. Use a task without it."
+        )
+        if unknown[0] in _DRAWN_ARGUMENTS:
+            message = _must_be_drawn(spec, f"generation argument '{unknown[0]}'")
+        raise SuiteError(message)
+    if not spec.is_drawn and (settings["do_sample"] or config.get("repeats", 1) != 1):
+        raise SuiteError(_must_be_drawn(spec, "sampled answers"))
+
+
+def _must_be_drawn(spec: TaskSpec, what: str) -> str:
+    return (
+        f"task '{spec.name}' asks for {what}, and the suite's answers to it are greedy. Give the "
+        "task a temperature in the suite (with repeats, item_sd and repeat_sd), or use another."
+    )
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

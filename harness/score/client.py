@@ -1,9 +1,11 @@
 """Send requests to a server, a bounded number at once, and return what became of each.
 
-A request may fail; a run may not. Refused connections, timeouts, 429 and 5xx are tried again, a
-bounded number of times, for a busy server may answer later; any other 4xx would be refused again
-and is not. What failed for good is returned as an error in words. Only when the server itself is
-gone does everything end, at once and with one line.
+A request may fail; a run may not. Refused connections, 429 and 5xx are tried again, a bounded
+number of times, for a busy server may answer later; any other 4xx would be refused again and is
+not. An answer that does not come in time is not asked for again either, as long as the server
+lives: a second try would be a second draw for whoever is slow. What failed for good is returned as
+an error in words. Only when the server itself is gone does everything end, at once and with one
+line.
 
 The API key is read from the environment when requests are sent, goes into one header, and is
 removed from whatever a server sends back. Redirects are not followed, and neither proxies nor
@@ -202,10 +204,11 @@ class Connection:
         begun = time.monotonic()
         reply = await self.once("POST", path, payload, timeout_s=timeout_s)
         for _ in range(self._retries.tries - 1):
-            if not _may_change(reply):
-                return reply._replace(begun=begun, seconds=time.monotonic() - begun)
             if reply.timed_out:
                 await self._check_alive(reply)
+                return reply
+            if not _may_change(reply):
+                return reply._replace(begun=begun, seconds=time.monotonic() - begun)
             await asyncio.sleep(wait_s)
             wait_s *= 2
             begun = time.monotonic()

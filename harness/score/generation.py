@@ -1,14 +1,16 @@
-"""Answers to a batch of prompts, greedy unless a seed is given, and why each of them ended.
+"""Answers to a batch of prompts, greedy or drawn, and why each of them ended.
 
 transformers generates until every row has ended or the budget is used up. Rows of one batch have
 different stop strings in different places, so each row is ended by itself and what follows in it
 is dropped. Prompts are padded on the left and the padding is masked.
 
-Letters: B prompts, T tokens of the longest.
+Each row is drawn with a generator of its own, so that it does not matter what is asked beside it:
+to the logarithm of each token's chance a Gumbel number is added, and the largest is taken.
+
+Letters: B prompts, T tokens of the longest, V tokens of the vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +25,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from harness.score.asking import Limits, num_thought_tokens
+from harness.score.asking import Drawing, Limits, num_thought_tokens
 
 _EXTRA_TOKENS = 2
 """A stop string may begin or end inside a token, so that many more tokens are looked at."""
@@ -42,6 +44,8 @@ class Generated(NamedTuple):
     """Of thoughts and answer, with the token that ended it."""
     num_thought_tokens: int | None
     """None for a model that does not think."""
+    thoughts_cut: bool = False
+    """Whether it ended within the thoughts."""
 
 
 class _StopStrings(StoppingCriteria):
@@ -81,39 +85,69 @@ class _Finiteness(LogitsProcessor):
         return scores if finite_B.all() else torch.where(finite_B[:, None], scores, 0.0)
 
 
+class _Drawn(LogitsProcessor):
+    """Moves the scores so that the largest of a row is a token drawn with the row's generator."""
+
+    def __init__(self, drawing: Drawing, seeds: Sequence[int]) -> None:
+        self._drawing = drawing
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ANN401, ARG002 -- transformers' signature
+        likely_BV = _keep_likely(scores.float() / self._drawing.temperature, self._drawing)
+        uniform_BV = torch.stack(
+            [torch.rand(scores.shape[-1], generator=one) for one in self._generators]
+        )
+        tiny = torch.finfo(torch.float32).tiny
+        return likely_BV - torch.log(-torch.log(uniform_BV.clamp_min(tiny))).to(scores.device)
+
+
+def _keep_likely(scores_BV: Tensor, drawing: Drawing) -> Tensor:
+    """Return the scores, minus infinity for tokens that may not be drawn."""
+    if drawing.top_k:
+        least_B1 = scores_BV.topk(min(drawing.top_k, scores_BV.shape[-1])).values[:, -1:]
+        scores_BV = scores_BV.masked_fill(scores_BV < least_B1, -torch.inf)
+    if drawing.top_p < 1:
+        sorted_BV, order_BV = scores_BV.sort(dim=-1, descending=True)
+        chance_BV = sorted_BV.softmax(dim=-1)
+        # A token stays if those before it have less than top_p together; so the first always does.
+        left_out_BV = chance_BV.cumsum(dim=-1) - chance_BV >= drawing.top_p
+        left_out_BV = torch.zeros_like(left_out_BV).scatter(-1, order_BV, left_out_BV)
+        scores_BV = scores_BV.masked_fill(left_out_BV, -torch.inf)
+    return scores_BV
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     limits: Limits,
     *,
-    seed: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> list[Generated]:
-    """Answer each prompt (token ids), all of them at once.
-
-    Greedily; with a seed each token is drawn at temperature 1 from the whole vocabulary.
-    """
+    """Answer each prompt (token ids), all of them at once; one seed each where they are drawn."""
     ends = _end_tokens(model, tokenizer)
     pad = ends[0] if ends else 0
     prompt_BT, mask_BT = _pad_left(prompts, pad, model.device)
     stop_strings = _StopStrings(tokenizer, limits.engine_stops, prompt_BT)
     finiteness = _Finiteness(prompt_BT)
+    processors: list[LogitsProcessor] = [finiteness]
+    if limits.drawing is not None:
+        processors.append(_Drawn(limits.drawing, seeds))
     settings = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         max_new_tokens=limits.max_new_tokens,
-        **_drawing(seed),
+        do_sample=False,
         eos_token_id=list(ends) or None,
         pad_token_id=pad,
         use_cache=True,
     )
     generate_tokens: Any = model.generate  # transformers leaves it untyped
-    with _seeded(seed, model.device):
-        output_BT = generate_tokens(
-            input_ids=prompt_BT,
-            attention_mask=mask_BT,
-            generation_config=settings,
-            stopping_criteria=StoppingCriteriaList([stop_strings]),
-            logits_processor=LogitsProcessorList([finiteness]),
-        )
+    output_BT = generate_tokens(
+        input_ids=prompt_BT,
+        attention_mask=mask_BT,
+        generation_config=settings,
+        stopping_criteria=StoppingCriteriaList([stop_strings]),
+        logits_processor=LogitsProcessorList(processors),
+    )
     answers: list[Generated] = []
     for row, tokens in enumerate(output_BT[:, prompt_BT.shape[1] :].tolist()):
         at_stop = stop_strings.num_tokens.get(row)
@@ -125,27 +159,11 @@ def generate(
         ends_at = len(tokens) if at_end is None else at_end + 1
         num_tokens = ends_at if at_stop is None else min(ends_at, at_stop)
         num_thoughts = num_thought_tokens(tokenizer, text, limits, num_tokens)
+        is_cut = limits.is_within_thoughts(text)
         text, stopped = limits.settle(text, stopped=at_stop is not None or at_end is not None)
         finite = bool(finiteness.finite_B[row])
-        answers.append(Generated(text, stopped, finite, num_tokens, num_thoughts))
+        answers.append(Generated(text, stopped, finite, num_tokens, num_thoughts, is_cut))
     return answers
-
-
-def _drawing(seed: int | None) -> dict[str, Any]:
-    if seed is None:
-        return {"do_sample": False}
-    return {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-
-
-@contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Draw from `seed` inside, and leave the generators as they were."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -35,13 +35,14 @@ from harness.score.asking import (
     item_of,
     limits_of,
     num_thought_tokens,
+    seed_of,
 )
 from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
-from harness.score.proof import prove, prove_chats, words_of
-from harness.score.recording import Course, Finish, Recorder, log_progress
+from harness.score.proof import all_tokens, prove, prove_chats, words_of
+from harness.score.recording import Course, Finish, Item, Recorder, log_progress
 from harness.score.replies import Answer, Shown, read_answer, read_chat, read_chosen
 
-_PLAIN = {"temperature": 0.0, "repetition_penalty": 1.0}
+_GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 """Greedy and nothing else; a server's defaults come from the model's generation_config.json."""
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
@@ -49,7 +50,7 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 class _Pair(NamedTuple):
     """One request for a log-likelihood, in tokens."""
 
-    item: tuple[str, int]
+    item: Item
     tokens: list[int]
     num_context: int
     """Tokens of the beginning, which is given."""
@@ -71,6 +72,8 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
 
     recorder: Recorder
     """Of the task that is being asked."""
+    repeat: int = 0
+    """Which of each item's answers is being asked for."""
 
     def __init__(self, endpoint: Endpoint, suite: Suite, **settings: object) -> None:
         super().__init__(
@@ -83,12 +86,12 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         self.recorder = Recorder()
         self.meanwhile: Callable[[], None] | None = None
         """Called once, while replies are waited for."""
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._connection: Connection = connect(endpoint, retries=RETRIES)
         self.shown: Shown | None = None
         """What its first answers have proven; None until it was asked."""
         self._suite = suite
-        self._under_way: dict[str, _Sent] = {}
+        self._under_way: dict[tuple[str, str, int], _Sent] = {}
 
     def __enter__(self) -> Self:
         self._connection.__enter__()
@@ -97,18 +100,20 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
     def __exit__(self, *error: object) -> None:
         self._connection.__exit__(*error)
 
-    def send_ahead(self, requests: Sequence[Any]) -> None:
-        """Send the requests of one task, which lm-eval will ask for in this order."""
+    def send_ahead(self, requests: Sequence[Any], repeats: int = 1) -> None:
+        """Send the requests of one task, so often, as lm-eval will ask for them in this order."""
         kinds = dict.fromkeys(request.request_type for request in requests)
-        for kind in kinds:
-            of_kind = [request for request in requests if request.request_type == kind]
-            self._under_way[kind] = self._send(kind, of_kind)
+        for repeat in range(repeats):
+            for kind in kinds:
+                of_kind = [request for request in requests if request.request_type == kind]
+                key = kind, of_kind[0].task_name, repeat
+                self._under_way[key] = self._send(kind, of_kind, repeat)
 
     def _take(self, kind: str, requests: Sequence[Any]) -> tuple[Sequence[Any], list[HttpReply]]:
         """Return what was asked and the replies, sent now where they were not before."""
-        sent = self._under_way.pop(kind, None)
+        sent = self._under_way.pop((kind, requests[0].task_name, self.repeat), None)
         if sent is None or list(map(id, sent.requests)) != list(map(id, requests)):
-            sent = self._send(kind, requests)
+            sent = self._send(kind, requests, self.repeat)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
@@ -123,8 +128,20 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         """
 
     @abstractmethod
-    def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
+    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
         """Send what lm-eval asks for, all of one kind."""
+
+    def _chosen(self, asked: AnswerRequest, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return the payload as it is sent: with its own seed, if the answer is drawn.
+
+        A vLLM of ours on a CPU dies of a seeded request whose prompt it reads in parts ("CPU
+        Generator does not use offset"), so there the draws are the server's own.
+        """
+        if asked.limits.drawing is None:
+            return payload
+        if not takes_seeds(self.endpoint):
+            return {name: value for name, value in payload.items() if name != "seed"}
+        return payload | {"seed": asked.seed}
 
     def _note_answers(
         self,
@@ -142,9 +159,14 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
                 num_thought_tokens=num_thoughts,
                 begun_s=None if reply.begun is None else reply.begun - first,
                 seconds=reply.seconds,
+                thoughts_cut=answer.thoughts_cut,
             )
             self.recorder.note(
-                one.item, answer.finish, prompt_cut=one.cut, error=answer.error, course=course
+                one.item,
+                answer.finish,
+                prompt_cut=one.cut,
+                error=answer.error,
+                course=course,
             )
         return [answer.text for answer in answers]
 
@@ -182,7 +204,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         Raises:
             EngineError: they cannot, with what came back.
         """
-        self.shown = prove(self._endpoint, self._connection, self.tokenizer, reads=reads)
+        self.shown = prove(self.endpoint, self._connection, self.tokenizer, reads=reads)
 
     def generate_until(
         self,
@@ -232,18 +254,21 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         )
         return tuple(text.partition(_BROKEN)[0] for text in spelled)
 
-    def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
+    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
         if kind == "loglikelihood":
-            return self._send_pairs(requests)
-        asked = [self.prompts.asked(i, request) for i, request in enumerate(requests)]
+            return self._send_pairs(requests, repeat)
+        asked = [self.prompts.asked(i, request, repeat) for i, request in enumerate(requests)]
         payloads = [
-            self._create_payload(
-                [one.tokens],
-                generate=True,
-                gen_kwargs=_arguments(one.limits)
-                | {"logprobs": 1, "skip_special_tokens": one.limits.think_end is None}
-                | words_of(self._endpoint),
-                seed=self._seed,
+            self._chosen(
+                one,
+                self._create_payload(
+                    [one.tokens],
+                    generate=True,
+                    gen_kwargs=_arguments(one.limits, self.endpoint)
+                    | {"logprobs": 1, "skip_special_tokens": one.limits.think_end is None}
+                    | words_of(self.endpoint),
+                    seed=self._seed,
+                ),
             )
             for one in asked
         ]
@@ -251,7 +276,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             requests, asked, self._connection.send(COMPLETIONS, payloads, on_reply=_say(asked))
         )
 
-    def _send_pairs(self, requests: Sequence[Any]) -> _Sent:
+    def _send_pairs(self, requests: Sequence[Any], repeat: int) -> _Sent:
         # lm-eval splits the pairs into tokens and hands them to _loglikelihood_tokens.
         in_tokens = super().loglikelihood(requests, disable_tqdm=True)
         pairs: list[_Pair] = []
@@ -259,10 +284,10 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             tokens = (context + continuation)[-self._longest_read :]
             num_context = max(len(tokens) - len(continuation), 1)
             cut = len(tokens) < len(context) + len(continuation)
-            pairs.append(_Pair(item_of(request), tokens, num_context, cut))
+            pairs.append(_Pair(item_of(request, repeat), tokens, num_context, cut))
         payloads = [
             self._create_payload([pair.tokens], generate=False, seed=self._seed)
-            | words_of(self._endpoint)
+            | words_of(self.endpoint)
             for pair in pairs
         ]
         replies = self._connection.send(COMPLETIONS, payloads, on_reply=_say(pairs))
@@ -286,7 +311,7 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
             EngineError: the server's answers cannot be scored, with what came back.
         """
         del reads
-        self.shown = prove_chats(self._endpoint, self._connection)
+        self.shown = prove_chats(self.endpoint, self._connection)
 
     def apply_chat_template(
         self,
@@ -304,31 +329,47 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
         """Answer `requests`."""
         return self._note_answers("generate_until", requests, read_chat)
 
-    def _send(self, kind: str, requests: Sequence[Any]) -> _Sent:
+    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
         del kind
-        asked = [
-            AnswerRequest(i, item_of(r), [], limits_of(r.args[1], self._suite, None), cut=False)
-            for i, r in enumerate(requests)
-        ]
+        asked = [self._asked(position, one, repeat) for position, one in enumerate(requests)]
         words: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": self._suite.thinking}}
         if self.shown is not None and self.shown.has_logprobs:
             words["logprobs"] = True
         payloads = [
-            self._create_payload(
-                json.loads(request.args[0]),
-                generate=True,
-                gen_kwargs=_arguments(one.limits) | words,
-                seed=self._seed,
+            self._chosen(
+                one,
+                self._create_payload(
+                    json.loads(request.args[0]),
+                    generate=True,
+                    gen_kwargs=_arguments(one.limits, self.endpoint) | words,
+                    seed=self._seed,
+                ),
             )
             for request, one in zip(requests, asked, strict=True)
         ]
         return _Sent(requests, asked, self._connection.send(CHATS, payloads, on_reply=_say(asked)))
 
+    def _asked(self, position: int, request: Any, repeat: int) -> AnswerRequest:  # noqa: ANN401 -- lm-eval has no types
+        limits = limits_of(request.args[1], self._suite, None)
+        item = item_of(request, repeat)
+        seed = seed_of(self._suite.seed, item)
+        return AnswerRequest(position, item, [], limits, cut=False, seed=seed)
 
-def _arguments(limits: Limits) -> dict[str, Any]:
+
+def takes_seeds(endpoint: Endpoint) -> bool:
+    """Return whether a server may be sent the seed of a drawn answer."""
+    return not endpoint.deployment.device.startswith("cpu")
+
+
+def _arguments(limits: Limits, endpoint: Endpoint) -> dict[str, Any]:
     """Return what lm-eval's clients make a payload of."""
+    chosen: dict[str, Any] = dict(_GREEDY)
+    if limits.drawing is not None:
+        chosen |= limits.drawing._asdict()
+        chosen["top_k"] = limits.drawing.top_k or all_tokens(endpoint)
+        chosen["min_p"] = 0.0
     stops = list(limits.engine_stops)
-    return {"until": stops, "max_gen_toks": limits.max_new_tokens, **_PLAIN}
+    return {"until": stops, "max_gen_toks": limits.max_new_tokens, **chosen}
 
 
 def _say(asked: Sequence[AnswerRequest] | Sequence[_Pair]) -> Callable[[int], None]:

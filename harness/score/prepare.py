@@ -66,6 +66,7 @@ def _build(
         tasks = _load_tasks(catalog, spec)
         for task in tasks.values():
             task.set_fewshot_seed(seed=suite.seed)
+            _set_drawing(task, spec)
             task.build_all_requests(
                 limit=items_of_each(spec, tasks),
                 apply_chat_template=suite.apply_chat_template,
@@ -87,6 +88,17 @@ def _refuse_code(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
                 "if you trust it."
             )
             raise SuiteError(message)
+
+
+def _set_drawing(task: Any, spec: TaskSpec) -> None:  # noqa: ANN401 -- lm-eval has no types
+    """Let answers be drawn as the suite says; each repeat is asked for, and scored, by itself."""
+    if not spec.is_drawn:
+        return
+    how = {"do_sample": True, "temperature": spec.temperature, "top_p": spec.top_p}
+    arguments = {**(task.get_config("generation_kwargs") or {}), **how, "top_k": spec.top_k}
+    arguments.pop("min_p", None)
+    task.set_config(key="generation_kwargs", value=arguments)
+    task.set_config(key="repeats", value=1)
 
 
 @contextmanager
@@ -160,7 +172,7 @@ def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
 
 
 def _set_seeds(seed: int) -> None:
-    """Set what lm-eval and the tasks' own code may draw from; greedy answers draw nothing."""
+    """Set what lm-eval and the tasks' own code may draw from; answers have seeds of their own."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- the generator that task code uses
     torch.manual_seed(seed)

@@ -17,16 +17,14 @@ from harness.over_http import in_words
 from harness.score.asking import AnswerRequest, Limits
 from harness.score.client import CHATS, COMPLETIONS, Connection, HttpReply
 from harness.score.probe_prompts import SmokePrompts
-from harness.score.proof import prove, prove_chats, words_of
+from harness.score.proof import all_tokens, prove, prove_chats, words_of
 from harness.score.replies import CLAMPED, Answer, Shown, read_answer, read_chat
 
 _DIGITS = 5
 _GENERATE = "/generate"
 """SGLang's own; its completions give log probabilities of an answer only beside the prompt's."""
-_PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+_PLAIN = {"top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 """A server's defaults come from the model's generation_config.json; none of them is wanted."""
-_ALL_TOKENS = {"trtllm": 0}
-"""What `top_k` says for the whole vocabulary where it is not -1."""
 _WITHOUT_READINGS = frozenset({"trtllm"})
 """Engines whose servers have no log probabilities of a prompt, and refuse to be asked."""
 
@@ -86,7 +84,7 @@ class ServerProbed:
         """Answer the prompts, all of them sent at once."""
         asked = [self._asked(ask) for ask in asks]
         settings = _drawn(seed, self._endpoint) | _PLAIN
-        settings["top_k"] = _ALL_TOKENS.get(self._endpoint.dialect, settings["top_k"])
+        settings["top_k"] = all_tokens(self._endpoint)
         replies = self._send(
             [
                 {
@@ -140,7 +138,7 @@ class ChatProbed(ServerProbed):
 
     def _asked(self, ask: Ask) -> AnswerRequest:
         limits = Limits(stops=ask.stops, max_new_tokens=ask.max_tokens)
-        return AnswerRequest(0, ("smoke", 0), [], limits, cut=False)
+        return AnswerRequest(0, ("smoke", 0, 0), [], limits, cut=False)
 
     def _prompt(self, ask: Ask, asked: AnswerRequest) -> Mapping[str, Any]:
         del asked

@@ -6,13 +6,14 @@ Letters: T tokens of a passage, V tokens of the vocabulary, K likeliest ones.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.artifacts import Ask, Reading, SmokeSet
-from harness.score.asking import Limits
+from harness.score.asking import Drawing, Limits, seed_of
 from harness.score.generation import generate
 from harness.score.probe_prompts import SmokePrompts
 from harness.score.recording import Finish
@@ -51,9 +52,11 @@ class LocalProbed:
         answers: dict[int, Answer] = {}
         for limits, indices in by_limits.items():
             prompts = [asked[index].tokens for index in indices]
+            seeds = [seed_of(seed or 0, ("smoke", index, 0)) for index in indices]
+            how = limits if seed is None else replace(limits, drawing=Drawing())
             with _threads_that_pay(self._served.model):
                 generated = generate(
-                    self._served.model, self._served.tokenizer, prompts, limits, seed=seed
+                    self._served.model, self._served.tokenizer, prompts, how, seeds=seeds
                 )
             for index, said in zip(indices, generated, strict=True):
                 finish = Finish.STOP if said.stopped else Finish.LENGTH

@@ -35,5 +35,5 @@ class SmokePrompts:
         limits = Limits(stops=stops, max_new_tokens=ask.max_tokens)
         position = self._prompts.asks.index(ask)
         return AnswerRequest(
-            position, ("smoke", position), tokens[-room:], limits, len(tokens) > room
+            position, ("smoke", position, 0), tokens[-room:], limits, len(tokens) > room
         )

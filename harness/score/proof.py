@@ -46,6 +46,8 @@ _BUDGET = 16
 """Tokens of an answer at most."""
 _NAMES_TOKENS = frozenset({"vllm", "sglang"})
 """Engines that know return_token_ids; others may refuse a word that they do not know."""
+_ALL_TOKENS = {"trtllm": 0}
+"""What `top_k` says for the whole vocabulary where it is not -1."""
 _DIGITS = 3
 _SAME = 1e-3
 """Log probabilities that differ by less are one, computed twice."""
@@ -64,6 +66,11 @@ class _Seen(NamedTuple):
     echoes: bool
     values: Sequence[object] | None
     """The answer and its rounded log probabilities: what tells this model from another."""
+
+
+def all_tokens(endpoint: Endpoint) -> int:
+    """Return what `top_k` says for the whole vocabulary."""
+    return _ALL_TOKENS.get(endpoint.dialect, -1)
 
 
 def words_of(endpoint: Endpoint) -> dict[str, object]:

@@ -27,8 +27,14 @@ class Finish(IntEnum):
     """At a stop string or the end token."""
     LENGTH = 2
     """At the output budget."""
-    ERROR = 3
+    TIMEOUT = 3
+    """It did not come in time; it is not asked for again."""
+    ERROR = 4
     """The request failed: the answer is unknown, not wrong."""
+
+
+Item = tuple[str, int, int]
+"""Name of a task, the item's number in it, and which of the item's answers it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +50,8 @@ class Course:
     """From there to the first token."""
     seconds: float | None = None
     """From there to the last one."""
+    thoughts_cut: bool = False
+    """Whether the budget ended within the thoughts."""
 
 
 UNKNOWN = Course()
@@ -51,7 +59,7 @@ UNKNOWN = Course()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of one item."""
+    """What became of one answer."""
 
     finish: Finish
     prompt_cut: bool
@@ -61,39 +69,42 @@ class Outcome:
 
 
 class Recorder:
-    """The outcomes of one task's items."""
+    """The outcomes of one task's answers."""
 
     def __init__(self) -> None:
-        self._outcomes: dict[tuple[str, int], Outcome] = {}
+        self._outcomes: dict[Item, Outcome] = {}
 
     @property
     def num_prompts_cut(self) -> int:
         """Number of items with a prompt that did not fit."""
-        return sum(outcome.prompt_cut for outcome in self._outcomes.values())
+        return len({item[:2] for item, outcome in self._outcomes.items() if outcome.prompt_cut})
 
     def note(
         self,
-        item: tuple[str, int],
+        item: Item,
         finish: Finish,
         *,
         prompt_cut: bool = False,
         error: str | None = None,
         course: Course = UNKNOWN,
     ) -> None:
-        """Note the end of one request of `item`, a task's name and the item's number in it."""
+        """Note the end of one request of `item`."""
         before = self._outcomes.get(item)
         if before is not None:
             finish = max(finish, before.finish)
             prompt_cut = prompt_cut or before.prompt_cut
             error = before.error or error
         self._outcomes[item] = Outcome(
-            finish=finish, prompt_cut=prompt_cut, error=error, course=course
+            finish=finish,
+            prompt_cut=prompt_cut,
+            error=error,
+            course=course,
         )
 
-    def of(self, item: tuple[str, int]) -> Outcome:
-        """Return what became of an item.
+    def of(self, item: Item) -> Outcome:
+        """Return what became of an answer.
 
-        An item that nobody noted is an error: its answer came from nowhere.
+        One that nobody noted is an error: it came from nowhere.
         """
         nobody = Outcome(finish=Finish.ERROR, prompt_cut=False, error="no request was noted")
         return self._outcomes.get(item, nobody)

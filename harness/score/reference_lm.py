@@ -60,10 +60,12 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
         """Answer `requests`, the longest prompts first, so that rows of a batch are alike."""
         answers: dict[int, str] = {}
         first = time.monotonic()
-        for batch in self._batches([self.prompts.asked(i, r) for i, r in enumerate(requests)]):
+        asked = [self.prompts.asked(i, r, self.repeat) for i, r in enumerate(requests)]
+        for batch in self._batches(asked):
             prompts = [request.tokens for request in batch]
+            seeds = [request.seed for request in batch]
             begun = time.monotonic()
-            generated = generate(self.model, self.tokenizer, prompts, batch[0].limits)
+            generated = generate(self.model, self.tokenizer, prompts, batch[0].limits, seeds=seeds)
             seconds = time.monotonic() - begun
             for request, answer in zip(batch, generated, strict=True):
                 answers[request.position] = answer.text
@@ -79,6 +81,7 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
                         num_thought_tokens=answer.num_thought_tokens,
                         begun_s=begun - first,
                         seconds=seconds,
+                        thoughts_cut=answer.thoughts_cut,
                     ),
                 )
             log_progress(batch[0].item[0], len(answers), len(requests), step=len(batch))
@@ -97,7 +100,7 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
             num_read = len(self.tok_encode(context + continuation)) - 1
             finite = math.isfinite(log_likelihood)
             self.recorder.note(
-                item_of(request),
+                item_of(request, self.repeat),
                 Finish.SCORED if finite else Finish.ERROR,
                 prompt_cut=num_read > self.max_length,
                 error=None if finite else "the model's logits are not finite",

@@ -59,6 +59,8 @@ class Answer(NamedTuple):
     """As the server says; where it does not, the text tells."""
     whole: str = ""
     """The text with its thoughts, and what follows its stop."""
+    thoughts_cut: bool = False
+    """Whether it ended within the thoughts."""
 
 
 class Chosen(NamedTuple):
@@ -87,7 +89,7 @@ def read_answer(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = No
         check_budget(body, len(values), asked.limits.max_new_tokens)
         return _counted(_settle(choice["text"], choice.get("finish_reason"), asked), body, values)
 
-    return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
+    return _read(reply, read, lambda error: _failed(reply, error))
 
 
 def read_chat(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = None) -> Answer:
@@ -111,7 +113,7 @@ def read_chat(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = None
             content = end + content
         return _counted(_settle(content or "", choice.get("finish_reason"), asked), body, values)
 
-    return _read(reply, read, lambda error: Answer("", Finish.ERROR, error))
+    return _read(reply, read, lambda error: _failed(reply, error))
 
 
 def read_chosen(
@@ -320,7 +322,9 @@ def _settle(text: object, reason: object, asked: AnswerRequest) -> Answer:
     text.encode()
     ended = check_end({"finish_reason": reason})
     answer, stopped = asked.limits.settle(text, stopped=ended == "stop")
-    return Answer(answer, Finish.STOP if stopped else Finish.LENGTH, whole=text)
+    is_cut = asked.limits.is_within_thoughts(text)
+    finish = Finish.STOP if stopped else Finish.LENGTH
+    return Answer(answer, finish, whole=text, thoughts_cut=is_cut)
 
 
 def _counted(answer: Answer, body: Mapping[str, Any], log_probabilities: Sequence[Any]) -> Answer:
@@ -330,6 +334,11 @@ def _counted(answer: Answer, body: Mapping[str, Any], log_probabilities: Sequenc
     thoughts = details.get("reasoning_tokens") if isinstance(details, dict) else None
     is_count = isinstance(thoughts, int) and not isinstance(thoughts, bool)
     return answer._replace(num_tokens=num_tokens, num_thought_tokens=thoughts if is_count else None)
+
+
+def _failed(reply: HttpReply, error: str) -> Answer:
+    """Return an answer that did not come, in time or at all."""
+    return Answer("", Finish.TIMEOUT if reply.timed_out else Finish.ERROR, error)
 
 
 def _number(body: Mapping[str, Any], name: str, default: int | None) -> int:

@@ -20,6 +20,7 @@ from lm_eval.evaluator import evaluate
 
 from harness.artifacts import (
     Endpoint,
+    Sample,
     Scorecard,
     Suite,
     TaskScore,
@@ -33,7 +34,7 @@ from harness.artifacts import (
 from harness.errors import HarnessError
 from harness.score.arm import SCORECARD_FILE, sha256_of
 from harness.score.catalog import check_protocol, tasks_of_choices
-from harness.score.http_lm import ChatLM, CompletionsLM, SendsAhead
+from harness.score.http_lm import ChatLM, CompletionsLM, SendsAhead, takes_seeds
 from harness.score.prepare import Tasks, items_of_each, prepare, scoring
 from harness.score.recording import Recorder
 from harness.score.reference_lm import Answering, ReferenceLM
@@ -129,7 +130,8 @@ def _prepared(lm: Lm, suite: Suite, specs: Sequence[TaskSpec]) -> Iterator[tuple
     def make_ready(spec: TaskSpec) -> Tasks:
         tasks = prepare(catalog, suite, spec, lm)
         if isinstance(lm, SendsAhead):
-            lm.send_ahead([request for task in tasks.values() for request in task.instances])
+            requests = [request for task in tasks.values() for request in task.instances]
+            lm.send_ahead(requests, spec.repeats)
         return tasks
 
     def make_next_ready(spec: TaskSpec) -> None:
@@ -167,8 +169,27 @@ def _find(into: Path, task: str, key: str) -> _ScoredTask | None:
 
 
 def _score_task(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks, into: Path) -> _ScoredTask:
-    _log.info("score: %s, %d items", spec.name, spec.items)
+    times = f", {spec.repeats} times each" if spec.repeats > 1 else ""
+    _log.info("score: %s, %d items%s", spec.name, spec.items, times)
     recorder = lm.recorder = Recorder()
+    answered = [_ask(lm, suite, spec, tasks, repeat) for repeat in range(spec.repeats)]
+    samples = tuple(sample for of_item in zip(*answered, strict=True) for sample in of_item)
+    file = into / "samples" / f"{spec.name}.jsonl"
+    write_samples(samples, file)
+    score = to_score(spec, samples, num_prompts_cut=recorder.num_prompts_cut, file=file)
+    return _ScoredTask(score=score, generation=_generation(lm, suite, spec, tasks))
+
+
+def _ask(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks, repeat: int) -> tuple[Sample, ...]:
+    """Ask for one answer to each item, and let lm-eval score it.
+
+    lm-eval would hand all answers to an item to the task's filters, of which the usual one drops
+    all but the first.
+    """
+    lm.repeat = repeat
+    for task in tasks.values():
+        for request in task.instances:
+            request.resps, request.filtered_resps = [], {}
     with scoring(spec.name):
         logged = evaluate(
             lm,
@@ -179,11 +200,7 @@ def _score_task(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks, into: Path) 
             apply_chat_template=suite.apply_chat_template,
             fewshot_as_multiturn=suite.apply_chat_template,
         )["samples"]
-    samples = to_samples(logged, spec, recorder)
-    file = into / "samples" / f"{spec.name}.jsonl"
-    write_samples(samples, file)
-    score = to_score(spec, samples, num_prompts_cut=recorder.num_prompts_cut, file=file)
-    return _ScoredTask(score=score, generation=_generation(lm, suite, spec, tasks))
+    return to_samples(logged, spec, lm.recorder, repeat)
 
 
 def _generation(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks) -> str:
@@ -202,4 +219,8 @@ def _generation(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks) -> str:
         "batch_size": suite.batch_size,
         "seed": suite.seed,
     }
+    if spec.is_drawn:
+        by_item = not isinstance(lm, SendsAhead) or takes_seeds(lm.endpoint)
+        seeds = "of suite, task, item and repeat" if by_item else "the server's own"
+        arguments |= {"repeats": spec.repeats, "seeds": seeds}
     return json.dumps(arguments, sort_keys=True, default=str)

@@ -6,6 +6,7 @@ takes the suite's filter and metric, and from the Recorder how the answer really
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import pvariance
@@ -16,10 +17,11 @@ from harness.errors import ScoringError
 from harness.score.recording import UNKNOWN, Finish, Outcome, Recorder
 
 Logged = Mapping[str, Any]
+_WITHOUT_ANSWER = (Finish.TIMEOUT, Finish.ERROR)
 
 
 def to_samples(
-    logged: Mapping[str, Sequence[Logged]], spec: TaskSpec, recorder: Recorder
+    logged: Mapping[str, Sequence[Logged]], spec: TaskSpec, recorder: Recorder, repeat: int = 0
 ) -> tuple[Sample, ...]:
     """Return one sample an item, in the order of the tasks and of their items.
 
@@ -27,6 +29,7 @@ def to_samples(
         logged: by task name (several for a group), what lm-eval logged.
         spec: says which metric and filter count.
         recorder: holds how each answer ended.
+        repeat: which of each item's answers lm-eval has scored.
 
     Raises:
         ScoringError: an item is missing, or its metric is none of the values that the suite says.
@@ -35,8 +38,9 @@ def to_samples(
     for task, entries in logged.items():
         chosen = [entry for entry in entries if entry["filter"] == spec.filter]
         for entry in sorted(chosen, key=lambda e: int(e["doc_id"])):
-            outcome = recorder.of((task, int(entry["doc_id"])))
-            samples.append(_to_sample(entry, spec, outcome, doc_id=len(samples)))
+            outcome = recorder.of((task, int(entry["doc_id"]), repeat))
+            place = len(samples), repeat
+            samples.append(_to_sample(entry, spec, outcome, place))
     if len(samples) != spec.items:
         message = (
             f"task '{spec.name}' gave {len(samples)} answers to {spec.items} items with filter "
@@ -51,7 +55,8 @@ def to_score(
 ) -> TaskScore:
     """Return the score of a task whose samples were written to `file`.
 
-    A request that failed counts as an error and not as a wrong answer.
+    A request that failed counts as an error and not as a wrong answer; one that did not come in
+    time is a wrong answer.
 
     Raises:
         ScoringError: every request failed.
@@ -69,15 +74,28 @@ def to_score(
         task=spec.name,
         metric=spec.metric,
         value=value,
-        stderr=_stderr(known),
-        num_items=len(samples),
+        stderr=_stderr(_means(samples)),
+        num_items=len(samples) // spec.repeats,
         num_errors=finishes.count("error"),
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
         num_truncated=finishes.count("length"),
         num_prompts_cut=num_prompts_cut,
         samples=f"{file.parent.name}/{file.name}",
         samples_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        repeats=spec.repeats,
+        num_timeouts=finishes.count("timeout"),
+        num_thoughts_cut=sum(sample.thoughts_cut for sample in samples),
+        finishes=dict(sorted(Counter(finishes).items())),
     )
+
+
+def _means(samples: Sequence[Sample]) -> list[float]:
+    """Return the mean of the known answers to each item: answers to one item are no sample."""
+    known: dict[int, list[float]] = {}
+    for sample in samples:
+        if sample.finish != "error":
+            known.setdefault(sample.doc_id, []).append(sample.value)
+    return [sum(values) / len(values) for values in known.values()]
 
 
 def _stderr(values: Sequence[float]) -> float:
@@ -85,9 +103,10 @@ def _stderr(values: Sequence[float]) -> float:
     return math.sqrt(pvariance(values) / max(len(values) - 1, 1))
 
 
-def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, *, doc_id: int) -> Sample:
-    failed = outcome.finish is Finish.ERROR
+def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, place: tuple[int, int]) -> Sample:
+    failed = outcome.finish in _WITHOUT_ANSWER
     course = UNKNOWN if failed else outcome.course
+    doc_id, repeat = place
     return Sample(
         doc_id=doc_id,
         doc_hash=str(entry["doc_hash"]),
@@ -101,6 +120,9 @@ def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, *, doc_id: int) 
         cluster=str(entry["doc"][spec.cluster]) if spec.cluster else "",
         num_tokens=course.num_tokens,
         num_thought_tokens=course.num_thought_tokens,
+        repeat=repeat,
+        voted=str(entry["filtered_resps"][0]) if spec.repeats > 1 and not failed else "",
+        thoughts_cut=course.thoughts_cut,
     )
 
 

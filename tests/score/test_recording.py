@@ -1,6 +1,6 @@
 from harness.score.recording import Finish, Recorder
 
-ITEM = ("task", 3)
+ITEM = ("task", 3, 0)
 
 
 def test_an_item_is_as_bad_as_its_worst_request() -> None:

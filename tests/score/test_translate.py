@@ -18,7 +18,7 @@ def samples_of(spec: TaskSpec, values: list[object], **doc: object) -> tuple[Sam
     recorder = Recorder()
     logged = []
     for number, value in enumerate(values):
-        recorder.note((spec.name, number), Finish.STOP)
+        recorder.note((spec.name, number, 0), Finish.STOP)
         entry = {
             "doc_id": number,
             "doc": {"question": "?", **doc},

@@ -126,13 +126,48 @@ def test_a_log_likelihood_that_is_no_number_is_a_failed_request(ask: Ask, script
     assert [s.finish for s in samples] == ["error", "scored"]
 
 
-def test_a_hanging_request_is_given_up_when_the_server_lives(
+def test_an_answer_that_is_late_is_wrong_and_not_asked_for_again(
     ask: Ask, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.score.client._SECONDS_A_TOKEN", 0.0)
     script.faults["k"] = ["hang", ""]
-    task, _ = ask()
-    assert (task.num_errors, task.value) == (0, 0.75)
+    task, samples = ask()
+    assert (task.num_errors, task.num_timeouts, task.value) == (0, 1, 0.5)
+    assert [s.finish for s in samples] == ["stop", "stop", "timeout", "stop"]
+    assert script.seen.count("k") == 1
+
+
+DRAWN = {"repeats": 3, "temperature": 0.6, "top_p": 0.95, "item_sd": 0.1, "repeat_sd": 0.5}
+
+
+@pytest.mark.parametrize("chats", [False, True])
+def test_each_repeat_has_a_seed_of_its_own(  # noqa: PLR0913  fixtures
+    endpoint: Endpoint, script: Script, spec: Make, suite: Make, tmp_path: Path, *, chats: bool
+) -> None:
+    gpu = replace(endpoint.deployment, device="NVIDIA H200 (sm_90)")
+    server = replace(endpoint, deployment=gpu, protocol="chat" if chats else "completions")
+    asked = suite(spec(**DRAWN), apply_chat_template=chats)
+    card = score(server, asked, arm="candidate", into=tmp_path / "out")
+    drawn = [p for p in script.payloads if p["temperature"]]
+    assert len(drawn) == len({p["seed"] for p in drawn}) == 12
+    assert {(p["temperature"], p["top_p"], p["top_k"], p["min_p"]) for p in drawn} == {
+        (0.6, 0.95, -1, 0.0)
+    }
+    assert card.tasks[0].num_answers == 12
+    first = sorted(p["seed"] for p in drawn)
+    script.payloads.clear()
+    score(server, asked, arm="baseline", into=tmp_path / "again")
+    assert sorted(p["seed"] for p in script.payloads if p["temperature"]) == first
+
+
+def test_a_server_on_a_cpu_gets_no_seeds_and_the_scorecard_says_so(
+    endpoint: Endpoint, script: Script, spec: Make, suite: Make, tmp_path: Path
+) -> None:
+    card = score(endpoint, suite(spec(**DRAWN)), arm="candidate", into=tmp_path / "out")
+    drawn = [p for p in script.payloads if p["temperature"]]
+    assert drawn
+    assert not any("seed" in p for p in drawn)
+    assert "the server's own" in card.generation["tiny_next"]
 
 
 def test_a_dead_server_ends_the_run_in_one_line(ask: Ask, server: Server) -> None:
