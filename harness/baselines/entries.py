@@ -42,7 +42,7 @@ def finish_entry(folder: Path, inputs: BaselineInputs, *, share: float) -> Basel
     entry = BaselineEntry(
         inputs=inputs,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        num_items=sum(task.num_items for task in first.scorecard.tasks),
+        num_items=sum(task.num_answers for task in first.scorecard.tasks),
         rerun=compare_runs(first, read_arm(folder / AGAIN), share=share),
     )
     save(entry, folder / ENTRY_FILE)

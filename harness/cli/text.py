@@ -277,6 +277,7 @@ def of_scorecard(card: Scorecard) -> str:
     """Describe one arm's scores."""
     return "\n".join(
         f"{t.task:<24} {t.metric:<12} {t.value:>7.2%} +- {t.stderr:.2%}  n={t.num_items}"
+        + (f" x {t.repeats}" if t.repeats > 1 else "")
         + (f"  errors={t.num_errors}" if t.num_errors else "")
         for t in card.tasks
     )
