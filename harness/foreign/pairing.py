@@ -8,6 +8,7 @@ from harness.artifacts import Arm, Suite
 from harness.errors import IncomparableError
 from harness.foreign.arms import BESIDE_WEIGHTS, align, same_dtype, to_arm
 from harness.foreign.compare import check_arms, check_asked, check_tasks
+from harness.foreign.inspect_ai import is_inspect_ai, read_inspect_ai
 from harness.foreign.lm_eval import TOOL as LM_EVAL
 from harness.foreign.lm_eval import is_lm_eval, read_lm_eval
 from harness.foreign.recorded import Recorded
@@ -15,6 +16,7 @@ from harness.foreign.suites import passed_over
 
 _READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Recorded]], ...] = (
     (is_lm_eval, read_lm_eval),
+    (is_inspect_ai, read_inspect_ai),
 )
 """Of each tool: whether a path is its, and what reads it; the first that knows a path reads it."""
 

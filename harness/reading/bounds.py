@@ -36,6 +36,13 @@ LINE_BYTES = 8 << 20
 LINES_BYTES = 1 << 30
 """A file of JSON lines, whose texts are held in memory together."""
 
+LOG_MEMORY_BYTES = 4 << 30
+"""Memory that inspect_ai's library may take for a log, beyond what it has when it begins: a log of
+1 GiB in one JSON text becomes three times as much."""
+
+LOG_CPU_S = 600
+"""For one such log; 1 GiB takes a minute."""
+
 DEPTH = 64
 """Levels of lists and mappings in each other. Real files have 12; the readers of Rust programs
 stop at 128, and functions that follow a value recursively are safe."""
