@@ -26,7 +26,14 @@ import transformers
 
 from scripts.families.catalogue import names
 from scripts.family_table import engine, ours, table
-from scripts.family_table.measure import Place, by_harness, compared, engine_jobs, peer_jobs
+from scripts.family_table.measure import (
+    Place,
+    by_harness,
+    compared,
+    engine_jobs,
+    engine_peer_jobs,
+    peer_jobs,
+)
 
 _STEPS = ("harness", "peer", "vllm")
 
@@ -44,8 +51,9 @@ def main() -> int:
     if "peer" in asked.steps:
         _peer(places, work)
     if "vllm" in asked.steps and asked.vllm.exists():
-        jobs = [job for place in places for job in engine_jobs(place)]
-        engine.load_all(jobs, asked.vllm, work)
+        for jobs_of in (engine_jobs, engine_peer_jobs):
+            jobs = [job for place in places for job in jobs_of(place)]
+            engine.load_all(jobs, asked.vllm, work)
     written = table.markdown(places)
     print(written)
     if asked.into:

@@ -143,6 +143,17 @@ def engine_jobs(place: Place) -> list[engine.Job]:
     ]
 
 
+def engine_peer_jobs(place: Place) -> list[engine.Job]:
+    """Return the peer's checkpoints of what vLLM did not load of ours: it may load neither."""
+    tokenizer = {"tokenizer": str(place.published())}
+    return [
+        engine.job_of(place.peer(qformat), place.result(f"vllm-peer-{qformat}"), prompts())
+        | {"arguments": tokenizer}
+        for qformat in ours.FORMATS
+        if (place.read(f"vllm-{qformat}") or {}).get("error") and place.peer(qformat).is_dir()
+    ]
+
+
 def peer_jobs(place: Place) -> list[dict[str, str]]:
     """Return what Model-Optimizer is to do with this family."""
     return [

@@ -9,7 +9,7 @@ from scripts.family_table.measure import UNQUANTIZED, Place
 
 _MARKS = ("<!-- families: begin -->", "<!-- families: end -->")
 _LONGEST = 300
-YES, NO, NOT_ASKED = "yes", "no", ""
+YES, NO, UNASKABLE, NOT_ASKED = "yes", "no", "-", ""
 HEAD = ("family", "quantized", "verified", "as the peer", "loaded by vLLM", "answers there", "s")
 
 
@@ -113,7 +113,7 @@ def _parity_in(place: Place, qformat: str) -> Cell:
     if theirs is None:
         return Cell(NOT_ASKED)
     if theirs["error"]:
-        return Cell("-", f"the peer on {qformat}: {theirs['error'][:160]}")
+        return Cell(UNASKABLE, f"the peer on {qformat}: {theirs['error'][:160]}")
     if found is None or found["error"]:
         return Cell(NO, f"parity {qformat}: {found['error']}" if found else "")
     if found["num_different"]:
@@ -137,15 +137,23 @@ def _loaded(place: Place) -> Cell:
     if known is None:
         return Cell(NOT_ASKED)
     if known["error"]:
-        return Cell("-", f"vLLM on the model itself: {known['error'][:160]}")
-    for qformat in ours.FORMATS:
-        found = place.read(f"vllm-{qformat}")
-        if found is None:
-            return Cell(NOT_ASKED if place.checkpoint(qformat).is_dir() else NO)
-        if found["error"]:
-            return Cell(NO, f"vLLM on {qformat}: {found['error'][:200]}")
-        if rest := engine.rest_of(place.result(f"vllm-{qformat}")):
-            return Cell(NO, f"vLLM on {qformat}: {rest}")
+        return Cell(UNASKABLE, f"vLLM on the model itself: {known['error'][:160]}")
+    cells = [_loaded_in(place, qformat) for qformat in ours.FORMATS]
+    worst = (NO, NOT_ASKED, UNASKABLE)
+    return next((cell for text in worst for cell in cells if cell.text == text), Cell(YES))
+
+
+def _loaded_in(place: Place, qformat: str) -> Cell:
+    found = place.read(f"vllm-{qformat}")
+    if found is None:
+        return Cell(NOT_ASKED if place.checkpoint(qformat).is_dir() else NO)
+    if error := found["error"]:
+        theirs = (place.read(f"vllm-peer-{qformat}") or {}).get("error")
+        if theirs and _parity_in(place, qformat).text == YES:
+            return Cell(UNASKABLE, f"vLLM on the peer's {qformat}, equal to ours: {theirs[:200]}")
+        return Cell(NO, f"vLLM on {qformat}: {error[:200]}")
+    if rest := engine.rest_of(place.result(f"vllm-{qformat}")):
+        return Cell(NO, f"vLLM on {qformat}: {rest}")
     return Cell(YES)
 
 
@@ -153,7 +161,7 @@ def _answers(place: Place) -> Cell:
     """As near to the reference engine as rounding allows, in both formats."""
     plain = _both(place, UNQUANTIZED)
     if plain is None:
-        return Cell(NOT_ASKED if place.read(f"vllm-{UNQUANTIZED}") is None else "-")
+        return Cell(NOT_ASKED if place.read(f"vllm-{UNQUANTIZED}") is None else UNASKABLE)
     for qformat in ours.FORMATS:
         both = _both(place, qformat)
         if both is None:

@@ -1,6 +1,7 @@
 """The table of families, on one family of each hard kind: nothing in it may say no."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.family_table.measure import Place
-from scripts.family_table.table import HEAD, NO, cells_of, markdown, write
+from scripts.family_table.measure import UNQUANTIZED, Place
+from scripts.family_table.ours import FORMATS
+from scripts.family_table.table import HEAD, NO, UNASKABLE, cells_of, markdown, write
 from tests.tiers import slow
 
 FAMILIES = (
@@ -55,6 +57,34 @@ def test_a_family_holds_in_every_column(measured: Path, name: str) -> None:
 def test_what_was_not_asked_is_empty_and_no_yes(tmp_path: Path) -> None:
     cells = cells_of(Place(tmp_path, "llama"))
     assert {cell.text for cell in cells} == {""}
+
+
+@pytest.mark.parametrize(
+    ("of_the_peers", "num_different", "expected"),
+    [("KeyError: 'w2_bias'", 0, UNASKABLE), ("KeyError: 'w2_bias'", 1, NO), (None, 0, NO)],
+)
+def test_the_engine_is_at_its_limit_only_where_it_does_not_load_the_peers_equal_checkpoint(
+    tmp_path: Path, of_the_peers: str | None, num_different: int, expected: str
+) -> None:
+    place = Place(tmp_path, "gpt_oss")
+    place.folder.mkdir(parents=True)
+    compared: dict[str, object] = {"num_different": num_different, "different": ["w"]}
+    compared |= {
+        "error": None,
+        "compared": 9,
+        "wider": 0,
+        "num_peer_lacks": 0,
+        "quantized_by_peer_alone": [],
+    }
+    told: dict[str, dict[str, object]] = {f"vllm-{UNQUANTIZED}": {"error": None}}
+    for qformat in FORMATS:
+        told[f"peer-{qformat}"], told[f"parity-{qformat}"] = {"error": None}, compared
+        told[f"vllm-{qformat}"] = {"error": "RuntimeError: of ours"}
+        told[f"vllm-peer-{qformat}"] = {"error": of_the_peers}
+    for what, answer in told.items():
+        place.result(what).write_text(json.dumps(answer), encoding="utf-8")
+    loaded = dict(zip(HEAD[1:], cells_of(place), strict=False))["loaded by vLLM"]
+    assert loaded.text == expected
 
 
 def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
