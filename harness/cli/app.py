@@ -26,6 +26,13 @@ _BASELINE_EXAMPLES = """Examples:
     harness gate CHECKPOINT --baseline canary.baseline
 """
 
+_SUITE_EXAMPLES = """Examples:
+
+    harness suite check SUITE --model MODEL
+
+    harness gate CHECKPOINT --baseline MODEL --suite mine.yaml
+"""
+
 app = typer.Typer(
     name="harness",
     help="Quantize a model, serve it, score it, and decide with evidence whether to release it.",
@@ -41,6 +48,13 @@ baseline_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(baseline_app, name="baseline")
+suite_app = typer.Typer(
+    help="Own evaluations: propose a suite from a baseline, or say what is wrong with one.",
+    epilog=_SUITE_EXAMPLES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(suite_app, name="suite")
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -325,3 +339,17 @@ def remove_baseline(*, key: opt.Key) -> Result:
     from harness.cli import baselines
 
     return baselines.remove(key)
+
+
+@command(
+    suite_app,
+    "suite check SUITE --model canary",
+    *("model", "tasks", "task_code"),
+    name="check",
+    model=opt.AskedModel,
+)
+def check_suite(request: Request, *, suite_file: opt.SuiteFile) -> Result:
+    """Say everything that is wrong with a suite and its tasks (exit 2), or what it can decide."""
+    from harness.cli import suites
+
+    return suites.check(request, suite_file)

@@ -81,6 +81,11 @@ MaxModelLen = Annotated[
         help="Tokens of prompt and answer together; default: the model's most, 4096 at most.",
     ),
 ]
+SuiteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A suite's YAML file.")]
+AskedModel = Annotated[
+    str | None,
+    typer.Option("--model", help="Also look at its chat template, positions and prompt lengths."),
+]
 RecordsDir = Annotated[
     Path | None, typer.Option("--out", help="Folder for server.log and deployment.json.")
 ]

@@ -34,10 +34,11 @@ class Server:
 def score(request: Request, server: Server, out: Path) -> Result:
     """Score a folder, served by the engine, or a URL."""
     suite = suite_of(request, str(request.suite))
-    check_suite(suite)
+    is_url = request.model.startswith(_SCHEMES)
+    check_suite(suite, None if is_url else open_source(request.model))
     check_folder(out)
     with ExitStack() as stack:
-        if request.model.startswith(_SCHEMES):
+        if is_url:
             endpoint = scoring.endpoint_of(
                 request.model, suite=suite, model=server.model, tokenizer=server.tokenizer
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from harness.artifacts import BaselineInputs, EngineSpec, Suite
 from harness.baselines import check_writable, inputs_of
 from harness.models import Source
-from harness.preflight.asked import check_asked
+from harness.preflight.asked import note_asked
 from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.job import check_questions
 from harness.preflight.problems import Problems
@@ -37,7 +37,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
     asked, source = problems.demand(suite), problems.demand(opened)
     found = problems.attempt(lambda: _engine(request, asked, source))
     problems.attempt(check_writable)
-    problems.attempt(lambda: check_asked(asked, source))
+    note_asked(problems, asked, source)
     problems.raise_any()
     engine = problems.demand(found)
     inputs = inputs_of(source, engine, asked)

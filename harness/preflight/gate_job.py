@@ -9,7 +9,7 @@ from harness.baselines import check_writable
 from harness.engines import Demands, read_demands
 from harness.errors import ModelError
 from harness.models import Source, open_source
-from harness.preflight.asked import check_asked
+from harness.preflight.asked import note_asked
 from harness.preflight.engine import check_answerable, choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
@@ -54,8 +54,8 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     problems.attempt(lambda: check_written(into, [candidate.path, *read_by(baseline)]))
     if isinstance(baseline, Source):
         problems.attempt(check_writable)
-        problems.attempt(lambda: check_asked(trial.suite, baseline))
-    problems.attempt(lambda: check_asked(trial.suite, candidate))
+        note_asked(problems, trial.suite, baseline)
+    note_asked(problems, trial.suite, candidate)
     sized = baseline if isinstance(baseline, Source) else candidate
     engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
     if engine is not None:

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, read_inventory
-from harness.preflight.asked import check_asked
+from harness.preflight.asked import note_asked
 from harness.preflight.engine import (
     check_answerable,
     check_widths,
@@ -97,7 +97,7 @@ def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool
     """Note what would stop the run after hours: places to write, texts that cannot be made."""
     problems.attempt(lambda: _check_room(job, into))
     if scored:
-        problems.attempt(lambda: check_asked(job.recipe.suite, job.source))
+        note_asked(problems, job.recipe.suite, job.source)
         if isinstance(job.baseline, Source):
             problems.attempt(check_writable)
 
@@ -109,14 +109,16 @@ def check_questions(problems: Problems, suite: Suite, waivers: tuple[Waiver, ...
     problems.attempt(lambda: check_waivers(waivers))
 
 
-def check_suite(suite: Suite) -> None:
-    """Refuse a suite with anything that is wrong with its tasks or margins.
+def check_suite(suite: Suite, source: Source | None = None) -> None:
+    """Refuse a suite with anything that is wrong with its tasks or margins, or for a model.
 
     Raises:
         UsageError: everything that is wrong, with what to do about each.
     """
     problems = Problems()
     check_questions(problems, suite)
+    if source is not None:
+        note_asked(problems, suite, source)
     problems.raise_any()
 
 

@@ -6,7 +6,7 @@ optional here only where a value could not be written down before the model is k
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -31,8 +31,12 @@ from harness.artifacts import (
 from harness.artifacts.limits import STRICT, Count, Fraction, Name, Number, Seed, Share, Text
 from harness.errors import UsageError
 from harness.reading import read_yaml_file, refused_as
+from harness.recipe.names import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_MOST_SAID = 20
+"""Things that are wrong with one file; who has more has taken another file."""
 _MAX_RULES = 4096
 """More than a recipe needs that treats every layer of 94 in a way of its own."""
 
@@ -141,7 +145,17 @@ def read_yaml(path: Path, schema: type[Model], error: type[UsageError]) -> Model
     try:
         return schema.model_validate(values)
     except ValidationError as cause:
-        first = cause.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        message = f"'{path}', {where}: {first['msg']} (got {first['input']!r:.80}). Mend the file."
+        found = [_said(one, schema) for one in cause.errors()]
+        message = f"'{path}', {'; '.join(found[:_MOST_SAID])}. Mend the file."
         raise error(message) from cause
+
+
+def _said(found: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    """Return one thing that is wrong with a file, and where."""
+    where = ".".join(str(part) for part in found["loc"]) or "the whole file"
+    if found["type"] in _UNKNOWN_KEY:
+        known = schema.model_fields if len(found["loc"]) == 1 else TaskSpec.__dataclass_fields__
+        near = nearest(str(found["loc"][-1]), known, count=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        return f"{where}: there is no such key{hint}"
+    return f"{where}: {found['msg']} (got {found['input']!r:.80})"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.score.again import score_again
     from harness.score.catalog import answer_budgets, check_suite, tasks_of_choices
     from harness.score.endpoint import endpoint_of
+    from harness.score.lengths import cut_or_unsayable, lengths_of
     from harness.score.mistakes import mistakes_of
     from harness.score.probing import probe
     from harness.score.proof import prove_endpoint
@@ -23,7 +24,9 @@ __all__ = [
     "answer_budgets",
     "check_same_prompts",
     "check_suite",
+    "cut_or_unsayable",
     "endpoint_of",
+    "lengths_of",
     "mistakes_of",
     "probe",
     "prove_endpoint",
@@ -37,7 +40,9 @@ _LATER = {
     "answer_budgets": "catalog",
     "check_same_prompts": "same_prompts",
     "check_suite": "catalog",
+    "cut_or_unsayable": "lengths",
     "endpoint_of": "endpoint",
+    "lengths_of": "lengths",
     "mistakes_of": "mistakes",
     "probe": "probing",
     "prove_endpoint": "proof",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jinja2
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from lm_eval.api.registry import AGGREGATION_REGISTRY, FILTER_REGISTRY, METRIC_REGISTRY
 from lm_eval.config.task import TaskConfig
 
@@ -161,6 +162,11 @@ def _data(definition: Definition) -> Iterator[str]:
         yield (
             f"has dataset_path '{path}', a file or folder. Write 'dataset_path: json' (or csv, "
             "parquet), and data_files in dataset_kwargs."
+        )
+    elif str(path) in _PACKAGED_DATASETS_MODULES:
+        yield (
+            f"has items of the kind '{path}' (dataset_path), which harness does not read. Keep "
+            "them as json, csv or parquet."
         )
     elif not _HUB_NAME.fullmatch(str(path)):
         yield f"has dataset_path '{path}', no folder that is there and no name of a data set."

@@ -27,15 +27,24 @@ Splits = Mapping[str, Sequence[Item]]
 
 
 class _FaultError(Exception):
-    """One thing that is wrong with one item: what, and what to do."""
+    """One thing that is wrong with one item: what, what to do, and what is there instead."""
 
-    def __init__(self, what: str, fix: str) -> None:
+    def __init__(self, what: str, fix: str, found: str) -> None:
         super().__init__(what)
-        self.what, self.fix = what, fix
+        self.what, self.fix, self.found = what, fix, found
 
 
-def _fault(what: str, fix: str) -> _FaultError:
-    return _FaultError(what, fix)
+def _fault(what: str, fix: str, *, found: str = "") -> _FaultError:
+    return _FaultError(what, fix, found)
+
+
+def _no_list(made: object) -> _FaultError:
+    fix = "Give a list, or the name of a field that is one."
+    return _fault("doc_to_choice gives no list", fix, found=_shown(made))
+
+
+def _shown(value: object) -> str:
+    return f": {value!r:.{_SHOWN}}"
 
 
 @dataclass(slots=True)
@@ -46,14 +55,13 @@ class _Found:
     what_they_are: str = "items"
     _places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
-    def add(self, what: str, fix: str, where: str) -> None:
-        self._places.setdefault((what, fix), []).append(where)
+    def add(self, fault: _FaultError, where: str) -> None:
+        self._places.setdefault((fault.what, fault.fix), []).append(where + fault.found)
 
     def lines(self) -> Iterator[str]:
         for (what, fix), places in self._places.items():
-            first = "" if self.total == 0 else f", the first at {places[0]}"
-            kind = self.what_they_are
-            yield f"{what} ({len(places)} of {self.total} {kind}{first}). {fix}"
+            many = f"{len(places)} of {self.total} {self.what_they_are}"
+            yield f"{what} ({many}, the first at {places[0]}). {fix}"
 
 
 def mistakes_of_items(
@@ -124,11 +132,9 @@ class _Task:
             try:
                 made = ast.literal_eval(made)
             except (SyntaxError, ValueError) as error:
-                what = f"doc_to_choice gives no list, but {made!r:.{_SHOWN}}"
-                raise _fault(what, "Give a list, or the name of a field that is one.") from error
+                raise _no_list(made) from error
         if not isinstance(made, list):
-            what = f"doc_to_choice gives no list, but {made!r:.{_SHOWN}}"
-            raise _fault(what, "Give a list, or the name of a field that is one.")
+            raise _no_list(made)
         return made
 
     def _rendered(self, key: str, template: str, item: Item) -> str:
@@ -142,8 +148,8 @@ class _Task:
             what = f"{key} asks for what is not there: {said}"
             raise _fault(what, "Mend the template, or the items.") from error
         except Exception as error:  # a template may raise anything
-            what = f"{key} raises {type(error).__name__}: {str(error)[:100]}"
-            raise _fault(what, "Mend the template, or the items.") from error
+            what, found = f"{key} raises {type(error).__name__}", f": {str(error)[:100]}"
+            raise _fault(what, "Mend the template, or the items.", found=found) from error
 
     def _lacks(self, key: str, name: str) -> _FaultError:
         near = difflib.get_close_matches(name, list(self.known), n=1, cutoff=0.5)
@@ -167,7 +173,7 @@ def _look_at(task: _Task, item: Item, found: _Found) -> None:
         try:
             check()
         except _FaultError as fault:
-            found.add(fault.what, fault.fix, item.where)
+            found.add(fault, item.where)
 
     if task.config.get("doc_to_text") is not None and not task.is_function("doc_to_text"):
         attempt(lambda: _check_prompt(task, item))
@@ -186,8 +192,8 @@ def _check_prompt(task: _Task, item: Item) -> None:
     if isinstance(made, int) and not isinstance(made, bool) and task.kind == _CHOICE:
         return  # each choice is a prompt of its own
     if not isinstance(made, str):
-        what = f"doc_to_text gives no text, but {made!r:.{_SHOWN}}"
-        raise _fault(what, "Write '{{field}}', which gives a text, or mend the items.")
+        fix = "Write '{{field}}', which gives a text, or mend the items."
+        raise _fault(what="doc_to_text gives no text", fix=fix, found=_shown(made))
     if not made.strip() and not task.config.get("description"):
         raise _fault(what="the prompt is empty", fix="Mend doc_to_text, or the items.")
 
@@ -225,10 +231,11 @@ def _check_choice(task: _Task, item: Item) -> None:
 def _check_choices(choices: list[str]) -> None:
     fix = "Mend doc_to_choice, or the items."
     if len(choices) < _LEAST_CHOICES:
-        raise _fault(what=f"there are {len(choices)} choices, of which one is right", fix=fix)
+        found = f": {len(choices)}"
+        raise _fault(what="there are no two choices", fix=fix, found=found)
     if not all(isinstance(one, str) and one for one in choices):
         wrong = next(one for one in choices if not isinstance(one, str) or not one)
-        raise _fault(what=f"a choice is {wrong!r:.{_SHOWN}}, no text", fix=fix)
+        raise _fault(what="a choice is no text", fix=fix, found=_shown(wrong))
     if len(set(choices)) < len(choices):
         raise _fault(what="two choices are the same", fix=fix)
 
@@ -238,11 +245,12 @@ def _check_index(right: object, choices: list[str]) -> None:
         raise _fault(what="an item has no answer", fix="Give it one, or take the item out.")
     if isinstance(right, str):
         if right not in choices:
-            what = f"the answer {right!r:.{_SHOWN}} is none of the choices"
-            raise _fault(what, "Give the number of the choice from 0 on, or its text.")
+            fix = "Give the number of the choice from 0 on, or its text."
+            raise _fault(what="the answer is none of the choices", fix=fix, found=_shown(right))
     elif not isinstance(right, int | float) or not 0 <= right < len(choices):
-        what = f"the answer is choice {right!r:.{_SHOWN}}, and there are {len(choices)}, from 0 on"
-        raise _fault(what, "Mend doc_to_target, or the items.")
+        found = f": choice {right!r:.{_SHOWN}} of {len(choices)}, from 0 on"
+        fix = "Mend doc_to_target, or the items."
+        raise _fault(what="the answer is beyond the choices", fix=fix, found=found)
 
 
 def _find_doubles(task: _Task, items: Sequence[Item], found: _Found) -> None:
@@ -260,12 +268,11 @@ def _find_doubles(task: _Task, items: Sequence[Item], found: _Found) -> None:
         if asked not in seen:
             seen[asked] = item.where, answer
         elif seen[asked][1] == answer:
-            found.add(
-                "an item is there twice", "An item counts once: take doubles out.", item.where
-            )
+            double = _fault("an item is there twice", "It counts once: take doubles out.")
+            found.add(double, item.where)
         else:
             what = "a question is there twice, with two answers"
-            found.add(what, "Only one can be right: mend or take out.", item.where)
+            found.add(_fault(what, "Only one can be right: mend or take out."), item.where)
 
 
 def _of_chance(task: _Task, spec: TaskSpec, items: Sequence[Item]) -> Iterator[str]:

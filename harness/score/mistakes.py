@@ -61,7 +61,7 @@ def _of_names(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
     if broken:
         return
     strangers = catalog.strangers(spec.name)
-    if strangers == (spec.name,):
+    if catalog.entry(spec.name) is None:
         yield _unknown(catalog, spec.name)
         return
     for stranger in strangers:
@@ -88,16 +88,18 @@ def _clashes(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
 def _of_items(catalog: Catalog, spec: TaskSpec, leaf: str) -> Iterator[str]:
     entry, config = catalog.entry(leaf), catalog.config(leaf)
     asked = config.get("test_split") or config.get("validation_split")
-    if asked is None:
+    definition = catalog.own.definitions.get(leaf)
+    if asked is None or (definition is not None and not definition.data_files()):
         return  # told of its file
     num_leaves = len(catalog.leaves(spec.name))
     try:
         splits = read_local_splits(entry.yaml_path.parent, config)
-        if str(asked) in splits:
-            check_item_counts(spec, len(splits[str(asked)]), num_leaves)
     except SuiteError as error:
         yield str(error)
         return
+    if str(asked) in splits:
+        found = len(splits[str(asked)])
+        yield from _raised(partial(check_item_counts, spec, found, num_leaves))
     yield from mistakes_of_items(leaf, config, spec, splits, items=spec.items // num_leaves)
 
 
@@ -108,7 +110,8 @@ def _unknown(catalog: Catalog, name: str) -> str:
                 f"unknown task: '{name}'. '{definition.file}' defines '{definition.name}'. Write "
                 f"'name: {definition.name}' in the suite, or 'task: {name}' in that file."
             )
-    return f"unknown task: '{name}'.{nearest_to(name, catalog.names())}"
+    own = "" if catalog.own.folders else " Own tasks are found with tasks_from, or --tasks DIR."
+    return f"unknown task: '{name}'.{nearest_to(name, catalog.names())}{own}"
 
 
 def _raised(check: Callable[[], object]) -> Iterator[str]:

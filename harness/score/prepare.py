@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from harness.artifacts import Suite, TaskSpec
-from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError
+from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError, UsageError
 from harness.score.local_data import files_read_here
 from harness.score.sources import Catalog, quiet_lm_eval
 from harness.score.templating import templates
@@ -39,6 +39,18 @@ def prepare(catalog: Catalog, suite: Suite, spec: TaskSpec, lm: Any) -> Tasks:  
             what the task's templates take.
     """
     return _build(catalog, suite, spec, lm.apply_chat_template)
+
+
+def prompts_of(
+    catalog: Catalog, suite: Suite, spec: TaskSpec, render_chat: Callable[..., str]
+) -> Tasks:
+    """Return the tasks that `spec` stands for with their requests, for a look at these.
+
+    Raises:
+        SuiteError: as prepare().
+        ModelError: a chat cannot be rendered.
+    """
+    return _build(catalog, suite, spec, render_chat)
 
 
 def try_prompts(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
@@ -110,7 +122,7 @@ def _named_where_it_fails(spec: TaskSpec) -> Iterator[None]:
     """
     try:
         yield
-    except (SuiteError, EngineError):
+    except (UsageError, EngineError):
         raise
     except Exception as error:
         cause = error.__cause__ if isinstance(error, ScoringError) else error

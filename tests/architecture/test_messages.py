@@ -53,6 +53,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "rundir.py": RUNS,
     "score/definitions.py": ("e2e", "gate", "score", "judge", "baseline add"),
     "score/endpoint.py": ("score",),
+    "score/mistakes.py": ("e2e", "gate", "score", "judge", "baseline add"),
     "score/prepare.py": ("e2e", "gate", "score", "baseline add"),
     "score/same_prompts.py": ("gate",),
     "serve/": SERVES,

@@ -19,7 +19,7 @@ from harness import runs, shipped
 from harness.arms import CandidateOrder
 from harness.arms import candidate as arm
 from harness.artifacts import EngineSpec, Failure, RunRecord, Trial, Verdict
-from harness.cli import app, commands, serving, text
+from harness.cli import app, commands, judging, serving, text
 from harness.errors import (
     EngineError,
     ExitCode,
@@ -236,9 +236,9 @@ def test_canary_is_ambiguous_where_a_folder_of_that_name_lies() -> None:
 
 def test_arms_of_an_own_suite_say_how_to_name_its_file() -> None:
     with pytest.raises(Exception, match="Type --suite FILE"):
-        commands._suite_of("own", Request(model="canary"))  # noqa: SLF001 - the one function
+        judging._suite_of("own", Request(model="canary"))  # noqa: SLF001 - the one function
     with pytest.raises(Exception, match="unknown suite 'nightli'"):
-        commands._suite_of("own", Request(model="canary", suite="nightli"))  # noqa: SLF001
+        judging._suite_of("own", Request(model="canary", suite="nightli"))  # noqa: SLF001
 
 
 def test_what_a_plan_finds_is_never_a_failed_stage(monkeypatch: pytest.MonkeyPatch) -> None:
