@@ -50,7 +50,7 @@ def deployments_gate(job: DeploymentsJob, run: RunDirectory) -> Verdict:
     """May the candidate's deployment take the baseline's place?"""
     trial, suite = job.recipe, job.recipe.suite
     run.current = PROVE
-    reads = bool(score.tasks_of_choices(suite))
+    reads = bool(score.tasks_of_likelihoods(suite))
     candidate = _prove(job.candidate, reads=reads)
     baseline = _prove(job.baseline.endpoint, reads=reads)
     save(candidate.endpoint.deployment, run.path / DEPLOYMENT_FILE)

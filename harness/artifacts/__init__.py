@@ -57,6 +57,7 @@ from harness.artifacts.recipe import (
 )
 from harness.artifacts.run import Failure, RunRecord
 from harness.artifacts.samples import read_samples, write_samples
+from harness.artifacts.scale import Scale, in_unit, mean_of
 from harness.artifacts.scores import (
     GO_WITH_WAIVERS,
     Arm,
@@ -69,6 +70,7 @@ from harness.artifacts.scores import (
     Gap,
     Loaded,
     PooledTest,
+    Ratio,
     Recovery,
     Sample,
     Scorecard,

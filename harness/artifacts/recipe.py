@@ -177,25 +177,30 @@ class TaskSpec:
 
     __pydantic_config__ = STRICT
     name: TaskName
-    """As lm-eval knows it."""
+    """As lm-eval knows it, or any name where `task` has lm-eval's."""
+    task: TaskName | None = None
+    """As lm-eval knows it, where that is not `name`; tasks of one such are asked once."""
     tier: Tier
     metric: str
-    """Per-sample metric of lm-eval, such as `exact_match` or `acc`; 0 or 1 a sample, unless
-    `value_range` says otherwise."""
+    """Metric of lm-eval, such as `exact_match` or `acc`: 0 or 1 for each item, unless `value_range`
+    says otherwise; or a perplexity, with a `relative_margin`."""
     filter: str
     """lm-eval's filter whose answers count; `none` where the task has none."""
     items: Annotated[int, Field(ge=1, le=1_000_000)]
     """Number of items that are answered, from the task's beginning."""
     margin: Fraction | None = None
-    """Largest loss that is allowed, as a fraction of 1; None where `recovery` is asked for."""
-    flip_rate: Share
+    """Largest loss that is allowed, as a fraction of 1; None where another form is asked for."""
+    flip_rate: Share = 0.0
     """Share of items expected to differ between the arms; planning uses it. Measured."""
     num_fewshot: Annotated[int, Field(ge=0, le=1000)]
     """Worked examples put before each question."""
-    chance: Share
-    """Accuracy of guessing, as a fraction of 1."""
+    chance: Share = 0.0
+    """Accuracy of guessing, as a fraction of 1; of a perplexity, 1 over that of guessing."""
     recovery: Fraction | None = None
     """Share of the baseline's accuracy that must be kept, such as 0.99; instead of `margin`."""
+    relative_margin: Fraction | None = None
+    """By how much a perplexity may rise, such as 0.01 for 1 %; instead of `margin`. Of bits per
+    byte it is the rise of the perplexity per byte, which is 2 to their power."""
     claim: Claim | None = None
     cluster: str = ""
     """Field of lm-eval's document that names the group of an item; empty: items are independent."""
@@ -206,7 +211,9 @@ class TaskSpec:
     value_range: tuple[float, float] | None = None
     """Worst and best value of the metric, mapped to 0 and 1; None where it is 0 or 1 itself."""
     spread: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Expected root mean square of the differences of items that differ; planning uses it."""
+    """Expected root mean square of the differences of items that differ; planning uses it. Of a
+    perplexity: of what is left of a document's difference in nats when the mean difference by its
+    words (bytes, targets) is taken off, over the mean number of these."""
     baseline_accuracy: Share = 1.0
     """Expected; planning of `recovery` and of `repeats` uses it."""
     length: Band | None = None
@@ -225,6 +232,11 @@ class TaskSpec:
     repeat_sd: Annotated[float, Field(ge=0, le=2)] | None = None
     """How far repeats of one item differ (standard deviation of one answer's candidate - baseline
     within an item); planning of `repeats` uses it. Measured."""
+
+    @property
+    def asked(self) -> str:
+        """Return the name under which lm-eval knows the task."""
+        return self.task or self.name
 
     @property
     def kept(self) -> float:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from harness.artifacts.checkpoint import Severity
 from harness.artifacts.costs import LengthVerdict, SizeVerdict, StoredWeights
 from harness.artifacts.recipe import Tier
+from harness.artifacts.scale import Scale
 from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
 from harness.processes import ProcessMark
@@ -142,7 +143,8 @@ class Sample:
     prompt_hash: str
     target_hash: str
     value: float
-    """Metric of this item: 0 or 1, or between them where the suite gives a `value_range`."""
+    """Metric of this item: 0 or 1, or between them where the suite gives a `value_range`; with a
+    weight, the log-likelihood of its text in nats."""
     prompt: str
     target: str
     answer: str
@@ -161,6 +163,8 @@ class Sample:
     """What the task's filter took from the answer, where items are asked several times."""
     thoughts_cut: bool = False
     """Whether the budget ended within the thoughts, before any answer."""
+    weight: float | None = None
+    """Words or bytes of its text, or 1 for a target, where the metric is a perplexity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +174,7 @@ class TaskScore:
     task: str
     metric: str
     value: float
-    """Fraction of 1."""
+    """In the unit of `scale`."""
     stderr: float
     num_items: int
     num_errors: int
@@ -190,6 +194,7 @@ class TaskScore:
     """Of the truncated: those that ended within the thoughts."""
     finishes: Mapping[str, int] = field(default_factory=dict)
     """How many answers ended for which reason."""
+    scale: Scale = Scale.SHARE
 
     @property
     def num_answers(self) -> int:
@@ -246,21 +251,35 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """The candidate's perplexity over the baseline's."""
+
+    allowed: float
+    """Such as 1.01."""
+    observed: float
+    low: float
+    """One-sided lower bound."""
+    high: float
+    """One-sided upper bound; GO needs it below what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskVerdict:
     """The comparison of one task."""
 
     task: str
     tier: Tier
     baseline: float | None
-    """Accuracy, fraction of 1; None where there is none."""
+    """Accuracy as a fraction of 1, or what `scale` says; None where there is none."""
     candidate: float | None
     num_items: int
     num_lost: int
-    """Items that the baseline answered rightly and the candidate did not."""
+    """Items that the baseline answered rightly and the candidate did not; of a perplexity,
+    documents that the candidate finds less likely."""
     num_won: int
     """The other way round."""
     difference: float | None
-    """Candidate minus baseline."""
+    """Candidate minus baseline; of a perplexity, minus the logarithm of the ratio."""
     low: float | None
     """One-sided lower bound of the difference; GO needs it above minus the margin."""
     high: float | None
@@ -274,6 +293,9 @@ class TaskVerdict:
     """How the bounds were made."""
     recovery: Recovery | None = None
     """Where a recovery is asked for."""
+    scale: Scale = Scale.SHARE
+    ratio: Ratio | None = None
+    """Of a perplexity."""
     num_clusters: int | None = None
     """Where items are grouped."""
     p_value: float | None = None

@@ -8,7 +8,9 @@ from harness.artifacts import (
     Failure,
     IntegrityReport,
     RunRecord,
+    Scale,
     Scorecard,
+    TaskScore,
     Verdict,
     to_json,
 )
@@ -17,7 +19,7 @@ from harness.report import terminal_smoke
 from harness.stopwatch import NOTHING, TimeRange
 
 if TYPE_CHECKING:
-    from harness.preflight import DeploymentsPlanSummary, GatePlanSummary, PlanSummary
+    from harness.preflight import DeploymentsPlanSummary, GatePlanSummary, PlanSummary, TaskPlan
     from harness.runs import RunStatus
 
 _MIB = 1 << 20
@@ -129,12 +131,16 @@ def _decidable(summary: "PlanSummary | GatePlanSummary | DeploymentsPlanSummary"
         "  {:<24} {:<9} {:>5} {:>7} {:>9} {:>6} {:>14}".format(*head),
         *(
             f"  {t.task:<24} {t.tier:<9} {t.items:>5} {t.margin:>7.1%} {t.smallest_margin:>9.1%} "
-            f"{t.flip_rate:>6.1%} {t.probability_of_go:>14.0%}" + (f"  {t.form}" if t.form else "")
+            f"{_flips(t):>6} {t.probability_of_go:>14.0%}" + (f"  {t.form}" if t.form else "")
             for t in summary.tasks
         ),
         f"  a candidate without loss gets GO with probability {joint:.0%} over all critical tasks"
         + ("" if pooled is None else f", and pooled within {pooled:.1%}"),
     ]
+
+
+def _flips(task: "TaskPlan") -> str:
+    return "-" if task.flip_rate is None else f"{task.flip_rate:.1%}"
 
 
 def of_ending(path: Path, record: RunRecord, table: str) -> str:
@@ -276,11 +282,19 @@ def of_integrity(report: IntegrityReport, *, left_out: tuple[str, ...] = ()) -> 
 def of_scorecard(card: Scorecard) -> str:
     """Describe one arm's scores."""
     return "\n".join(
-        f"{t.task:<24} {t.metric:<12} {t.value:>7.2%} +- {t.stderr:.2%}  n={t.num_items}"
+        f"{t.task:<24} {t.metric:<12} {_scored(t)}  n={t.num_items}"
         + (f" x {t.repeats}" if t.repeats > 1 else "")
         + (f"  errors={t.num_errors}" if t.num_errors else "")
         for t in card.tasks
     )
+
+
+def _scored(task: TaskScore) -> str:
+    """Spell a score in its unit."""
+    if task.scale is Scale.SHARE:
+        return f"{task.value:>7.2%} +- {task.stderr:.2%}"
+    unit = " bits a byte" if task.scale is Scale.BITS else ""
+    return f"{task.value:>7.5g} +- {task.stderr:.2g}{unit}"
 
 
 def of_status(path: Path, status: "RunStatus") -> str:

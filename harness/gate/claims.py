@@ -51,6 +51,8 @@ def examine_claims(paired: Sequence[TaskPairs], suite: Suite) -> Mapping[str, Cl
 
 def p_of(task: TaskPairs) -> float:
     """Return how often a candidate that is no worse would lose as much on this task."""
+    if task.is_perplexity and task.num_unknown:
+        return 1.0  # nothing bounds what an unknown document may have gained
     differences = task.best_differences(1.0)
     if is_right_or_wrong(task.spec) and not task.spec.cluster:
         return p_worse(differences.count(-1.0), differences.count(1.0) + task.num_unknown)
@@ -59,6 +61,8 @@ def p_of(task: TaskPairs) -> float:
 
 def units_of(task: TaskPairs, differences: Sequence[float]) -> Sequence[Cluster]:
     """Return the differences that share a sign: those of a cluster, or each by itself."""
+    if task.is_perplexity:
+        return [Cluster(document.difference, 1) for document in task.documents]
     if task.spec.cluster:
         return group_up(differences, task.clusters)
     return [Cluster(difference, 1) for difference in differences]

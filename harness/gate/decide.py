@@ -6,16 +6,28 @@ proof that the loss is allowed, and nothing that casts doubt on the data: an out
 bad candidate good. Everything else is INCONCLUSIVE.
 """
 
+import math
 from typing import NamedTuple
 
-from harness.artifacts import Decision, Recovery, Suite, TaskVerdict
+from harness.artifacts import (
+    Decision,
+    Ratio,
+    Recovery,
+    Scale,
+    Suite,
+    TaskVerdict,
+    in_unit,
+    mean_of,
+)
 from harness.errors import ReasonCode
 from harness.gate.claims import ClaimTest
-from harness.gate.forms import Measured, measure, recovery_of
+from harness.gate.forms import Measured, measure, ratio_noun, recovery_of
 from harness.gate.length import length_of
+from harness.gate.outlook import allowed_by
 from harness.gate.pairs import Side, TaskPairs
 from harness.gate.phrases import points
 from harness.gate.quality import first_issue
+from harness.gate.ratio import MIN_DOCUMENTS, ratio_of
 from harness.gate.repeated import estimate
 
 
@@ -30,6 +42,7 @@ class _Shown(NamedTuple):
 
     measured: Measured
     recovery: Recovery | None
+    ratio: Ratio | None
     claim: ClaimTest | None
 
 
@@ -58,15 +71,17 @@ def decide(
         num_items=items,
         num_lost=len(task.lost),
         num_won=len(task.won),
-        difference=sum(task.differences(1.0)) / items if items else None,
-        low=bounds.low - left_over if bounds else None,
-        high=bounds.high - left_over if bounds else None,
-        margin=left_over if task.spec.margin is None else task.spec.margin,
+        difference=_difference(task),
+        low=_known(bounds.low - left_over) if bounds else None,
+        high=_known(bounds.high - left_over) if bounds else None,
+        margin=left_over if task.spec.recovery is not None else allowed_by(task.spec),
         decision=ruling.decision,
         reason=ruling.reason,
         message=ruling.message,
         method=shown.measured.method if shown else "",
         recovery=shown.recovery if shown else None,
+        scale=_scale(task),
+        ratio=shown.ratio if shown else None,
         num_clusters=shown.measured.num_clusters if shown else None,
         p_value=claim.p_value if claim else None,
         rerun_flip_rate=rerun_flip_rate,
@@ -80,7 +95,8 @@ def _look_at(task: TaskPairs, suite: Suite, claim: ClaimTest | None) -> _Shown |
     if not task.items:
         return None
     measured = measure(task, confidence=suite.confidence)
-    return _Shown(measured, recovery_of(task, confidence=suite.confidence), claim)
+    recovery = recovery_of(task, confidence=suite.confidence)
+    return _Shown(measured, recovery, ratio_noun(task, measured), claim)
 
 
 def _rule(task: TaskPairs, suite: Suite, shown: _Shown | None) -> _Ruling:
@@ -108,7 +124,9 @@ def _evidence(task: TaskPairs, shown: _Shown) -> str:
         text += f", each asked {task.spec.repeats} times"
     text += ": "
     recovery, bounds = shown.recovery, shown.measured.bounds
-    if recovery is not None:
+    if task.is_perplexity:
+        text = _of_perplexity(task, shown)
+    elif recovery is not None:
         text += (
             f"it keeps {recovery.observed:.2%} of the baseline's accuracy, between "
             f"{recovery.low:.2%} and {recovery.high:.2%}, where {recovery.required:.2%} is asked"
@@ -123,9 +141,42 @@ def _evidence(task: TaskPairs, shown: _Shown) -> str:
     return text
 
 
+def _of_perplexity(task: TaskPairs, shown: _Shown) -> str:
+    items, ratio = len(task.pairs), shown.ratio
+    if ratio is None:
+        few = f"{items} documents show nothing of a perplexity, {MIN_DOCUMENTS} or more are needed"
+        return f"{few} (with words, and in clusters where there are some)"
+    return (
+        f"{len(task.lost)} of {items} documents became less likely and {len(task.won)} more: the "
+        f"perplexity is {ratio.observed:.4f} times the baseline's, between {ratio.low:.4f} and "
+        f"{ratio.high:.4f}, where {ratio.allowed:.4f} is allowed"
+    )
+
+
+def _difference(task: TaskPairs) -> float | None:
+    if not task.pairs:
+        return None
+    if task.is_perplexity:
+        documents = task.documents
+        return ratio_of(documents) if any(d.weight for d in documents) else None
+    return sum(task.differences(1.0)) / len(task.pairs)
+
+
+def _known(bound: float) -> float | None:
+    """Return a bound; None where it is infinite, so that nothing is shown."""
+    return bound if math.isfinite(bound) else None
+
+
+def _scale(task: TaskPairs) -> Scale:
+    return next((side.score.scale for side in task.sides if side.score), Scale.SHARE)
+
+
 def _accuracy(task: TaskPairs, side: Side) -> float | None:
-    """Return the accuracy over the items that both arms answered, else the arm's own score."""
+    """Return the score over the items that both arms answered, else the arm's own."""
     if not task.items:
         return side.score.value if side.score else None
+    if task.is_perplexity:
+        index = task.sides.index(side)
+        return in_unit(mean_of(pair[index] for pair in task.pairs), _scale(task))
     means = [i.baseline if side is task.sides[0] else i.candidate for i in task.items]
     return sum(means) / len(means)

@@ -7,7 +7,11 @@ _MAX_FLIPS = 50
 
 
 def choose_flips(paired: tuple[TaskPairs, ...]) -> tuple[Flip, ...]:
-    """Return at most 50 flips: lost ones first, and each task in turn so that none hides."""
+    """Return at most 50 flips: lost ones first, and each task in turn so that none hides.
+
+    Log-likelihoods hardly ever agree, so documents of a perplexity are none.
+    """
+    paired = tuple(task for task in paired if not task.is_perplexity)
     flips = [*_in_turn(paired, lost=True), *_in_turn(paired, lost=False)]
     return tuple(flips[:_MAX_FLIPS])
 

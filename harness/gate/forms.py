@@ -9,23 +9,31 @@ An item that is asked several times is one number too, the mean over its answers
 narrow the interval only as far as they tell more of the item, and whatever their number the
 interval keeps the width of an event that none of the items showed.
 
+A perplexity is asked for by document: `ratio` bounds the difference of all log-likelihoods over all
+words, whose mean must lie above minus the logarithm of what is allowed.
+
 Values between 0 and 1 may be skewed, so the sign-flip permutation's interval is made too, and the
 wider one counts. Grouped items widen every interval (`clusters`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.artifacts import Recovery
+from harness.artifacts import Ratio, Recovery
 from harness.gate.clusters import group_up, quantile_of
 from harness.gate.mean import Range, exceeds, mean_bounds
 from harness.gate.outlook import allowed_by, limit_of
 from harness.gate.pairs import TaskPairs
 from harness.gate.quantiles import z_of
+from harness.gate.ratio import NOTHING, Weighted, ratio_bounds, ratio_of
 from harness.gate.signflip import Cluster, sign_flip_bounds
 from harness.gate.tango import Bounds, tango_bounds
 
+_RATIO = "Student's interval of a ratio estimator over documents"
+_MOST_POWER = 700.0
+"""Of e: larger ratios are not told apart."""
 _HALVINGS = 40
 _MOST_RECOVERED = 10.0
 """Larger ratios are not told apart."""
@@ -58,6 +66,8 @@ def measure(task: TaskPairs, *, confidence: float) -> Measured:
     limit = limit_of(task.spec, allowed_by(task.spec))
     if task.is_plain:
         return _plain(task, limit, confidence)
+    if task.is_perplexity:
+        return _perplexity(task, limit, confidence)
     values = task.differences(task.spec.kept)
     groups, quantile = _grouping(task, values, confidence)
     bounds = _bounds(task, values, groups, quantile=quantile, confidence=confidence)
@@ -72,6 +82,46 @@ def measure(task: TaskPairs, *, confidence: float) -> Measured:
         best = _bounds(task, won, alone, quantile=quantile, confidence=confidence)
     num_clusters = None if groups is None else len(groups)
     return Measured(bounds, limit, best.high, _method(task, num_clusters), num_clusters)
+
+
+def _perplexity(task: TaskPairs, limit: float, confidence: float) -> Measured:
+    documents = task.documents
+    if not any(d.weight for d in documents):
+        return Measured(NOTHING, limit, math.inf, _RATIO, None)
+    bounds = ratio_bounds(documents, confidence=confidence)
+    best_high = bounds.high
+    if task.num_unknown:
+        gained = _at_best(task)
+        known = [*documents, *(gained or ())]
+        best_high = ratio_bounds(known, confidence=confidence).high if gained else math.inf
+    num_clusters = len(documents) if task.spec.cluster else None
+    method = _RATIO if num_clusters is None else f"{_RATIO}, over {num_clusters} clusters"
+    return Measured(bounds, limit, best_high, method, num_clusters)
+
+
+def _at_best(task: TaskPairs) -> list[Weighted] | None:
+    """Return the unknown documents as if the candidate were certain of every word of them.
+
+    None where the baseline's own log-likelihood is unknown: then nothing bounds the gain.
+    """
+    baseline, candidate = (side.samples for side in task.sides)
+    both = zip(baseline, candidate, strict=False)
+    failed = [left for left, right in both if "error" in {left.finish, right.finish}]
+    if len(failed) != task.num_unknown or any(s.finish == "error" for s in failed):
+        return None
+    return [Weighted(-s.value, s.weight or 0.0) for s in failed]
+
+
+def ratio_noun(task: TaskPairs, measured: Measured) -> Ratio | None:
+    """Return the candidate's perplexity over the baseline's, where the task asks for one.
+
+    None too where nothing is shown.
+    """
+    if not task.is_perplexity or math.isinf(measured.bounds.low):
+        return None
+    ends = (ratio_of(task.documents), measured.bounds.high, measured.bounds.low)
+    observed, low, high = (math.exp(min(-end, _MOST_POWER)) for end in ends)
+    return Ratio(allowed=math.exp(-measured.limit), observed=observed, low=low, high=high)
 
 
 def recovery_of(task: TaskPairs, *, confidence: float) -> Recovery | None:
@@ -154,8 +204,14 @@ def _method(task: TaskPairs, num_clusters: int | None) -> str:
 
 
 def baseline_low(task: TaskPairs, *, confidence: float) -> float:
-    """Return the lower bound of the baseline's accuracy: Wilson's, if items are right or wrong."""
+    """Return the lower bound of the baseline's accuracy: Wilson's, if items are right or wrong.
+
+    Of a perplexity it is that of its mean log-likelihood, of each document by itself.
+    """
     if not task.items:
         return 0.0
+    if task.is_perplexity:
+        own = [Weighted(p.baseline.value, p.baseline.weight or 0.0) for p in task.pairs]
+        return ratio_bounds(own, confidence=confidence).low if any(o.weight for o in own) else 0.0
     right = Counter(item.baseline for item in task.items)
     return mean_bounds(right, Range(0.0, 1.0), quantile=z_of(confidence)).low

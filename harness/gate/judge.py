@@ -17,6 +17,7 @@ from harness.artifacts import (
     LengthVerdict,
     MissingEvidence,
     PooledTest,
+    Scale,
     SizeVerdict,
     SmokeReport,
     Suite,
@@ -187,8 +188,9 @@ def _named(subject: Subject | None, candidate: Deployment, baseline: Deployment)
 
 
 def _flip_rate(tasks: tuple[TaskVerdict, ...]) -> float | None:
-    num_items = sum(t.num_items for t in tasks)
-    num_flips = sum(t.num_lost + t.num_won for t in tasks)
+    shares = [t for t in tasks if t.scale is Scale.SHARE]
+    num_items = sum(t.num_items for t in shares)
+    num_flips = sum(t.num_lost + t.num_won for t in shares)
     return num_flips / num_items if num_items else None
 
 

@@ -16,7 +16,9 @@ from harness.gate.tango import score
 
 
 def allowed_by(task: TaskSpec) -> float:
-    """Return what the task's own margin or recovery allows."""
+    """Return what the task's own margin or recovery allows; of a perplexity, in nats."""
+    if task.relative_margin is not None:
+        return math.log1p(task.relative_margin)
     return task.margin or 0.0 if task.recovery is None else 1 - task.recovery
 
 
@@ -25,8 +27,11 @@ def is_above_guessing(task: TaskSpec, baseline_low: float) -> bool:
 
     Args:
         task: what it allows, and what guessing gets.
-        baseline_low: the lower bound of the baseline's accuracy.
+        baseline_low: the lower bound of the baseline's accuracy; of a perplexity, of its mean
+            log-likelihood.
     """
+    if task.relative_margin is not None:
+        return not task.chance or baseline_low - allowed_by(task) > math.log(task.chance)
     return baseline_low * task.kept - (task.margin or 0.0) > task.chance
 
 

@@ -7,9 +7,11 @@ everything behind this file counts items.
 Time is a part of an answer. One that did not come in time is wrong for the candidate where GO is to
 be shown: left out, the longest and hardest items would go first, and a slower candidate would gain.
 Where NO-GO is to be shown it counts as right, for a slow machine is no proof of a loss. The
-baseline's are unknown: were they wrong, the candidate would gain from a slow baseline.
+baseline's are unknown: were they wrong, the candidate would gain from a slow baseline. So are those
+of a perplexity, for no log-likelihood stands for a text that was not read.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,7 @@ from typing import NamedTuple
 
 from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
 from harness.errors import SuiteError
+from harness.gate.ratio import Weighted
 
 
 class AnswerPair(NamedTuple):
@@ -28,9 +31,10 @@ class AnswerPair(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether a request failed, so that an answer is unknown."""
-        return "error" in {self.baseline.finish, self.candidate.finish} or (
-            self.baseline.finish == "timeout"
-        )
+        finishes = {self.baseline.finish, self.candidate.finish}
+        if self.candidate.weight is not None and "timeout" in finishes:
+            return True
+        return "error" in finishes or self.baseline.finish == "timeout"
 
 
 class ItemPair(NamedTuple):
@@ -116,6 +120,22 @@ class TaskPairs:
         return is_plain(self.spec)
 
     @property
+    def is_perplexity(self) -> bool:
+        """Whether its items are documents with log-likelihoods, not right or wrong."""
+        return self.spec.relative_margin is not None
+
+    @property
+    def documents(self) -> tuple[Weighted, ...]:
+        """The documents of a perplexity; those of a cluster are one."""
+        each = [Weighted(*_differ(p)) for p in self.pairs]
+        if not self.spec.cluster:
+            return tuple(each)
+        groups: dict[str, list[Weighted]] = {}
+        for cluster, one in zip(self.clusters, each, strict=True):
+            groups.setdefault(cluster, []).append(one)
+        return tuple(Weighted(*map(math.fsum, zip(*g, strict=True))) for g in groups.values())
+
+    @property
     def clusters(self) -> tuple[str, ...]:
         """The group of each item."""
         return tuple(item.answers[0].baseline.cluster for item in self.items)
@@ -129,21 +149,28 @@ class TaskPairs:
         return tuple(item.candidate_at_best - kept * item.baseline for item in self.items)
 
 
+def _differ(pair: AnswerPair) -> tuple[float, float]:
+    """Return the difference of a document's log-likelihoods, and its weight."""
+    return pair.candidate.value - pair.baseline.value, pair.baseline.weight or 0.0
+
+
 def is_plain(spec: TaskSpec) -> bool:
     """Return whether lost and won items are all that the form of a task looks at."""
-    return not (spec.recovery or spec.cluster or spec.value_range or spec.repeats > 1)
+    one_by_one = spec.recovery or spec.cluster or spec.value_range or spec.repeats > 1
+    return not (one_by_one or spec.relative_margin)
 
 
 def is_right_or_wrong(spec: TaskSpec) -> bool:
     """Return whether each item is 0 or 1, and nothing between."""
-    return spec.value_range is None and spec.repeats == 1
+    return spec.value_range is None and spec.repeats == 1 and spec.relative_margin is None
 
 
 def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
     """Pair the answers to one task; a request that failed leaves its item unknown, not wrong.
 
     Raises:
-        SuiteError: a value is neither 0 nor 1, or not between them where it may be.
+        SuiteError: a value is neither 0 nor 1, or not between them where it may be; or it is no
+            log-likelihood where the task asks for a perplexity.
     """
     sides = _side(spec, baseline, arm="baseline"), _side(spec, candidate, arm="candidate")
     for sample in (*sides[0].samples, *sides[1].samples):
@@ -164,7 +191,17 @@ def _at_best(sample: Sample) -> float:
 
 
 def _check_value(spec: TaskSpec, sample: Sample) -> None:
-    if spec.value_range is None:
+    if (sample.weight is None) == (spec.relative_margin is not None):
+        found = "a value" if sample.weight is None else "a log-likelihood"
+        message = (
+            f"task '{spec.name}', metric '{spec.metric}': item {sample.doc_id} has {found}. A "
+            "relative_margin is of a perplexity, and a perplexity needs one. Correct the suite."
+        )
+        raise SuiteError(message)
+    if sample.weight is not None:
+        known = math.isfinite(sample.value) and sample.weight >= 0
+        fix = "A log-likelihood is a number, and its weight none below 0: score again"
+    elif spec.value_range is None:
         known, fix = sample.value in {0.0, 1.0}, "Choose a metric that is 0 or 1 for each item"
         fix += ", or give the task a value_range"
     else:

@@ -11,6 +11,7 @@ from harness.artifacts import (
     Gap,
     MissingEvidence,
     PooledTest,
+    Scale,
     Severity,
     SmokeReport,
     Suite,
@@ -45,6 +46,18 @@ class Conditions(NamedTuple):
 def points(fraction: float) -> str:
     """Return a fraction of 1 as signed percentage points."""
     return f"{100 * fraction:+.2f}"
+
+
+def from_to(task: TaskVerdict) -> str:
+    """Return both arms' scores in their unit."""
+    before, after = task.baseline or 0, task.candidate or 0
+    match task.scale:
+        case Scale.SHARE:
+            return f"from {before:.1%} to {after:.1%}"
+        case Scale.PERPLEXITY:
+            return f"from a perplexity of {before:.5g} to {after:.5g}"
+        case Scale.BITS:
+            return f"from {before:.4f} to {after:.4f} bits a byte"
 
 
 def not_exercised(deployment: Deployment, smoke: SmokeReport | None = None) -> tuple[str, ...]:
@@ -242,6 +255,12 @@ def _closest_call(critical: list[TaskVerdict]) -> str:
     closest = min(critical, key=_slack)
     count = len(critical)
     tasks = "the critical task is" if count == 1 else f"all {count} critical tasks are"
+    if closest.ratio is not None:
+        return (
+            f"{tasks} within the margin; the closest is {closest.task}, {from_to(closest)} on "
+            f"{closest.num_items} documents, a perplexity of at most {closest.ratio.high:.4f} "
+            f"times the baseline's where {closest.ratio.allowed:.4f} is allowed"
+        )
     return (
         f"{tasks} within the margin; the closest is {closest.task}, from "
         f"{closest.baseline or 0:.1%} to {closest.candidate or 0:.1%} on {closest.num_items} "
@@ -253,9 +272,7 @@ def _closest_call(critical: list[TaskVerdict]) -> str:
 def _worst_of(culprits: list[TaskVerdict]) -> str:
     worst = min(culprits, key=_slack)
     scored = worst.reason in _SCORED
-    change = (
-        f" went from {worst.baseline or 0:.1%} to {worst.candidate or 0:.1%}," if scored else ":"
-    )
+    change = f" went {from_to(worst)}," if scored else ":"
     others = len(culprits) - 1
     more = f" (and {others} more task{'s' if others > 1 else ''})" if others else ""
     return f"{worst.task}{change} {worst.message}{more}"

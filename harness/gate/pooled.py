@@ -7,12 +7,15 @@ it asks the wrong question of a lossy format: with enough items any loss is sign
 correct NVFP4 really costs something on hard tasks. A suite that gives a `pooled_margin` asks the
 right one, whether the loss is larger than that, and then the pool gates like a task: GO needs it
 within even if every unknown item was lost, NO-GO needs it beyond even if all were won.
+
+An item counts once: of several metrics of one task the first critical one is pooled. Perplexities
+are no share of anything and are left out.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.artifacts import Decision, PooledTest, Suite
+from harness.artifacts import Decision, PooledTest, Suite, Tier
 from harness.gate.claims import units_of
 from harness.gate.clusters import quantile_of
 from harness.gate.mcnemar import p_worse
@@ -27,6 +30,7 @@ _WITHIN = Range(-1.0, 1.0)
 
 def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
     """Test all items together; None if no item was answered by both arms."""
+    paired = [task for task in paired if task.spec.name in names_pooled(suite)]
     differences = [d for task in paired for d in task.differences(1.0)]
     if not differences:
         return None
@@ -57,6 +61,16 @@ def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
         message=_message(lost, won, len(differences), bounds, suite)
         + f" (p = {p_value:.2g} of no loss at all)",
     )
+
+
+def names_pooled(suite: Suite) -> frozenset[str]:
+    """Return the tasks whose items are pooled."""
+    shares = [task for task in suite.tasks if task.relative_margin is None]
+    ranked = sorted(shares, key=lambda task: task.tier is not Tier.CRITICAL)
+    first: dict[str, str] = {}
+    for task in ranked:
+        first.setdefault(task.asked, task.name)
+    return frozenset(first.values())
 
 
 def _p_value(paired: Sequence[TaskPairs], units: Sequence[Cluster]) -> float:

@@ -20,7 +20,9 @@ from harness.gate.drawn import NEVER, least_allowed
 from harness.gate.drawn_repeats import chance_of_repeats, least_of_repeats
 from harness.gate.exact import Chances, chance_of_passing, chances_of
 from harness.gate.outlook import allowed_by, passing
+from harness.gate.pooled import names_pooled
 from harness.gate.quantiles import z_of
+from harness.gate.rises import chance_within, least_rise
 from harness.gate.tango import score
 
 _POWER = 0.8
@@ -32,7 +34,8 @@ class TaskPower(NamedTuple):
 
     task: TaskSpec
     margin: float
-    """The suite's; where a recovery is asked for, what it leaves of the expected accuracy."""
+    """The suite's; where a recovery is asked for, what it leaves of the expected accuracy; of a
+    perplexity, the rise that is allowed."""
     smallest_margin: float
     """Smallest margin at which a candidate without loss gets GO four times in five."""
     probability_of_go: float
@@ -62,11 +65,14 @@ def chance_of_go(task: TaskSpec, confidence: float, *, difference: float = 0.0) 
     Args:
         task: with the flip rate, spread, accuracy and design effect that are expected.
         confidence: of each bound.
-        difference: candidate minus baseline, on values that are 0 or 1.
+        difference: candidate minus baseline, on values that are 0 or 1; of a perplexity, minus
+            the logarithm of the true ratio.
 
     Raises:
         ValueError: the difference is larger than the flip rate, which is impossible.
     """
+    if task.relative_margin is not None:
+        return chance_within(task, allowed_by(task), confidence, difference=difference)
     accuracy = task.baseline_accuracy
     if task.repeats > 1:
         return chance_of_repeats(task, confidence, difference=difference)
@@ -88,9 +94,10 @@ def plan_power(suite: Suite, *tiers: Tier) -> tuple[TaskPower, ...]:
 
 
 def _plan(task: TaskSpec, confidence: float) -> TaskPower:
+    asked = _whole(task) * allowed_by(task)
     return TaskPower(
         task,
-        _whole(task) * allowed_by(task),
+        asked if task.relative_margin is None else task.relative_margin,
         smallest_margin(task, confidence),
         chance_of_go(task, confidence),
     )
@@ -101,6 +108,8 @@ def smallest_margin(task: TaskSpec, confidence: float) -> float:
 
     To a hundredth of a point; for a recovery, what it leaves of the accuracy that is expected.
     """
+    if task.relative_margin is not None:
+        return least_rise(task, confidence, power=_POWER)
     if task.repeats > 1:
         return _whole(task) * least_of_repeats(task, confidence, power=_POWER)
     chances = chances_of(task.flip_rate, difference=0.0, accuracy=task.baseline_accuracy)
@@ -144,6 +153,9 @@ def _chance_of_pool(suite: Suite) -> float:
     """
     if suite.pooled_margin is None:
         return 1.0
-    items = sum(task.items for task in suite.tasks)
-    flip_rate = sum(task.items * _variance(task) for task in suite.tasks) / items
+    pooled = [task for task in suite.tasks if task.name in names_pooled(suite)]
+    items = sum(task.items for task in pooled)
+    if not items:
+        return 0.0
+    flip_rate = sum(task.items * _variance(task) for task in pooled) / items
     return probability_of_go(items, flip_rate, suite.pooled_margin, suite.confidence)

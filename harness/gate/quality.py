@@ -7,7 +7,7 @@ None. They are asked in order and the first one that speaks is reported.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.artifacts import Sample, Suite, TaskScore, TaskSpec
+from harness.artifacts import Sample, Suite, TaskScore, TaskSpec, in_unit, mean_of
 from harness.errors import ReasonCode
 from harness.gate.forms import baseline_low
 from harness.gate.mcnemar import p_worse
@@ -57,10 +57,17 @@ def _what_is_missing(side: Side, spec: TaskSpec) -> str | None:
         return f"has {len(side.samples)} samples behind a score of {score.num_items} items{times}"
     if score.num_prompts_cut:
         return f"lost tokens of {score.num_prompts_cut} prompts that did not fit"
-    mean = sum(sample.value for sample in side.samples) / max(len(side.samples), 1)
+    return _what_differs(side, score)
+
+
+def _what_differs(side: Side, score: TaskScore) -> str | None:
+    """Ask whether a score is the one that its samples make, where all of them are known."""
     failed = score.num_errors or any(s.finish == "error" for s in side.samples)
-    if not failed and abs(mean - score.value) > 1e-6:  # noqa: PLR2004  float dust
-        return f"has the score {score.value:.4f}, but its samples' mean is {mean:.4f}"
+    if failed or not side.samples:
+        return None
+    made = in_unit(mean_of(side.samples), score.scale)
+    if abs(made - score.value) > 1e-6 * max(abs(made), 1.0):
+        return f"has the score {score.value:.4f}, but its samples' mean is {made:.4f}"
     return None
 
 
@@ -118,6 +125,12 @@ def _weak_baseline(task: TaskPairs, suite: Suite) -> QualityIssue | None:
     low = baseline_low(task, confidence=suite.confidence)
     if is_above_guessing(task.spec, low):
         return None
+    if task.is_perplexity:
+        return QualityIssue(
+            ReasonCode.BASELINE_TOO_WEAK,
+            "the baseline's perplexity is not shown to be so far below "
+            f"{1 / task.spec.chance:.6g}, which guessing gets, that guessing would fail",
+        )
     right = sum(item.baseline for item in task.items)
     return QualityIssue(
         ReasonCode.BASELINE_TOO_WEAK,

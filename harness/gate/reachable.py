@@ -14,7 +14,9 @@ from harness.gate.outlook import (
     value_of_each,
     worth,
 )
+from harness.gate.pooled import names_pooled
 from harness.gate.quantiles import z_of
+from harness.gate.ratio import MIN_DOCUMENTS
 from harness.gate.tango import score
 
 _STEPS = 10_000
@@ -33,11 +35,20 @@ def check_margins(suite: Suite) -> None:
     for task in suite.tasks:
         if task.tier is not Tier.CRITICAL:
             continue
+        if task.relative_margin is not None:
+            _refuse_few_documents(task)
+            continue
         if not _reaches(task, task.items, allowed_by(task), suite.confidence):
             raise SuiteError(_message(task, suite.confidence), reason=ReasonCode.MARGIN_UNREACHABLE)
         _refuse_guessing(task, suite.confidence)
-    items = sum(task.items for task in suite.tasks)
+    items = sum(task.items for task in suite.tasks if task.name in names_pooled(suite))
     margin = suite.pooled_margin
+    if margin is not None and not items:
+        message = (
+            "a pooled_margin needs tasks whose items are right or wrong, and the suite has "
+            "perplexities alone. Leave it out."
+        )
+        raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
     if margin is not None and score(0, 0, items, difference=-margin) <= z_of(suite.confidence):
         message = (
             f"a pooled_margin of {margin:g} cannot be met with the suite's {items} items, not even "
@@ -45,6 +56,17 @@ def check_margins(suite: Suite) -> None:
             "items."
         )
         raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
+
+
+def _refuse_few_documents(task: TaskSpec) -> None:
+    units, what = (task.clusters, "clusters") if task.cluster else (task.items, "documents")
+    if units >= MIN_DOCUMENTS:
+        return
+    message = (
+        f"task '{task.name}': {units} {what} show nothing of a perplexity, whatever they hold. "
+        f"Use at least {MIN_DOCUMENTS}."
+    )
+    raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
 
 
 def _reaches(task: TaskSpec, items: int, allowed: float, confidence: float) -> bool:

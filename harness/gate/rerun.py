@@ -26,10 +26,11 @@ class Flips(NamedTuple):
 
 
 def count_flips(baseline: Arm, rerun: Arm) -> Mapping[str, Flips]:
-    """Return the flips between two runs of one model, by task."""
+    """Return the flips between two runs of one model, by task; a perplexity has none."""
     return {
         task: _count(baseline.samples.get(task, ()), samples)
         for task, samples in rerun.samples.items()
+        if all(sample.weight is None for sample in samples)
     }
 
 

@@ -86,7 +86,7 @@ def check_answerable(engine: EngineSpec, suite: Suite) -> None:
     Raises:
         SuiteError: it has, with their names.
     """
-    chosen = () if reads_prompts(engine) else score.tasks_of_choices(suite)
+    chosen = () if reads_prompts(engine) else score.tasks_of_likelihoods(suite)
     if chosen:
         message = (
             f"--engine {engine.name} gives no log probabilities of a given text, and the suite "

@@ -166,10 +166,11 @@ class _Asked(NamedTuple):
 
 def _asked(suite: Suite) -> _Asked:
     budgets = score.answer_budgets(suite)
+    tasks = {task.asked: task for task in suite.tasks}.values()  # once for all its metrics
     return _Asked(
-        sum(task.items * (1 if budgets[task.name] else _CHOICES) for task in suite.tasks),
-        sum(task.items * _PROMPT_TOKENS * (1 + task.num_fewshot) for task in suite.tasks),
-        sum(task.items * _USED * budgets[task.name] for task in suite.tasks),
+        sum(task.items * (1 if budgets[task.name] else _CHOICES) for task in tasks),
+        sum(task.items * _PROMPT_TOKENS * (1 + task.num_fewshot) for task in tasks),
+        sum(task.items * _USED * budgets[task.name] for task in tasks),
     )
 
 

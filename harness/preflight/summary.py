@@ -28,8 +28,8 @@ class TaskPlan:
     margin: float
     smallest_margin: float
     """Margin that a candidate without loss meets 4 times out of 5."""
-    flip_rate: float
-    """Assumed."""
+    flip_rate: float | None
+    """Assumed; None of a perplexity, whose documents all differ."""
     probability_of_go: float
     """For a candidate without loss."""
     form: str = ""
@@ -203,7 +203,7 @@ def _task_plans(suite: Suite) -> list[TaskPlan]:
             items=power.task.items,
             margin=power.margin,
             smallest_margin=power.smallest_margin,
-            flip_rate=power.task.flip_rate,
+            flip_rate=None if power.task.relative_margin else power.task.flip_rate,
             probability_of_go=power.probability_of_go,
             form=_form(power.task),
         )
@@ -217,6 +217,7 @@ def _form(task: TaskSpec) -> str:
         f"keeps {task.recovery:.2%}" if task.recovery else "",
         "lossless" if task.claim else "",
         f"{task.clusters} clusters" if task.cluster else "",
+        f"perplexity, spread {task.spread:g}" if task.relative_margin else "",
         f"spread {task.spread:g}" if task.value_range else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -74,7 +74,10 @@ def _fits_together(given: object, made: ValidatorFunctionWrapHandler) -> TaskSpe
     typed = given if isinstance(given, Mapping) else {}
     worst, best = task.value_range or (0.0, 1.0)
     problems = {
-        "give either a margin or a recovery": (task.margin is None) == (task.recovery is None),
+        "give one of margin, recovery and relative_margin": (
+            sum(form is not None for form in (task.margin, task.recovery, task.relative_margin))
+            != 1
+        ),
         "cluster and clusters (2 or more) belong together": (
             (task.clusters >= 2) != bool(task.cluster)  # noqa: PLR2004  a group alone shows no spread
         ),
@@ -98,11 +101,24 @@ def _fits_together(given: object, made: ValidatorFunctionWrapHandler) -> TaskSpe
         "repeats are grouped by item, so they cannot have a cluster beside it": (
             task.repeats > 1 and task.cluster
         ),
+        **_of_a_perplexity(task, typed),
     }
     for problem, is_so in problems.items():
         if is_so:
             raise ValueError(problem)
     return task
+
+
+def _of_a_perplexity(task: TaskSpec, typed: Mapping[object, object]) -> Mapping[str, bool]:
+    """Return what must be given for a perplexity and what for anything else."""
+    rises = task.relative_margin is not None
+    return {
+        "relative_margin needs the spread of documents": rises and "spread" not in typed,
+        "a perplexity has no value_range": rises and task.value_range is not None,
+        "a perplexity is read, not drawn: it has no temperature": rises and task.is_drawn,
+        "flip_rate is missing": not rises and "flip_rate" not in typed,
+        "chance is missing": not rises and "chance" not in typed,
+    }
 
 
 class SuiteFile(Strict):

@@ -22,6 +22,8 @@ from harness.tasks import read_own_tasks
 
 _JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin"}
 """Settings that change no score."""
+_ASKING = ("items", "num_fewshot", "repeats", "temperature", "top_p", "top_k")
+"""Of a task, what decides its requests."""
 
 
 def load_suite(
@@ -45,11 +47,12 @@ def load_suite(
     path = choose_file(name, shipped.suites(), "suite", SuiteError)
     file = read_yaml(path, SuiteFile, SuiteError)
     asked = tuple(dataclasses.replace(task, claim=task.claim or file.claim) for task in file.tasks)
-    names = [task.name for task in asked]
-    twice = first_double(names)
+    asked = _told_apart(asked)
+    twice = first_double([task.name for task in asked])
     if twice is not None:
         message = f"'{path}' lists the task '{twice}' twice. Remove one."
         raise SuiteError(message)
+    _check_asked_once(path, asked)
     asked = asked if margin is None else _with_margin(asked, margin)
     settings = file.model_dump(
         exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length"}
@@ -57,7 +60,7 @@ def load_suite(
     score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
     folders = _folders([*(path.parent / expanded(f) for f in file.tasks_from), *tasks])
     own = read_own_tasks(folders)
-    files = [own.digest_of(n) or _digest_of_files(n) for n in names]
+    files = [own.digest_of(task.asked) or _digest_of_files(task.asked) for task in asked]
     digest = digest_of(score_keys, [_asked(task) for task in asked], files)
     smoke = None if file.smoke is None else load_smoke(file.smoke, beside=path.parent)
     return Suite(
@@ -89,7 +92,13 @@ def _with_margin(tasks: tuple[TaskSpec, ...], margin: float) -> tuple[TaskSpec, 
     if not 0 < margin < 1:
         message = f"margin {margin} is no fraction between 0 and 1. Type --margin 0.02 for 2 %."
         raise SuiteError(message)
-    return tuple(dataclasses.replace(task, margin=margin, recovery=None) for task in tasks)
+    return tuple(
+        # How much a perplexity may rise is no margin in points.
+        task
+        if task.relative_margin is not None
+        else dataclasses.replace(task, margin=margin, recovery=None)
+        for task in tasks
+    )
 
 
 def _folders(named: Sequence[Path]) -> list[Path]:
@@ -97,10 +106,46 @@ def _folders(named: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(expanded(folder).resolve() for folder in named))
 
 
+def _told_apart(tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+    """Return the tasks with names of their own: those listed twice are named by what differs."""
+    return tuple(_named(task, [t for t in tasks if t.name == task.name]) for task in tasks)
+
+
+def _named(task: TaskSpec, alike: list[TaskSpec]) -> TaskSpec:
+    differing = [
+        getattr(task, field)
+        for field in ("metric", "filter")
+        if len({getattr(one, field) for one in alike}) > 1
+    ]
+    if not differing:
+        return task
+    name = f"{task.name}({'+'.join(differing)})"
+    return dataclasses.replace(task, name=name, task=task.asked)
+
+
+def _check_asked_once(path: Path, tasks: tuple[TaskSpec, ...]) -> None:
+    """Refuse metrics of one task that want it asked in two ways.
+
+    Raises:
+        SuiteError: with what differs.
+    """
+    first: dict[str, TaskSpec] = {}
+    for task in tasks:
+        other = first.setdefault(task.asked, task)
+        for field in _ASKING:
+            if getattr(task, field) != getattr(other, field):
+                message = (
+                    f"'{path}' lists the task '{task.asked}' with {field} "
+                    f"{getattr(other, field)} and {getattr(task, field)}. It is asked once for all "
+                    f"its metrics: give it one {field}."
+                )
+                raise SuiteError(message)
+
+
 def _asked(task: TaskSpec) -> tuple[object, ...]:
     """Return what shapes a task's samples; what is optional counts only where it is used."""
     asked: tuple[object, ...] = (
-        task.name,
+        task.asked,
         task.metric,
         task.filter,
         task.items,

@@ -207,6 +207,11 @@ def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
         "p_value": task.p_value,
         "recovery": task.recovery.observed if task.recovery else None,
         "recovery_low": task.recovery.low if task.recovery else None,
+        "scale": task.scale if task.ratio else None,
+        "ratio": task.ratio.observed if task.ratio else None,
+        "ratio_low": task.ratio.low if task.ratio else None,
+        "ratio_high": task.ratio.high if task.ratio else None,
+        "ratio_allowed": task.ratio.allowed if task.ratio else None,
         "rerun_flip_rate": task.rerun_flip_rate,
     }
     return {key: value for key, value in numbers.items() if value is not None}

@@ -77,7 +77,10 @@ def plot_differences(tasks: Sequence[TaskVerdict]) -> Markup | None:
         axes.set_yticks(range(len(known)), [_label(t) for t in known])
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("candidate minus baseline, percentage points; | is the margin")
+        axes.set_xlabel(
+            "candidate minus baseline, percentage points (perplexity: minus its rise in percent); "
+            "| is the margin"
+        )
         return _svg(figure, "Difference of each task with its interval, against the margin")
 
 

@@ -2,8 +2,8 @@
 
 from textwrap import wrap
 
-from harness.artifacts import TaskVerdict, Verdict
-from harness.report.words import decision_word, pooled_note
+from harness.artifacts import Scale, TaskVerdict, Verdict
+from harness.report.words import decision_word, difference, margin, pooled_note, rise, score
 
 _COLUMNS = "{:<20} {:<9} {:>9} {:>9} {:>7}  {:^17} {:>7}  {}"
 _NAME_WIDTH = 20
@@ -29,7 +29,7 @@ def _footnotes(verdict: Verdict) -> list[str]:
     notes = [
         f"{task.task}: {task.message}"
         for task in verdict.tasks
-        if task.recovery is not None or task.p_value is not None
+        if task.recovery is not None or task.p_value is not None or task.scale is not Scale.SHARE
     ]
     if verdict.flip_rate is not None:
         again = verdict.rerun_flip_rate
@@ -42,21 +42,25 @@ def _footnotes(verdict: Verdict) -> list[str]:
 
 
 def _row(task: TaskVerdict) -> str:
-    interval = "-"
-    if task.low is not None and task.high is not None:
-        interval = f"{100 * task.low:+.2f} .. {100 * task.high:+.2f}"
-    difference = "-" if task.difference is None else f"{100 * task.difference:+.2f}"
     return _COLUMNS.format(
         task.task if len(task.task) <= _NAME_WIDTH else f"{task.task[: _NAME_WIDTH - 2]}..",
         task.tier,
-        _accuracy(task.baseline),
-        _accuracy(task.candidate),
-        difference,
-        interval,
-        f"{-100 * task.margin:+.2f}",
+        _score(task.baseline, task.scale),
+        _score(task.candidate, task.scale),
+        difference(task).replace(" ", ""),
+        _interval(task),
+        margin(task).replace(" ", ""),
         decision_word(task),
     ).rstrip()
 
 
-def _accuracy(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{fraction:.2%}"
+def _interval(task: TaskVerdict) -> str:
+    if task.ratio is not None:
+        return f"{rise(task.ratio.low)} .. {rise(task.ratio.high)}%"
+    if task.low is None or task.high is None:
+        return "-"
+    return f"{100 * task.low:+.2f} .. {100 * task.high:+.2f}"
+
+
+def _score(value: float | None, scale: Scale) -> str:
+    return score(value, scale).replace(" %", "%").removesuffix(" bits")

@@ -1,11 +1,14 @@
 """Numbers and text as the reports spell them."""
 
+import math
 import re
 
-from harness.artifacts import Decision, TaskVerdict, Tier, Verdict
+from harness.artifacts import Decision, Scale, TaskVerdict, Tier, Verdict
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
 _MAX_TEXT = 700
+_BEYOND_PERCENT = 10.0
+"""Ratios from which on a rise is not spelled in percent."""
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -27,15 +30,58 @@ def decision_class(task: TaskVerdict) -> str:
     return task.decision.lower() if task.tier is Tier.CRITICAL else "advisory"
 
 
+def score(value: float | None, scale: Scale) -> str:
+    """Spell a task's score in its unit: a perplexity is no percentage."""
+    if value is None or scale is Scale.SHARE:
+        return percent(value)
+    return f"{value:.5g}" if scale is Scale.PERPLEXITY else f"{value:.4f} bits"
+
+
+def baseline(task: TaskVerdict) -> str:
+    """Spell the baseline's score."""
+    return score(task.baseline, task.scale)
+
+
+def candidate(task: TaskVerdict) -> str:
+    """Spell the candidate's score."""
+    return score(task.candidate, task.scale)
+
+
+def difference(task: TaskVerdict) -> str:
+    """Spell the difference in points; of a perplexity its rise in percent."""
+    if task.scale is Scale.SHARE:
+        return points(task.difference)
+    return "-" if task.ratio is None else f"{rise(task.ratio.observed)} %"
+
+
 def interval(task: TaskVerdict) -> str:
-    """Spell the interval of a task's difference."""
+    """Spell the interval of a task's difference; of a perplexity that of its rise in percent."""
+    if task.ratio is not None:
+        return f"{rise(task.ratio.low)} to {rise(task.ratio.high)} %"
     if task.low is None or task.high is None:
         return "-"
     return f"{points(task.low)} to {points(task.high)}"
 
 
+def margin(task: TaskVerdict) -> str:
+    """Spell the difference that is allowed; of a perplexity the rise."""
+    if task.scale is Scale.SHARE:
+        return points(-task.margin)
+    return f"{100 * math.expm1(task.margin):+.2f} %"
+
+
+def rise(ratio: float) -> str:
+    """Spell a ratio of perplexities as a signed rise in percent."""
+    return f"{100 * (ratio - 1):+.2f}" if ratio < _BEYOND_PERCENT else f"x {ratio:.3g}"
+
+
 def flips(task: TaskVerdict) -> str:
-    """Spell the items that were lost and won, and how many flip when the baseline runs again."""
+    """Spell the items that were lost and won, and how many flip when the baseline runs again.
+
+    Documents are only more or less likely.
+    """
+    if task.scale is not Scale.SHARE:
+        return f"{task.num_lost} less likely, {task.num_won} more"
     again = task.rerun_flip_rate
     return f"{task.num_lost} / {task.num_won}" + (
         "" if again is None else f" (rerun {percent(again)})"
@@ -44,7 +90,8 @@ def flips(task: TaskVerdict) -> str:
 
 def explanation(task: TaskVerdict) -> str:
     """Return the evidence in words; nothing where the numbers beside it say all."""
-    is_simple = task.recovery is None and task.p_value is None and task.num_clusters is None
+    forms = (task.recovery, task.p_value, task.num_clusters, task.ratio)
+    is_simple = all(form is None for form in forms)
     return "" if task.decision is Decision.GO and is_simple else task.message
 
 

@@ -54,7 +54,7 @@ def _environment() -> Environment:
     filters = (
         *(words.beginning, words.cell, words.decision_class, words.decision_word, words.ending),
         *(words.explanation, words.flips, words.interval, words.percent, words.points),
-        words.visible,
+        *(words.baseline, words.candidate, words.difference, words.margin, words.visible),
     )
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests["not_run"] = was_not_run

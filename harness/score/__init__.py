@@ -11,7 +11,7 @@ from harness.score.arm import read_arm
 
 if TYPE_CHECKING:
     from harness.score.again import score_again
-    from harness.score.catalog import answer_budgets, check_suite, tasks_of_choices
+    from harness.score.catalog import answer_budgets, check_suite, tasks_of_likelihoods
     from harness.score.endpoint import endpoint_of
     from harness.score.lengths import cut_or_unsayable, lengths_of
     from harness.score.mistakes import mistakes_of
@@ -33,7 +33,7 @@ __all__ = [
     "read_arm",
     "score",
     "score_again",
-    "tasks_of_choices",
+    "tasks_of_likelihoods",
 ]
 
 _LATER = {
@@ -48,7 +48,7 @@ _LATER = {
     "prove_endpoint": "proof",
     "score": "run",
     "score_again": "again",
-    "tasks_of_choices": "catalog",
+    "tasks_of_likelihoods": "catalog",
 }
 """Module of each."""
 

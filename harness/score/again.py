@@ -51,7 +51,9 @@ def score_again(
 def _part_of(suite: Suite, share: float) -> Suite:
     catalog = Catalog(suite.tasks_from)
     tasks = tuple(
-        dataclasses.replace(spec, items=_items(spec, share, max(len(catalog.leaves(spec.name)), 1)))
+        dataclasses.replace(
+            spec, items=_items(spec, share, max(len(catalog.leaves(spec.asked)), 1))
+        )
         for spec in suite.tasks
     )
     return dataclasses.replace(suite, tasks=tasks)

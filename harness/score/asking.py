@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedTokenizerBase
 
 from harness.artifacts import Suite
@@ -28,6 +29,8 @@ from harness.reading import Chat, Raised, refused_as, render_chats
 from harness.score.recording import Item, Recorder
 
 _MEND_TEMPLATE = "Mend the model's chat_template.jinja, or the suite's apply_chat_template."
+_UNREAD = 2
+"""Places that no token of a long text can have: one before it, one that is generated."""
 DEFAULT_BUDGET = 256
 """Tokens of an answer for a task that does not say; lm-eval's own default."""
 
@@ -227,6 +230,21 @@ class Prompts(Encoder):
         item = item_of(request, repeat)
         seed = seed_of(self._suite.seed, item)
         return AnswerRequest(position, item, tokens[-room:], limits, cut, seed)
+
+    def windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Return the pieces of a text whose log-likelihoods make its own: context, then piece.
+
+        They are lm-eval's, of as many tokens as a server has room for: it must be sent a token
+        before the first one, and it must generate one. lm-eval's client of servers cuts there too,
+        its Hugging Face model two tokens later; texts that fit are the same for all.
+        """
+        pieces = get_rolling_token_windows(
+            token_list=self.encode(text),
+            prefix_token=self.prefix,
+            max_seq_len=max(self._max_length - _UNREAD, 1),
+            context_len=1,
+        )
+        return [make_disjoint_window(piece) for piece in pieces]
 
 
 class SamePrompts:

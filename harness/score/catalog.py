@@ -3,22 +3,21 @@
 Nothing here touches the network or loads a data set; where tasks come from is in `sources`.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import SuiteError
 from harness.score.asking import DEFAULT_BUDGET
 from harness.score.local_data import read_local_splits
+from harness.score.metrics import check_metric, unknown
 from harness.score.sources import Catalog
 
 _GENERATED = "generate_until"
-_CHOICE = "multiple_choice"
-_OUTPUT_TYPES = (_GENERATED, _CHOICE)
+_ROLLING = "loglikelihood_rolling"
+_OUTPUT_TYPES = (_GENERATED, "multiple_choice", "loglikelihood", _ROLLING)
 _GREEDY_ARGUMENTS = {"until", "do_sample", "temperature", "max_gen_toks"}
 _DRAWN_ARGUMENTS = {"top_p", "top_k", "min_p"}
 """What the suite replaces where its answers are drawn."""
@@ -34,7 +33,7 @@ def check_suite(suite: Suite) -> None:
     catalog = Catalog(suite.tasks_from)
     for spec in suite.tasks:
         check_members(catalog, spec)
-        leaves = catalog.leaves(spec.name)
+        leaves = catalog.leaves(spec.asked)
         for leaf in leaves:
             entry = catalog.entry(leaf)
             config = entry.cfg or {}
@@ -51,9 +50,9 @@ def check_members(catalog: Catalog, spec: TaskSpec) -> None:
     Raises:
         SuiteError: with the nearest names, or a number that can be divided.
     """
-    leaves = catalog.leaves(spec.name)
+    leaves = catalog.leaves(spec.asked)
     if not leaves:
-        raise SuiteError(_unknown("task", spec.name, catalog.names()))
+        raise SuiteError(unknown("task", spec.asked, catalog.names()))
     if spec.items % len(leaves):
         message = (
             f"task '{spec.name}' is a group of {len(leaves)} tasks, which get the same number "
@@ -83,7 +82,7 @@ def answer_budgets(suite: Suite) -> Mapping[str, int]:
         return int(_settings(config)["max_gen_toks"]) + suite.thinking_budget
 
     return {
-        spec.name: max((budget(leaf) for leaf in catalog.leaves(spec.name)), default=0)
+        spec.name: max((budget(leaf) for leaf in catalog.leaves(spec.asked)), default=0)
         for spec in suite.tasks
     }
 
@@ -102,24 +101,24 @@ def check_protocol(suite: Suite, protocol: str) -> None:
             "Set the suite's apply_chat_template, or type the address up to /v1."
         )
         raise SuiteError(message)
-    chosen = tasks_of_choices(suite)
+    chosen = tasks_of_likelihoods(suite)
     if chosen:
         message = (
-            f"task '{chosen[0]}' is multiple choice, and a chat gives no log-likelihoods. "
+            f"task '{chosen[0]}' needs log-likelihoods of given texts, and a chat gives none. "
             "Type the address up to /v1 of a server that has completions."
         )
         raise SuiteError(message)
 
 
-def tasks_of_choices(suite: Suite) -> tuple[str, ...]:
-    """Return the tasks whose answers are chosen by log-likelihoods of given texts."""
+def tasks_of_likelihoods(suite: Suite) -> tuple[str, ...]:
+    """Return the tasks that are scored by log-likelihoods of given texts: nothing is generated."""
     catalog = Catalog(suite.tasks_from)
 
     def kinds(task: str) -> set[object]:
         leaves = catalog.leaves(task)
-        return {(catalog.entry(leaf).cfg or {}).get("output_type") for leaf in leaves}
+        return {(catalog.entry(leaf).cfg or {}).get("output_type", _GENERATED) for leaf in leaves}
 
-    return tuple(spec.name for spec in suite.tasks if _CHOICE in kinds(spec.name))
+    return tuple(spec.name for spec in suite.tasks if kinds(spec.asked) - {_GENERATED})
 
 
 def check_thinking(suite: Suite) -> None:
@@ -146,21 +145,18 @@ def _check_task(spec: TaskSpec, config: Mapping[str, Any]) -> None:
     kind = config.get("output_type", "generate_until")
     if kind not in _OUTPUT_TYPES:
         message = (
-            f"task '{spec.name}' has output_type '{kind}', which is not right or wrong for each "
-            f"item. Use a task of type {' or '.join(_OUTPUT_TYPES)}."
+            f"task '{spec.name}' has output_type '{kind}', which lm-eval does not know. "
+            f"Use one of {', '.join(_OUTPUT_TYPES)}."
         )
         raise SuiteError(message)
     if config.get("unsafe_code"):
         message = f"task '{spec.name}' runs code that the model wrote. Use a task that does not."
         raise SuiteError(message)
-    listed = config.get("metric_list")
-    metrics = [m["metric"] for m in listed] if listed else DEFAULT_METRIC_REGISTRY[kind]
-    if spec.metric not in metrics:
-        raise SuiteError(_unknown(f"metric of task '{spec.name}'", spec.metric, metrics))
+    check_metric(spec, config)
     filters = [f["name"] for f in config.get("filter_list") or [{"name": "none"}]]
     if spec.filter not in filters:
-        raise SuiteError(_unknown(f"filter of task '{spec.name}'", spec.filter, filters))
-    if config.get("num_fewshot") == 0 and spec.num_fewshot:
+        raise SuiteError(unknown(f"filter of task '{spec.name}'", spec.filter, filters))
+    if (config.get("num_fewshot") == 0 or kind == _ROLLING) and spec.num_fewshot:
         message = (
             f"task '{spec.name}' is made for 0 worked examples, the suite asks for "
             f"{spec.num_fewshot}. Set num_fewshot to 0."
@@ -178,8 +174,8 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -
             raise SuiteError(message)
         if suite.thinking:
             message = (
-                f"task '{spec.name}' is multiple choice, whose answers are no text that a model "
-                "could think before. Use a task with generated answers, or thinking: false."
+                f"task '{spec.name}' reads given texts, so there is nothing that a model could "
+                "think before. Use a task with generated answers, or thinking: false."
             )
             raise SuiteError(message)
         return
@@ -241,13 +237,3 @@ def check_item_counts(spec: TaskSpec, found: int, num_leaves: int) -> None:
             f"{spec.items // num_leaves}. Set items to at most {found * num_leaves}."
         )
         raise SuiteError(message)
-
-
-def nearest_to(name: str, known: list[str]) -> str:
-    """Return a question after the nearest of the known names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:5]
-    return f" Did you mean {' or '.join(repr(n) for n in near)}?"
-
-
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    return f"unknown {what}: '{name}'.{nearest_to(name, known)}"

@@ -40,7 +40,7 @@ from harness.score.asking import (
 from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
 from harness.score.proof import all_tokens, prove, prove_chats, words_of
 from harness.score.recording import Course, Finish, Item, Recorder, log_progress
-from harness.score.replies import Answer, Shown, read_answer, read_chat, read_chosen
+from harness.score.replies import Answer, Chosen, Shown, read_answer, read_chat, read_chosen
 
 _GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 """Greedy and nothing else; a server's defaults come from the model's generation_config.json."""
@@ -48,8 +48,10 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class _Pair(NamedTuple):
-    """One request for a log-likelihood, in tokens."""
+    """One request for a log-likelihood, in tokens: of a whole text, or of a piece of it."""
 
+    request: int
+    """Which of lm-eval's it belongs to."""
     item: Item
     tokens: list[int]
     num_context: int
@@ -222,10 +224,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         """Return the log-likelihood of each continuation, and whether it is the greedy one."""
         results: list[tuple[float, bool]] = []
         for pair, reply in zip(*self._take("loglikelihood", requests), strict=True):
-            echoed = self._echoed(pair.tokens)
-            chosen = read_chosen(reply, pair.tokens, pair.num_context, self.shown, echoed)
-            finish = Finish.ERROR if chosen.error else Finish.SCORED
-            self.recorder.note(pair.item, finish, prompt_cut=pair.cut, error=chosen.error)
+            chosen = self._read(pair, reply)
             results.append((chosen.log_likelihood, chosen.is_greedy))
         return results
 
@@ -240,6 +239,29 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
                 self.tokenizer, answer.whole, asked.limits, num_tokens
             )
         return num_tokens, num_thoughts
+
+    def loglikelihood_rolling(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
+    ) -> list[float]:
+        """Return the log-likelihood of each text, whose pieces were sent one by one."""
+        pairs, replies = self._take("loglikelihood_rolling", requests)
+        parts: dict[int, list[float]] = {index: [] for index in range(len(requests))}
+        for pair, reply in zip(pairs, replies, strict=True):
+            parts[pair.request].append(self._read(pair, reply).log_likelihood)
+        for request, read in zip(requests, parts.values(), strict=True):
+            if not read:  # a text without a token says nothing, and is nobody's failure
+                self.recorder.note(item_of(request), Finish.SCORED)
+        return [sum(read) for read in parts.values()]
+
+    def _read(self, pair: _Pair, reply: HttpReply) -> Chosen:
+        """Read what was asked of a pair, and note how it ended."""
+        echoed = self._echoed(pair.tokens)
+        chosen = read_chosen(reply, pair.tokens, pair.num_context, self.shown, echoed)
+        finish = Finish.ERROR if chosen.error else Finish.SCORED
+        self.recorder.note(pair.item, finish, prompt_cut=pair.cut, error=chosen.error)
+        return chosen
 
     def _echoed(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Return how an answer may begin, where nothing but its text tells whose prompt it has.
@@ -256,7 +278,9 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
 
     def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
         if kind == "loglikelihood":
-            return self._send_pairs(requests, repeat)
+            return self._send_pairs(requests, self._pairs(requests, repeat))
+        if kind == "loglikelihood_rolling":
+            return self._send_pairs(requests, self._pieces(requests, repeat))
         asked = [self.prompts.asked(i, request, repeat) for i, request in enumerate(requests)]
         payloads = [
             self._chosen(
@@ -276,15 +300,26 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             requests, asked, self._connection.send(COMPLETIONS, payloads, on_reply=_say(asked))
         )
 
-    def _send_pairs(self, requests: Sequence[Any], repeat: int) -> _Sent:
+    def _pairs(self, requests: Sequence[Any], repeat: int) -> list[_Pair]:
         # lm-eval splits the pairs into tokens and hands them to _loglikelihood_tokens.
         in_tokens = super().loglikelihood(requests, disable_tqdm=True)
         pairs: list[_Pair] = []
-        for request, (_, context, continuation) in zip(requests, in_tokens, strict=True):
+        split = enumerate(zip(requests, in_tokens, strict=True))
+        for index, (request, (_, context, continuation)) in split:
             tokens = (context + continuation)[-self._longest_read :]
             num_context = max(len(tokens) - len(continuation), 1)
             cut = len(tokens) < len(context) + len(continuation)
-            pairs.append(_Pair(item_of(request, repeat), tokens, num_context, cut))
+            pairs.append(_Pair(index, item_of(request, repeat), tokens, num_context, cut))
+        return pairs
+
+    def _pieces(self, requests: Sequence[Any], repeat: int) -> list[_Pair]:
+        return [
+            _Pair(index, item_of(request, repeat), context + piece, len(context), cut=False)
+            for index, request in enumerate(requests)
+            for context, piece in self.prompts.windows(request.args[0])
+        ]
+
+    def _send_pairs(self, requests: Sequence[Any], pairs: list[_Pair]) -> _Sent:
         payloads = [
             self._create_payload([pair.tokens], generate=False, seed=self._seed)
             | words_of(self.endpoint)
@@ -374,5 +409,5 @@ def _arguments(limits: Limits, endpoint: Endpoint) -> dict[str, Any]:
 
 def _say(asked: Sequence[AnswerRequest] | Sequence[_Pair]) -> Callable[[int], None]:
     """Return what logs how many of a task's requests are answered."""
-    task = asked[0].item[0]
+    task = asked[0].item[0] if asked else ""
     return lambda num_done: log_progress(task, num_done, len(asked))

@@ -175,7 +175,8 @@ def _look_at(task: _Task, item: Item, found: _Found) -> None:
         except _FaultError as fault:
             found.add(fault, item.where)
 
-    if task.config.get("doc_to_text") is not None and not task.is_function("doc_to_text"):
+    has_prompt = task.config.get("doc_to_text") is not None and task.kind != _ROLLING
+    if has_prompt and not task.is_function("doc_to_text"):
         attempt(lambda: _check_prompt(task, item))
     if task.config.get("doc_to_target") is not None and not task.is_function("doc_to_target"):
         check = _check_choice if task.kind == _CHOICE else _check_answer
@@ -187,8 +188,6 @@ def _look_at(task: _Task, item: Item, found: _Found) -> None:
 
 def _check_prompt(task: _Task, item: Item) -> None:
     made = task.value("doc_to_text", item)
-    if task.kind == _ROLLING:
-        return
     if isinstance(made, int) and not isinstance(made, bool) and task.kind == _CHOICE:
         return  # each choice is a prompt of its own
     if not isinstance(made, str):

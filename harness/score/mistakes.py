@@ -14,11 +14,11 @@ from harness.score.catalog import (
     check_item_counts,
     check_members,
     check_thinking,
-    nearest_to,
 )
 from harness.score.definitions import mistakes_of_definition
 from harness.score.items import mistakes_of_items
 from harness.score.local_data import read_local_splits
+from harness.score.metrics import nearest_to
 from harness.score.prepare import try_prompts
 from harness.score.sources import Catalog, lm_eval_file_of
 
@@ -44,11 +44,11 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
         yield from found
         if found:
             return
-    for definition in catalog.own.of(spec.name):
+    for definition in catalog.own.of(spec.asked):
         if not definition.is_group:
             yield from mistakes_of_definition(definition, spec, task_code=suite.task_code)
     yield from _raised(partial(check_members, catalog, spec))
-    for leaf in catalog.leaves(spec.name):
+    for leaf in catalog.leaves(spec.asked):
         yield from _raised(partial(check_asked, spec, catalog.config(leaf), suite))
         if catalog.is_local(leaf):
             yield from _of_items(catalog, spec, leaf)
@@ -56,24 +56,24 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
 
 def _of_names(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
     """Yield which names mean nothing, or two things."""
-    broken = list(catalog.own.problems_of([spec.name]))
+    broken = list(catalog.own.problems_of([spec.asked]))
     yield from broken
     if broken:
         return
-    strangers = catalog.strangers(spec.name)
-    if catalog.entry(spec.name) is None:
-        yield _unknown(catalog, spec.name)
+    strangers = catalog.strangers(spec.asked)
+    if catalog.entry(spec.asked) is None:
+        yield _unknown(catalog, spec.asked)
         return
     for stranger in strangers:
         yield (
-            f"the group '{spec.name}' has the member '{stranger}', which is defined nowhere, "
+            f"the group '{spec.asked}' has the member '{stranger}', which is defined nowhere, "
             f"or is the group itself.{nearest_to(stranger, catalog.names())}"
         )
 
 
 def _clashes(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
     """Yield which own tasks are called like one that everybody has."""
-    for definition in catalog.own.of(spec.name):
+    for definition in catalog.own.of(spec.asked):
         name = definition.name
         theirs = "one that ships with harness" if name in catalog.shipped else ""
         if not theirs and (file := lm_eval_file_of(name)):
@@ -91,7 +91,7 @@ def _of_items(catalog: Catalog, spec: TaskSpec, leaf: str) -> Iterator[str]:
     definition = catalog.own.definitions.get(leaf)
     if asked is None or (definition is not None and not definition.data_files()):
         return  # told of its file
-    num_leaves = len(catalog.leaves(spec.name))
+    num_leaves = len(catalog.leaves(spec.asked))
     try:
         splits = read_local_splits(entry.yaml_path.parent, config)
     except SuiteError as error:

@@ -8,6 +8,7 @@ options there: both arms must see the same.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -59,8 +60,8 @@ def try_prompts(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
     Raises:
         SuiteError: with the task and what its template lacks.
     """
-    leaves = catalog.leaves(spec.name)
-    if catalog.own.of(spec.name) or all(catalog.is_local(leaf) for leaf in leaves):
+    leaves = catalog.leaves(spec.asked)
+    if catalog.own.of(spec.asked) or all(catalog.is_local(leaf) for leaf in leaves):
         _build(catalog, suite, spec, _unrendered)
 
 
@@ -74,7 +75,7 @@ def _build(
 ) -> Tasks:
     _set_seeds(suite.seed)
     _refuse_code(catalog, suite, spec)
-    with _named_where_it_fails(spec), scoring(spec.name):
+    with _named_where_it_fails(spec), scoring(spec.asked):
         tasks = _load_tasks(catalog, spec)
         for task in tasks.values():
             task.set_fewshot_seed(seed=suite.seed)
@@ -93,7 +94,7 @@ def _build(
 
 def _refuse_code(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
     """Refuse Python of own tasks that nobody allowed, which would run as they are loaded."""
-    for definition in () if suite.task_code else catalog.own.of(spec.name):
+    for definition in () if suite.task_code else catalog.own.of(spec.asked):
         if definition.functions or "class" in definition.config:
             message = (
                 f"task '{definition.name}' runs Python of '{definition.folder}'. Type --task-code "
@@ -163,6 +164,27 @@ def scoring(task: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unaggregated(tasks: Tasks) -> Iterator[None]:
+    """Let lm-eval make no scores, which nobody reads: some take long, or have no number.
+
+    A perplexity of e^710, which token salad can have, ends lm-eval by an overflow.
+    """
+    made_by = {name: task.aggregation for name, task in tasks.items()}
+    for task in tasks.values():
+        task.aggregation = _counted
+    try:
+        yield
+    finally:
+        for name, task in tasks.items():
+            task.aggregation = made_by[name]
+
+
+def _counted() -> Mapping[str, Callable[..., int]]:
+    """Stand in for every aggregation."""
+    return defaultdict(lambda: len)
+
+
 def _keep_requests(**_: object) -> None:
     """Stand in for the building of requests: they are built."""
 
@@ -171,7 +193,7 @@ def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
     """Return lm-eval's task objects by name, with the suite's number of worked examples."""
     try:
         with quiet_lm_eval(), files_read_here():
-            tasks: Tasks = catalog.manager(spec.name).load([spec.name])["tasks"]
+            tasks: Tasks = catalog.manager(spec.asked).load([spec.asked])["tasks"]
     except (OSError, ValueError, KeyError, ImportError) as error:
         message = (
             f"the data of task '{spec.name}' cannot be loaded: {_first_line(error)}. Check the "

@@ -9,6 +9,7 @@ taken stays lm-eval's; prompts and limits are those of harness.score.asking.
 import math
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 from lm_eval.api.registry import register_model
@@ -106,6 +107,30 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
                 error=None if finite else "the model's logits are not finite",
             )
         return results
+
+    def loglikelihood_rolling(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
+    ) -> list[float]:
+        """Return the log-likelihood of each text, read in pieces where it does not fit."""
+        pieces = [self.prompts.windows(request.args[0]) for request in requests]
+        waiting = [(None, *piece) for one in pieces for piece in one]
+        size, read = int(self.batch_size), list[float]()
+        for start in range(0, len(waiting), size):
+            batch = waiting[start : start + size]
+            answers = self._loglikelihood_tokens(batch, disable_tqdm=True, override_bs=len(batch))
+            read += [float(log_likelihood) for log_likelihood, _ in answers]
+        parts = iter(read)
+        sums = [sum(islice(parts, len(one))) for one in pieces]
+        for request, log_likelihood in zip(requests, sums, strict=True):
+            finite = math.isfinite(log_likelihood)
+            self.recorder.note(
+                item_of(request),
+                Finish.SCORED if finite else Finish.ERROR,
+                error=None if finite else "the model's logits are not finite",
+            )
+        return sums
 
     def _batches(self, requests: list[AnswerRequest]) -> Iterator[list[AnswerRequest]]:
         """Yield batches of requests that end alike, long prompts first."""

@@ -21,6 +21,7 @@ from lm_eval.evaluator import evaluate
 from harness.artifacts import (
     Endpoint,
     Sample,
+    Scale,
     Scorecard,
     Suite,
     TaskScore,
@@ -33,9 +34,10 @@ from harness.artifacts import (
 )
 from harness.errors import HarnessError
 from harness.score.arm import SCORECARD_FILE, sha256_of
-from harness.score.catalog import check_protocol, tasks_of_choices
+from harness.score.catalog import check_protocol, tasks_of_likelihoods
 from harness.score.http_lm import ChatLM, CompletionsLM, SendsAhead, takes_seeds
-from harness.score.prepare import Tasks, items_of_each, prepare, scoring
+from harness.score.metrics import scale_in
+from harness.score.prepare import Tasks, items_of_each, prepare, scoring, unaggregated
 from harness.score.recording import Recorder
 from harness.score.reference_lm import Answering, ReferenceLM
 from harness.score.sources import Catalog, quiet_lm_eval
@@ -83,12 +85,14 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
     with _to_lm(served, suite) as lm:
         if isinstance(lm, SendsAhead) and missing:
             asked = dataclasses.replace(suite, tasks=tuple(missing))
-            lm.prove(reads=bool(tasks_of_choices(asked)))
-        for spec, tasks in _prepared(lm, suite, missing):
-            made = _score_task(lm, suite, spec, tasks, into)
-            save(made, into / "tasks" / f"{spec.name}.json", made_from={_ASKED: keys[spec.name]})
-            done[spec.name] = made
-            _report(arm, made)
+            lm.prove(reads=bool(tasks_of_likelihoods(asked)))
+        by_task = {spec.asked: [m for m in missing if m.asked == spec.asked] for spec in missing}
+        for first, tasks in _prepared(lm, suite, [specs[0] for specs in by_task.values()]):
+            for spec, made in _score_task(lm, suite, by_task[first.asked], tasks, into):
+                path = into / "tasks" / f"{spec.name}.json"
+                save(made, path, made_from={_ASKED: keys[spec.name]})
+                done[spec.name] = made
+                _report(arm, made)
     scores = [done[spec.name] for spec in suite.tasks]
     scorecard = Scorecard(
         arm=arm,
@@ -104,7 +108,10 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
 
 
 def _report(arm: str, task: _ScoredTask) -> None:
-    _log.info("score: %s %s %.1f %%", arm, task.score.task, 100 * task.score.value)
+    if task.score.scale is Scale.SHARE:
+        _log.info("score: %s %s %.1f %%", arm, task.score.task, 100 * task.score.value)
+    else:
+        _log.info("score: %s %s %.5g", arm, task.score.task, task.score.value)
 
 
 @contextmanager
@@ -168,29 +175,50 @@ def _find(into: Path, task: str, key: str) -> _ScoredTask | None:
     return found
 
 
-def _score_task(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks, into: Path) -> _ScoredTask:
+def _score_task(
+    lm: Lm, suite: Suite, specs: Sequence[TaskSpec], tasks: Tasks, into: Path
+) -> Iterator[tuple[TaskSpec, _ScoredTask]]:
+    """Ask a task once and yield each of its metrics that the suite names."""
+    spec = specs[0]
     times = f", {spec.repeats} times each" if spec.repeats > 1 else ""
-    _log.info("score: %s, %d items%s", spec.name, spec.items, times)
+    _log.info("score: %s, %d items%s", spec.asked, spec.items, times)
     recorder = lm.recorder = Recorder()
-    answered = [_ask(lm, suite, spec, tasks, repeat) for repeat in range(spec.repeats)]
-    samples = tuple(sample for of_item in zip(*answered, strict=True) for sample in of_item)
-    file = into / "samples" / f"{spec.name}.jsonl"
-    write_samples(samples, file)
-    score = to_score(spec, samples, num_prompts_cut=recorder.num_prompts_cut, file=file)
-    return _ScoredTask(score=score, generation=_generation(lm, suite, spec, tasks))
+    scales = {one.name: _scale(tasks, one) for one in specs}
+    answered = [_ask(lm, suite, specs, tasks, repeat) for repeat in range(spec.repeats)]
+    for index, one in enumerate(specs):
+        of_each = zip(*(answers[index] for answers in answered), strict=True)
+        samples = tuple(sample for of_item in of_each for sample in of_item)
+        file = into / "samples" / f"{one.name}.jsonl"
+        write_samples(samples, file)
+        score = to_score(
+            one,
+            samples,
+            num_prompts_cut=recorder.num_prompts_cut,
+            file=file,
+            scale=scales[one.name],
+        )
+        yield one, _ScoredTask(score=score, generation=_generation(lm, suite, one, tasks))
 
 
-def _ask(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks, repeat: int) -> tuple[Sample, ...]:
-    """Ask for one answer to each item, and let lm-eval score it.
+def _scale(tasks: Tasks, spec: TaskSpec) -> Scale:
+    """Return the unit of a score; the members of a group agree, as check_suite has seen."""
+    return scale_in(next(iter(tasks.values())), spec.metric)
+
+
+def _ask(
+    lm: Lm, suite: Suite, specs: Sequence[TaskSpec], tasks: Tasks, repeat: int
+) -> list[tuple[Sample, ...]]:
+    """Ask for one answer to each item, and let lm-eval score it; the samples of each metric.
 
     lm-eval would hand all answers to an item to the task's filters, of which the usual one drops
     all but the first.
     """
+    spec = specs[0]
     lm.repeat = repeat
     for task in tasks.values():
         for request in task.instances:
             request.resps, request.filtered_resps = [], {}
-    with scoring(spec.name):
+    with scoring(spec.asked), unaggregated(tasks):
         logged = evaluate(
             lm,
             {"tasks": tasks},
@@ -200,7 +228,7 @@ def _ask(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks, repeat: int) -> tup
             apply_chat_template=suite.apply_chat_template,
             fewshot_as_multiturn=suite.apply_chat_template,
         )["samples"]
-    return to_samples(logged, spec, lm.recorder, repeat)
+    return [to_samples(logged, one, lm.recorder, repeat) for one in specs]
 
 
 def _generation(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks) -> str:

@@ -6,18 +6,23 @@ takes the suite's filter and metric, and from the Recorder how the answer really
 
 import hashlib
 import math
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import pvariance
 from typing import Any
 
-from harness.artifacts import Sample, TaskScore, TaskSpec
+from harness.artifacts import Sample, Scale, TaskScore, TaskSpec, in_unit, mean_of
 from harness.errors import ScoringError
+from harness.score.answers import answer_of, prompt_of, target_of
+from harness.score.metrics import BRIER
 from harness.score.recording import UNKNOWN, Finish, Outcome, Recorder
 
 Logged = Mapping[str, Any]
 _WITHOUT_ANSWER = (Finish.TIMEOUT, Finish.ERROR)
+MOST = sys.float_info.max
+"""JSON has no larger number."""
 
 
 def to_samples(
@@ -51,30 +56,42 @@ def to_samples(
 
 
 def to_score(
-    spec: TaskSpec, samples: Sequence[Sample], *, num_prompts_cut: int, file: Path
+    spec: TaskSpec,
+    samples: Sequence[Sample],
+    *,
+    num_prompts_cut: int,
+    file: Path,
+    scale: Scale = Scale.SHARE,
 ) -> TaskScore:
     """Return the score of a task whose samples were written to `file`.
 
     A request that failed counts as an error and not as a wrong answer; one that did not come in
     time is a wrong answer.
 
+    Args:
+        spec: of the task.
+        samples: all of them.
+        num_prompts_cut: items whose prompts did not fit.
+        file: of the samples.
+        scale: the unit of the score.
+
     Raises:
         ScoringError: every request failed.
     """
-    known = [sample.value for sample in samples if sample.finish != "error"]
+    known = [sample for sample in samples if sample.finish != "error"]
     if not known:
         message = (
             f"every request of task '{spec.name}' failed ({len(samples)} of {len(samples)}); "
             f"the first: {samples[0].answer}"
         )
         raise ScoringError(message)
-    value = sum(known) / len(known)
+    value = in_unit(mean_of(known), scale)
     finishes = [sample.finish for sample in samples]
     return TaskScore(
         task=spec.name,
         metric=spec.metric,
         value=value,
-        stderr=_stderr(_means(samples)),
+        stderr=_stderr(samples, value, scale),
         num_items=len(samples) // spec.repeats,
         num_errors=finishes.count("error"),
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
@@ -86,6 +103,7 @@ def to_score(
         num_timeouts=finishes.count("timeout"),
         num_thoughts_cut=sum(sample.thoughts_cut for sample in samples),
         finishes=dict(sorted(Counter(finishes).items())),
+        scale=scale,
     )
 
 
@@ -98,8 +116,21 @@ def _means(samples: Sequence[Sample]) -> list[float]:
     return [sum(values) / len(values) for values in known.values()]
 
 
-def _stderr(values: Sequence[float]) -> float:
-    """Return the standard error of the mean; that of a proportion, if values are 0 or 1."""
+def _stderr(samples: Sequence[Sample], score: float, scale: Scale) -> float:
+    """Return the standard error of a score; that of a proportion, if values are 0 or 1.
+
+    That of a perplexity is its own share of that of the mean log-likelihood: the delta method.
+    """
+    if scale is Scale.SHARE:
+        return _of_mean(_means(samples))
+    known = [sample for sample in samples if sample.finish != "error"]
+    mean, words = mean_of(known), sum(sample.weight or 0.0 for sample in known)
+    residuals = [sample.value - mean * (sample.weight or 0.0) for sample in known]
+    error = _of_mean(residuals) * len(known) / (words or 1.0)
+    return min(error * score if scale is Scale.PERPLEXITY else error / math.log(2), MOST)
+
+
+def _of_mean(values: Sequence[float]) -> float:
     return math.sqrt(pvariance(values) / max(len(values) - 1, 1))
 
 
@@ -113,9 +144,9 @@ def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, place: tuple[int
         prompt_hash=str(entry["prompt_hash"]),
         target_hash=str(entry["target_hash"]),
         value=0.0 if failed else _value(entry, spec),
-        prompt=str(entry["arguments"][0][0]),
-        target=_target(entry),
-        answer=(outcome.error or "") if failed else _answer(entry, spec.metric),
+        prompt=prompt_of(entry),
+        target=target_of(entry),
+        answer=(outcome.error or "") if failed else answer_of(entry, spec.metric),
         finish=outcome.finish.name.lower(),
         cluster=str(entry["doc"][spec.cluster]) if spec.cluster else "",
         num_tokens=course.num_tokens,
@@ -123,12 +154,41 @@ def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, place: tuple[int
         repeat=repeat,
         voted=str(entry["filtered_resps"][0]) if spec.repeats > 1 and not failed else "",
         thoughts_cut=course.thoughts_cut,
+        weight=None if spec.relative_margin is None else _text(entry, spec)[1],
     )
 
 
+def _text(entry: Logged, spec: TaskSpec) -> tuple[float, float]:
+    """Return a text's log-likelihood, and how many words, bytes or targets it has.
+
+    Raises:
+        ScoringError: lm-eval logged something else.
+    """
+    found = entry.get(spec.metric)
+    pair = found if isinstance(found, tuple | list) else (found, 1.0)
+    if len(pair) == 2 and all(_is_number(part) for part in pair) and pair[1] >= 0:  # noqa: PLR2004  a pair
+        return float(pair[0]), float(pair[1])
+    message = (
+        f"task '{spec.name}', item {entry['doc_id']}: metric '{spec.metric}' is {found!r:.40}, no "
+        "log-likelihood with its number of words or bytes. Choose another metric in the suite."
+    )
+    raise ScoringError(message)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _value(entry: Logged, spec: TaskSpec) -> float:
-    """Return the item's metric, mapped to a fraction of 1 where the suite gives its range."""
+    """Return the item's metric, mapped to a fraction of 1 where the suite gives its range.
+
+    Of a perplexity it is the log-likelihood of the item's text.
+    """
+    if spec.relative_margin is not None:
+        return _text(entry, spec)[0]
     value = entry.get(spec.metric)
+    if spec.metric == BRIER and isinstance(value, tuple):
+        value = _brier(*value)
     if isinstance(value, bool | int | float):
         worst, best = spec.value_range or (0.0, 1.0)
         share = (float(value) - worst) / (best - worst)
@@ -144,28 +204,6 @@ def _value(entry: Logged, spec: TaskSpec) -> float:
     raise ScoringError(message)
 
 
-def _is_multiple_choice(entry: Logged) -> bool:
-    return isinstance(entry["arguments"][0][1], str)
-
-
-def _target(entry: Logged) -> str:
-    target = entry["target"]
-    if _is_multiple_choice(entry) and isinstance(target, int):
-        return str(entry["arguments"][target][1])
-    return str(target)
-
-
-def _answer(entry: Logged, metric: str) -> str:
-    if not _is_multiple_choice(entry):
-        return str(entry["resps"][0][0])
-    options = [str(arguments[1]) for arguments in entry["arguments"]]
-    scores = [float(answers[0][0]) for answers in entry["resps"]]
-    ranked = [s / _divisor(metric, option) for s, option in zip(scores, options, strict=True)]
-    return options[ranked.index(max(ranked))]
-
-
-def _divisor(metric: str, option: str) -> int:
-    """Return what lm-eval divides an option's log-likelihood by, for each of its metrics."""
-    text = option.lstrip()  # requests carry the delimiter in front, lm-eval's lengths do not
-    lengths = {"acc_norm": len(text), "acc_bytes": len(text.encode())}
-    return max(lengths.get(metric, 1), 1)
+def _brier(label: int, probabilities: Iterable[float]) -> float:
+    """Return what an item adds to lm-eval's Brier score."""
+    return math.fsum((p - (number == label)) ** 2 for number, p in enumerate(probabilities))

@@ -44,10 +44,11 @@ REPEATS = {
     "baseline_accuracy": 0.5,
 }
 VALUES = {"value_range": [0, 100], "spread": 0.2}
+RISE = {"margin": None, "relative_margin": 0.01, "spread": 0.1}
 
 
 @pytest.mark.parametrize(
-    "task", [RECOVERY, {"claim": "lossless"}, {"margin": 0.01}, {"flip_rate": 0.3}]
+    "task", [RECOVERY, RISE, {"claim": "lossless"}, {"margin": 0.01}, {"flip_rate": 0.3}]
 )
 def test_what_is_made_of_the_scores_leaves_baselines_good(
     write: Write, task: dict[str, object]
@@ -90,8 +91,12 @@ def test_a_margin_that_is_typed_replaces_a_recovery(write: Write) -> None:
 @pytest.mark.parametrize(
     ("task", "problem"),
     [
-        ({"recovery": 0.99, "baseline_accuracy": 0.9}, "either a margin or a recovery"),
-        ({"margin": None}, "either a margin or a recovery"),
+        ({"recovery": 0.99, "baseline_accuracy": 0.9}, "give one of margin, recovery and"),
+        ({"margin": None}, "give one of margin, recovery and relative_margin"),
+        ({"margin": None, "relative_margin": 0.01}, "relative_margin needs the spread"),
+        ({**RISE, "value_range": [0, 1]}, "a perplexity has no value_range"),
+        ({"flip_rate": None}, "flip_rate is missing"),
+        ({"chance": None}, "chance is missing"),
         ({"cluster": "subject"}, "cluster and clusters"),
         ({"clusters": 14}, "cluster and clusters"),
         ({"cluster": "subject", "clusters": 1}, "cluster and clusters"),
@@ -111,6 +116,47 @@ def test_fields_that_contradict_or_miss_each_other_are_refused(
 ) -> None:
     with pytest.raises(SuiteError, match=problem):
         loaded(write(**task))
+
+
+def twice(write: Write, **second: object) -> Path:
+    path = write()
+    values = yaml.safe_load(path.read_text())
+    values["tasks"].insert(1, {**values["tasks"][0], **second})
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("second", "names"),
+    [
+        ({"metric": "acc"}, ("gsm8k(exact_match)", "gsm8k(acc)")),
+        ({"filter": "strict-match"}, ("gsm8k(flexible-extract)", "gsm8k(strict-match)")),
+        (
+            {"metric": "acc", "filter": "none"},
+            ("gsm8k(exact_match+flexible-extract)", "gsm8k(acc+none)"),
+        ),
+        ({"name": "mine", "task": "gsm8k"}, ("gsm8k", "mine")),
+    ],
+)
+def test_metrics_of_one_task_are_named_by_what_differs(
+    write: Write, second: dict[str, object], names: tuple[str, str]
+) -> None:
+    tasks = loaded(twice(write, **second)).tasks[:2]
+    assert tuple(task.name for task in tasks) == names
+    assert {task.asked for task in tasks} == {"gsm8k"}
+
+
+@pytest.mark.parametrize("second", [{"items": 7}, {"num_fewshot": 1}])
+def test_a_task_is_asked_in_one_way_for_all_its_metrics(
+    write: Write, second: dict[str, object]
+) -> None:
+    with pytest.raises(SuiteError, match=f"give it one {next(iter(second))}"):
+        loaded(twice(write, metric="acc", **second))
+
+
+def test_a_tasks_metric_twice_is_refused(write: Write) -> None:
+    with pytest.raises(SuiteError, match="lists the task 'gsm8k' twice"):
+        loaded(twice(write, margin=0.01))
 
 
 @pytest.mark.parametrize("name", ["*", "../*", "/etc/passwd", "a\0b", "[", "a" * 5000, ".."])

@@ -26,6 +26,8 @@ from tests.nouns import suite_of, task_spec
 
 END = "<|end|>"
 NUM_TOKENS = 272
+ALPHABET_TEXTS = ("abc abc abc", "k" * 200, "abc kk?", "", "x" * 31, "abc " * 20)
+"""Texts to read: some fit in 32 tokens, some do not, one has none."""
 
 
 class Served(NamedTuple):

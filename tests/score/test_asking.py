@@ -98,7 +98,7 @@ def test_a_suite_that_lets_models_think_says_how(spec: Make, suite: Make) -> Non
         check(spec(), thinking=False)
     with pytest.raises(SuiteError, match="may answer with 36 tokens"):
         check(spec(), thinking_budget=30)
-    with pytest.raises(SuiteError, match="is multiple choice"):
+    with pytest.raises(SuiteError, match="reads given texts"):
         check(spec("tiny_choice", metric="acc", items=2))
 
 

@@ -72,11 +72,78 @@ def test_a_task_made_for_no_examples_gets_none(tasks: Path, spec: Make, suite: M
         check_suite(suite(spec(num_fewshot=2)))
 
 
-def test_a_perplexity_task_is_refused(tasks: Path, spec: Make, suite: Make) -> None:
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("bleu", "metric 'bleu' is made of all answers at once, by 'bleu'.* Use 'exact_match'"),
+        ("ter", "metric 'ter' is made of all answers at once, by 'ter'"),
+        ("own", "'own' is made of all answers at once, by a function of the task's own"),
+        ("f1", "metric 'f1' is made of all answers at once, by 'f1'"),
+        ("bypass", "metric 'bypass' is made of all answers at once"),
+    ],
+)
+def test_what_is_no_metric_of_items_is_refused_with_what_is(
+    tasks: Path, spec: Make, suite: Make, metric: str, said: str
+) -> None:
+    more = "".join(f"  - metric: {name}\n" for name in ("bleu", "ter", "f1", "bypass"))
+    with (tasks / "tiny_next.yaml").open("a") as file:
+        file.write(f"{more}  - metric: own\n    aggregation: !function scoring.over_all\n")
+    with pytest.raises(SuiteError, match=said):
+        check_suite(suite(spec(metric=metric)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [
+        ("generate_until", "'exact_match', or a number for each item"),
+        ("multiple_choice", "'acc', 'acc_norm' or 'brier_score'"),
+    ],
+)
+def test_where_a_task_has_no_metric_of_items_one_is_named(
+    tasks: Path, spec: Make, suite: Make, kind: str, instead: str
+) -> None:
     path = tasks / "tiny_next.yaml"
-    path.write_text(path.read_text().replace("generate_until", "loglikelihood_rolling"))
-    with pytest.raises(SuiteError, match="not right or wrong for each item"):
-        check_suite(suite(spec()))
+    path.write_text(path.read_text().replace("generate_until", kind))
+    path.write_text(path.read_text().partition("metric_list")[0] + "metric_list: [{metric: f1}]\n")
+    with pytest.raises(SuiteError, match=f"Use {instead}"):
+        check_suite(suite(spec(metric="f1")))
+
+
+def test_a_perplexity_has_a_relative_margin_and_nothing_else_has(
+    tasks: Path, spec: Make, suite: Make
+) -> None:
+    rising = {"margin": None, "relative_margin": 0.01, "spread": 0.1}
+    with pytest.raises(SuiteError, match=r"metric 'exact_match' is none\. Give it a margin"):
+        check_suite(suite(spec(**rising)))
+    path = tasks / "tiny_next.yaml"
+    path.write_text(
+        path.read_text()
+        .replace("generate_until", "loglikelihood_rolling")
+        .replace("exact_match", "word_perplexity")
+        .replace("aggregation: mean", "aggregation: weighted_perplexity")
+    )
+    check_suite(suite(spec(metric="word_perplexity", **rising)))
+    with pytest.raises(SuiteError, match=r"'word_perplexity' is a perplexity.* relative_margin"):
+        check_suite(suite(spec(metric="word_perplexity")))
+    with pytest.raises(SuiteError, match="made for 0 worked examples"):
+        check_suite(suite(spec(metric="word_perplexity", num_fewshot=1, **rising)))
+
+
+@pytest.mark.parametrize(
+    ("higher", "value_range", "said"),
+    [
+        ("false", None, "lower values of metric 'exact_match' are better"),
+        ("false", (0.0, 4.0), "but 0 counts as the worst and 4 as the best"),
+        ("true", (1.0, 0.0), "higher values of metric 'exact_match' are better"),
+    ],
+)
+def test_a_range_with_the_better_value_at_the_wrong_end_is_refused(  # noqa: PLR0913, PLR0917  makers
+    tasks: Path, spec: Make, suite: Make, higher: str, value_range: object, said: str
+) -> None:
+    path = tasks / "tiny_next.yaml"
+    path.write_text(path.read_text().replace("better: true", f"better: {higher}"))
+    with pytest.raises(SuiteError, match=said):
+        check_suite(suite(spec(value_range=value_range, spread=0.5)))
 
 
 def test_a_task_that_runs_the_models_code_is_refused(tasks: Path, spec: Make, suite: Make) -> None:

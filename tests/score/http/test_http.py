@@ -294,7 +294,7 @@ def test_a_server_that_only_has_chats_answers_what_is_generated(
     with pytest.raises(SuiteError, match="prompts that are no chats"):
         score(chats, suite(spec()), arm="a", into=tmp_path / "out")
     asked = suite(spec("tiny_choice", **MULTIPLE_CHOICE), apply_chat_template=True)
-    with pytest.raises(SuiteError, match="multiple choice"):
+    with pytest.raises(SuiteError, match="needs log-likelihoods"):
         score(chats, asked, arm="a", into=tmp_path / "out")
     card = score(chats, suite(spec(), apply_chat_template=True), arm="a", into=tmp_path / "out")
     assert card.tasks[0].value == 0.75
