@@ -2,6 +2,7 @@
 
 import ctypes.util
 import importlib
+import os
 import platform
 import shutil
 import sys
@@ -15,6 +16,10 @@ import torch
 
 from harness.engines import MODELOPT, SETUP, capability_of
 from harness.errors import PrerequisiteError
+from harness.serve.sglang.environment import INSTALL, ask_sglang
+from harness.serve.sglang.environment import VARIABLE as SGLANG_VARIABLE
+from harness.serve.trtllm.environment import VARIABLE as TRTLLM_VARIABLE
+from harness.serve.trtllm.environment import ask_trtllm
 from harness.serve.vllm.environment import (
     BESIDE,
     VARIABLE,
@@ -48,6 +53,8 @@ def examine() -> tuple[Diagnosis, ...]:
         _gpus(),
         *_fused_kernels(),
         *_vllm(),
+        _sglang(),
+        _trtllm(),
         _docker(),
         _memory(),
         _disk(),
@@ -135,6 +142,48 @@ def _vllm_version(environment: VllmEnvironment) -> Diagnosis:
     else:
         found += f"; not tested: 'harness doctor --vllm {environment.python}' asks what it can do"
     return Diagnosis(name="vLLM", ok=True, found=found, fix="")
+
+
+def _sglang() -> Diagnosis:
+    fix = f"{INSTALL}; then set {SGLANG_VARIABLE}=DIR"
+    if not os.environ.get(SGLANG_VARIABLE):
+        return _not_named("SGLang", SGLANG_VARIABLE, "sglang", fix)
+    try:
+        there = ask_sglang(None)
+    except PrerequisiteError as error:
+        return Diagnosis(name="SGLang", ok=False, found=str(error), fix=fix)
+    found = (
+        f"{there.version} ({there.platform}, torch {there.torch}, Python {there.python_version}) "
+        f"in '{there.python}'"
+    )
+    return _on_gpus("SGLang", found, there.gpus)
+
+
+def _trtllm() -> Diagnosis:
+    fix = f"set {TRTLLM_VARIABLE} to an environment that has it, made by NVIDIA's instructions"
+    if not os.environ.get(TRTLLM_VARIABLE):
+        return _not_named("TensorRT-LLM", TRTLLM_VARIABLE, "trtllm", fix)
+    try:
+        there = ask_trtllm(None)
+    except PrerequisiteError as error:
+        return Diagnosis(name="TensorRT-LLM", ok=False, found=str(error), fix=fix)
+    found = (
+        f"{there.version} (torch {there.torch}, Python {there.python_version}) in '{there.python}'"
+    )
+    return _on_gpus("TensorRT-LLM", found, there.gpus)
+
+
+def _not_named(name: str, variable: str, engine: str, fix: str) -> Diagnosis:
+    found = f"${variable} names none; needed for --engine {engine} only"
+    return Diagnosis(name=name, ok=False, found=found, fix=fix)
+
+
+def _on_gpus(name: str, found: str, gpus: tuple[str, ...]) -> Diagnosis:
+    """Say what was found of an engine that harness serves with on GPUs alone."""
+    if gpus:
+        return Diagnosis(name=name, ok=True, found=found, fix="")
+    fix = "use a machine with a GPU, or --engine vllm with its CPU build"
+    return Diagnosis(name=name, ok=False, found=f"{found}; the driver shows no GPU", fix=fix)
 
 
 def _docker() -> Diagnosis:
