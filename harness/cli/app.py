@@ -216,10 +216,11 @@ def score(
     *(*ASKING, "margin", "missing_evidence"),
 )
 def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.CandidateArm) -> Result:
-    """Compare two scored arms: ours, or what other tools recorded (lm-eval, inspect_ai).
+    """Compare two scored arms: ours, or what other tools recorded.
 
-    Ours cannot end GO here, for no files are verified. Of other tools' records the answers alone
-    may give GO with --missing-evidence go; --margin 0.02 judges every task that both arms have.
+    Ours cannot end GO here, for no files are verified. Other tools: lm-eval, NeMo Evaluator and
+    inspect_ai. Of their records the answers alone may give GO with --missing-evidence go;
+    --margin 0.02 judges every task that both arms have.
     """
     from harness.cli import judging
 

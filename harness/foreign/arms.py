@@ -39,29 +39,32 @@ def to_arm(recorded: Recorded, suite: Suite, *, arm: str) -> Arm:
     """
     samples: dict[str, tuple[Sample, ...]] = {}
     generation: dict[str, str] = {}
+    cut: dict[str, int] = {}
     for spec in suite.tasks:
         members = recorded.members(spec.name)
         if members:
             samples[spec.name] = _samples(members, spec)
+            cut[spec.name] = sum(task.num_cut or 0 for task in members)
             conditions = {name: members[0].conditions.get(name) for name in _OWN}
             known = {name: value for name, value in conditions.items() if value is not None}
             generation[spec.name] = json.dumps(known, sort_keys=True, default=str)
     if not samples:
-        asked = ", ".join(spec.name for spec in suite.tasks)
+        wanted = ", ".join(spec.name for spec in suite.tasks)
         held = ", ".join(task.name for task in recorded.tasks)
         message = (
-            f"suite '{suite.name}' asks {asked}, and '{recorded.place}' has {held}. Name a suite "
+            f"suite '{suite.name}' asks {wanted}, and '{recorded.place}' has {held}. Name a suite "
             "with those tasks."
         )
         raise IncomparableError(message)
-    scores = tuple(_score(spec, samples[spec.name]) for spec in suite.tasks if spec.name in samples)
+    asked = [spec for spec in suite.tasks if spec.name in samples]
+    scores = tuple(_score(spec, samples[spec.name], cut[spec.name]) for spec in asked)
     scorecard = Scorecard(
         arm=arm,
         suite=suite.name,
         suite_digest=suite.digest,
         deployment=_deployment(recorded),
         tasks=scores,
-        lm_eval_version=recorded.version,
+        lm_eval_version=recorded.scorer_version or recorded.version,
         generation=generation,
     )
     return Arm(scorecard=scorecard, samples=samples)
@@ -175,7 +178,7 @@ def _value(task: RecordedTask, answer: Answer, spec: TaskSpec) -> float:
     raise SuiteError(message)
 
 
-def _score(spec: TaskSpec, samples: Sequence[Sample]) -> TaskScore:
+def _score(spec: TaskSpec, samples: Sequence[Sample], cut: int) -> TaskScore:
     known = [sample.value for sample in samples if sample.finish != "error"]
     finishes = [sample.finish for sample in samples]
     return TaskScore(
@@ -186,7 +189,7 @@ def _score(spec: TaskSpec, samples: Sequence[Sample]) -> TaskScore:
         num_items=len(samples),
         num_errors=finishes.count("error"),
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
-        num_truncated=finishes.count("length"),
+        num_truncated=max(finishes.count("length"), cut),
         num_prompts_cut=0,
         samples="",
         samples_sha256="",

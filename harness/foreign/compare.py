@@ -57,19 +57,28 @@ def check_asked(recorded: Recorded, suite: Suite) -> None:
                     raise IncomparableError(message)
 
 
-def check_tasks(baseline: Iterable[RecordedTask], candidate: Iterable[RecordedTask]) -> None:
+def check_tasks(
+    baseline: Iterable[RecordedTask], candidate: Iterable[RecordedTask], *, one_tool: bool
+) -> None:
     """Refuse tasks that were asked under different conditions, or with different items.
+
+    Args:
+        baseline: its tasks.
+        candidate: its, in the same order.
+        one_tool: whether one tool recorded both; of two, what only one records is not compared.
 
     Raises:
         IncomparableError: with what differs.
     """
     for ours, theirs in zip(baseline, candidate, strict=True):
-        _check_conditions(ours, theirs)
+        _check_conditions(ours, theirs, one_tool=one_tool)
         _check_items(ours, theirs)
 
 
-def _check_conditions(ours: RecordedTask, theirs: RecordedTask) -> None:
+def _check_conditions(ours: RecordedTask, theirs: RecordedTask, *, one_tool: bool) -> None:
     for what in dict.fromkeys((*ours.conditions, *theirs.conditions)):
+        if not one_tool and not (what in ours.conditions and what in theirs.conditions):
+            continue
         left, right = ours.conditions.get(what), theirs.conditions.get(what)
         if left != right:
             message = (

@@ -11,10 +11,12 @@ from harness.foreign.compare import check_arms, check_asked, check_tasks
 from harness.foreign.inspect_ai import is_inspect_ai, read_inspect_ai
 from harness.foreign.lm_eval import TOOL as LM_EVAL
 from harness.foreign.lm_eval import is_lm_eval, read_lm_eval
+from harness.foreign.nel import is_nel, read_nel
 from harness.foreign.recorded import Recorded
 from harness.foreign.suites import passed_over
 
 _READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Recorded]], ...] = (
+    (is_nel, read_nel),
     (is_lm_eval, read_lm_eval),
     (is_inspect_ai, read_inspect_ai),
 )
@@ -68,12 +70,15 @@ def pair_recorded(
         ours, theirs = baseline.members(spec.name), candidate.members(spec.name)
         if ours and theirs:
             _check_members(spec.name, [t.name for t in ours], [t.name for t in theirs])
-            check_tasks(ours, theirs)
+            check_tasks(ours, theirs, one_tool=baseline.tool == candidate.tool)
     for recorded in (baseline, candidate) if is_named else ():
         check_asked(recorded, suite)
     arms = to_arm(baseline, suite, arm="baseline"), to_arm(candidate, suite, arm="candidate")
     subject = f"{_shown(candidate)}, compared with {_shown(baseline)}"
     lines = [_UNVERIFIED, *passed_over(baseline, suite), *baseline.notes, *candidate.notes]
+    if baseline.tool != candidate.tool:
+        tools = f"{baseline.tool} and {candidate.tool}"
+        lines.append(f"the arms were recorded by {tools}: what only one records is not compared")
     if baseline.engine != candidate.engine:
         engines = f"{baseline.engine} and by {candidate.engine}"
         lines.append(f"the arms were answered by {engines}: {BESIDE_WEIGHTS}")

@@ -59,6 +59,8 @@ class RecordedTask:
     """What must be equal in both arms, by what a person would call it."""
     chance: float = 0.0
     """Accuracy of guessing."""
+    num_cut: int | None = None
+    """Answers that ended at their budget, where they were counted and not which."""
     left_out: str = ""
     """Why items of the task were not asked, such as `10 of 1319 items were asked (limit 10)`."""
 
@@ -88,6 +90,8 @@ class Recorded:
     """What computed the metrics: the tool itself, or a tool that it ran."""
     engine: str
     """What answered, as far as it is recorded."""
+    scorer_version: str = ""
+    """Where that is another tool than wrote the records."""
     dtype: str = ""
     device: str = ""
     tasks: tuple[RecordedTask, ...]

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +440,14 @@ def _make_lm_eval(folder: Path) -> None:
     (folder / f"samples_t_{stamp}.jsonl").write_text(line + "\n")
 
 
+def _make_nel(kind: str, folder: Path) -> None:
+    kept = Path(__file__).parents[1] / "foreign_results" / "data" / "nel" / kind / "baseline"
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    for file in [*folder.glob("sums20/*")]:
+        name = "eval-1-t.json" if file.name.startswith("eval-") else file.name
+        file.rename(folder / name)
+
+
 def _make_engine_answers(folder: Path) -> None:
     (folder / "answers.jsonl").write_text(fake_vllm.answers())
 
@@ -539,6 +548,19 @@ TARGETS = (
         },
         read_recorded,
         share=2,
+    ),
+    Target(
+        "NeMo Evaluator's bundle",
+        partial(_make_nel, "bundle"),
+        {"eval-1-t.json": json_of, "results.jsonl": lines_of, "trajectories.jsonl": lines_of},
+        read_recorded,
+        share=2,
+    ),
+    Target(
+        "NeMo Evaluator's artifacts",
+        partial(_make_nel, "byob"),
+        {"run_config.yml": yaml_of, "eval_factory_metrics.json": json_of},
+        read_recorded,
     ),
     Target("HTTP answer", _make_answer, {"answer.json": json_of}, _read_answer, share=6),
 )
