@@ -72,6 +72,9 @@ class ReasonCode(StrEnum):
     suite calls length critical."""
     ANSWERS_SHORTER = "answers-shorter"
     """The same of answers that are shorter."""
+    ANSWERS_SLOWER = "answers-slower"
+    """The candidate is proven to give fewer tokens a second than the band allows: a warning, unless
+    the suite calls speed critical."""
     POOLED_ALARM = "pooled-alarm"
     """Over all items of all tasks the candidate is worse: a warning, unless the suite has a
     pooled margin."""

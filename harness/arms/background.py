@@ -88,7 +88,7 @@ def _measure_in_process(order: BaselineOrder, log_level: int, tells: Connection)
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(log_level)
     try:
-        measure_baseline(order)
+        measure_baseline(order, alone=False)
     except HarnessError as error:
         _log.info("failed (%s), the run says what becomes of it", error.reason)
         tells.send(error)

@@ -39,10 +39,14 @@ class BaselineOrder(NamedTuple):
     rerun_share: float = baselines.RERUN_SHARE
 
 
-def measure_baseline(order: BaselineOrder) -> Path:
+def measure_baseline(order: BaselineOrder, *, alone: bool = True) -> Path:
     """Return the folder with the baseline's scores, those of its second run (A/A) in `again/`.
 
     What the store does not have yet is measured now.
+
+    Args:
+        order: what is measured.
+        alone: whether nothing else of the run is at work meanwhile.
 
     Raises:
         EngineError: the engine failed, or did not load the unquantized model as it should.
@@ -59,7 +63,7 @@ def measure_baseline(order: BaselineOrder) -> Path:
             if suite.smoke is not None and lacking.answers:
                 _keep_probe(served, suite.smoke, entry)
             if lacking.scores:
-                score.score(served, suite, arm="baseline", into=entry)
+                score.score(served, suite, arm="baseline", into=entry, alone=alone)
             if lacking.rerun:
                 _log.info("baseline: %.0f %% of its items once more (A/A)", 100 * share)
                 score.score_again(served, suite, into=entry / baselines.AGAIN, share=share)

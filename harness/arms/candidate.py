@@ -89,9 +89,10 @@ class Candidate:
             EvidenceError: the files are not those that were verified, or change meanwhile.
         """
         suite, into = self._order.suite, self._order.into
+        alone = self.measuring is None or not self.measuring.has_begun
         with self._unchanged("scored"):
             return self._asked(
-                lambda served: score.score(served, suite, arm="candidate", into=into)
+                lambda served: score.score(served, suite, arm="candidate", into=into, alone=alone)
             )
 
     def stop(self) -> None:

@@ -18,7 +18,16 @@ from harness.artifacts.checkpoint import (
     QuantizedTensor,
     Severity,
 )
-from harness.artifacts.costs import LengthVerdict, SizeVerdict, Standing, StoredWeights
+from harness.artifacts.costs import (
+    ArmTimes,
+    LengthVerdict,
+    Pace,
+    PaceBlock,
+    SizeVerdict,
+    SpeedVerdict,
+    Standing,
+    StoredWeights,
+)
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.plan import (
     MIXED,
@@ -62,13 +71,8 @@ from harness.artifacts.scores import (
     GO_WITH_WAIVERS,
     Arm,
     Decision,
-    Deployment,
-    Endpoint,
     Estimate,
-    Finding,
     Flip,
-    Gap,
-    Loaded,
     PooledTest,
     Ratio,
     Recovery,
@@ -78,6 +82,7 @@ from harness.artifacts.scores import (
     TaskVerdict,
     Verdict,
 )
+from harness.artifacts.served import Deployment, Endpoint, Finding, Gap, Loaded
 from harness.artifacts.smoke import (
     KLD_CHECK,
     Measure,

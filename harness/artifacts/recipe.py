@@ -277,6 +277,8 @@ class Suite:
     """Largest loss over all items of all tasks; None: a loss there is a warning."""
     length: Band = Band()
     """Of each task's answers' length in tokens."""
+    speed: Band = Band()
+    """Of the tokens a second, where the arms' speeds can be compared; faster is always allowed."""
     digest: str
     """sha256 of the above that changes a score, and of the definitions and data of tasks that ship
     or are own."""

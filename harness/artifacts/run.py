@@ -7,7 +7,8 @@ from harness.artifacts.calibration import CalibrationStats
 from harness.artifacts.checkpoint import Checkpoint, IntegrityReport
 from harness.artifacts.plan import QuantPlan
 from harness.artifacts.recipe import Recipe, Trial
-from harness.artifacts.scores import Deployment, Scorecard, Verdict
+from harness.artifacts.scores import Scorecard, Verdict
+from harness.artifacts.served import Deployment
 from harness.artifacts.smoke import SmokeReport
 from harness.errors import ReasonCode
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.artifacts.checkpoint import Check, Severity
-from harness.artifacts.scores import Deployment
+from harness.artifacts.served import Deployment
 
 KLD_CHECK = "smoke-kld"
 """The measure without which a smoke run proves nothing: word salad can look normal."""

@@ -7,7 +7,7 @@ their own (`pooled`), which gates where the suite gives it a margin and else onl
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from harness.artifacts import (
@@ -18,8 +18,10 @@ from harness.artifacts import (
     MissingEvidence,
     PooledTest,
     Scale,
+    Scorecard,
     SizeVerdict,
     SmokeReport,
+    SpeedVerdict,
     Suite,
     TaskVerdict,
     ThinExperts,
@@ -34,7 +36,7 @@ from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
 from harness.gate.length import length_objections, length_of_all
-from harness.gate.objections import Objection, decisions_of, warnings_of
+from harness.gate.objections import decisions_of, warnings_of
 from harness.gate.pairs import TaskPairs, pair
 from harness.gate.phrases import (
     Conditions,
@@ -47,6 +49,7 @@ from harness.gate.phrases import (
 )
 from harness.gate.pooled import pool
 from harness.gate.rerun import Flips, count_flips, sum_flips
+from harness.gate.speed import compare_speeds, speed_objections
 from harness.gate.waivers import name_waivers, waive_checks, waive_findings
 
 _PRECEDENCE = (
@@ -58,6 +61,7 @@ _PRECEDENCE = (
     ReasonCode.CLAIM_REFUTED,
     ReasonCode.ANSWERS_LONGER,
     ReasonCode.ANSWERS_SHORTER,
+    ReasonCode.ANSWERS_SLOWER,
     ReasonCode.SCORE_MISSING,
     ReasonCode.REQUEST_ERRORS,
     ReasonCode.TRUNCATED_ANSWERS,
@@ -132,14 +136,14 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         IncomparableError: the arms did not answer the same questions under the same conditions.
         SuiteError: a metric's value is none that the suite says.
     """
-    paired, flips = _pair_up(suite, baseline, candidate, rerun)
-    compared = baseline.scorecard.deployment
+    paired, flips, tasks, pooled = _compare(suite, baseline, candidate, rerun)
     deployment = waive_findings(candidate.scorecard.deployment, waivers)
-    subject = _named(subject, deployment, compared)
-    tasks, pooled = _decide_each(paired, suite, flips), pool(paired, suite)
+    subject = _named(subject, deployment, compared := baseline.scorecard.deployment)
     gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
-    ruling = _rule(tasks, pooled, conditions, length_objections(paired, tasks, suite))
+    costs = _costs_of(suite, paired, (baseline.scorecard, candidate.scorecard), size)
+    objections = *length_objections(paired, tasks, suite), *speed_objections(costs.speed, suite)
+    ruling = _rule(tasks, pooled, conditions._replace(objections=objections))
     verdict = Verdict(
         decision=ruling.decision,
         reason_codes=ruling.reasons,
@@ -158,26 +162,50 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         baseline=subject.baseline,
         baseline_digest=compared.checkpoint_digest,
     )
-    return name_waivers(_with_costs(verdict, size, length_of_all(paired, suite)), waivers)
+    return name_waivers(_with_costs(verdict, costs), waivers)
 
 
-def _with_costs(
-    verdict: Verdict, size: SizeVerdict | None, length: LengthVerdict | None
-) -> Verdict:
+class _Costs(NamedTuple):
+    """What the candidate takes beside the baseline."""
+
+    size: SizeVerdict | None
+    speed: SpeedVerdict | None
+    length: LengthVerdict | None
+
+
+def _costs_of(
+    suite: Suite,
+    paired: tuple[TaskPairs, ...],
+    cards: tuple[Scorecard, Scorecard],
+    size: SizeVerdict | None,
+) -> _Costs:
+    return _Costs(size, compare_speeds(suite, *cards), length_of_all(paired, suite))
+
+
+def _with_costs(verdict: Verdict, costs: _Costs) -> Verdict:
     """Return the verdict with what an answer costs; a GO says what it buys."""
-    buys, summary = bought(size, length), verdict.summary
+    buys, summary = bought(*costs), verdict.summary
     if buys and verdict.decision is Decision.GO:
         summary += f" Beside the baseline: {buys}."
-    return dataclasses.replace(verdict, size=size, length=length, buys=buys, summary=summary)
+    return dataclasses.replace(verdict, **costs._asdict(), buys=buys, summary=summary)
 
 
-def _pair_up(
-    suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None
-) -> tuple[tuple[TaskPairs, ...], Mapping[str, Flips]]:
-    """Return each task's answers in pairs, and the flips of the baseline's second run."""
+class _Compared(NamedTuple):
+    """Both arms' answers in pairs, and what they show."""
+
+    paired: tuple[TaskPairs, ...]
+    flips: Mapping[str, Flips]
+    """Of the baseline's second run, by task."""
+    tasks: tuple[TaskVerdict, ...]
+    pooled: PooledTest | None
+
+
+def _compare(suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None) -> _Compared:
     check_comparable(suite, baseline, candidate)
+    flips = count_flips(baseline, rerun) if rerun else {}
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
-    return paired, count_flips(baseline, rerun) if rerun else {}
+    tasks = _decide_each(paired, suite, flips)
+    return _Compared(paired, flips, tasks, pool(paired, suite))
 
 
 def _named(subject: Subject | None, candidate: Deployment, baseline: Deployment) -> Subject:
@@ -243,9 +271,7 @@ def _rule(
     tasks: tuple[TaskVerdict, ...],
     pooled: PooledTest | None,
     conditions: Conditions,
-    objections: Iterable[Objection],
 ) -> _Ruling:
-    conditions = conditions._replace(objections=tuple(objections))
     found = _against(tasks, pooled, conditions)
     reasons = _in_order(found, pooled, conditions)
     decision = found.get(reasons[0], Decision.GO)

@@ -69,7 +69,11 @@ def length_of(task: TaskPairs, suite: Suite) -> LengthVerdict | None:
 
 
 def length_of_all(paired: Sequence[TaskPairs], suite: Suite) -> LengthVerdict | None:
-    """Compare the lengths of all tasks' answers, each item with the same weight."""
+    """Compare the lengths of all tasks' answers, each item with the same weight.
+
+    Several metrics of one task have the same answers, which count once.
+    """
+    paired = tuple({task.spec.asked: task for task in paired}.values())
     is_grouped = any(task.spec.cluster for task in paired)
     certainty = _Certainty(suite.confidence, 1.0 if is_grouped else None, 0)
     return _verdict(paired, Band(band=suite.length.band), certainty)

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.artifacts import EngineSpec, Recipe, ServerShare
+from harness.artifacts import EngineSpec, Recipe, ServerShare, Tier
 from harness.baselines import ScoredArm, inputs_of, missing
 from harness.export import required_bytes
 from harness.preflight.devices import (
@@ -118,6 +118,8 @@ def share_machine(servers: TwoServers, *, making: Recipe | None) -> Together:
         here = engine.name == "reference"
         why = "both are in this process" if here else f"what {engine.name} takes is not known"
         return _in_turn(servers, why)
+    if servers.suite.speed.tier is Tier.CRITICAL:
+        return _in_turn(servers, "the suite compares their speeds")
     if not engine.device.startswith("cuda"):
         return _on_host(servers, making)
     _, theirs = assign_gpus(engine)

@@ -141,6 +141,7 @@ class SuiteFile(Strict):
     """Of every task that makes none itself."""
     length: Band = Band()
     """Of each task that has no band of its own."""
+    speed: Band = Band()
     smoke: str | None = None
     """Name of the smoke set, or the path of its file from the suite's folder."""
     tasks_from: Annotated[tuple[Text, ...], Field(max_length=64)] = ()

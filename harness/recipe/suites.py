@@ -55,7 +55,7 @@ def load_suite(
     _check_asked_once(path, asked)
     asked = asked if margin is None else _with_margin(asked, margin)
     settings = file.model_dump(
-        exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length"}
+        exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length", "speed"}
     )
     score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
     folders = _folders([*(path.parent / expanded(f) for f in file.tasks_from), *tasks])
@@ -67,6 +67,7 @@ def load_suite(
         **settings,
         tasks=asked,
         length=file.length,
+        speed=file.speed,
         digest=digest,
         smoke=smoke,
         tasks_from=tuple(map(str, folders)),

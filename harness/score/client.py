@@ -47,6 +47,8 @@ _SECONDS_A_TOKEN = 0.25
 """What a request is given for each token that it may generate, on top of the usual time."""
 _BYTES_A_TOKEN = 4096
 """Of an answer: the 21 log probabilities of a place take half of that."""
+_PAGE_BYTES = 4 << 20
+"""Of a server's page of metrics."""
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
@@ -117,6 +119,21 @@ class Connection:
         """Get one JSON object, once."""
         asked = self.once("GET", path, None, timeout_s=self._retries.probe_s)
         return self._in_loop(asked).result()
+
+    def text(self, path: str) -> str | None:
+        """Get a page that is no JSON, once; None where there is none."""
+        return self._in_loop(self._page(path)).result()
+
+    async def _page(self, path: str) -> str | None:
+        timeout = aiohttp.ClientTimeout(total=self._retries.probe_s)
+        try:
+            async with self._session.get(
+                self._base_url + path, allow_redirects=False, timeout=timeout
+            ) as response:
+                body, problem = await _receive(response, _PAGE_BYTES)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+        return None if problem or response.status != _OK else body.decode(errors="replace")
 
     def send(
         self,

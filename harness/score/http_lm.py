@@ -14,14 +14,11 @@ nothing were wrong. So log probabilities are asked for with every answer, and ch
 """
 
 import json
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from lm_eval.api.registry import register_model
-from lm_eval.models.api_models import TemplateAPI
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
 from harness.artifacts import Endpoint, Suite
@@ -37,10 +34,11 @@ from harness.score.asking import (
     num_thought_tokens,
     seed_of,
 )
-from harness.score.client import CHATS, COMPLETIONS, RETRIES, Connection, HttpReply, connect
+from harness.score.client import CHATS, COMPLETIONS, HttpReply
 from harness.score.proof import all_tokens, prove, prove_chats, words_of
-from harness.score.recording import Course, Finish, Item, Recorder, log_progress
-from harness.score.replies import Answer, Chosen, Shown, read_answer, read_chat, read_chosen
+from harness.score.recording import Finish, Item, log_progress
+from harness.score.replies import Answer, Chosen, read_answer, read_chat, read_chosen
+from harness.score.sending import SendsAhead, Sent
 
 _GREEDY = {"temperature": 0.0, "repetition_penalty": 1.0}
 """Greedy and nothing else; a server's defaults come from the model's generation_config.json."""
@@ -57,125 +55,6 @@ class _Pair(NamedTuple):
     num_context: int
     """Tokens of the beginning, which is given."""
     cut: bool
-
-
-class _Sent(NamedTuple):
-    """Requests that are under way."""
-
-    requests: Sequence[Any]
-    """lm-eval's."""
-    asked: Sequence[Any]
-    """The same in our words: AnswerRequest or _Pair."""
-    replies: Future[list[HttpReply]]
-
-
-class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
-    """What both models have: requests that are sent before lm-eval asks for them."""
-
-    recorder: Recorder
-    """Of the task that is being asked."""
-    repeat: int = 0
-    """Which of each item's answers is being asked for."""
-
-    def __init__(self, endpoint: Endpoint, suite: Suite, **settings: object) -> None:
-        super().__init__(
-            model=endpoint.model,
-            num_concurrent=endpoint.num_concurrent,
-            max_length=endpoint.max_model_len,
-            seed=suite.seed,
-            **settings,
-        )
-        self.recorder = Recorder()
-        self.meanwhile: Callable[[], None] | None = None
-        """Called once, while replies are waited for."""
-        self.endpoint = endpoint
-        self._connection: Connection = connect(endpoint, retries=RETRIES)
-        self.shown: Shown | None = None
-        """What its first answers have proven; None until it was asked."""
-        self._suite = suite
-        self._under_way: dict[tuple[str, str, int], _Sent] = {}
-
-    def __enter__(self) -> Self:
-        self._connection.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._connection.__exit__(*error)
-
-    def send_ahead(self, requests: Sequence[Any], repeats: int = 1) -> None:
-        """Send the requests of one task, so often, as lm-eval will ask for them in this order."""
-        kinds = dict.fromkeys(request.request_type for request in requests)
-        for repeat in range(repeats):
-            for kind in kinds:
-                of_kind = [request for request in requests if request.request_type == kind]
-                key = kind, of_kind[0].task_name, repeat
-                self._under_way[key] = self._send(kind, of_kind, repeat)
-
-    def _take(self, kind: str, requests: Sequence[Any]) -> tuple[Sequence[Any], list[HttpReply]]:
-        """Return what was asked and the replies, sent now where they were not before."""
-        sent = self._under_way.pop((kind, requests[0].task_name, self.repeat), None)
-        if sent is None or list(map(id, sent.requests)) != list(map(id, requests)):
-            sent = self._send(kind, requests, self.repeat)
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            meanwhile()
-        return sent.asked, sent.replies.result()
-
-    @abstractmethod
-    def prove(self, *, reads: bool) -> None:
-        """Prove by two known prompts that the server's answers can be scored.
-
-        Raises:
-            EngineError: they cannot, with what came back.
-        """
-
-    @abstractmethod
-    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
-        """Send what lm-eval asks for, all of one kind."""
-
-    def _chosen(self, asked: AnswerRequest, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return the payload as it is sent: with its own seed, if the answer is drawn.
-
-        A vLLM of ours on a CPU dies of a seeded request whose prompt it reads in parts ("CPU
-        Generator does not use offset"), so there the draws are the server's own.
-        """
-        if asked.limits.drawing is None:
-            return payload
-        if not takes_seeds(self.endpoint):
-            return {name: value for name, value in payload.items() if name != "seed"}
-        return payload | {"seed": asked.seed}
-
-    def _note_answers(
-        self,
-        kind: str,
-        requests: Sequence[Any],
-        read: Callable[[HttpReply, AnswerRequest, Shown | None], Answer],
-    ) -> list[str]:
-        asked, replies = self._take(kind, requests)
-        answers = [read(reply, one, self.shown) for reply, one in zip(replies, asked, strict=True)]
-        first = min((reply.begun for reply in replies if reply.begun is not None), default=0.0)
-        for one, answer, reply in zip(asked, answers, replies, strict=True):
-            num_tokens, num_thoughts = self._counted(one, answer)
-            course = Course(
-                num_tokens=num_tokens,
-                num_thought_tokens=num_thoughts,
-                begun_s=None if reply.begun is None else reply.begun - first,
-                seconds=reply.seconds,
-                thoughts_cut=answer.thoughts_cut,
-            )
-            self.recorder.note(
-                one.item,
-                answer.finish,
-                prompt_cut=one.cut,
-                error=answer.error,
-                course=course,
-            )
-        return [answer.text for answer in answers]
-
-    def _counted(self, asked: AnswerRequest, answer: Answer) -> tuple[int | None, int | None]:
-        """Return how many tokens an answer has, and how many of them are thoughts."""
-        del asked
-        return answer.num_tokens, answer.num_thought_tokens
 
 
 @register_model("harness-completions")
@@ -276,7 +155,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         )
         return tuple(text.partition(_BROKEN)[0] for text in spelled)
 
-    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
+    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> Sent:
         if kind == "loglikelihood":
             return self._send_pairs(requests, self._pairs(requests, repeat))
         if kind == "loglikelihood_rolling":
@@ -296,7 +175,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             )
             for one in asked
         ]
-        return _Sent(
+        return Sent(
             requests, asked, self._connection.send(COMPLETIONS, payloads, on_reply=_say(asked))
         )
 
@@ -319,14 +198,14 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             for context, piece in self.prompts.windows(request.args[0])
         ]
 
-    def _send_pairs(self, requests: Sequence[Any], pairs: list[_Pair]) -> _Sent:
+    def _send_pairs(self, requests: Sequence[Any], pairs: list[_Pair]) -> Sent:
         payloads = [
             self._create_payload([pair.tokens], generate=False, seed=self._seed)
             | words_of(self.endpoint)
             for pair in pairs
         ]
         replies = self._connection.send(COMPLETIONS, payloads, on_reply=_say(pairs))
-        return _Sent(requests, pairs, replies)
+        return Sent(requests, pairs, replies)
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: object) -> list[Any]:
         return requests
@@ -364,7 +243,7 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
         """Answer `requests`."""
         return self._note_answers("generate_until", requests, read_chat)
 
-    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> _Sent:
+    def _send(self, kind: str, requests: Sequence[Any], repeat: int) -> Sent:
         del kind
         asked = [self._asked(position, one, repeat) for position, one in enumerate(requests)]
         words: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": self._suite.thinking}}
@@ -382,18 +261,13 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
             )
             for request, one in zip(requests, asked, strict=True)
         ]
-        return _Sent(requests, asked, self._connection.send(CHATS, payloads, on_reply=_say(asked)))
+        return Sent(requests, asked, self._connection.send(CHATS, payloads, on_reply=_say(asked)))
 
     def _asked(self, position: int, request: Any, repeat: int) -> AnswerRequest:  # noqa: ANN401 -- lm-eval has no types
         limits = limits_of(request.args[1], self._suite, None)
         item = item_of(request, repeat)
         seed = seed_of(self._suite.seed, item)
         return AnswerRequest(position, item, [], limits, cut=False, seed=seed)
-
-
-def takes_seeds(endpoint: Endpoint) -> bool:
-    """Return whether a server may be sent the seed of a drawn answer."""
-    return not endpoint.deployment.device.startswith("cpu")
 
 
 def _arguments(limits: Limits, endpoint: Endpoint) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Course:
     """Of thoughts and answer, with the token that ended it."""
     num_thought_tokens: int | None = None
     begun_s: float | None = None
-    """When it was asked, from the moment at which the task's first request was."""
+    """When it was asked, on the monotonic clock."""
     first_token_s: float | None = None
     """From there to the first token."""
     seconds: float | None = None
@@ -78,6 +78,11 @@ class Recorder:
     def num_prompts_cut(self) -> int:
         """Number of items with a prompt that did not fit."""
         return len({item[:2] for item, outcome in self._outcomes.items() if outcome.prompt_cut})
+
+    @property
+    def courses(self) -> tuple[Course, ...]:
+        """How each answer was generated, in the order in which they were noted."""
+        return tuple(outcome.course for outcome in self._outcomes.values())
 
     def note(
         self,

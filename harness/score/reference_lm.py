@@ -60,7 +60,6 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
     ) -> list[str]:
         """Answer `requests`, the longest prompts first, so that rows of a batch are alike."""
         answers: dict[int, str] = {}
-        first = time.monotonic()
         asked = [self.prompts.asked(i, r, self.repeat) for i, r in enumerate(requests)]
         for batch in self._batches(asked):
             prompts = [request.tokens for request in batch]
@@ -80,7 +79,7 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
                     course=Course(
                         num_tokens=answer.num_tokens,
                         num_thought_tokens=answer.num_thought_tokens,
-                        begun_s=begun - first,
+                        begun_s=begun,
                         seconds=seconds,
                         thoughts_cut=answer.thoughts_cut,
                     ),

@@ -8,7 +8,7 @@ that digest and the samples' sha256 still fit, and asks the model only the rest.
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,9 @@ from pathlib import Path
 from lm_eval.evaluator import evaluate
 
 from harness.artifacts import (
+    ArmTimes,
     Endpoint,
+    Pace,
     Sample,
     Scale,
     Scorecard,
@@ -35,11 +37,13 @@ from harness.artifacts import (
 from harness.errors import HarnessError
 from harness.score.arm import SCORECARD_FILE, sha256_of
 from harness.score.catalog import check_protocol, tasks_of_likelihoods
-from harness.score.http_lm import ChatLM, CompletionsLM, SendsAhead, takes_seeds
+from harness.score.http_lm import ChatLM, CompletionsLM
 from harness.score.metrics import scale_in
+from harness.score.pace import first_tokens_of, mean_between, pace_of, resident_bytes
 from harness.score.prepare import Tasks, items_of_each, prepare, scoring, unaggregated
 from harness.score.recording import Recorder
 from harness.score.reference_lm import Answering, ReferenceLM
+from harness.score.sending import SendsAhead, takes_seeds
 from harness.score.sources import Catalog, quiet_lm_eval
 from harness.score.translate import to_samples, to_score
 
@@ -54,9 +58,12 @@ class _ScoredTask:
 
     score: TaskScore
     generation: str
+    pace: Pace | None = None
 
 
-def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -> Scorecard:
+def score(
+    served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path, alone: bool = True
+) -> Scorecard:
     """Answer every task of `suite` and write scorecard, samples and tasks `into` a folder.
 
     Args:
@@ -64,6 +71,7 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
         suite: what is asked; checked before by check_suite.
         arm: `baseline` or `candidate`.
         into: folder; tasks that an earlier run finished in it are not asked again.
+        alone: whether nothing else of the run is at work meanwhile, so that times mean something.
 
     Raises:
         SuiteError: a task's data cannot be had, or the server cannot answer it.
@@ -75,24 +83,24 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
     for folder in ("samples", "tasks"):
         (into / folder).mkdir(parents=True, exist_ok=True)
     keys = {spec.name: digest_of(suite.digest, spec.name, _how(served)) for spec in suite.tasks}
-    done: dict[str, _ScoredTask] = {}
-    for name, key in keys.items():
-        found = _find(into, name, key) if _stays(served) else None
-        if found is not None:
-            done[name] = found
-            _report(arm, found)
+    done = _done_before(into, keys) if _stays(served) else {}
+    for one in done.values():
+        _report(arm, one)
     missing = [spec for spec in suite.tasks if spec.name not in done]
     with _to_lm(served, suite) as lm:
         if isinstance(lm, SendsAhead) and missing:
             asked = dataclasses.replace(suite, tasks=tuple(missing))
             lm.prove(reads=bool(tasks_of_likelihoods(asked)))
+        before = _first_tokens(lm)
         by_task = {spec.asked: [m for m in missing if m.asked == spec.asked] for spec in missing}
         for first, tasks in _prepared(lm, suite, [specs[0] for specs in by_task.values()]):
             for spec, made in _score_task(lm, suite, by_task[first.asked], tasks, into):
+                scored = _paced(made, lm, served, alone=alone) if spec is first else made
                 path = into / "tasks" / f"{spec.name}.json"
-                save(made, path, made_from={_ASKED: keys[spec.name]})
-                done[spec.name] = made
-                _report(arm, made)
+                save(scored, path, made_from={_ASKED: keys[spec.name]})
+                done[spec.name] = scored
+                _report(arm, scored)
+        first_token_s = mean_between(before, _first_tokens(lm))
     scores = [done[spec.name] for spec in suite.tasks]
     scorecard = Scorecard(
         arm=arm,
@@ -102,9 +110,32 @@ def score(served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path) -
         tasks=tuple(one.score for one in scores),
         lm_eval_version=version("lm_eval"),
         generation={one.score.task: one.generation for one in scores},
+        times=ArmTimes(
+            paces={one.score.task: one.pace for one in scores if one.pace is not None},
+            first_token_s=first_token_s if len(missing) == len(suite.tasks) else None,
+            memory_bytes=_memory(served),
+        ),
     )
     save(scorecard, into / SCORECARD_FILE)
     return scorecard
+
+
+def _paced(task: _ScoredTask, lm: Lm, served: Answering | Endpoint, *, alone: bool) -> _ScoredTask:
+    """Return a task that was asked just now with how fast its answers came."""
+    at_once = served.num_concurrent if isinstance(served, Endpoint) else int(lm.batch_size)
+    pace = pace_of(lm.recorder.courses, alone=alone, num_at_once=at_once)
+    return dataclasses.replace(task, pace=pace)
+
+
+def _first_tokens(lm: Lm) -> tuple[float, float]:
+    return first_tokens_of(lm.metrics() if isinstance(lm, SendsAhead) else None)
+
+
+def _memory(served: Answering | Endpoint) -> int | None:
+    """Return what a server takes; of a model in this process nobody can tell its part."""
+    if not isinstance(served, Endpoint):
+        return None
+    return served.deployment.weights_memory_bytes or resident_bytes(served.process)
 
 
 def _report(arm: str, task: _ScoredTask) -> None:
@@ -162,6 +193,11 @@ def _how(served: Answering | Endpoint) -> list[object]:
 def _stays(served: Answering | Endpoint) -> bool:
     """Return whether the digests tell the model: behind an address it may be exchanged."""
     return not served.deployment.address
+
+
+def _done_before(into: Path, keys: Mapping[str, str]) -> dict[str, _ScoredTask]:
+    found = {name: _find(into, name, key) for name, key in keys.items()}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _find(into: Path, task: str, key: str) -> _ScoredTask | None:

@@ -44,6 +44,7 @@ class EngineWords(NamedTuple):
 OF_VLLM = EngineWords(PATTERNS, _KERNELS_OF_VLLM)
 NOTHING_RESOLVED: Mapping[str, Sequence[str]] = {}
 _SCALE = re.compile(r"scale(_2)?$")
+_WEIGHTS_MEMORY = re.compile(r"odel loading took (\d+(?:\.\d+)?) GiB")
 _REPORT_BYTES = 16 << 20
 _LISTED = 50
 """Names that a report lists at most."""
@@ -61,6 +62,8 @@ class Observed:
     loaded: Loaded | None
     findings: tuple[Finding, ...]
     not_observed: tuple[Gap, ...] = ()
+    weights_memory_bytes: int | None = None
+    """On all GPUs together, as the log says it."""
 
 
 def observe(
@@ -101,7 +104,13 @@ def observe(
         loaded=_loaded(reports) if followed else None,
         findings=tuple(findings),
         not_observed=gaps(reports, kernels, demands) if reports else (),
+        weights_memory_bytes=weights_memory(log),
     )
+
+
+def weights_memory(log: str) -> int | None:
+    """Return what the weights take of all GPUs together; each worker says its part."""
+    return round(sum(float(gib) for gib in _WEIGHTS_MEMORY.findall(log)) * (1 << 30)) or None
 
 
 def _dtype(reports: Sequence[Report], log: str) -> str:

@@ -175,6 +175,7 @@ def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> End
         loaded=observed.loaded,
         findings=(*observed.findings, *_untested(setting.capability)),
         not_observed=observed.not_observed,
+        weights_memory_bytes=observed.weights_memory_bytes,
     )
     return Endpoint(
         base_url=place.base_url,

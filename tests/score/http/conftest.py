@@ -58,6 +58,6 @@ def endpoint(base_url: str, tokenizer_folder: Path, served: Callable[..., Any]) 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> client.RetryPolicy:
     retries = client.RetryPolicy(tries=3, first_wait_s=0.01, timeout_s=0.5, probe_s=0.3)
-    for module in ("http_lm", "proof"):
+    for module in ("sending", "proof"):
         monkeypatch.setattr(f"harness.score.{module}.RETRIES", retries)
     return retries

@@ -1,0 +1,192 @@
+"""How fast the candidate answers beside the baseline, where that can be compared at all.
+
+A speed belongs to a machine, to what else runs there, and to the day. So nothing is said of two
+arms that were measured on different machines, on one machine at once, or days apart: the verdict
+then says why, and shows no number. Where the conditions were alike, the tokens a second of one
+request are compared block by block: the same requests in the same order. Requests of a block share
+whatever the machine did meanwhile, so a block is one observation, and Student's bounds of the mean
+of the logarithms are those of the ratio.
+
+Slower is a regression, faster is none: the band has one side. The reference engine emulates what
+other engines compute, so its speed is no claim about any deployment and decides nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from harness.artifacts import (
+    Band,
+    Decision,
+    Deployment,
+    Pace,
+    Scorecard,
+    SpeedVerdict,
+    Standing,
+    Suite,
+    Tier,
+)
+from harness.errors import ReasonCode
+from harness.gate.objections import Objection
+from harness.gate.quantiles import t_of
+from harness.gate.tango import Bounds
+
+_EMULATES = "reference"
+_LONGEST_APART = timedelta(hours=24)
+_FEWEST_BLOCKS = 5
+"""Fewer show no spread that bounds could rest on."""
+
+
+class _Paired(NamedTuple):
+    """Both arms' pace of one task."""
+
+    baseline: Pace
+    candidate: Pace
+
+
+def compare_speeds(suite: Suite, baseline: Scorecard, candidate: Scorecard) -> SpeedVerdict | None:
+    """Compare how fast both arms answered; None where nothing was generated, or no times taken."""
+    ours, theirs = _paces(baseline), _paces(candidate)
+    tasks = [_Paired(ours[name], theirs[name]) for name in ours if name in theirs]
+    if not tasks:
+        return None
+    why_not = _why_not(tasks, baseline.deployment, candidate.deployment)
+    if why_not:
+        return _unknown(suite.speed, why_not)
+    found = _measured(suite, tasks)
+    before, after = baseline.times, candidate.times
+    if before is None or after is None:
+        raise AssertionError  # each has a pace
+    return dataclasses.replace(
+        found,
+        is_claim=candidate.deployment.engine != _EMULATES,
+        first_token_baseline_s=before.first_token_s,
+        first_token_candidate_s=after.first_token_s,
+        load_baseline_s=baseline.deployment.load_s,
+        load_candidate_s=candidate.deployment.load_s,
+        memory_baseline=before.memory_bytes,
+        memory_candidate=after.memory_bytes,
+    )
+
+
+def speed_objections(speed: SpeedVerdict | None, suite: Suite) -> Iterator[Objection]:
+    """Yield what the candidate's speed says against a GO."""
+    is_critical = suite.speed.tier is Tier.CRITICAL
+    if speed is None:
+        if is_critical:
+            message = "no times were taken of both arms' answers"
+            yield Objection(ReasonCode.NOT_ENOUGH_EVIDENCE, Decision.INCONCLUSIVE, message)
+    elif is_critical and not speed.is_claim:
+        message = "the reference engine's speed says nothing of a deployment"
+        yield Objection(ReasonCode.NOT_ENOUGH_EVIDENCE, Decision.INCONCLUSIVE, message)
+    elif is_critical and speed.standing is not Standing.WITHIN:
+        is_slower = speed.standing is Standing.BEYOND
+        decision = Decision.NO_GO if is_slower else Decision.INCONCLUSIVE
+        yield Objection(speed.reason, decision, speed.message)
+    elif speed.is_claim and speed.standing is Standing.BEYOND:
+        yield Objection(speed.reason, Decision.GO, speed.message)
+
+
+def _paces(card: Scorecard) -> Mapping[str, Pace]:
+    return card.times.paces if card.times else {}
+
+
+def _why_not(tasks: list[_Paired], baseline: Deployment, candidate: Deployment) -> str:
+    """Return why the two arms' speeds cannot be compared; empty where they can."""
+    paces = [pace for task in tasks for pace in task]
+    started = [datetime.fromisoformat(pace.began) for pace in paces]
+    reasons = {
+        "somebody else runs the servers, and what else these do is not known": (
+            bool(baseline.address or candidate.address)
+        ),
+        "the arms were measured on different machines, or before and after a restart": (
+            len({pace.machine for pace in paces}) > 1 or not paces[0].machine
+        ),
+        f"the baseline was measured on {baseline.device} and the candidate on {candidate.device}": (
+            baseline.device != candidate.device
+        ),
+        "the arms were served on different numbers of GPUs": (
+            baseline.tensor_parallel_size != candidate.tensor_parallel_size
+        ),
+        "the arms were sent different numbers of requests at once": (
+            any(task.baseline.num_at_once != task.candidate.num_at_once for task in tasks)
+        ),
+        "both arms were at work on one machine at once": (
+            not all(pace.alone for pace in paces) or _overlap(tasks)
+        ),
+        "the arms were measured more than a day apart": (
+            max(started) - min(started) > _LONGEST_APART
+        ),
+    }
+    return next((why for why, is_so in reasons.items() if is_so), "")
+
+
+def _overlap(tasks: list[_Paired]) -> bool:
+    """Return whether one arm began before the other had ended, whichever came first."""
+    spans = []
+    for arm in (0, 1):
+        starts = [datetime.fromisoformat(task[arm].began).timestamp() for task in tasks]
+        ends = [s + task[arm].seconds for s, task in zip(starts, tasks, strict=True)]
+        spans.append((min(starts), max(ends)))
+    (begin, end), (other_begin, other_end) = spans
+    # Beginnings are kept in whole seconds.
+    return begin + 1 < other_end and other_begin + 1 < end
+
+
+def _unknown(band: Band, why_not: str) -> SpeedVerdict:
+    return SpeedVerdict(
+        tier=band.tier,
+        band=band.band,
+        standing=Standing.UNCLEAR,
+        reason=ReasonCode.NOT_ENOUGH_EVIDENCE,
+        message=f"the speeds are not compared: {why_not}",
+        why_not=why_not,
+    )
+
+
+def _measured(suite: Suite, tasks: list[_Paired]) -> SpeedVerdict:
+    """Compare block by block."""
+    blocks = [
+        (ours, theirs)
+        for task in tasks
+        for ours, theirs in zip(task.baseline.blocks, task.candidate.blocks, strict=False)
+    ]
+    changes = [
+        math.log((theirs.num_tokens / theirs.seconds) / (ours.num_tokens / ours.seconds))
+        for ours, theirs in blocks
+    ]
+    mean, bounds = fmean(changes), _bounds(changes, suite.confidence)
+    limit = -math.log1p(suite.speed.band)
+    standing, reason = Standing.UNCLEAR, ReasonCode.NOT_ENOUGH_EVIDENCE
+    if bounds.high < limit:
+        standing, reason = Standing.BEYOND, ReasonCode.ANSWERS_SLOWER
+    elif bounds.low > limit:
+        standing, reason = Standing.WITHIN, ReasonCode.NON_INFERIOR
+    spread = f"between {math.exp(bounds.low):.2f} and {math.exp(bounds.high):.2f}"
+    return SpeedVerdict(
+        tier=suite.speed.tier,
+        band=suite.speed.band,
+        standing=standing,
+        reason=reason,
+        message=(
+            f"{math.exp(mean):.2f} times the tokens a second, "
+            f"{spread if math.isfinite(bounds.low) else 'from too few requests to say'} on "
+            f"{len(blocks)} blocks of requests, where {math.exp(limit):.2f} is asked"
+        ),
+        baseline=sum(b.num_tokens for b, _ in blocks) / sum(b.seconds for b, _ in blocks),
+        candidate=sum(c.num_tokens for _, c in blocks) / sum(c.seconds for _, c in blocks),
+        ratio=math.exp(mean),
+        low=math.exp(bounds.low) if math.isfinite(bounds.low) else None,
+        high=math.exp(bounds.high) if math.isfinite(bounds.high) else None,
+        num_blocks=len(blocks),
+    )
+
+
+def _bounds(changes: list[float], confidence: float) -> Bounds:
+    if len(changes) < _FEWEST_BLOCKS:
+        return Bounds(-math.inf, math.inf)
+    half = t_of(confidence, len(changes) - 1) * stdev(changes) / math.sqrt(len(changes))
+    return Bounds(fmean(changes) - half, fmean(changes) + half)
