@@ -61,6 +61,8 @@ class ReasonCode(StrEnum):
     """More answers hit the output budget than the suite tolerates."""
     BASELINE_TOO_WEAK = "baseline-too-weak"
     """The baseline answers no better than chance, so that a comparison shows nothing."""
+    BASELINE_UNLIKE_PUBLISHED = "baseline-unlike-published"
+    """The baseline scores otherwise than is published of it: it was asked in another way."""
     CLAIM_REFUTED = "claim-refuted"
     """A critical task that is claimed to be lossless is significantly worse."""
     TRUNCATION_RISE = "truncation-rise"

@@ -1,6 +1,7 @@
 """Put before the judge what a run has found, and apply the waivers that were given."""
 
 import dataclasses
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from harness.artifacts import (
     thin_experts,
 )
 from harness.baselines import check_entry, read_rerun
-from harness.errors import EvidenceError
+from harness.errors import EvidenceError, HarnessError
 from harness.evidence import folder_of
 from harness.gate import (
     SIZE_CHECK,
@@ -34,6 +35,7 @@ from harness.gate import (
     not_compared,
 )
 from harness.models import digest_folder
+from harness.reading import read_json_object
 from harness.rundir import RunDirectory, Stage
 from harness.score import read_arm
 from harness.stages import (
@@ -73,7 +75,7 @@ def judge_run(trial: Trial, checkpoint: Path, subject: Subject, run: RunDirector
         baseline,
         candidate,
         verified=not trial.skip_verify,
-        subject=subject,
+        subject=subject._replace(also=configured_names(baseline.scorecard.deployment)),
         rerun=read_rerun(run.path / BASELINE_FOLDER),
         smoke=smoke,
         coverage=_coverage(trial, run),
@@ -117,6 +119,19 @@ def judge_deployments(trial: DeploymentsTrial, scheme: str, run: RunDirectory) -
         checkpoint_digest=overrides.checkpoint or None,
         baseline_digest=None,
     )
+
+
+def configured_names(served: Deployment) -> tuple[str, ...]:
+    """Return what a model's own configuration calls it, where its folder is still there.
+
+    It shows what the model was made from, and is no proof of what it is.
+    """
+    file = Path(served.model) / "config.json"
+    with suppress(HarnessError, OSError):
+        if file.is_file():
+            name = read_json_object(file).get("_name_or_path")
+            return (name,) if isinstance(name, str) and name else ()
+    return ()
 
 
 def _arm_of(run: RunDirectory, stage: Stage[Scorecard]) -> Arm:

@@ -43,6 +43,7 @@ from harness.artifacts.plan import (
     TensorHeader,
     TensorType,
 )
+from harness.artifacts.published import Plausibility, Protocol, Published
 from harness.artifacts.recipe import (
     ANY_COVERAGE,
     Band,

@@ -18,6 +18,7 @@ from harness.artifacts.limits import (
     TaskName,
     Text,
 )
+from harness.artifacts.published import Published
 from harness.artifacts.smoke_set import SmokeSet
 from harness.artifacts.waivers import Waiver
 
@@ -232,6 +233,9 @@ class TaskSpec:
     repeat_sd: Annotated[float, Field(ge=0, le=2)] | None = None
     """How far repeats of one item differ (standard deviation of one answer's candidate - baseline
     within an item); planning of `repeats` uses it. Measured."""
+
+    published: Published | None = None
+    """A score that somebody has published; it changes no score, so it is part of no digest."""
 
     @property
     def asked(self) -> str:

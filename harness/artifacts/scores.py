@@ -10,6 +10,7 @@ from harness.artifacts.costs import (
     SizeVerdict,
     SpeedVerdict,
 )
+from harness.artifacts.published import Plausibility
 from harness.artifacts.recipe import Tier
 from harness.artifacts.scale import Scale
 from harness.artifacts.served import Deployment
@@ -178,6 +179,8 @@ class TaskVerdict:
     """How the bounds were made."""
     recovery: Recovery | None = None
     """Where a recovery is asked for."""
+    plausibility: Plausibility | None = None
+    """Beside a published score, where the suite gives one."""
     scale: Scale = Scale.SHARE
     ratio: Ratio | None = None
     """Of a perplexity."""

@@ -134,6 +134,7 @@ def _decidable(summary: "PlanSummary | GatePlanSummary | DeploymentsPlanSummary"
             f"{_flips(t):>6} {t.probability_of_go:>14.0%}" + (f"  {t.form}" if t.form else "")
             for t in summary.tasks
         ),
+        *(f"  {t.task}: {t.published}" for t in summary.tasks if t.published),
         f"  a candidate without loss gets GO with probability {joint:.0%} over all critical tasks"
         + ("" if pooled is None else f", and pooled within {pooled:.1%}"),
     ]

@@ -10,6 +10,7 @@ from harness.gate.power import (
     probability_of_go,
     smallest_margin,
 )
+from harness.gate.published import protocol_note
 from harness.gate.reachable import check_margins
 from harness.gate.reject import exit_code_of, reject
 from harness.gate.repeated import Variances, variances_of
@@ -36,6 +37,7 @@ __all__ = [
     "not_compared",
     "plan_power",
     "probability_of_go",
+    "protocol_note",
     "refuse_not_reduced",
     "reject",
     "smallest_margin",

@@ -48,6 +48,12 @@ from harness.gate.phrases import (
     scope,
 )
 from harness.gate.pooled import pool
+from harness.gate.published import (
+    BaselineNames,
+    beside_published,
+    published_objections,
+    published_scope,
+)
 from harness.gate.rerun import Flips, count_flips, sum_flips
 from harness.gate.speed import compare_speeds, speed_objections
 from harness.gate.waivers import name_waivers, waive_checks, waive_findings
@@ -64,6 +70,7 @@ _PRECEDENCE = (
     ReasonCode.ANSWERS_SLOWER,
     ReasonCode.SCORE_MISSING,
     ReasonCode.REQUEST_ERRORS,
+    ReasonCode.BASELINE_UNLIKE_PUBLISHED,
     ReasonCode.TRUNCATED_ANSWERS,
     ReasonCode.TRUNCATION_RISE,
     ReasonCode.EMPTY_RISE,
@@ -89,6 +96,13 @@ class Subject(NamedTuple):
     scheme: str
     baseline: str = ""
     """What it is compared with; by default the folder that was served."""
+    also: tuple[str, ...] = ()
+    """What the baseline's own configuration calls it."""
+
+    @property
+    def names(self) -> BaselineNames:
+        """Return what the baseline is called, by whom."""
+        return BaselineNames(self.baseline, self.also)
 
     def compared(self, candidate: Deployment, baseline: Deployment) -> str:
         """Return what was compared with what, by the digests of their files where it has any."""
@@ -141,8 +155,10 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     subject = _named(subject, deployment, compared := baseline.scorecard.deployment)
     gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
+    tasks = beside_published(tasks, paired, suite, baseline.scorecard, subject.names)
     costs = _costs_of(suite, paired, (baseline.scorecard, candidate.scorecard), size)
     objections = *length_objections(paired, tasks, suite), *speed_objections(costs.speed, suite)
+    objections = *objections, *published_objections(tasks)
     ruling = _rule(tasks, pooled, conditions._replace(objections=objections))
     verdict = Verdict(
         decision=ruling.decision,
@@ -155,7 +171,11 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         flips=choose_flips(paired),
         flip_rate=_flip_rate(tasks),
         pooled_difference=pooled.difference if pooled else None,
-        scope=(subject.compared(deployment, compared), *scope(suite, compared, conditions)),
+        scope=(
+            subject.compared(deployment, compared),
+            *scope(suite, compared, conditions),
+            *published_scope(tasks),
+        ),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
         checkpoint_digest=deployment.checkpoint_digest,

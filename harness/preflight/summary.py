@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness import score
 from harness.artifacts import EngineSpec, KvFormat, ModuleGroup, QuantPlan, Suite, TaskSpec
 from harness.engines import SIDECAR, Foretold, engines_for, read_demands
 from harness.export import bits_per_weight, required_bytes
-from harness.gate import joint_probability_of_go, plan_power
+from harness.gate import joint_probability_of_go, plan_power, protocol_note
 from harness.preflight.deployments_job import DeploymentsJob
 from harness.preflight.engine import demands_of
 from harness.preflight.estimate import estimate_times
@@ -32,6 +33,8 @@ class TaskPlan:
     """Assumed; None of a perplexity, whose documents all differ."""
     probability_of_go: float
     """For a candidate without loss."""
+    published: str = ""
+    """In what a published score was asked otherwise; empty where nothing is known."""
     form: str = ""
     """What is asked beside a margin, such as `keeps 99.00%, 14 clusters`."""
 
@@ -142,7 +145,7 @@ def summarize(job: Job, *, scored: bool = True) -> PlanSummary:
         unsaid=tuple(stage for stage, one in times.items() if not one.can_be_said),
         declared_times=declared_times(job) if scored else None,
         suite=suite.name if scored else None,
-        tasks=tuple(_task_plans(suite)) if scored else (),
+        tasks=tuple(_task_plans(suite, recipe.baseline or recipe.model)) if scored else (),
         joint_probability_of_go=joint_probability_of_go(suite) if scored else None,
         pooled_margin=suite.pooled_margin if scored else None,
         loaded_by=engines_for(demands_of(plan)),
@@ -167,7 +170,7 @@ def summarize_gate(job: GateJob) -> GatePlanSummary:
         foretold=foretell_served(job.recipe.engine, read_demands(job.checkpoint)),
         arms=plan_arms(job).said(),
         suite=suite.name,
-        tasks=tuple(_task_plans(suite)),
+        tasks=tuple(_task_plans(suite, job.recipe.model)),
         joint_probability_of_go=joint_probability_of_go(suite),
         pooled_margin=suite.pooled_margin,
     )
@@ -184,7 +187,7 @@ def summarize_deployments(job: DeploymentsJob) -> DeploymentsPlanSummary:
             f"{gap.reason}: {gap.message}" for gap in job.candidate.deployment.not_observed
         ),
         suite=suite.name,
-        tasks=tuple(_task_plans(suite)),
+        tasks=tuple(_task_plans(suite, trial.baseline_at.model)),
         joint_probability_of_go=joint_probability_of_go(suite),
         pooled_margin=suite.pooled_margin,
     )
@@ -195,7 +198,9 @@ def _engine(engine: EngineSpec) -> str:
     return f"{engine.name}{version} on {engine.device}, {engine.numerics} arithmetic"
 
 
-def _task_plans(suite: Suite) -> list[TaskPlan]:
+def _task_plans(suite: Suite, baseline: str) -> list[TaskPlan]:
+    has_published = any(task.published for task in suite.tasks)
+    budgets = score.answer_budgets(suite) if has_published else {}
     return [
         TaskPlan(
             task=power.task.name,
@@ -206,6 +211,9 @@ def _task_plans(suite: Suite) -> list[TaskPlan]:
             flip_rate=None if power.task.relative_margin else power.task.flip_rate,
             probability_of_go=power.probability_of_go,
             form=_form(power.task),
+            published=protocol_note(
+                suite, power.task, baseline, budgets.get(power.task.name) or None
+            ),
         )
         for power in plan_power(suite)
     ]

@@ -103,6 +103,8 @@ def _fits_together(given: object, made: ValidatorFunctionWrapHandler) -> TaskSpe
         ),
         **_of_a_perplexity(task, typed),
     }
+    if wrong := _of_published(task):
+        raise ValueError(wrong)
     for problem, is_so in problems.items():
         if is_so:
             raise ValueError(problem)
@@ -119,6 +121,19 @@ def _of_a_perplexity(task: TaskSpec, typed: Mapping[object, object]) -> Mapping[
         "flip_rate is missing": not rises and "flip_rate" not in typed,
         "chance is missing": not rises and "chance" not in typed,
     }
+
+
+def _of_published(task: TaskSpec) -> str:
+    """Return what is wrong with a published score; empty where nothing is."""
+    if task.published is None:
+        return ""
+    value, worst_best = task.published.value, task.value_range or (0.0, 1.0)
+    if task.relative_margin is None and not min(worst_best) <= value <= max(worst_best):
+        return (
+            f"the published value {value:g} is not between {min(worst_best):g} and "
+            f"{max(worst_best):g}, as the metric is (0.873 for 87.3 %)"
+        )
+    return "" if value > 0 or task.relative_margin is None else "a perplexity is above 0"
 
 
 class SuiteFile(Strict):

@@ -51,7 +51,7 @@ def lengths_of(suite: Suite, folder: Path) -> tuple[Lengths, ...]:
     return tuple(
         _of_task(catalog, suite, spec, prompts)
         for spec in suite.tasks
-        if all(catalog.is_local(leaf) for leaf in catalog.leaves(spec.name))
+        if all(catalog.is_local(leaf) for leaf in catalog.leaves(spec.asked))
     )
 
 

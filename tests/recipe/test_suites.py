@@ -118,6 +118,34 @@ def test_fields_that_contradict_or_miss_each_other_are_refused(
         loaded(write(**task))
 
 
+PUBLISHED = {"model": "Qwen/Qwen3-8B", "value": 0.87, "tolerance": 0.01, "source": "its card"}
+
+
+def test_a_published_score_leaves_baselines_good(write: Write) -> None:
+    suite = loaded(write(published={**PUBLISHED, "protocol": {"chat_template": True}}))
+    assert suite.digest == loaded(write()).digest
+    assert suite.tasks[0].published is not None
+    assert suite.tasks[0].published.protocol.chat_template is True
+    assert suite.tasks[0].published.protocol.num_fewshot is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"value": 87.3}, "0.873 for 87.3 %"),
+        ({"value": None}, r"published\.value"),
+        ({"tolerance": -1}, r"published\.tolerance"),
+        ({"digest": "abc"}, r"published\.digest"),
+        ({"protocol": {"template": True}}, r"protocol\.template"),
+    ],
+)
+def test_a_published_score_that_cannot_be_is_refused(
+    write: Write, change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SuiteError, match=said):
+        loaded(write(published={**PUBLISHED, **change}))
+
+
 def twice(write: Write, **second: object) -> Path:
     path = write()
     values = yaml.safe_load(path.read_text())

@@ -1,0 +1,282 @@
+"""Whether the baseline scores as is published of it.
+
+A quantized model is compared with a baseline that was asked in the same way, so a wrong way shows
+in neither: both lose together. It costs more than any quantization (a chat template left out, no
+room to think), and it hides what a quantization costs, for what is asked wrongly is easy to keep.
+So a suite may name a published score. A baseline that is that very model, and of which the interval
+of its score lies wholly outside what is published and tolerated, ends the run INCONCLUSIVE, with
+what is different in how it was asked. The baseline's sampling is allowed for; that of the published
+score is a part of the tolerance.
+
+Which model a baseline is: by the digest of its files where the published score gives one, else by
+its name. A Hub id is compared whole, a folder of the Hub's cache by the id in its path, any other
+folder by its name alone. What its configuration calls it shows what it was made from, which is no
+proof: a fine-tuned copy has that name too. Another model's score is not compared, and that is said.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from harness.artifacts import (
+    Decision,
+    Plausibility,
+    Published,
+    Scale,
+    Scorecard,
+    Suite,
+    TaskSpec,
+    TaskVerdict,
+    in_unit,
+    mean_of,
+)
+from harness.errors import ReasonCode, UnreadableError
+from harness.gate.mean import Range, mean_bounds
+from harness.gate.objections import Objection
+from harness.gate.pairs import TaskPairs
+from harness.gate.quantiles import z_of
+from harness.gate.ratio import Weighted, ratio_bounds
+from harness.gate.tango import Bounds
+from harness.reading import read_json_object_text
+
+_CACHED = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")
+_DEFAULT_BUDGET = 256
+"""Tokens of an answer for a task that does not say; lm-eval's own default."""
+
+
+class BaselineNames(NamedTuple):
+    """What a baseline is called."""
+
+    typed: str
+    """As it was named: a Hub id, a folder, a bundle."""
+    configured: tuple[str, ...] = ()
+    """By its own configuration."""
+
+
+def beside_published(
+    tasks: Sequence[TaskVerdict],
+    paired: Sequence[TaskPairs],
+    suite: Suite,
+    baseline: Scorecard,
+    names: BaselineNames,
+) -> tuple[TaskVerdict, ...]:
+    """Return the tasks with what is published of them, where the suite says it."""
+    return tuple(
+        dataclasses.replace(task, plausibility=_compare(pairs, suite, baseline, names))
+        for task, pairs in zip(tasks, paired, strict=True)
+    )
+
+
+def published_objections(tasks: Sequence[TaskVerdict]) -> Iterator[Objection]:
+    """Yield what is unlike what is published: of advisory tasks too, for all are asked alike."""
+    for task in tasks:
+        found = task.plausibility
+        if found is not None and found.is_plausible is False:
+            reason = ReasonCode.BASELINE_UNLIKE_PUBLISHED
+            yield Objection(reason, Decision.INCONCLUSIVE, f"{task.task}: {found.message}")
+
+
+def published_scope(tasks: Sequence[TaskVerdict]) -> tuple[str, ...]:
+    """Return what was compared with a published score and what was not, a line a task."""
+    found = ((task.task, task.plausibility) for task in tasks)
+    return tuple(f"{name}: {one.message}" for name, one in found if one is not None)
+
+
+def protocol_note(suite: Suite, task: TaskSpec, model: str, budget: int | None) -> str:
+    """Return what is known before a run: in what a suite asks otherwise than is published.
+
+    Args:
+        suite: what will be asked.
+        task: of the suite.
+        model: the baseline, as it was named.
+        budget: tokens of an answer at most, thoughts included; None where that is not known.
+    """
+    one = task.published
+    if one is None:
+        return ""
+    if not _recognized(one, [model], ""):
+        return f"{one.source} has {one.model}, which the baseline is not known to be"
+    differing = "; ".join(differences(one, suite, task, budget))
+    return f"{one.source} asked otherwise: {differing}" if differing else ""
+
+
+def differences(
+    published: Published, suite: Suite, task: TaskSpec, budget: int | None
+) -> tuple[str, ...]:
+    """Return in what the published protocol and the suite differ, as far as both are known.
+
+    Args:
+        published: says how the published score was measured.
+        suite: says how the baseline is asked.
+        task: likewise.
+        budget: tokens of an answer at most, thoughts included; None where that is not known.
+    """
+    there = published.protocol
+    answer = budget
+    if budget is not None and there.thinking_budget is not None:
+        answer = budget - suite.thinking_budget
+    pairs: tuple[tuple[str, object, object], ...] = (
+        ("chat template", there.chat_template, suite.apply_chat_template),
+        ("worked examples", there.num_fewshot, task.num_fewshot),
+        ("thinking", there.thinking, suite.thinking),
+        ("tokens for thoughts", there.thinking_budget, suite.thinking_budget),
+        ("tokens of an answer", there.max_gen_toks, answer),
+        ("tokens of prompt and answer", there.max_model_len, suite.max_model_len),
+        ("temperature", there.temperature, task.temperature),
+        ("top_p", there.top_p, task.top_p),
+        ("top_k", there.top_k, task.top_k),
+        ("answers to each item", there.repeats, task.repeats),
+        ("metric", there.metric, task.metric),
+        ("filter", there.filter, task.filter),
+        ("items", there.items, task.items),
+    )
+    return tuple(
+        f"{what}: {_spelled(theirs)} there, {_spelled(ours)} here"
+        for what, theirs, ours in pairs
+        if theirs is not None and ours is not None and theirs != ours
+    )
+
+
+def _compare(
+    task: TaskPairs, suite: Suite, baseline: Scorecard, names: BaselineNames
+) -> Plausibility | None:
+    one = task.spec.published
+    if one is None:
+        return None
+    served = baseline.deployment
+    digest = "" if served.address else served.checkpoint_digest
+    is_it = _recognized(one, [names.typed, served.model], digest)
+    if not is_it:
+        return Plausibility(published=one, is_plausible=None, message=_stranger(one, names))
+    side = task.sides[0]
+    if side.score is None or any(s.finish in {"error", "timeout"} for s in side.samples):
+        message = f"{_said(one, task)}; not compared, for answers of the baseline are unknown"
+        return Plausibility(published=one, is_plausible=None, message=message)
+    bounds = _interval(task, suite.confidence)
+    spread = one.value - one.tolerance, one.value + one.tolerance
+    is_plausible = bounds.low <= spread[1] and bounds.high >= spread[0]
+    differing = differences(one, suite, task.spec, _budget(baseline, suite, task.spec.name))
+    return Plausibility(
+        published=one,
+        is_plausible=is_plausible,
+        low=bounds.low,
+        high=bounds.high,
+        differences=differing,
+        message=_message(task, one, bounds, differing, is_plausible=is_plausible),
+    )
+
+
+def _recognized(published: Published, names: Sequence[str], digest: str) -> bool:
+    if published.digest is not None:
+        return digest.startswith(published.digest)
+    return any(_is_named(published.model, name) for name in names)
+
+
+def _is_named(published: str, name: str) -> bool:
+    """Return whether a baseline that is called `name` is the published model, by its name."""
+    wanted, found = published.lower().rstrip("/"), name.lower().rstrip("/")
+    if not found:
+        return False
+    cached = _CACHED.search(found)
+    if cached:
+        found = f"{cached['owner']}/{cached['name']}"
+    is_folder = not cached and (found.startswith(("/", ".", "~")) or found.count("/") != 1)
+    if is_folder or "/" not in wanted:
+        return PurePath(found).name == PurePath(wanted).name
+    return found == wanted
+
+
+def _stranger(published: Published, names: BaselineNames) -> str:
+    said = (
+        f"{published.source} has {published.value:g} of {published.model}; not compared, for the "
+        f"baseline is '{names.typed}'"
+    )
+    if any(_is_named(published.model, name) for name in names.configured):
+        said += (
+            f" (its configuration names {published.model}: if it is that very model, give the "
+            "published score its digest)"
+        )
+    return said
+
+
+def _interval(task: TaskPairs, confidence: float) -> Bounds:
+    """Return the bounds of the baseline's score, in the metric's own unit."""
+    samples, scale = task.sides[0].samples, _scale(task)
+    if scale is not Scale.SHARE:
+        texts = [Weighted(s.value, s.weight or 0.0) for s in samples]
+        found = ratio_bounds(texts, confidence=confidence)
+        ends = in_unit(found.high, scale), in_unit(found.low, scale)
+        return Bounds(*sorted(ends))
+    by_item: dict[int, list[float]] = {}
+    for sample in samples:
+        by_item.setdefault(sample.doc_id, []).append(sample.value)
+    means = Counter(sum(values) / len(values) for values in by_item.values())
+    bounds = mean_bounds(means, Range(0.0, 1.0), quantile=z_of(confidence))
+    worst, best = task.spec.value_range or (0.0, 1.0)
+    low, high = (worst + share * (best - worst) for share in bounds)
+    return Bounds(min(low, high), max(low, high))
+
+
+def _scale(task: TaskPairs) -> Scale:
+    score = task.sides[0].score
+    return Scale.SHARE if score is None else score.scale
+
+
+def _budget(baseline: Scorecard, suite: Suite, task: str) -> int | None:
+    """Return the tokens of an answer at most, thoughts included; None where nothing is generated.
+
+    The scorecard's own words are read, for they are what was asked.
+    """
+    try:
+        asked = read_json_object_text(baseline.generation.get(task, ""), f"what '{task}' was asked")
+    except UnreadableError:
+        return None
+    generation = asked.get("generation")
+    if asked.get("output_type") != "generate_until" or not isinstance(generation, Mapping):
+        return None
+    answer = generation.get("max_gen_toks", _DEFAULT_BUDGET)
+    return answer + suite.thinking_budget if isinstance(answer, int) else None
+
+
+def _message(
+    task: TaskPairs,
+    published: Published,
+    bounds: Bounds,
+    differing: Sequence[str],
+    *,
+    is_plausible: bool,
+) -> str:
+    mean = in_unit(mean_of(task.sides[0].samples), _scale(task))
+    if task.spec.value_range:
+        worst, best = task.spec.value_range
+        mean = worst + mean * (best - worst)
+    low, high, value = (_number(number, task) for number in (*bounds, mean))
+    said = f"the baseline scores {value}, between {low} and {high}, and {_said(published, task)}"
+    asked = "; ".join(differing)
+    if is_plausible:
+        return said + (f" (asked otherwise: {asked})" if asked else "")
+    if not asked:
+        asked = "as far as it is told, in nothing"
+    return (
+        f"{said}. It was asked otherwise ({asked}). A wrong template, too few tokens or another "
+        "sampling cost more than any quantization: correct the suite, or its published score"
+    )
+
+
+def _said(published: Published, task: TaskPairs) -> str:
+    value, tolerance = (_number(n, task) for n in (published.value, published.tolerance))
+    return f"published of {published.model} is {value} +- {tolerance} ({published.source})"
+
+
+def _number(value: float, task: TaskPairs) -> str:
+    is_share = task.spec.value_range is None and _scale(task) is Scale.SHARE
+    return f"{value:.1%}" if is_share else f"{value:.5g}"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
