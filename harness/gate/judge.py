@@ -7,7 +7,7 @@ their own (`pooled`), which gates where the suite gives it a margin and else onl
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from harness.artifacts import (
@@ -36,7 +36,7 @@ from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
 from harness.gate.flips import choose_flips
 from harness.gate.length import length_objections, length_of_all
-from harness.gate.objections import decisions_of, warnings_of
+from harness.gate.objections import Objection, decisions_of, warnings_of
 from harness.gate.pairs import TaskPairs, pair
 from harness.gate.phrases import (
     Conditions,
@@ -150,15 +150,13 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         IncomparableError: the arms did not answer the same questions under the same conditions.
         SuiteError: a metric's value is none that the suite says.
     """
-    paired, flips, tasks, pooled = _compare(suite, baseline, candidate, rerun)
     deployment = waive_findings(candidate.scorecard.deployment, waivers)
     subject = _named(subject, deployment, compared := baseline.scorecard.deployment)
+    paired, flips, tasks, pooled = _compare(suite, baseline, candidate, rerun, subject.names)
     gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
-    tasks = beside_published(tasks, paired, suite, baseline.scorecard, subject.names)
     costs = _costs_of(suite, paired, (baseline.scorecard, candidate.scorecard), size)
-    objections = *length_objections(paired, tasks, suite), *speed_objections(costs.speed, suite)
-    objections = *objections, *published_objections(tasks)
+    objections = tuple(_objections(suite, paired, tasks, costs))
     ruling = _rule(tasks, pooled, conditions._replace(objections=objections))
     verdict = Verdict(
         decision=ruling.decision,
@@ -171,11 +169,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         flips=choose_flips(paired),
         flip_rate=_flip_rate(tasks),
         pooled_difference=pooled.difference if pooled else None,
-        scope=(
-            subject.compared(deployment, compared),
-            *scope(suite, compared, conditions),
-            *published_scope(tasks),
-        ),
+        scope=(subject.compared(deployment, compared), *scope(suite, compared, conditions)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
         checkpoint_digest=deployment.checkpoint_digest,
@@ -202,12 +196,28 @@ def _costs_of(
     return _Costs(size, compare_speeds(suite, *cards), length_of_all(paired, suite))
 
 
+def _objections(
+    suite: Suite,
+    paired: tuple[TaskPairs, ...],
+    tasks: tuple[TaskVerdict, ...],
+    costs: _Costs,
+) -> Iterator[Objection]:
+    """Yield what the further gates say."""
+    yield from length_objections(paired, tasks, suite)
+    yield from speed_objections(costs.speed, suite)
+    yield from published_objections(tasks)
+
+
 def _with_costs(verdict: Verdict, costs: _Costs) -> Verdict:
-    """Return the verdict with what an answer costs; a GO says what it buys."""
+    """Return the verdict with what an answer costs; a GO says what it buys.
+
+    What was compared with published scores stands at the end of its scope.
+    """
     buys, summary = bought(*costs), verdict.summary
     if buys and verdict.decision is Decision.GO:
         summary += f" Beside the baseline: {buys}."
-    return dataclasses.replace(verdict, **costs._asdict(), buys=buys, summary=summary)
+    beside = (*verdict.scope, *published_scope(verdict.tasks))
+    return dataclasses.replace(verdict, **costs._asdict(), buys=buys, summary=summary, scope=beside)
 
 
 class _Compared(NamedTuple):
@@ -220,11 +230,14 @@ class _Compared(NamedTuple):
     pooled: PooledTest | None
 
 
-def _compare(suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None) -> _Compared:
+def _compare(
+    suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None, names: BaselineNames
+) -> _Compared:
     check_comparable(suite, baseline, candidate)
     flips = count_flips(baseline, rerun) if rerun else {}
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     tasks = _decide_each(paired, suite, flips)
+    tasks = beside_published(tasks, paired, suite, baseline.scorecard, names)
     return _Compared(paired, flips, tasks, pool(paired, suite))
 
 
