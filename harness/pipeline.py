@@ -7,7 +7,7 @@ again, so typing a command again continues where it stopped.
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +71,24 @@ class Compared(NamedTuple):
     subject: Subject
 
 
+class Origin(NamedTuple):
+    """The model that a checkpoint is made from, or may be."""
+
+    model: Source | ScoredArm | None
+    is_certain: bool = True
+
+    @property
+    def digest(self) -> str:
+        """Return what a comparison with it depends on."""
+        return self.model.digest if isinstance(self.model, Source) else "none"
+
+    def compared(self) -> Mapping[str, Path]:
+        """Return its folder under the name that `verify` has for it; nothing without files."""
+        if not isinstance(self.model, Source):
+            return {}
+        return {"source" if self.is_certain else "baseline": self.model.path}
+
+
 class ComparedWith(NamedTuple):
     """A baseline."""
 
@@ -99,7 +117,8 @@ def foreign_gate(job: GateJob, run: RunDirectory) -> Verdict:
     folder = job.checkpoint.path
     with started_baseline(job, run) as baseline:
         if not job.recipe.skip_verify:
-            integrity = check_files(job.recipe, folder, job.checkpoint.digest, run)
+            origin = Origin(job.baseline, is_certain=False)
+            integrity = check_files(job.recipe, folder, job.checkpoint.digest, run, origin)
             waived = waived_checks(job.recipe, folder)
             refuse_files(integrity, size_of(integrity, job.baseline), waived)
         subject = Subject(job.recipe.model, job.scheme, job.recipe.model)
@@ -134,19 +153,19 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
             make=lambda: complete(job, writer, stats),
         )
     if not recipe.skip_verify:
-        integrity = check_files(recipe, folder, checkpoint.digest, run, source=source)
+        integrity = check_files(recipe, folder, checkpoint.digest, run, Origin(source))
         refuse_files(integrity, size_of(integrity, job.baseline), waived_checks(recipe, folder))
     return checkpoint
 
 
 def check_files(
-    trial: Trial, folder: Path, digest: str, run: RunDirectory, *, source: Source | None = None
+    trial: Trial, folder: Path, digest: str, run: RunDirectory, origin: Origin
 ) -> IntegrityReport:
     """Verify a checkpoint's files.
 
-    Its names are looked up as the version of vLLM that serves it spells them. With the `source`
-    that it was made from, each tensor is compared with what it came from. A checkpoint that was
-    made elsewhere may have been trained on since, so nothing is assumed of it.
+    Its names are looked up as the version of vLLM that serves it spells them. With the model that
+    it was made from, each tensor is compared with what it came from. A checkpoint that was made
+    elsewhere may have been trained on since: of that only what its own weights show is assumed.
 
     Raises:
         EvidenceError: the folder holds other files than `digest` says.
@@ -159,10 +178,10 @@ def check_files(
             made_from={
                 "checkpoint": digest,
                 "manifest": sha256_of(manifest) if manifest.is_file() else "none",
-                "model": source.digest if source else "none",
+                "model": origin.digest,
                 "rules": digest_of(__version__, engine or ""),
             },
-            make=lambda: verify(folder, source=source.path if source else None, engine=engine),
+            make=lambda: verify(folder, **origin.compared(), engine=engine),
         )
 
 

@@ -3,6 +3,7 @@
 from harness.verify.incidents import CHECK_IDS
 from harness.verify.templates import check_template
 from harness.verify.verification import (
+    BASELINE_CHECKS,
     CHECKS,
     ENGINE_CHECKS,
     SOURCE_CHECKS,
@@ -11,6 +12,7 @@ from harness.verify.verification import (
 )
 
 __all__ = [
+    "BASELINE_CHECKS",
     "CHECKS",
     "CHECK_IDS",
     "ENGINE_CHECKS",

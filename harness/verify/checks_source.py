@@ -1,4 +1,7 @@
-"""Is the checkpoint made of its source model, all of it, and near it? Asked with `--source`."""
+"""Is the checkpoint made of its source model, all of it, and near it? Asked with `--source`.
+
+The gate of a checkpoint that was made elsewhere asks less: `weights_near_baseline`.
+"""
 
 from collections.abc import Iterator
 
@@ -13,6 +16,8 @@ from harness.verify.origin import copied_from, modules_from, source_part
 _MADE_LEAVES = frozenset({*SCALE_LEAVES, *KV_LEAVES, "pre_quant_scale", "k_bias", "v_bias"})
 """Tensors that quantization adds."""
 _LAYOUTS = frozenset({SWIZZLED, TRANSPOSED, INVERTED})
+_FEW = 0.05
+"""Share of weights that are damaged, where all others are rounded from the same model's."""
 _FREE_KEYS = frozenset(
     {
         "quantization_config",
@@ -143,6 +148,29 @@ def weights_near_source(contents: Contents) -> Check:
         f"{spelled or 'nothing to compare'}{left_out}",
         bad=f"{len(comparison.misfits)} of {len(fits) + len(comparison.misfits)} quantized weights "
         "are not what rounding makes of their source",
+    )
+
+
+def weights_near_baseline(contents: Contents) -> Check:
+    """Ask whether the few weights that are not near the model it is compared with are faults.
+
+    A checkpoint that was made elsewhere may have been trained on, smoothed or rotated, and then
+    most of its weights are other ones. Where nearly all are what rounding makes of the baseline's,
+    it was made from them, and those that are not are damaged. Scores may not show it: two experts
+    of one layer that have each other's scales cost next to nothing.
+    """
+    comparison = origin_of(contents).comparison
+    misfits, num_compared = comparison.misfits, len(comparison.fits) + len(comparison.misfits)
+    is_made_from = len(misfits) <= _FEW * num_compared
+    others = f"{len(misfits)} of {num_compared} quantized weights"
+    return finding(
+        "weights-near-baseline",
+        [_spelled(misfit) for misfit in misfits] if is_made_from else [],
+        good=f"{others} are not rounded from the baseline's, so that it was changed by more than "
+        "quantization, and this says nothing of it"
+        if misfits
+        else f"{num_compared} quantized weights are near the baseline's",
+        bad=f"{others} are not what rounding makes of the baseline's weights, as all others are",
     )
 
 

@@ -53,6 +53,7 @@ INCIDENTS: Mapping[str, str] = {
     "nibbles-in-order": f"{_MODELOPT}pull/2276",
     "scale-layout": f"{_VLLM}issues/48898",
     "weights-near-source": f"{_MODELOPT}pull/2276",
+    "weights-near-baseline": f"{_MODELOPT}pull/2276",
     "unquantized-tensors-copied": f"{_MODELOPT}pull/2276",
     "source-tensors-accounted": f"{_LLMCOMPRESSOR}issues/2568",
     "draft-head-kept": f"{_MODELOPT}pull/2427",

@@ -97,6 +97,8 @@ SOURCE_CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_sidecars.generation_config_as_source,
 )
 """Run where the source model is named."""
+BASELINE_CHECKS: tuple[Callable[[Contents], Check], ...] = (checks_source.weights_near_baseline,)
+"""Run where a model is named that the checkpoint is compared with, and may be made from."""
 ENGINE_CHECKS: tuple[Callable[[Contents], Check], ...] = (
     checks_engine.engine_names_resolved,
     checks_engine.engine_widths,
@@ -105,13 +107,18 @@ ENGINE_CHECKS: tuple[Callable[[Contents], Check], ...] = (
 
 
 def verify(
-    directory: Path, *, source: Path | None = None, engine: str | None = None
+    directory: Path,
+    *,
+    source: Path | None = None,
+    baseline: Path | None = None,
+    engine: str | None = None,
 ) -> IntegrityReport:
     """Run every check on the checkpoint in `directory`.
 
     Args:
         directory: the checkpoint.
         source: folder of the model that it was made from.
+        baseline: where there is no `source`, folder of a model that it may be made from.
         engine: such as `vllm==0.33.0`.
 
     Raises:
@@ -125,8 +132,9 @@ def verify(
         raise no_checkpoint(directory)
     digest = digest_folder(directory)
     with unchanged(directory, digest, meanwhile="verified"):
-        contents = read_contents(directory, source=source, engine=known)
-    asked = (*CHECKS, *(SOURCE_CHECKS if source else ()), *(ENGINE_CHECKS if engine else ()))
+        contents = read_contents(directory, source=source or baseline, engine=known)
+    compared = SOURCE_CHECKS if source else BASELINE_CHECKS if baseline else ()
+    asked = (*CHECKS, *compared, *(ENGINE_CHECKS if engine else ()))
     report = IntegrityReport(
         checkpoint=str(directory),
         checkpoint_digest=digest,

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.artifacts import Severity
+from harness.artifacts import Check, Severity
 from harness.verify import verify
 
 Tensors = dict[str, Tensor]
@@ -421,3 +421,41 @@ def test_an_entry_for_more_layers_than_it_names_is_a_warning_until_one_is_quanti
     made.change(pack)
     failed = {c.id: c for c in verify(made.folder).checks if not c.passed}
     assert failed["ignore-patterns-precise"].severity is Severity.ERROR
+
+
+def of_baseline(folder: Path, baseline: Path) -> Check:
+    checks = verify(folder, baseline=baseline).checks
+    return next(check for check in checks if check.id == "weights-near-baseline")
+
+
+@pytest.mark.parametrize("qformat", ["fp8", "nvfp4"])
+def test_one_damaged_weight_among_the_baselines_is_an_error(
+    copy: Make, tiny_qwen3_5_moe: Path, qformat: str
+) -> None:
+    damaged = copy(qformat)
+    name = f"{EXPERT}.down_proj.weight_scale"
+    damaged.change(
+        lambda tensors: tensors.update({name: (tensors[name].float() * 2).to(tensors[name].dtype)})
+    )
+    check = of_baseline(damaged.folder, tiny_qwen3_5_moe)
+    assert (check.passed, check.severity, check.num_faulty) == (False, Severity.ERROR, 1)
+    assert "its scale is" in check.message
+
+
+def test_weights_that_were_trained_on_are_no_fault(copy: Make, tiny_qwen3_5_moe: Path) -> None:
+    trained = copy("fp8")
+
+    def train(tensors: Tensors) -> None:
+        for name in [n for n in tensors if n.endswith(".weight_scale")]:
+            tensors[name] = tensors[name] * 1.5
+
+    trained.change(train)
+    check = of_baseline(trained.folder, tiny_qwen3_5_moe)
+    assert check.passed
+    assert "this says nothing of it" in check.message
+
+
+def test_a_checkpoint_of_the_baseline_is_near_it(copy: Make, tiny_qwen3_5_moe: Path) -> None:
+    check = of_baseline(copy("nvfp4").folder, tiny_qwen3_5_moe)
+    assert check.passed
+    assert check.message.endswith("quantized weights are near the baseline's")
