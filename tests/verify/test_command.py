@@ -14,8 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from harness.cli import app
-from harness.verify import CHECKS, ENGINE_CHECKS, SOURCE_CHECKS
-from harness.verify import BASELINE_CHECKS
+from harness.verify import BASELINE_CHECKS, CHECKS, ENGINE_CHECKS, SOURCE_CHECKS
 from harness.verify.incidents import INCIDENTS
 from tests.tiers import slow
 
