@@ -60,9 +60,11 @@ def compare_speeds(suite: Suite, baseline: Scorecard, candidate: Scorecard) -> S
     before, after = baseline.times, candidate.times
     if before is None or after is None:
         raise AssertionError  # each has a pace
+    if candidate.deployment.engine == _EMULATES:
+        unclear, reason = Standing.UNCLEAR, ReasonCode.NOT_ENOUGH_EVIDENCE
+        found = dataclasses.replace(found, is_claim=False, standing=unclear, reason=reason)
     return dataclasses.replace(
         found,
-        is_claim=candidate.deployment.engine != _EMULATES,
         first_token_baseline_s=before.first_token_s,
         first_token_candidate_s=after.first_token_s,
         load_baseline_s=baseline.deployment.load_s,

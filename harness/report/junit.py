@@ -4,6 +4,7 @@ A regression is a failure, a result that could not be decided is an error, and w
 skipped. The last test case is the verdict itself, so that a run which is not GO is never green.
 """
 
+import dataclasses
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,11 +15,16 @@ from harness.artifacts import (
     Check,
     Decision,
     IntegrityReport,
+    LengthVerdict,
     RunRecord,
     Severity,
+    SizeVerdict,
+    SpeedVerdict,
+    Standing,
     TaskSpec,
     TaskVerdict,
     Tier,
+    Verdict,
     WaivedCheck,
     write_atomically,
 )
@@ -65,6 +71,7 @@ def junit_xml(record: RunRecord) -> str:
         "smoke": [_waive(case, waived) for case in _smoke_cases(record)],
         "deployment": [_waive(case, waived) for case in _deployment_cases(record)],
         "tasks": list(_task_cases(record)),
+        "costs": list(_cost_cases(record.verdict)),
         "verdict": [_verdict_case(record)],
     }
     return junit_document(suites)
@@ -213,8 +220,47 @@ def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
         "ratio_high": task.ratio.high if task.ratio else None,
         "ratio_allowed": task.ratio.allowed if task.ratio else None,
         "rerun_flip_rate": task.rerun_flip_rate,
+        "repeats": task.repeats if task.repeats > 1 else None,
     }
+    for one in task.estimates:
+        numbers[f"baseline {one.name}"] = one.baseline
+        numbers[f"candidate {one.name}"] = one.candidate
+    return _known(numbers)
+
+
+def _known(numbers: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in numbers.items() if value is not None}
+
+
+def _cost_cases(verdict: Verdict | None) -> Iterator[Case]:
+    """Yield the lengths of each task's answers, the speed and the size, where they are known."""
+    if verdict is None:
+        return
+    for task in verdict.tasks:
+        if task.length is not None:
+            yield _cost_case(f"length of {task.task}", task.length)
+    if verdict.speed is not None and verdict.speed.why_not:
+        problem = Problem("skipped", "not-compared", verdict.speed.message)
+        yield Case("speed", problem, {}, verdict.speed.message)
+    elif verdict.speed is not None:
+        yield _cost_case("speed", verdict.speed)
+    if verdict.size is not None:
+        numbers = {name: value for name, value in _fields(verdict.size) if name != "message"}
+        yield Case("size", None, numbers, verdict.size.message)
+
+
+def _fields(cost: LengthVerdict | SpeedVerdict | SizeVerdict) -> list[tuple[str, object]]:
+    return [(field.name, getattr(cost, field.name)) for field in dataclasses.fields(cost)]
+
+
+def _cost_case(name: str, cost: LengthVerdict | SpeedVerdict) -> Case:
+    """Return a case that fails where it gates and is not within its band."""
+    problem = None
+    if cost.tier is Tier.CRITICAL and cost.standing is not Standing.WITHIN:
+        kind = "failure" if cost.standing is Standing.BEYOND else "error"
+        problem = Problem(kind, cost.reason, cost.message)
+    numbers = {k: v for k, v in _fields(cost) if k not in {"message", "why_not"}}
+    return Case(name, problem, _known(numbers), cost.message)
 
 
 def _verdict_case(record: RunRecord) -> Case:

@@ -13,9 +13,11 @@ from harness.artifacts import (
     Deployment,
     DeploymentsTrial,
     IntegrityReport,
+    LengthVerdict,
     Recipe,
     RunRecord,
     Severity,
+    Standing,
     TaskVerdict,
     Tier,
     Trial,
@@ -78,6 +80,12 @@ def tiles_of(record: RunRecord) -> list[Tile]:
         passed = sum(check.passed for check in integrity.checks)
         note = _errors_note(integrity, verdict)
         tiles.append(Tile("File checks passed", f"{passed} of {len(integrity.checks)}", note))
+    if verdict is not None and verdict.length is not None:
+        tiles.append(_length_tile(verdict.length))
+    if verdict is not None and verdict.size is not None:
+        smaller = f"{verdict.size.times_smaller:.1f} x"
+        both = (size(verdict.size.candidate_bytes), size(verdict.size.baseline_bytes))
+        tiles.append(Tile("Smaller", smaller, f"weight files {both[0]}, baseline {both[1]}"))
     if checkpoint is not None:
         bits = f"{checkpoint.bits_per_weight:.2f} bits per quantized weight"
         tiles.append(Tile("Checkpoint", size(checkpoint.num_bytes), bits))
@@ -85,6 +93,13 @@ def tiles_of(record: RunRecord) -> list[Tile]:
         total = seconds(sum(record.stage_seconds.values()))
         tiles.append(Tile("Time", total, "all stages that ran"))
     return tiles
+
+
+def _length_tile(length: LengthVerdict) -> Tile:
+    note = f"{length.baseline:.1f} tokens became {length.candidate:.1f}, {length.standing} the band"
+    if length.standing is Standing.UNCLEAR:
+        note = f"{length.baseline:.1f} tokens became {length.candidate:.1f}; the band is undecided"
+    return Tile("Answers' length", f"{length.ratio:.2f} x", note)
 
 
 def _errors_note(integrity: IntegrityReport, verdict: Verdict | None) -> str:

@@ -20,7 +20,15 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.artifacts import CalibrationStats, Decision, ExpertCoverage, TaskVerdict, Tier
+from harness.artifacts import (
+    CalibrationStats,
+    Decision,
+    ExpertCoverage,
+    LengthVerdict,
+    TaskVerdict,
+    Tier,
+)
+from harness.report.words import DECISIONS
 
 _INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
 _COLOURS = {
@@ -41,6 +49,10 @@ _SERIES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#9
 _UNSEEN = "#d43d2f"
 _WIDE = 10
 """Counts that differ by more than this factor are coloured by their logarithm."""
+_LONGEST_NAME = 32
+"""Of a task in a plot; its table has all of it."""
+_FAR = 4
+"""Ratios that differ by more than this factor are drawn by their logarithm."""
 _FONT = re.compile(r"font: (?:\w+ )?(?P<size>[\d.]+)px [^;\"]*")
 _LAYER = re.compile(r"(?:^|\.)layers\.(?P<layer>\d+)\.(?P<rest>.+)$")
 _SETTINGS: dict[Any, Any] = {
@@ -77,9 +89,10 @@ def plot_differences(tasks: Sequence[TaskVerdict]) -> Markup | None:
         axes.set_yticks(range(len(known)), [_label(t) for t in known])
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(
+        figure.supxlabel(
             "candidate minus baseline, percentage points (perplexity: minus its rise in percent); "
-            "| is the margin"
+            "| is the margin",
+            fontsize=10,
         )
         return _svg(figure, "Difference of each task with its interval, against the margin")
 
@@ -92,8 +105,43 @@ def _draw_difference(axes: Axes, row: int, task: TaskVerdict) -> None:
     axes.vlines(-100 * task.margin, row - 0.3, row + 0.3, color=_INK, linewidth=2)
 
 
+def plot_lengths(tasks: Sequence[TaskVerdict]) -> Markup | None:
+    """Draw the interval of each task's ratio of lengths against its band; None without any."""
+    known = [(task, task.length) for task in tasks if task.length is not None]
+    if not known:
+        return None
+    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": "lengths"}):
+        figure = Figure(figsize=(9.2, 1.1 + 0.42 * len(known)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, (_, length) in enumerate(known):
+            _draw_length(axes, row, length)
+        axes.axvline(1, color=_MUTED, linewidth=1)
+        if max(one.high for _, one in known) > _FAR * min(one.low for _, one in known):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_yticks(range(len(known)), [_named(task.task, one.tier) for task, one in known])
+        axes.set_ylim(len(known) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        figure.supxlabel("tokens of an answer, candidate / baseline; | is the band", fontsize=10)
+        return _svg(figure, "Ratio of the answers' lengths with its interval, against the band")
+
+
+def _draw_length(axes: Axes, row: int, length: LengthVerdict) -> None:
+    is_critical = length.tier is Tier.CRITICAL
+    colour = _COLOURS[DECISIONS[length.standing]] if is_critical else _MUTED
+    axes.hlines(row, length.low, length.high, color=colour, linewidth=3)
+    axes.plot(length.ratio, row, "o", color=colour, markersize=7)
+    for edge in (1 / (1 + length.band), 1 + length.band):
+        axes.vlines(edge, row - 0.3, row + 0.3, color=_INK, linewidth=2)
+
+
 def _label(task: TaskVerdict) -> str:
-    return task.task if task.tier is Tier.CRITICAL else f"{task.task} (advisory)"
+    return _named(task.task, task.tier)
+
+
+def _named(task: str, tier: Tier) -> str:
+    short = task if len(task) <= _LONGEST_NAME else f"{task[: _LONGEST_NAME - 3]}..."
+    return short if tier is Tier.CRITICAL else f"{short} (advisory)"
 
 
 def plot_coverage(coverage: Sequence[ExpertCoverage]) -> Markup | None:

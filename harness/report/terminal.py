@@ -2,7 +2,8 @@
 
 from textwrap import wrap
 
-from harness.artifacts import Scale, TaskVerdict, Verdict
+from harness.artifacts import Scale, Standing, TaskVerdict, Verdict
+from harness.report.costs import speed_note
 from harness.report.words import decision_word, difference, margin, pooled_note, rise, score
 
 _COLUMNS = "{:<20} {:<9} {:>9} {:>9} {:>7}  {:^17} {:>7}  {}"
@@ -35,10 +36,21 @@ def _footnotes(verdict: Verdict) -> list[str]:
         again = verdict.rerun_flip_rate
         beside = "" if again is None else f"; of the baseline's own when run again, {again:.2%}"
         notes.append(f"{verdict.flip_rate:.2%} of the answers flipped{beside}")
-    note = pooled_note(verdict)
-    if note:
-        notes.append(note)
+    notes += [pooled_note(verdict) or "", *_costs(verdict), speed_note(verdict)]
+    notes = [note for note in notes if note]
     return [line for text in notes for line in wrap(text, _WIDTH, subsequent_indent="  ")]
+
+
+def _costs(verdict: Verdict) -> list[str]:
+    """Say how long answers are, task by task where that is not within its band, and how large."""
+    notes = [
+        f"{task.task}: {task.length.message} ({task.length.tier}: {task.length.standing})"
+        for task in verdict.tasks
+        if task.length is not None and task.length.standing is not Standing.WITHIN
+    ]
+    if verdict.length is not None:
+        notes.append(f"Over all generated tasks {verdict.length.message}")
+    return [*notes, *([verdict.size.message] if verdict.size else [])]
 
 
 def _row(task: TaskVerdict) -> str:

@@ -2,9 +2,16 @@
 
 import math
 import re
+from collections.abc import Mapping
 
-from harness.artifacts import Decision, Scale, TaskVerdict, Tier, Verdict
+from harness.artifacts import Decision, Scale, Standing, TaskVerdict, Tier, Verdict
 
+DECISIONS: Mapping[Standing, Decision] = {
+    Standing.WITHIN: Decision.GO,
+    Standing.UNCLEAR: Decision.INCONCLUSIVE,
+    Standing.BEYOND: Decision.NO_GO,
+}
+"""What a standing decides where it is critical."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]")
 _MAX_TEXT = 700
 _BEYOND_PERCENT = 10.0

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from harness.artifacts import RunRecord, write_atomically
-from harness.report import page, words
+from harness.report import costs, page, words
 from harness.report.junit import junit_xml
 from harness.report.smoke import smoke_sections, was_not_run
 
@@ -63,7 +63,8 @@ def _environment() -> Environment:
 
 def _contents(record: RunRecord) -> dict[str, object]:
     """Return everything that the templates name."""
-    plan = record.plan
+    plan, verdict = record.plan, record.verdict
+    tasks = page.critical_first(verdict.tasks if verdict else ())
     return {
         "banner": page.banner_of(record),
         "checks": page.sorted_checks(record),
@@ -76,7 +77,12 @@ def _contents(record: RunRecord) -> dict[str, object]:
         "plots": _plots(record),
         "pooled": words.pooled_note(record.verdict),
         "record": record,
-        "tasks": page.critical_first(record.verdict.tasks if record.verdict else ()),
+        "tasks": tasks,
+        "measures": costs.measures_of(verdict),
+        "speed_note": costs.speed_note(verdict),
+        "lengths": costs.length_rows(tasks),
+        "sampled": costs.sampled_rows(tasks),
+        "endings": costs.ending_rows(record),
         "smoke": smoke_sections(record),
         "stages": page.stages_of(record),
         "tiles": page.tiles_of(record),
@@ -94,6 +100,7 @@ def _plots(record: RunRecord) -> dict[str, Markup | None]:
     tasks = page.critical_first(record.verdict.tasks if record.verdict else ())
     return {
         "differences": plots.plot_differences(tasks),
+        "lengths": plots.plot_lengths(tasks),
         "coverage": plots.plot_coverage(record.stats.coverage if record.stats else ()),
         "scales": plots.plot_scales(scales, label=label),
     }
