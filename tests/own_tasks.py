@@ -1,4 +1,4 @@
-"""A user's own folder of lm-eval tasks, correct until a test spoils it."""
+"""A user's own folder of lm-eval tasks, correct until a test spoils it; the canary can do them."""
 
 import json
 from collections.abc import Mapping
@@ -73,12 +73,16 @@ class OwnTasks:
         self.root = folder
         self.folder = folder / "tasks"
         self.folder.mkdir(parents=True)
-        self.items = [{"prompt": f"Q: {n}+1=\nA:", "answer": str(n + 1)} for n in range(60)]
+        self.items = [{"prompt": f"Q: {n}+21? A:", "answer": str(n + 21)} for n in range(10, 70)]
         self.choices: list[dict[str, Any]] = [
-            {"prompt": f"Q: more than {n}?\nA:", "choices": [f" {n}", f" {n + 1}"], "gold": 1}
-            for n in range(60)
+            {
+                "prompt": f"Q: larger of {n} and {n + 111}? A:",
+                "choices": [str(n), str(n + 111)],
+                "gold": 1,
+            }
+            for n in range(201, 261)
         ]
-        shots = [{"prompt": f"Q: {n}+1=\nA:", "answer": str(n + 1)} for n in range(100, 104)]
+        shots = [{"prompt": f"Q: {n}+12? A:", "answer": str(n + 12)} for n in range(30, 34)]
         self.write_task(GENERATED)
         self.write_task(CHOSEN)
         self.write_items("own_next", self.items)

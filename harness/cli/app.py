@@ -1,5 +1,6 @@
 """The typer application and its commands; what each does is imported when it is typed."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,8 @@ _BASELINE_EXAMPLES = """Examples:
 """
 
 _SUITE_EXAMPLES = """Examples:
+
+    harness suite new --tasks my_tasks --baseline MODEL --out mine.yaml
 
     harness suite check SUITE --model MODEL
 
@@ -354,3 +357,45 @@ def check_suite(request: Request, *, suite_file: opt.SuiteFile) -> Result:
     from harness.cli import suites
 
     return suites.check(request, suite_file)
+
+
+@command(
+    suite_app,
+    "suite new --tasks my_tasks --baseline canary --out mine.yaml",
+    *("model", "revision", "task_code", *SERVING, "device"),
+    *("qformat", "calib_data", "calib_size"),
+    name="new",
+    model=opt.MeasuredModel,
+)
+def new_suite(  # noqa: PLR0913 - one parameter an option
+    request: Request,
+    *,
+    tasks: opt.TaskNames,
+    out: opt.NewFile,
+    tasks_from: opt.TaskFolders = None,
+    items: opt.Items = None,
+    chat: opt.Chats = None,
+    candidate: opt.MeasuredCandidate = None,
+    repeats: opt.Repeats = 1,
+    temperature: opt.Temperature = 0.0,
+    top_p: opt.TopP = 1.0,
+) -> Result:
+    """Measure a baseline once, and write a suite with margins that can be decided, each explained.
+
+    Flip rates are measured on --candidate, or on one that is made in --qformat; else assumed.
+    """
+    from harness.cli import suites
+    from harness.proposing import NewSuite
+
+    asked = NewSuite(
+        request=dataclasses.replace(request, tasks=tuple(tasks_from or ())),
+        names=tuple(name for one in tasks for name in one.split(",") if name),
+        out=out,
+        items=items,
+        chats=chat,
+        candidate=candidate,
+        repeats=repeats,
+        temperature=temperature,
+        top_p=top_p,
+    )
+    return suites.new(asked)

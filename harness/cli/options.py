@@ -81,6 +81,36 @@ MaxModelLen = Annotated[
         help="Tokens of prompt and answer together; default: the model's most, 4096 at most.",
     ),
 ]
+TaskNames = Annotated[
+    list[str],
+    typer.Option("--tasks", help="Tasks, A,B or repeated; a folder is all own tasks in it."),
+]
+TaskFolders = Annotated[
+    list[Path] | None,
+    typer.Option("--tasks-from", help="Folder of own lm-eval tasks; repeatable."),
+]
+MeasuredModel = Annotated[
+    str, typer.Option("--baseline", help="The unquantized model: Hub id, folder, or 'canary'.")
+]
+NewFile = Annotated[Path, typer.Option("--out", help="The suite's YAML file, which is new.")]
+Items = Annotated[
+    int | None, typer.Option("--items", min=1, help="Items of each task at most; default: all.")
+]
+Chats = Annotated[
+    bool | None,
+    typer.Option("--chat/--no-chat", help="Ask in chats; default: where the model has a template."),
+]
+MeasuredCandidate = Annotated[
+    Path | None,
+    typer.Option("--candidate", help="A quantized checkpoint, to measure flip rates on."),
+]
+Repeats = Annotated[
+    int, typer.Option("--repeats", min=1, max=1024, help="Times that each item is asked.")
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0, max=2, help="Of drawn answers; 0: greedy.")
+]
+TopP = Annotated[float, typer.Option("--top-p", min=0.01, max=1, help="Of drawn answers.")]
 SuiteFile = Annotated[Path, typer.Argument(metavar="FILE", help="A suite's YAML file.")]
 AskedModel = Annotated[
     str | None,

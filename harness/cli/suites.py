@@ -1,13 +1,14 @@
 """What each `harness suite` command does, and the text that is printed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.artifacts import Tier
 from harness.cli.console import Result
 from harness.errors import ExitCode
-from harness.gate import TaskPower
+from harness.gate import TaskPower, joint_probability_of_go, plan_power
 from harness.preflight.suite_job import ExaminedSuite, examine_suite
+from harness.proposing import NewSuite, propose
 from harness.recipe import Request
 
 _ENOUGH = 0.8
@@ -36,9 +37,33 @@ def check(request: Request, file: Path) -> Result:
     return Result(text="\n".join(_sound(examined)), values=values)
 
 
+def new(order: NewSuite) -> Result:
+    """Measure a baseline and write a suite."""
+    made = propose(order)
+    powers, joint = plan_power(made.suite), joint_probability_of_go(made.suite)
+    lines = [
+        f"wrote {made.file}; each number's reason stands in it",
+        *_table(powers, joint),
+        f"the baseline is kept as {made.baseline_key[:12]}: a gate does not measure it again",
+        f"next: harness gate CHECKPOINT --baseline {order.request.model} --suite {made.file}",
+    ]
+    values = {
+        "file": str(made.file),
+        "baseline_key": made.baseline_key,
+        "suite_digest": made.suite.digest,
+        "tasks": [
+            _power_values(power)
+            | {"flips_reason": p.flips_reason, "margin_reason": p.margin_reason}
+            for power, p in zip(powers, made.tasks, strict=True)
+        ],
+        "joint_probability_of_go": joint,
+    }
+    return Result(text="\n".join(lines), values=values)
+
+
 def _sound(examined: ExaminedSuite) -> Iterator[str]:
     yield f"{examined.file}: nothing is wrong; what it can decide:"
-    yield from decides(examined)
+    yield from _table(examined.powers, examined.joint_probability_of_go or 0.0)
     room = examined.suite.max_model_len if examined.suite else 0
     for one in examined.lengths:
         yield (
@@ -47,10 +72,10 @@ def _sound(examined: ExaminedSuite) -> Iterator[str]:
         )
 
 
-def decides(examined: ExaminedSuite) -> Iterator[str]:
+def _table(powers: Sequence[TaskPower], joint: float) -> Iterator[str]:
     """Yield what a suite can decide, a line a task."""
     yield _TASK.format(*_HEAD)
-    for power in examined.powers:
+    for power in powers:
         task = power.task
         yield _TASK.format(
             task.name[-24:],
@@ -61,16 +86,17 @@ def decides(examined: ExaminedSuite) -> Iterator[str]:
             f"{power.smallest_margin:.2%}",
             f"{power.probability_of_go:.0%}",
         )
-    joint = examined.joint_probability_of_go or 0.0
+    weak = [power for power in powers if power.task.tier is Tier.CRITICAL]
+    if not weak:
+        yield "no task is critical, so that nothing is decided: more items, or other tasks"
+        return
     yield f"a candidate without loss gets GO on all critical tasks {joint:.0%} of the time"
-    if joint < _ENOUGH:
-        weak = [p for p in examined.powers if p.task.tier is Tier.CRITICAL]
-        worst = min(weak, key=lambda power: power.probability_of_go, default=None)
-        if worst is not None:
-            yield (
-                f"advice: that is rare. Give '{worst.task.name}' a margin of at least "
-                f"{worst.smallest_margin:.4g}, or more items."
-            )
+    worst = min(weak, key=lambda power: power.probability_of_go, default=None)
+    if worst is not None and joint < _ENOUGH:
+        yield (
+            f"advice: that is rare. Give '{worst.task.name}' a margin of at least "
+            f"{worst.smallest_margin:.4g}, or more items."
+        )
 
 
 def _power_values(power: TaskPower) -> dict[str, object]:

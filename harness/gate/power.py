@@ -103,22 +103,23 @@ def _plan(task: TaskSpec, confidence: float) -> TaskPower:
     )
 
 
-def smallest_margin(task: TaskSpec, confidence: float) -> float:
+def smallest_margin(task: TaskSpec, confidence: float, *, power: float = _POWER) -> float:
     """Return the smallest margin at which a candidate without loss gets GO four times in five.
 
     To a hundredth of a point; for a recovery, what it leaves of the accuracy that is expected.
+    `power` is another share of times.
     """
     if task.relative_margin is not None:
         return least_rise(task, confidence, power=_POWER)
     if task.repeats > 1:
-        return _whole(task) * least_of_repeats(task, confidence, power=_POWER)
+        return _whole(task) * least_of_repeats(task, confidence, power=power)
     chances = chances_of(task.flip_rate, difference=0.0, accuracy=task.baseline_accuracy)
     if task.cluster:
         ascending = least_allowed(task, chances, confidence)
-        return _whole(task) * ascending[math.ceil(_POWER * len(ascending)) - 1]
+        return _whole(task) * ascending[math.ceil(power * len(ascending)) - 1]
 
     def is_enough(step: int) -> bool:
-        return _chance(task, chances, step / _STEPS, confidence) >= _POWER
+        return _chance(task, chances, step / _STEPS, confidence) >= power
 
     smallest = 1 + bisect_left(range(1, _STEPS), x=True, key=is_enough)
     return _whole(task) * smallest / _STEPS

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.score.endpoint import endpoint_of
     from harness.score.lengths import cut_or_unsayable, lengths_of
     from harness.score.mistakes import mistakes_of
+    from harness.score.outline import first_specs, outlines_of, tasks_in
     from harness.score.probing import probe
     from harness.score.proof import prove_endpoint
     from harness.score.run import score
@@ -26,13 +27,16 @@ __all__ = [
     "check_suite",
     "cut_or_unsayable",
     "endpoint_of",
+    "first_specs",
     "lengths_of",
     "mistakes_of",
+    "outlines_of",
     "probe",
     "prove_endpoint",
     "read_arm",
     "score",
     "score_again",
+    "tasks_in",
     "tasks_of_likelihoods",
 ]
 
@@ -42,12 +46,15 @@ _LATER = {
     "check_suite": "catalog",
     "cut_or_unsayable": "lengths",
     "endpoint_of": "endpoint",
+    "first_specs": "outline",
     "lengths_of": "lengths",
     "mistakes_of": "mistakes",
+    "outlines_of": "outline",
     "probe": "probing",
     "prove_endpoint": "proof",
     "score": "run",
     "score_again": "again",
+    "tasks_in": "outline",
     "tasks_of_likelihoods": "catalog",
 }
 """Module of each."""

@@ -54,6 +54,18 @@ def prompts_of(
     return _build(catalog, suite, spec, render_chat)
 
 
+def load_tasks(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Tasks:
+    """Return the tasks that `spec` stands for, without requests.
+
+    Raises:
+        SuiteError: their data cannot be had.
+    """
+    _set_seeds(suite.seed)
+    _refuse_code(catalog, suite, spec)
+    with _named_where_it_fails(spec), scoring(spec.name):
+        return _load_tasks(catalog, spec)
+
+
 def try_prompts(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
     """Build the prompts of a task whose items lie here, or that is own; chats are not rendered.
 

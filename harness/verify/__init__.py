@@ -1,7 +1,7 @@
 """Check a checkpoint's files before an engine loads them."""
 
 from harness.verify.incidents import CHECK_IDS
-from harness.verify.templates import check_template
+from harness.verify.templates import check_template, has_template
 from harness.verify.verification import (
     BASELINE_CHECKS,
     CHECKS,
@@ -18,6 +18,7 @@ __all__ = [
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
     "check_template",
+    "has_template",
     "refuse_errors",
     "verify",
 ]

@@ -160,13 +160,13 @@ MISTAKES: Mapping[str, Mistake] = {
     "no test_split": task("has no test_split", "Write 'test_split", test_split=None),
     "a split that is not there": task("test_split: tset", "have test", test_split="tset"),
     "a line that is no JSON": text_of(
-        "own_next.jsonl", '{"prompt": "Q: 16', "{", "jsonl:17", "JSON"
+        "own_next.jsonl", '{"prompt": "Q: 26', "{", "jsonl:17", "JSON"
     ),
     "a line that is no object": text_of(
-        "own_next.jsonl", '{"prompt": "Q: 16+1=\\nA:", "answer": "17"}', "[1]", "jsonl:17"
+        "own_next.jsonl", '{"prompt": "Q: 26+21? A:", "answer": "47"}', "[1]", "jsonl:17"
     ),
     "an empty line": text_of(
-        "own_next.jsonl", '{"prompt": "Q: 16', '\n{"prompt": "Q: 16', "jsonl:17"
+        "own_next.jsonl", '{"prompt": "Q: 26', '\n{"prompt": "Q: 26', "jsonl:17"
     ),
     "a file without items": Mistake(
         ("has 0 items", "asks for 60"), lambda own: own.write_items("own_next", [])
@@ -209,13 +209,13 @@ MISTAKES: Mapping[str, Mistake] = {
     "an answer that is empty": item("has no answer", *HERE, answer=""),
     "an answer at which answers end": item("holds '\\n'", "until", *HERE, answer="1\n2"),
     "an item that is there twice": item(
-        "an item is there twice", *HERE, prompt="Q: 3+1=\nA:", answer="4"
+        "an item is there twice", *HERE, prompt="Q: 13+21? A:", answer="34"
     ),
-    "a question with two answers": item("with two answers", *HERE, prompt="Q: 3+1=\nA:"),
+    "a question with two answers": item("with two answers", *HERE, prompt="Q: 13+21? A:"),
     # Choices
     "a choice beyond the last": chosen_item("beyond the choices", "choice 2 of 2", gold=2),
     "a choice before the first": chosen_item("choice -1 of 2", gold=-1),
-    "an answer that is no choice": chosen_item("is none of the choices", "' 99'", gold=" 99"),
+    "an answer that is no choice": chosen_item("is none of the choices", "'99'", gold="99"),
     "no right choice": chosen_item("has no answer", gold=None),
     "no choices": chosen_item("no two choices", "jsonl:17: 0", choices=[]),
     "one choice": chosen_item("no two choices", "jsonl:17: 1", choices=[" 16"], gold=0),
@@ -294,6 +294,12 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, name: str) -> None:
     found = [line for line in lines if all(word in line for word in words)]
     assert len(found) == 1, lines
     assert "\n" not in found[0]
+
+
+def test_an_answer_may_be_the_text_of_a_choice_that_is_a_number(tmp_path: Path) -> None:
+    own = OwnTasks(tmp_path / "mine")
+    own.write_items("own_choice", [{**one, "gold": one["choices"][1]} for one in own.choices])
+    assert told(own.suite) == []
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
