@@ -1,7 +1,9 @@
 """Answers that grew or shrank are found whatever the scores say."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,10 @@ from harness.artifacts import (
     Suite,
     Tier,
     Verdict,
+    load,
+    to_json,
 )
+from harness.artifacts.store import digest_of_record
 from harness.errors import ReasonCode
 from harness.gate import judge
 from tests.gate.arms import answers, make_arm
@@ -171,3 +176,18 @@ def test_all_tasks_together_say_how_much_longer_answers_are() -> None:
     assert verdict.length is not None
     assert verdict.length.tier is Tier.ADVISORY
     assert verdict.length.ratio == pytest.approx(2.0)
+
+
+def test_a_verdict_of_an_older_version_is_still_read(tmp_path: Path) -> None:
+    judged_now = judged(BEFORE)
+    new = {"length", "size", "speed", "buys", "repeats", "estimates"}
+    values = to_json(judged_now)
+    assert isinstance(values, dict)
+    old = {key: value for key, value in values.items() if key not in new}
+    old["tasks"] = [{k: v for k, v in task.items() if k not in new} for task in old["tasks"]]
+    record = {"made_from": {}, **old}
+    text = json.dumps({"record_sha256": digest_of_record(record), **record})
+    (tmp_path / "verdict.json").write_text(text, encoding="utf-8")
+    read = load(Verdict, tmp_path / "verdict.json")
+    assert read.reason_codes == judged_now.reason_codes
+    assert (read.length, read.size, read.speed, read.tasks[0].length) == (None,) * 4

@@ -9,12 +9,15 @@ from typing import NamedTuple
 import pytest
 
 from harness.artifacts import (
+    Band,
     CalibrationSpec,
     EngineSpec,
     MemorySpec,
     Recipe,
     ServerShare,
+    Suite,
     TensorHeader,
+    Tier,
 )
 from harness.models import Source
 from harness.preflight import Together, Way, devices, together
@@ -59,13 +62,14 @@ def model(gib: float, config: Mapping[str, object] = LARGE) -> Source:
     return Source(name="m", path=Path("m"), config=config, tensors={"w": header}, digest="d")
 
 
-def shared(
+def shared(  # noqa: PLR0913  what varies by test
     monkeypatch: pytest.MonkeyPatch,
     engine: EngineSpec = GPU,
     machine: Machine = ONE_GPU,
     *,
     baseline: Source | None = None,
     making: Recipe | None = None,
+    suite: Suite | None = None,
 ) -> Together:
     """Return the plan for a model of 70 GiB and its checkpoint of 22 GiB, or a small one."""
     monkeypatch.setattr(together, "gpu_memory", lambda _: machine.memory)
@@ -73,7 +77,7 @@ def shared(
     monkeypatch.setattr(devices, "visible_gpus", lambda: machine.gpus)
     candidate_gib = 22 if baseline is None else 0.1
     servers = TwoServers(
-        engine, load_suite("nightly"), baseline or model(70), int(candidate_gib * GIB)
+        engine, suite or load_suite("nightly"), baseline or model(70), int(candidate_gib * GIB)
     )
     return share_machine(servers, making=making)
 
@@ -99,6 +103,16 @@ def test_two_servers_that_do_not_fit_run_in_turn_and_it_is_said_why(
     found = shared(monkeypatch, machine=SMALL)
     assert (found.way, found.share, found.while_made) == (Way.IN_TURN, None, False)
     assert "79.0 GiB of GPU memory are free" in found.said()
+
+
+def test_arms_whose_speeds_are_to_be_compared_run_in_turn_though_they_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    critical = Band(band=0.05, tier=Tier.CRITICAL)
+    asked = dataclasses.replace(load_suite("nightly"), speed=critical)
+    found = shared(monkeypatch, suite=asked)
+    assert found.way is Way.IN_TURN
+    assert "the suite compares their speeds" in found.said()
 
 
 def test_a_long_suite_in_turn_lets_the_smoke_answers_come_first(
