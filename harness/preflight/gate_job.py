@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import score
 from harness.artifacts import Trial
 from harness.baselines import check_writable
 from harness.engines import Demands, read_demands
@@ -56,6 +57,9 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
         problems.attempt(check_writable)
         note_asked(problems, trial.suite, baseline)
     note_asked(problems, trial.suite, candidate)
+    if isinstance(baseline, Source) and not problems.found:
+        files = baseline.path, candidate.path
+        problems.attempt(lambda: score.check_same_questions(*files, trial.suite))
     sized = baseline if isinstance(baseline, Source) else candidate
     engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
     if engine is not None:

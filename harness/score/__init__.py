@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from harness.score.probing import probe
     from harness.score.proof import prove_endpoint
     from harness.score.run import score
-    from harness.score.same_prompts import check_same_prompts
+    from harness.score.same_prompts import check_same_prompts, check_same_questions
 
 __all__ = [
     "answer_budgets",
     "check_same_prompts",
+    "check_same_questions",
     "check_suite",
     "cut_or_unsayable",
     "endpoint_of",
@@ -43,6 +44,7 @@ __all__ = [
 _LATER = {
     "answer_budgets": "catalog",
     "check_same_prompts": "same_prompts",
+    "check_same_questions": "same_prompts",
     "check_suite": "catalog",
     "cut_or_unsayable": "lengths",
     "endpoint_of": "endpoint",

@@ -1,7 +1,7 @@
-"""Whether two servers are asked the same: their tokenizers must make the same tokens of a text.
+"""Whether two models are asked the same: their tokenizers must make the same tokens of a text.
 
-Each server gets the tokens that its own tokenizer makes, chats included. Where two differ, a
-difference of scores says nothing about the weights, and it would be seen at the end, or not at all.
+Each gets the tokens that its own tokenizer makes, chats included. Where two differ, a difference of
+scores says nothing about the weights, and it would be seen at the end, or not at all.
 """
 
 from collections.abc import Iterator
@@ -44,13 +44,45 @@ def check_same_prompts(baseline: Endpoint, candidate: Endpoint, suite: Suite) ->
             raise IncomparableError(message)
 
 
+def check_same_questions(baseline: Path, candidate: Path, suite: Suite) -> None:
+    """Refuse a checkpoint that reads a text or a chat otherwise than its baseline.
+
+    Tokens that one of them has more are no matter, for no question has them.
+
+    Args:
+        baseline: folder of the unquantized model.
+        candidate: folder of the checkpoint.
+        suite: what both are asked.
+
+    Raises:
+        IncomparableError: it does, with what differs.
+        ModelError: a tokenizer cannot be loaded, or its template fails.
+    """
+    left, right = load_tokenizer(baseline), load_tokenizer(candidate)
+    for what, ours, theirs in _read(left, right, suite):
+        if ours != theirs:
+            message = (
+                f"'{candidate}' and its baseline '{baseline}' differ in {what}, so that they would "
+                "be asked other questions. Copy the baseline's tokenizer and chat template into "
+                "the checkpoint."
+            )
+            raise IncomparableError(message)
+
+
 def _compared(
     left: PreTrainedTokenizerBase, right: PreTrainedTokenizerBase, suite: Suite
 ) -> Iterator[tuple[str, object, object]]:
     yield "their vocabulary", left.get_vocab(), right.get_vocab()
     ours, theirs = (Encoder(one, thinking=suite.thinking) for one in (left, right))
-    yield "the tokens of a text", ours.encode(_TEXT), theirs.encode(_TEXT)
     yield "the token that ends an answer", ours.end, theirs.end
+    yield from _read(left, right, suite)
+
+
+def _read(
+    left: PreTrainedTokenizerBase, right: PreTrainedTokenizerBase, suite: Suite
+) -> Iterator[tuple[str, object, object]]:
+    ours, theirs = (Encoder(one, thinking=suite.thinking) for one in (left, right))
+    yield "the tokens of a text", ours.encode(_TEXT), theirs.encode(_TEXT)
     if suite.apply_chat_template or (suite.smoke and suite.smoke.apply_chat_template):
         chat = [{"role": role, "content": text} for role, text in _CHAT]
         yield "what their templates make of a chat", ours.render(chat), theirs.render(chat)

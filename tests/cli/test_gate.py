@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from harness import shipped
 from tests.cli.conftest import Cli
@@ -135,3 +135,34 @@ def test_a_planned_gate_says_what_it_can_decide_and_serves_nothing(
     assert 0 < done.json["joint_probability_of_go"] <= 1
     assert done.json["arms"]
     assert not run.exists()
+
+
+def test_another_chat_template_is_told_before_anything_is_served(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other_template"
+    shutil.copytree(checkpoint, folder)
+    other = "{% for message in messages %}[{{ message.role }}] {{ message.content }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(other, encoding="utf-8")
+    chats = tmp_path / "chats.yaml"
+    text = quick_suite.read_text(encoding="utf-8")
+    chats.write_text(text.replace("apply_chat_template: false", "apply_chat_template: true"))
+    run = tmp_path / "run"
+    done = cli(*gate(folder, "canary", chats), "--run-dir", run)
+    assert done.code == 2
+    assert "differ in what their templates make of a chat" in done.err
+    assert not run.exists()
+
+
+def test_a_damaged_scale_that_no_score_shows_is_no_go(
+    cli: Cli, checkpoint: Path, quick_suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "one_scale"
+    shutil.copytree(checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = min(name for name in tensors if name.endswith("experts.3.down_proj.weight_scale"))
+    tensors[name] = (tensors[name].float() / 2).to(tensors[name].dtype)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    done = cli(*gate(folder, "canary", quick_suite), "--run-dir", tmp_path / "run")
+    assert done.code == 4, done.err
+    assert "weights-near-baseline" in done.out
