@@ -278,7 +278,7 @@ def test_both_arms_get_the_same_room_for_a_prompt(
     gate: Gate, candidate: Script, baseline: Script, tasks: Path
 ) -> None:
     long: list[dict[str, object]] = [
-        {"prompt": "a".rjust(n), "choices": ["b", "c"], "gold": 0} for n in range(ITEMS)
+        {"prompt": "a".rjust(n), "choices": ["b", "c"], "gold": 0} for n in range(1, ITEMS + 1)
     ]
     write_task(tasks, "tiny_choice", long, CHOOSE)
     candidate.models = [candidate.models[0] | {"max_model_len": 32}]
