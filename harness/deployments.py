@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import score
-from harness.arms import DEPLOYMENT_FILE
+from harness.arms import DEPLOYMENT_FILE, BaselineWatch
 from harness.artifacts import (
     Endpoint,
     MadeFrom,
@@ -67,7 +67,12 @@ def deployments_gate(job: DeploymentsJob, run: RunDirectory) -> Verdict:
     if suite.smoke is not None:
         report = _smoke(run, suite.smoke, candidate, baseline, {**theirs, **ours})
         refuse_failed(report, waived=waived)
-    run.stage(CANDIDATE, made_from=ours, make=lambda: _score(candidate, suite, run.path))
+    watch = None
+    if trial.end_early:
+        ours = {**ours, **theirs}
+        run.stage(BASELINE, made_from=theirs, make=lambda: _measure(baseline, suite, run.path))
+        watch = BaselineWatch(suite, [run.path / BASELINE_FOLDER])
+    run.stage(CANDIDATE, made_from=ours, make=lambda: _score(candidate, suite, run.path, watch))
     run.stage(BASELINE, made_from=theirs, make=lambda: _measure(baseline, suite, run.path))
     _check_same_files(job, run)
     return run.stage(
@@ -99,8 +104,8 @@ def _smoke(
     return run.stage(SMOKE, made_from={**asked, "smoke set": prompts.digest}, make=make)
 
 
-def _score(arm: _Arm, suite: Suite, into: Path) -> Scorecard:
-    return score.score(arm.endpoint, suite, arm="candidate", into=into)
+def _score(arm: _Arm, suite: Suite, into: Path, watch: BaselineWatch | None) -> Scorecard:
+    return score.score(arm.endpoint, suite, arm="candidate", into=into, watch=watch)
 
 
 def _measure(arm: _Arm, suite: Suite, into: Path) -> Scorecard:

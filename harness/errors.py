@@ -55,6 +55,8 @@ class ReasonCode(StrEnum):
     """The interval of a critical task's difference reaches past its margin on both sides."""
     SCORE_MISSING = "score-missing"
     """A critical task has no score, or fewer answers than the suite asks for."""
+    ENDED_EARLY = "ended-early"
+    """Not all of a critical task was asked, for the candidate was known not to be GO."""
     REQUEST_ERRORS = "request-errors"
     """Requests failed, so that some answers are unknown."""
     TRUNCATED_ANSWERS = "truncated-answers"

@@ -253,9 +253,12 @@ def compare(what: Compared, baseline: ComparedWith, run: RunDirectory) -> Verdic
     """Look at the candidate, score both arms, at once where they fit, and judge."""
     trial, folder, measuring = what.trial, what.folder, baseline.measuring
     ours = {"checkpoint": what.digest, **asked_of(trial)}
+    if trial.end_early:
+        ours["end early"] = digest_of(baseline.model.digest)
     if measuring is not None and not baseline.is_kept:
         measuring.begin()
-    if measuring is None or baseline.is_kept or measuring.comes_first:
+    must_know = trial.end_early and not (measuring is not None and measuring.has_begun)
+    if measuring is None or baseline.is_kept or measuring.comes_first or must_know:
         score_baseline(baseline, run)
     order = _candidate_order(what, measuring, run)
     with Candidate(order, measuring) as candidate:
@@ -285,7 +288,10 @@ def _candidate_order(
     engine = dataclasses.replace(trial.engine, share=share)
     gpus, _ = assign_gpus(engine)
     waived = waived_checks(trial, folder)
-    return CandidateOrder(engine, folder, what.digest, trial.suite, run.path, gpus, waived)
+    watched: tuple[Path, ...] = ()
+    if trial.end_early:
+        watched = run.path / BASELINE_FOLDER, *([measuring.folder] if measuring else [])
+    return CandidateOrder(engine, folder, what.digest, trial.suite, run.path, gpus, waived, watched)
 
 
 def score_baseline(baseline: ComparedWith, run: RunDirectory) -> None:

@@ -58,6 +58,9 @@ class Request:
         str | None,
         "Where the engine does not show what it loaded or computes: inconclusive, or go.",
     ] = None
+    end_early: Annotated[
+        bool, "Ask the candidate no more once a critical task is known not to be GO."
+    ] = False
     skip_verify: Annotated[bool, "Do not check the files; the run cannot end GO."] = False
 
 
@@ -68,7 +71,7 @@ SERVING = (
 """Options of a command that serves."""
 ASKING = ("suite", "tasks", "task_code")
 """Options of a command that asks a suite."""
-JUDGING = (*ASKING, "margin", *SERVING, "waivers", "missing_evidence", "skip_verify")
+JUDGING = (*ASKING, "margin", *SERVING, "waivers", "missing_evidence", "end_early", "skip_verify")
 """Options of a command that judges."""
 MAKING = (
     *("model", "qformat", "recipe", "kv_cache", "calib_data", "calib_size", "calib_seq"),

@@ -19,12 +19,14 @@ from harness.arms.findings import DEPLOYMENT_FILE, failed_findings, refuse_findi
 from harness.arms.gpus import Gpus, assign_gpus
 from harness.arms.measuring import Measuring
 from harness.arms.smoking import DECLARED, SmokeBaseline, smoke
+from harness.arms.watching import BaselineWatch
 
 __all__ = [
     "DECLARED",
     "DEPLOYMENT_FILE",
     "Background",
     "BaselineOrder",
+    "BaselineWatch",
     "Candidate",
     "CandidateOrder",
     "Gpus",

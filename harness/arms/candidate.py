@@ -10,6 +10,7 @@ from harness import score
 from harness.arms.findings import DEPLOYMENT_FILE, refuse_findings
 from harness.arms.gpus import Gpus, free_gpu_memory
 from harness.arms.measuring import Measuring, alone, is_crowded
+from harness.arms.watching import BaselineWatch
 from harness.artifacts import (
     Endpoint,
     EngineSpec,
@@ -41,6 +42,8 @@ class CandidateOrder(NamedTuple):
     gpus: Gpus = None
     waived: frozenset[str] = frozenset()
     """Ids of findings that a reviewed waiver answers for."""
+    watched: tuple[Path, ...] = ()
+    """Where the baseline's answers lie or appear, if scoring may end early for them."""
 
 
 class Candidate:
@@ -90,9 +93,12 @@ class Candidate:
         """
         suite, into = self._order.suite, self._order.into
         alone = self.measuring is None or not self.measuring.has_begun
+        watch = BaselineWatch(suite, self._order.watched) if self._order.watched else None
         with self._unchanged("scored"):
             return self._asked(
-                lambda served: score.score(served, suite, arm="candidate", into=into, alone=alone)
+                lambda served: score.score(
+                    served, suite, arm="candidate", into=into, alone=alone, watch=watch
+                )
             )
 
     def stop(self) -> None:
@@ -133,7 +139,8 @@ class Candidate:
 
     def _start(self) -> Served | Endpoint:
         if self._served is None:
-            engine, folder, _, _, into, gpus, waived = self._order
+            engine, folder, into = self._order.engine, self._order.folder, self._order.into
+            gpus, waived = self._order.gpus, self._order.waived
             into.mkdir(parents=True, exist_ok=True)
             free_gpu_memory()
             (into / DEPLOYMENT_FILE).unlink(missing_ok=True)

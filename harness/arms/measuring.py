@@ -60,6 +60,11 @@ class Measuring:
             self._background = self._processes.enter_context(measuring)
 
     @property
+    def folder(self) -> Path:
+        """Return where its scores lie, or appear while it is measured."""
+        return baselines.folder_of(self._order.inputs.key)
+
+    @property
     def has_begun(self) -> bool:
         """Whether it is measured, or was, in a process of its own."""
         return self._background is not None

@@ -29,6 +29,7 @@ from harness.artifacts.costs import (
     StoredWeights,
 )
 from harness.artifacts.deployments import Address, DeploymentsTrial
+from harness.artifacts.ending import EarlyEnd, WhyEnded
 from harness.artifacts.plan import (
     MIXED,
     Attention,

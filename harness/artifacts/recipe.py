@@ -359,6 +359,8 @@ class Trial:
     waivers: tuple[Waiver, ...] = ()
     """As the file that --waivers names holds them; never found by itself."""
     missing_evidence: MissingEvidence = MissingEvidence.INCONCLUSIVE
+    end_early: bool = False
+    """Whether the candidate is asked no more once it is known not to be GO."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

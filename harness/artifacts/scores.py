@@ -10,6 +10,7 @@ from harness.artifacts.costs import (
     SizeVerdict,
     SpeedVerdict,
 )
+from harness.artifacts.ending import EarlyEnd
 from harness.artifacts.published import Plausibility
 from harness.artifacts.recipe import Tier
 from harness.artifacts.scale import Scale
@@ -101,6 +102,10 @@ class Scorecard:
     """Arguments that change answers, by task, as JSON: stops, budget, sampling, shots."""
     times: ArmTimes | None = field(default=None, compare=False)
     """None of scores by an older version. The same answers are the same scores, however fast."""
+    looks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By task: after how many items its answers were looked at before all were there."""
+    ended: EarlyEnd | None = None
+    """Where the asking ended before every item was asked; None for a whole scorecard."""
 
 
 GO_WITH_WAIVERS = "GO WITH WAIVERS"

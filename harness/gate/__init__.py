@@ -15,6 +15,7 @@ from harness.gate.reachable import check_margins
 from harness.gate.reject import exit_code_of, reject
 from harness.gate.repeated import Variances, variances_of
 from harness.gate.rerun import Flips, count_flips, sum_flips
+from harness.gate.sequential import items_to_decide, look, looks_of
 from harness.gate.size import SIZE_CHECK, compare_sizes, refuse_not_reduced
 from harness.gate.waivers import Overrides, explain_waivers
 
@@ -32,8 +33,11 @@ __all__ = [
     "deployments_scope",
     "exit_code_of",
     "explain_waivers",
+    "items_to_decide",
     "joint_probability_of_go",
     "judge",
+    "look",
+    "looks_of",
     "not_compared",
     "plan_power",
     "probability_of_go",

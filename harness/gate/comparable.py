@@ -52,6 +52,11 @@ def _check_roles(baseline: Scorecard, candidate: Scorecard) -> None:
             f"'{right.model}'. Name the baseline first and the candidate second."
         )
         raise IncomparableError(message)
+    if baseline.ended is not None:
+        message = (
+            f"the baseline's scoring ended early, at task '{baseline.ended.task}'. Score all of it."
+        )
+        raise IncomparableError(message)
     if left.declared:
         message = (
             f"the baseline '{left.model}' is quantized ({', '.join(left.declared)}). A baseline is "

@@ -44,10 +44,17 @@ class _Shown(NamedTuple):
     recovery: Recovery | None
     ratio: Ratio | None
     claim: ClaimTest | None
+    is_beyond: bool
+    """Whether a loss beyond what is allowed is proven."""
 
 
 def decide(
-    task: TaskPairs, suite: Suite, *, claim: ClaimTest | None, rerun_flip_rate: float | None
+    task: TaskPairs,
+    suite: Suite,
+    *,
+    claim: ClaimTest | None,
+    rerun_flip_rate: float | None,
+    no_go_confidence: float | None = None,
 ) -> TaskVerdict:
     """Judge one task.
 
@@ -56,8 +63,10 @@ def decide(
         suite: what counts as shown.
         claim: the test of the task's claim, if it makes one.
         rerun_flip_rate: share of items that the baseline answered otherwise in a second run.
+        no_go_confidence: with which a loss must be proven, where it was looked at before; by
+            default the suite's.
     """
-    shown = _look_at(task, suite, claim)
+    shown = _look_at(task, suite, claim, no_go_confidence or suite.confidence)
     ruling = _rule(task, suite, shown)
     items = len(task.items)
     baseline, candidate = (_accuracy(task, side) for side in task.sides)
@@ -91,12 +100,17 @@ def decide(
     )
 
 
-def _look_at(task: TaskPairs, suite: Suite, claim: ClaimTest | None) -> _Shown | None:
+def _look_at(
+    task: TaskPairs, suite: Suite, claim: ClaimTest | None, no_go_confidence: float
+) -> _Shown | None:
     if not task.items:
         return None
     measured = measure(task, confidence=suite.confidence)
     recovery = recovery_of(task, confidence=suite.confidence)
-    return _Shown(measured, recovery, ratio_noun(task, measured), claim)
+    strict = measured
+    if no_go_confidence != suite.confidence:
+        strict = measure(task, confidence=no_go_confidence)
+    return _Shown(measured, recovery, ratio_noun(task, measured), claim, strict.is_beyond)
 
 
 def _rule(task: TaskPairs, suite: Suite, shown: _Shown | None) -> _Ruling:
@@ -104,7 +118,7 @@ def _rule(task: TaskPairs, suite: Suite, shown: _Shown | None) -> _Ruling:
         nothing = ReasonCode.SCORE_MISSING, "no item was answered by both arms"
         return _Ruling(Decision.INCONCLUSIVE, *(first_issue(task, suite) or nothing))
     evidence = _evidence(task, shown)
-    if shown.measured.is_beyond:
+    if shown.is_beyond:
         return _Ruling(Decision.NO_GO, ReasonCode.TASK_INFERIOR, evidence)
     if shown.claim and shown.claim.is_refuted:
         return _Ruling(Decision.NO_GO, ReasonCode.CLAIM_REFUTED, evidence)

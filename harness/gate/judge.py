@@ -34,6 +34,7 @@ from harness.gate.bought import bought
 from harness.gate.claims import examine_claims
 from harness.gate.comparable import check_comparable
 from harness.gate.decide import decide
+from harness.gate.early import as_asked, conclude
 from harness.gate.flips import choose_flips
 from harness.gate.length import length_objections, length_of_all
 from harness.gate.objections import Objection, decisions_of, warnings_of
@@ -69,6 +70,7 @@ _PRECEDENCE = (
     ReasonCode.ANSWERS_SHORTER,
     ReasonCode.ANSWERS_SLOWER,
     ReasonCode.SCORE_MISSING,
+    ReasonCode.ENDED_EARLY,
     ReasonCode.REQUEST_ERRORS,
     ReasonCode.BASELINE_UNLIKE_PUBLISHED,
     ReasonCode.TRUNCATED_ANSWERS,
@@ -152,7 +154,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
     """
     deployment = waive_findings(candidate.scorecard.deployment, waivers)
     subject = _named(subject, deployment, compared := baseline.scorecard.deployment)
-    paired, flips, tasks, pooled = _compare(suite, baseline, candidate, rerun, subject.names)
+    paired, flips, tasks, pooled, seen = _compare(suite, baseline, candidate, rerun, subject.names)
     gaps = gaps_of(deployment, compared, smoke := waive_checks(smoke, waivers))
     conditions = Conditions(deployment, verified, smoke, coverage, gaps, missing_evidence)
     costs = _costs_of(suite, paired, (baseline.scorecard, candidate.scorecard), size)
@@ -176,7 +178,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         baseline=subject.baseline,
         baseline_digest=compared.checkpoint_digest,
     )
-    return name_waivers(_with_costs(verdict, costs), waivers)
+    return name_waivers(_with_costs(verdict, costs, seen), waivers)
 
 
 class _Costs(NamedTuple):
@@ -208,15 +210,16 @@ def _objections(
     yield from published_objections(tasks)
 
 
-def _with_costs(verdict: Verdict, costs: _Costs) -> Verdict:
+def _with_costs(verdict: Verdict, costs: _Costs, looked: tuple[str, ...]) -> Verdict:
     """Return the verdict with what an answer costs; a GO says what it buys.
 
-    What was compared with published scores stands at the end of its scope.
+    What was compared with published scores stands at the end of its scope, and before it what was
+    looked at early.
     """
     buys, summary = bought(*costs), verdict.summary
     if buys and verdict.decision is Decision.GO:
         summary += f" Beside the baseline: {buys}."
-    beside = (*verdict.scope, *published_scope(verdict.tasks))
+    beside = (*verdict.scope, *looked, *published_scope(verdict.tasks))
     return dataclasses.replace(verdict, **costs._asdict(), buys=buys, summary=summary, scope=beside)
 
 
@@ -228,17 +231,22 @@ class _Compared(NamedTuple):
     """Of the baseline's second run, by task."""
     tasks: tuple[TaskVerdict, ...]
     pooled: PooledTest | None
+    looked: tuple[str, ...]
+    """What was looked at before all was answered, and what was not asked, a fact a line."""
 
 
 def _compare(
     suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None, names: BaselineNames
 ) -> _Compared:
+    suite, baseline, surely, looked = as_asked(suite, baseline, candidate)
+    ended = candidate.scorecard.ended
     check_comparable(suite, baseline, candidate)
     flips = count_flips(baseline, rerun) if rerun else {}
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
-    tasks = _decide_each(paired, suite, flips)
+    decided = _decide_each(paired, suite, flips, surely)
+    tasks = tuple(conclude(task, ended) for task in decided)
     tasks = beside_published(tasks, paired, suite, baseline.scorecard, names)
-    return _Compared(paired, flips, tasks, pool(paired, suite))
+    return _Compared(paired, flips, tasks, None if ended else pool(paired, suite), looked)
 
 
 def _named(subject: Subject | None, candidate: Deployment, baseline: Deployment) -> Subject:
@@ -256,7 +264,10 @@ def _flip_rate(tasks: tuple[TaskVerdict, ...]) -> float | None:
 
 
 def _decide_each(
-    paired: tuple[TaskPairs, ...], suite: Suite, flips: Mapping[str, Flips]
+    paired: tuple[TaskPairs, ...],
+    suite: Suite,
+    flips: Mapping[str, Flips],
+    surely: Mapping[str, float],
 ) -> tuple[TaskVerdict, ...]:
     claims = examine_claims(paired, suite)
     return tuple(
@@ -265,6 +276,7 @@ def _decide_each(
             suite,
             claim=claims.get(task.spec.name),
             rerun_flip_rate=flips[name].rate if (name := task.spec.name) in flips else None,
+            no_go_confidence=surely[name],
         )
         for task in paired
     )

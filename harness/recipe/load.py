@@ -83,6 +83,7 @@ def load_recipe(request: Request) -> Recipe:
         matching=file.matching,
         expert_scales=file.expert_scales,
         missing_evidence=load_missing_evidence(request, default=file.missing_evidence),
+        end_early=request.end_early,
     )
 
 
@@ -104,6 +105,7 @@ def load_trial(request: Request, checkpoint: Path) -> Trial:
         skip_verify=request.skip_verify,
         waivers=load_waivers(request.waivers),
         missing_evidence=load_missing_evidence(request),
+        end_early=request.end_early,
     )
 
 

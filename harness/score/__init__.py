@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.score.again import score_again
     from harness.score.catalog import answer_budgets, check_suite, tasks_of_likelihoods
     from harness.score.endpoint import endpoint_of
+    from harness.score.finished import finished_samples
     from harness.score.lengths import cut_or_unsayable, lengths_of
     from harness.score.mistakes import mistakes_of
     from harness.score.outline import first_specs, outlines_of, tasks_in
@@ -28,6 +29,7 @@ __all__ = [
     "check_suite",
     "cut_or_unsayable",
     "endpoint_of",
+    "finished_samples",
     "first_specs",
     "lengths_of",
     "mistakes_of",
@@ -50,6 +52,7 @@ _LATER = {
     "endpoint_of": "endpoint",
     "first_specs": "outline",
     "lengths_of": "lengths",
+    "finished_samples": "finished",
     "mistakes_of": "mistakes",
     "outlines_of": "outline",
     "probe": "probing",

@@ -10,36 +10,37 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 from lm_eval.evaluator import evaluate
 
 from harness.artifacts import (
     ArmTimes,
+    Deployment,
+    EarlyEnd,
     Endpoint,
-    Pace,
     Sample,
     Scale,
     Scorecard,
     Suite,
-    TaskScore,
     TaskSpec,
     digest_of,
-    load,
-    made_from,
+    read_samples,
     save,
     write_samples,
 )
 from harness.errors import HarnessError
-from harness.score.arm import SCORECARD_FILE, sha256_of
+from harness.score.arm import SCORECARD_FILE
 from harness.score.catalog import check_protocol, tasks_of_likelihoods
+from harness.score.finished import ASKED, ScoredTask, find_task
 from harness.score.http_lm import ChatLM, CompletionsLM
 from harness.score.metrics import scale_in
 from harness.score.pace import first_tokens_of, mean_between, pace_of, resident_bytes
+from harness.score.parts import Part, Watch, only, parts_of, requests_of
 from harness.score.prepare import Tasks, items_of_each, prepare, scoring, unaggregated
 from harness.score.recording import Recorder
 from harness.score.reference_lm import Answering, ReferenceLM
@@ -49,20 +50,28 @@ from harness.score.translate import to_samples, to_score
 
 Lm = ReferenceLM | CompletionsLM | ChatLM
 _log = logging.getLogger("harness.score")
-_ASKED = "questions and deployment"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _ScoredTask:
-    """A finished task, as it lies in tasks/<task>.json."""
+class _Asking(NamedTuple):
+    """What is asked, of whom, and where it goes."""
 
-    score: TaskScore
-    generation: str
-    pace: Pace | None = None
+    lm: Lm
+    suite: Suite
+    into: Path
+    watch: Watch | None
+    served: Answering | Endpoint
+    alone: bool
+    """Whether nothing else of the run is at work meanwhile."""
 
 
-def score(
-    served: Answering | Endpoint, suite: Suite, *, arm: str, into: Path, alone: bool = True
+def score(  # noqa: PLR0913  the one door
+    served: Answering | Endpoint,
+    suite: Suite,
+    *,
+    arm: str,
+    into: Path,
+    alone: bool = True,
+    watch: Watch | None = None,
 ) -> Scorecard:
     """Answer every task of `suite` and write scorecard, samples and tasks `into` a folder.
 
@@ -72,6 +81,7 @@ def score(
         arm: `baseline` or `candidate`.
         into: folder; tasks that an earlier run finished in it are not asked again.
         alone: whether nothing else of the run is at work meanwhile, so that times mean something.
+        watch: who looks at the answers meanwhile, and may end the asking.
 
     Raises:
         SuiteError: a task's data cannot be had, or the server cannot answer it.
@@ -86,44 +96,78 @@ def score(
     done = _done_before(into, keys) if _stays(served) else {}
     for one in done.values():
         _report(arm, one)
-    missing = [spec for spec in suite.tasks if spec.name not in done]
+    ended = _look_back(done, suite, into, watch)
+    missing = [] if ended else [spec for spec in suite.tasks if spec.name not in done]
     with _to_lm(served, suite) as lm:
-        if isinstance(lm, SendsAhead) and missing:
-            asked = dataclasses.replace(suite, tasks=tuple(missing))
-            lm.prove(reads=bool(tasks_of_likelihoods(asked)))
+        asking = _Asking(lm, suite, into, watch, served, alone)
+        _prove(lm, suite, missing)
         before = _first_tokens(lm)
-        by_task = {spec.asked: [m for m in missing if m.asked == spec.asked] for spec in missing}
-        for first, tasks in _prepared(lm, suite, [specs[0] for specs in by_task.values()]):
-            for spec, made in _score_task(lm, suite, by_task[first.asked], tasks, into):
-                scored = _paced(made, lm, served, alone=alone) if spec is first else made
+        for spec, made, end in _newly_scored(asking, missing):
+            if made.score.num_items == spec.items:
                 path = into / "tasks" / f"{spec.name}.json"
-                save(scored, path, made_from={_ASKED: keys[spec.name]})
-                done[spec.name] = scored
-                _report(arm, scored)
+                save(made, path, made_from={ASKED: keys[spec.name]})
+            done[spec.name], ended = made, end
+            _report(arm, made)
         first_token_s = mean_between(before, _first_tokens(lm))
-    scores = [done[spec.name] for spec in suite.tasks]
-    scorecard = Scorecard(
-        arm=arm,
-        suite=suite.name,
-        suite_digest=suite.digest,
-        deployment=served.deployment,
-        tasks=tuple(one.score for one in scores),
-        lm_eval_version=version("lm_eval"),
-        generation={one.score.task: one.generation for one in scores},
-        times=ArmTimes(
-            paces={one.score.task: one.pace for one in scores if one.pace is not None},
-            first_token_s=first_token_s if len(missing) == len(suite.tasks) else None,
-            memory_bytes=_memory(served),
-        ),
+    if ended is not None:
+        _log.info("score: ended early at %s, %s: %s", ended.task, ended.why, ended.saved)
+    scores = [done[spec.name] for spec in suite.tasks if spec.name in done]
+    times = ArmTimes(
+        paces={one.score.task: one.pace for one in scores if one.pace is not None},
+        first_token_s=first_token_s if len(missing) == len(suite.tasks) else None,
+        memory_bytes=_memory(served),
     )
+    card = _card(suite, arm, served.deployment, scores, times)
+    scorecard = dataclasses.replace(card, ended=ended)
     save(scorecard, into / SCORECARD_FILE)
     return scorecard
 
 
-def _paced(task: _ScoredTask, lm: Lm, served: Answering | Endpoint, *, alone: bool) -> _ScoredTask:
+def _card(
+    suite: Suite,
+    arm: str,
+    deployment: Deployment,
+    scores: Sequence[ScoredTask],
+    times: ArmTimes,
+) -> Scorecard:
+    return Scorecard(
+        arm=arm,
+        suite=suite.name,
+        suite_digest=suite.digest,
+        deployment=deployment,
+        tasks=tuple(one.score for one in scores),
+        lm_eval_version=version("lm_eval"),
+        generation={one.score.task: one.generation for one in scores},
+        times=times,
+        looks={one.score.task: one.looks for one in scores if one.looks},
+    )
+
+
+def _prove(lm: Lm, suite: Suite, missing: Sequence[TaskSpec]) -> None:
+    """Prove of a server that what it is to be asked can be scored."""
+    if isinstance(lm, SendsAhead) and missing:
+        asked = dataclasses.replace(suite, tasks=tuple(missing))
+        lm.prove(reads=bool(tasks_of_likelihoods(asked)))
+
+
+def _newly_scored(
+    asking: _Asking, missing: Sequence[TaskSpec]
+) -> Iterator[tuple[TaskSpec, ScoredTask, EarlyEnd | None]]:
+    """Yield each task as it is answered, until all are or the watch ends it."""
+    by_task = {spec.asked: [m for m in missing if m.asked == spec.asked] for spec in missing}
+    for specs, tasks, parts in _prepared(asking, list(by_task.values())):
+        answers = _answers(asking, specs, tasks, parts)
+        for spec, made in _scored(asking, specs, tasks, answers):
+            yield spec, _paced(made, asking) if spec is specs[0] else made, answers.end
+        if answers.end is not None:
+            return
+
+
+def _paced(task: ScoredTask, asking: _Asking) -> ScoredTask:
     """Return a task that was asked just now with how fast its answers came."""
+    lm, served = asking.lm, asking.served
     at_once = served.num_concurrent if isinstance(served, Endpoint) else int(lm.batch_size)
-    pace = pace_of(lm.recorder.courses, alone=alone, num_at_once=at_once)
+    pace = pace_of(lm.recorder.courses, alone=asking.alone, num_at_once=at_once)
     return dataclasses.replace(task, pace=pace)
 
 
@@ -138,7 +182,7 @@ def _memory(served: Answering | Endpoint) -> int | None:
     return served.deployment.weights_memory_bytes or resident_bytes(served.process)
 
 
-def _report(arm: str, task: _ScoredTask) -> None:
+def _report(arm: str, task: ScoredTask) -> None:
     if task.score.scale is Scale.SHARE:
         _log.info("score: %s %s %.1f %%", arm, task.score.task, 100 * task.score.value)
     else:
@@ -160,27 +204,49 @@ def _to_lm(served: Answering | Endpoint, suite: Suite) -> Iterator[Lm]:
         yield lm
 
 
-def _prepared(lm: Lm, suite: Suite, specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec, Tasks]]:
+def _look_back(
+    done: Mapping[str, ScoredTask], suite: Suite, into: Path, watch: Watch | None
+) -> EarlyEnd | None:
+    """Return the end that tasks of an earlier run have already shown."""
+    for spec in suite.tasks:
+        found = done.get(spec.name)
+        if watch is not None and found is not None:
+            end = watch.see(spec, read_samples(into / found.score.samples), found.looks)
+            if end is not None:
+                rest = tuple(name for name in end.not_asked if name not in done)
+                return dataclasses.replace(end, not_asked=rest)
+    return None
+
+
+def _prepared(
+    asking: _Asking, tasks_asked: Sequence[Sequence[TaskSpec]]
+) -> Iterator[tuple[Sequence[TaskSpec], Tasks, Sequence[Part]]]:
     """Yield each task ready to be asked; a server is sent the next one while it answers."""
+    lm, suite, watch = asking.lm, asking.suite, asking.watch
     catalog = Catalog(suite.tasks_from)
-    ready: dict[str, Tasks] = {}
+    ready: dict[str, tuple[Tasks, Sequence[Part]]] = {}
+    if watch is not None:
+        tasks_asked = watch.order(tasks_asked)
 
-    def make_ready(spec: TaskSpec) -> Tasks:
+    def make_ready(specs: Sequence[TaskSpec]) -> tuple[Tasks, Sequence[Part]]:
+        spec = specs[0]
         tasks = prepare(catalog, suite, spec, lm)
+        parts = parts_of(spec, tasks, watch.looks(specs) if watch else (), seed=suite.seed)
         if isinstance(lm, SendsAhead):
-            requests = [request for task in tasks.values() for request in task.instances]
-            lm.send_ahead(requests, spec.repeats)
-        return tasks
+            for part in parts:
+                lm.send_ahead(requests_of(tasks, part), spec.repeats)
+        return tasks, parts
 
-    def make_next_ready(spec: TaskSpec) -> None:
+    def make_next_ready(specs: Sequence[TaskSpec]) -> None:
         with suppress(HarnessError):  # it is raised again when the turn comes
-            ready[spec.name] = make_ready(spec)
+            ready[specs[0].name] = make_ready(specs)
 
-    for spec, following in zip_longest(specs, specs[1:]):
-        tasks = ready.pop(spec.name, None) or make_ready(spec)
+    for specs, following in zip_longest(tasks_asked, tasks_asked[1:]):
+        name = specs[0].name
+        tasks, parts = ready.pop(name) if name in ready else make_ready(specs)
         if isinstance(lm, SendsAhead) and following is not None:
             lm.meanwhile = partial(make_next_ready, following)
-        yield spec, tasks
+        yield specs, tasks, parts
 
 
 def _how(served: Answering | Endpoint) -> list[object]:
@@ -195,45 +261,60 @@ def _stays(served: Answering | Endpoint) -> bool:
     return not served.deployment.address
 
 
-def _done_before(into: Path, keys: Mapping[str, str]) -> dict[str, _ScoredTask]:
-    found = {name: _find(into, name, key) for name, key in keys.items()}
+def _done_before(into: Path, keys: Mapping[str, str]) -> dict[str, ScoredTask]:
+    found = {name: find_task(into, name, key) for name, key in keys.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _find(into: Path, task: str, key: str) -> _ScoredTask | None:
-    path = into / "tasks" / f"{task}.json"
-    if made_from(path) != {_ASKED: key}:
-        return None
-    found = load(_ScoredTask, path)
-    samples = into / found.score.samples
-    if not samples.is_file() or sha256_of(samples) != found.score.samples_sha256:
-        return None
-    return found
+class _Answers(NamedTuple):
+    """What was answered of one task."""
+
+    samples: Mapping[str, Sequence[Sample]]
+    """Of each metric that the suite names, in the order of the items."""
+    looks: tuple[int, ...]
+    end: EarlyEnd | None
 
 
-def _score_task(
-    lm: Lm, suite: Suite, specs: Sequence[TaskSpec], tasks: Tasks, into: Path
-) -> Iterator[tuple[TaskSpec, _ScoredTask]]:
-    """Ask a task once and yield each of its metrics that the suite names."""
+def _answers(
+    asking: _Asking, specs: Sequence[TaskSpec], tasks: Tasks, parts: Sequence[Part]
+) -> _Answers:
+    """Ask a task once, part by part, until all is answered or the watch ends it."""
     spec = specs[0]
     times = f", {spec.repeats} times each" if spec.repeats > 1 else ""
     _log.info("score: %s, %d items%s", spec.asked, spec.items, times)
-    recorder = lm.recorder = Recorder()
-    scales = {one.name: _scale(tasks, one) for one in specs}
-    answered = [_ask(lm, suite, specs, tasks, repeat) for repeat in range(spec.repeats)]
-    for index, one in enumerate(specs):
-        of_each = zip(*(answers[index] for answers in answered), strict=True)
-        samples = tuple(sample for of_item in of_each for sample in of_item)
-        file = into / "samples" / f"{one.name}.jsonl"
+    asking.lm.recorder = Recorder()
+    samples: dict[str, list[Sample]] = {one.name: [] for one in specs}
+    looks: list[int] = []
+    end: EarlyEnd | None = None
+    for number, part in enumerate(parts, start=1):
+        for repeat in range(spec.repeats):
+            for one, new in zip(specs, _ask(asking, specs, tasks, (part, repeat)), strict=True):
+                samples[one.name] += new
+        if asking.watch is not None:
+            seen = (asking.watch.see(one, samples[one.name], tuple(looks)) for one in specs)
+            end = next((one for one in seen if one is not None), None)
+        if end is not None:
+            break
+        if number < len(parts):
+            looks.append(len(samples[spec.name]) // spec.repeats)
+    for of_metric in samples.values():
+        of_metric.sort(key=lambda sample: (sample.doc_id, sample.repeat))
+    return _Answers(samples, tuple(looks), end)
+
+
+def _scored(
+    asking: _Asking, specs: Sequence[TaskSpec], tasks: Tasks, answers: _Answers
+) -> Iterator[tuple[TaskSpec, ScoredTask]]:
+    """Write the samples of each metric of a task that the suite names, and yield its score."""
+    lm, suite, into = asking.lm, asking.suite, asking.into
+    for spec in specs:
+        samples = answers.samples[spec.name]
+        file = into / "samples" / f"{spec.name}.jsonl"
         write_samples(samples, file)
-        score = to_score(
-            one,
-            samples,
-            num_prompts_cut=recorder.num_prompts_cut,
-            file=file,
-            scale=scales[one.name],
-        )
-        yield one, _ScoredTask(score=score, generation=_generation(lm, suite, one, tasks))
+        cut = lm.recorder.num_prompts_cut
+        made = to_score(spec, samples, num_prompts_cut=cut, file=file, scale=_scale(tasks, spec))
+        generation = _generation(lm, suite, spec, tasks)
+        yield spec, ScoredTask(score=made, generation=generation, looks=answers.looks)
 
 
 def _scale(tasks: Tasks, spec: TaskSpec) -> Scale:
@@ -242,29 +323,26 @@ def _scale(tasks: Tasks, spec: TaskSpec) -> Scale:
 
 
 def _ask(
-    lm: Lm, suite: Suite, specs: Sequence[TaskSpec], tasks: Tasks, repeat: int
+    asking: _Asking, specs: Sequence[TaskSpec], tasks: Tasks, which: tuple[Part, int]
 ) -> list[tuple[Sample, ...]]:
-    """Ask for one answer to each item, and let lm-eval score it; the samples of each metric.
+    """Ask for one answer to each item of a part; return the samples of each metric.
 
     lm-eval would hand all answers to an item to the task's filters, of which the usual one drops
     all but the first.
     """
-    spec = specs[0]
-    lm.repeat = repeat
-    for task in tasks.values():
-        for request in task.instances:
-            request.resps, request.filtered_resps = [], {}
-    with scoring(spec.asked), unaggregated(tasks):
+    lm, suite, spec = asking.lm, asking.suite, specs[0]
+    part, lm.repeat = which
+    with scoring(spec.asked), only(tasks, part) as chosen, unaggregated(chosen):
         logged = evaluate(
             lm,
-            {"tasks": tasks},
+            {"tasks": chosen},
             limit=items_of_each(spec, tasks),
             bootstrap_iters=0,
             log_samples=True,
             apply_chat_template=suite.apply_chat_template,
             fewshot_as_multiturn=suite.apply_chat_template,
         )["samples"]
-    return [to_samples(logged, one, lm.recorder, repeat) for one in specs]
+    return [to_samples(logged, one, lm.recorder, lm.repeat, part) for one in specs]
 
 
 def _generation(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks) -> str:

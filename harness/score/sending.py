@@ -53,7 +53,7 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         self.shown: Shown | None = None
         """What its first answers have proven; None until it was asked."""
         self._suite = suite
-        self._under_way: dict[tuple[str, str, int], Sent] = {}
+        self._under_way: dict[tuple[str, int, int], Sent] = {}
 
     def __enter__(self) -> Self:
         self._connection.__enter__()
@@ -72,12 +72,13 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         for repeat in range(repeats):
             for kind in kinds:
                 of_kind = [request for request in requests if request.request_type == kind]
-                key = kind, of_kind[0].task_name, repeat
+                # By the first request, which is another one in each part of a task.
+                key = kind, id(of_kind[0]), repeat
                 self._under_way[key] = self._send(kind, of_kind, repeat)
 
     def _take(self, kind: str, requests: Sequence[Any]) -> tuple[Sequence[Any], list[HttpReply]]:
         """Return what was asked and the replies, sent now where they were not before."""
-        sent = self._under_way.pop((kind, requests[0].task_name, self.repeat), None)
+        sent = self._under_way.pop((kind, id(requests[0]), self.repeat), None)
         if sent is None or list(map(id, sent.requests)) != list(map(id, requests)):
             sent = self._send(kind, requests, self.repeat)
         meanwhile, self.meanwhile = self.meanwhile, None

@@ -17,6 +17,7 @@ from harness.artifacts import Sample, Scale, TaskScore, TaskSpec, in_unit, mean_
 from harness.errors import ScoringError
 from harness.score.answers import answer_of, prompt_of, target_of
 from harness.score.metrics import BRIER
+from harness.score.parts import Part
 from harness.score.recording import UNKNOWN, Finish, Outcome, Recorder
 
 Logged = Mapping[str, Any]
@@ -26,7 +27,11 @@ MOST = sys.float_info.max
 
 
 def to_samples(
-    logged: Mapping[str, Sequence[Logged]], spec: TaskSpec, recorder: Recorder, repeat: int = 0
+    logged: Mapping[str, Sequence[Logged]],
+    spec: TaskSpec,
+    recorder: Recorder,
+    repeat: int = 0,
+    part: Part | None = None,
 ) -> tuple[Sample, ...]:
     """Return one sample an item, in the order of the tasks and of their items.
 
@@ -35,6 +40,7 @@ def to_samples(
         spec: says which metric and filter count.
         recorder: holds how each answer ended.
         repeat: which of each item's answers lm-eval has scored.
+        part: the items that were asked; by default all.
 
     Raises:
         ScoringError: an item is missing, or its metric is none of the values that the suite says.
@@ -43,12 +49,14 @@ def to_samples(
     for task, entries in logged.items():
         chosen = [entry for entry in entries if entry["filter"] == spec.filter]
         for entry in sorted(chosen, key=lambda e: int(e["doc_id"])):
-            outcome = recorder.of((task, int(entry["doc_id"]), repeat))
-            place = len(samples), repeat
-            samples.append(_to_sample(entry, spec, outcome, place))
-    if len(samples) != spec.items:
+            number = int(entry["doc_id"])
+            outcome = recorder.of((task, number, repeat))
+            place = len(samples) if part is None else part.offsets[task] + number
+            samples.append(_to_sample(entry, spec, outcome, (place, repeat)))
+    asked = spec.items if part is None else part.num_items
+    if len(samples) != asked:
         message = (
-            f"task '{spec.name}' gave {len(samples)} answers to {spec.items} items with filter "
+            f"task '{spec.name}' gave {len(samples)} answers to {asked} items with filter "
             f"'{spec.filter}'. Set the suite's items to what the task has."
         )
         raise ScoringError(message)
