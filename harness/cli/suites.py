@@ -82,7 +82,7 @@ def _table(powers: Sequence[TaskPower], joint: float) -> Iterator[str]:
             task.tier,
             task.items,
             f"{power.margin:.2%}",
-            f"{task.flip_rate:.2%}",
+            "-" if task.relative_margin else f"{task.flip_rate:.2%}",
             f"{power.smallest_margin:.2%}",
             f"{power.probability_of_go:.0%}",
         )

@@ -87,6 +87,9 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec, prompts: Prompts) -
     num_unsayable, budget = 0, 0
     for task in prompts_of(catalog, suite, spec, prompts.render).values():
         for request in task.instances:
+            if request.request_type == "loglikelihood_rolling":
+                needed.append(0)  # it is read in pieces that fit
+                continue
             if request.request_type != "generate_until":
                 needed.append(len(prompts.encode("".join(map(str, request.args)))) + 1)
                 continue
