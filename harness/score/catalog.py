@@ -12,7 +12,8 @@ from harness.artifacts import Suite, TaskSpec
 from harness.errors import SuiteError
 from harness.score.asking import DEFAULT_BUDGET
 from harness.score.local_data import read_local_splits
-from harness.score.metrics import check_metric, unknown
+from harness.score.metrics import check_metric, scale_of, unknown
+from harness.score.shares import check_weights, sizes_of
 from harness.score.sources import Catalog
 
 _GENERATED = "generate_until"
@@ -33,27 +34,43 @@ def check_suite(suite: Suite) -> None:
     catalog = Catalog(suite.tasks_from)
     for spec in suite.tasks:
         check_members(catalog, spec)
-        leaves = catalog.leaves(spec.asked)
-        for leaf in leaves:
-            entry = catalog.entry(leaf)
-            config = entry.cfg or {}
+        check_shares(catalog, spec)
+        for leaf in catalog.leaves(spec.asked):
+            config = catalog.config(leaf)
             check_asked(spec, config, suite)
-            if catalog.is_local(leaf):
-                split = config.get("test_split") or config.get("validation_split")
-                splits = read_local_splits(entry.yaml_path.parent, config)
-                check_item_counts(spec, len(splits.get(str(split), ())), len(leaves))
+            if catalog.is_local(leaf):  # what is wrong with its items
+                read_local_splits(catalog.entry(leaf).yaml_path.parent, config)
 
 
 def check_members(catalog: Catalog, spec: TaskSpec) -> None:
-    """Refuse what is no task, and a group whose members cannot get the same number of items.
+    """Refuse what is no task, and a group whose members are scored in different units.
 
     Raises:
-        SuiteError: with the nearest names, or a number that can be divided.
+        SuiteError: with the nearest names, or the members that differ.
     """
     leaves = catalog.leaves(spec.asked)
     if not leaves:
         raise SuiteError(unknown("task", spec.asked, catalog.names()))
-    if spec.items % len(leaves):
+    scales = {leaf: scale_of(spec.metric, catalog.config(leaf)) for leaf in leaves}
+    if len({scale for scale in scales.values() if scale}) > 1:
+        units = ", ".join(f"'{leaf}' by {scale}" for leaf, scale in scales.items() if scale)
+        message = (
+            f"task '{spec.name}' is a group whose members have metric '{spec.metric}' in different "
+            f"units ({units}), so it has no score. List the members one by one."
+        )
+        raise SuiteError(message)
+
+
+def check_shares(catalog: Catalog, spec: TaskSpec) -> None:
+    """Refuse a number of items that a task has not, or that a group cannot share out.
+
+    Raises:
+        SuiteError: with a number that can be had.
+    """
+    leaves, sizes = catalog.leaves(spec.asked), sizes_of(catalog, spec.asked)
+    if sizes is not None:
+        check_weights(spec, catalog.config(spec.asked), sizes)
+    elif spec.items % len(leaves):
         message = (
             f"task '{spec.name}' is a group of {len(leaves)} tasks, which get the same number "
             f"of items each. Make its items a multiple of {len(leaves)}, not {spec.items}."
@@ -218,22 +235,3 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(config.get("generation_kwargs") or {})
     settings: dict[str, Any] = normalize_gen_kwargs(arguments, DEFAULT_BUDGET)
     return settings
-
-
-def check_item_counts(spec: TaskSpec, found: int, num_leaves: int) -> None:
-    """Refuse a suite that asks for more items than there are.
-
-    Args:
-        spec: what the suite asks.
-        found: items of the task, or of one member of the group.
-        num_leaves: members of the group; 1 for a task.
-
-    Raises:
-        SuiteError: with how many there are.
-    """
-    if found < spec.items // num_leaves:
-        message = (
-            f"task '{spec.name}' has {found} items, the suite asks for "
-            f"{spec.items // num_leaves}. Set items to at most {found * num_leaves}."
-        )
-        raise SuiteError(message)

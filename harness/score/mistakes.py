@@ -11,8 +11,8 @@ from harness.artifacts import Suite, TaskSpec
 from harness.errors import HarnessError, SuiteError
 from harness.score.catalog import (
     check_asked,
-    check_item_counts,
     check_members,
+    check_shares,
     check_thinking,
 )
 from harness.score.definitions import mistakes_of_definition
@@ -20,6 +20,7 @@ from harness.score.items import mistakes_of_items
 from harness.score.local_data import read_local_splits
 from harness.score.metrics import nearest_to
 from harness.score.prepare import try_prompts
+from harness.score.shares import most_of_each, sizes_of
 from harness.score.sources import Catalog, lm_eval_file_of
 
 
@@ -48,6 +49,7 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
         if not definition.is_group:
             yield from mistakes_of_definition(definition, spec, task_code=suite.task_code)
     yield from _raised(partial(check_members, catalog, spec))
+    yield from _raised(partial(check_shares, catalog, spec))
     for leaf in catalog.leaves(spec.asked):
         yield from _raised(partial(check_asked, spec, catalog.config(leaf), suite))
         if catalog.is_local(leaf):
@@ -91,16 +93,14 @@ def _of_items(catalog: Catalog, spec: TaskSpec, leaf: str) -> Iterator[str]:
     definition = catalog.own.definitions.get(leaf)
     if asked is None or (definition is not None and not definition.data_files()):
         return  # told of its file
-    num_leaves = len(catalog.leaves(spec.asked))
     try:
         splits = read_local_splits(entry.yaml_path.parent, config)
     except SuiteError as error:
         yield str(error)
         return
-    if str(asked) in splits:
-        found = len(splits[str(asked)])
-        yield from _raised(partial(check_item_counts, spec, found, num_leaves))
-    yield from mistakes_of_items(leaf, config, spec, splits, items=spec.items // num_leaves)
+    sizes = sizes_of(catalog, spec.asked)
+    items = most_of_each(spec, sizes or [spec.items] * len(catalog.leaves(spec.asked)))
+    yield from mistakes_of_items(leaf, config, spec, splits, items=items)
 
 
 def _unknown(catalog: Catalog, name: str) -> str:

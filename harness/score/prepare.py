@@ -23,6 +23,7 @@ import torch
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError, UsageError
 from harness.score.local_data import files_read_here
+from harness.score.shares import limit_of
 from harness.score.sources import Catalog, quiet_lm_eval
 from harness.score.templating import templates
 
@@ -160,8 +161,12 @@ def _check_cluster(spec: TaskSpec, tasks: Tasks) -> None:
 
 
 def items_of_each(spec: TaskSpec, tasks: Tasks) -> int:
-    """Return how many items each member of a group gives."""
-    return spec.items // len(tasks)
+    """Return how many items each member of a group gives at most.
+
+    Raises:
+        SuiteError: together they cannot give as many as are asked.
+    """
+    return limit_of(spec, [len(task.eval_docs) for task in tasks.values()])
 
 
 @contextmanager

@@ -266,7 +266,7 @@ MISTAKES: Mapping[str, Mistake] = {
     ),
     "a group of itself": group("is the group itself", members=["own_group"]),
     "items that a group cannot share out": Mistake(
-        ("Make its items a multiple of 2",),
+        ("61 cannot be had so: set items to 60 or 62",),
         lambda own: (
             own.write_task(GENERATED, "second.yaml", task="own_second"),
             own.write_task({"task": ["own_next", "own_second"], "group": "g"}, "g.yaml"),

@@ -127,10 +127,10 @@ def test_a_task_of_which_every_request_failed_has_no_score(
         score(served(ALPHABET, broken="ak?"), suite(spec()), arm="candidate", into=tmp_path)
 
 
-def test_fewer_answers_than_items_are_an_error(
+def test_fewer_items_than_are_asked_are_an_error(
     served: Make, spec: Make, suite: Make, tmp_path: Path
 ) -> None:
-    with pytest.raises(ScoringError, match="gave 4 answers to 5 items"):
+    with pytest.raises(SuiteError, match="has 4 items, the suite asks for 5"):
         score(served(ALPHABET), suite(spec(items=5)), arm="candidate", into=tmp_path)
     assert not (tmp_path / "scorecard.json").exists()
 
