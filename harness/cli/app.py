@@ -231,11 +231,23 @@ def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.Candida
 
 
 @command(app, "report runs/canary-nvfp4-1a2b3c4d")
-def report(*, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False) -> Result:
-    """Write the reports of a run again from what its directory holds."""
-    from harness.cli import commands
+def report(
+    *,
+    run_dir: opt.FinishedRun,
+    into: opt.LayoutDir = None,
+    layout: opt.Layout = None,
+    paranoid: opt.Paranoid = False,
+) -> Result:
+    """Write the reports of a run again, or its scores in another tool's layout.
+
+    `harness report RUN_DIR --as lm-eval DIR` writes what lm-eval's own tools read, `--as nel` what
+    NeMo Evaluator's do.
+    """
+    from harness.cli import commands, judging
 
     commands.set_paranoid(on=paranoid)
+    if layout is not None or into is not None:
+        return judging.write_scores(run_dir, layout, into)
     return commands.report(run_dir)
 
 

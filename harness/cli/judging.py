@@ -7,7 +7,7 @@ from harness.artifacts import Arm, Suite, Verdict, to_json
 from harness.baselines import read_rerun
 from harness.cli import text
 from harness.cli.console import Result
-from harness.errors import SuiteError
+from harness.errors import SuiteError, UsageError
 from harness.foreign import (
     Pairing,
     Recorded,
@@ -16,12 +16,15 @@ from harness.foreign import (
     pair_with_own,
     read_recorded,
     suite_of_recorded,
+    write_as,
 )
 from harness.gate import Subject, exit_code_of
 from harness.gate import judge as judge_arms
 from harness.recipe import Request, load_missing_evidence, suite_of
 from harness.report import terminal_table
+from harness.rundir import read_recipe
 from harness.score import read_arm
+from harness.stages import BASELINE_FOLDER
 
 
 def judge(request: Request, baseline: Path, candidate: Path) -> Result:
@@ -37,6 +40,20 @@ def judge(request: Request, baseline: Path, candidate: Path) -> Result:
         values=to_json(verdict),
         exit_code=exit_code_of(verdict.decision),
     )
+
+
+def write_scores(run_dir: Path, layout: str | None, into: Path | None) -> Result:
+    """Write the scores of a run's arms in the layout of another tool."""
+    if layout is None or into is None:
+        message = (
+            "another tool's layout and its folder belong together. Type "
+            f"`harness report {run_dir} --as lm-eval DIR`, or nel in the place of lm-eval."
+        )
+        raise UsageError(message)
+    suite = read_recipe(run_dir).suite
+    arms = {"baseline": read_arm(run_dir / BASELINE_FOLDER), "candidate": read_arm(run_dir)}
+    files = [str(file) for file in write_as(layout, arms, suite, into)]
+    return Result(text="\n".join(files), values={"files": files})
 
 
 def _judge_recorded(request: Request, baseline: Path, candidate: Path) -> Verdict:

@@ -120,6 +120,13 @@ RecordsDir = Annotated[
     Path | None, typer.Option("--out", help="Folder for server.log and deployment.json.")
 ]
 FinishedRun = Annotated[Path, typer.Argument(help="A run directory.")]
+Layout = Annotated[
+    str | None,
+    typer.Option("--as", help="Instead: write both arms' scores to DIR as lm-eval or nel does."),
+]
+LayoutDir = Annotated[
+    Path | None, typer.Argument(metavar="[DIR]", help="With --as: an empty folder, or a new one.")
+]
 BaselineArm = Annotated[
     Path, typer.Argument(help="The unquantized model's scores: of harness, or of another tool.")
 ]

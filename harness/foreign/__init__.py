@@ -9,6 +9,7 @@ from harness.foreign.pairing import (
 )
 from harness.foreign.recorded import Recorded
 from harness.foreign.suites import suite_of_recorded
+from harness.foreign.writing import write_as
 
 __all__ = [
     "Pairing",
@@ -18,4 +19,5 @@ __all__ = [
     "pair_with_own",
     "read_recorded",
     "suite_of_recorded",
+    "write_as",
 ]

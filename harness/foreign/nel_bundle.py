@@ -15,7 +15,7 @@ from harness.artifacts import digest_of
 from harness.errors import IncomparableError, ReasonCode, RunDirectoryError, UnreadableError
 from harness.foreign.gaps import unseen
 from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask
-from harness.reading import iter_json_lines, read_json_object
+from harness.reading import iter_json_lines, open_regular, read_json_object
 
 TOOL = "NeMo Evaluator"
 REWARD = Metric("reward")
@@ -94,7 +94,7 @@ def read_bundles(path: Path, files: Sequence[Path]) -> Recorded:
         place=str(path),
         model=models[0],
         identity="",
-        evidence=digest_of(sorted(str(b.values.get("run_id")) for b in chosen.values())),
+        evidence=digest_of(sorted(_evidence(bundle) for bundle in chosen.values())),
         engine="a server that NeMo Evaluator asked",
         tasks=tasks,
         groups={},
@@ -229,6 +229,16 @@ def answer_of(row: Mapping[str, Any], endings: Mapping[tuple[str, int], str]) ->
         values=values,
         fields=row["metadata"] if isinstance(row.get("metadata"), dict) else {},
     )
+
+
+def _evidence(bundle: Bundle) -> str:
+    """Return the hash of a bundle and its rows, which may be those of another model too."""
+    sha = hashlib.sha256()
+    for file in (bundle.path, _results(bundle.path)):
+        with open_regular(file) as content:
+            while block := content.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
 
 
 def _text(value: object) -> str:

@@ -33,6 +33,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "drill/": ("drill",),
     "engines/": SERVES,
     "export/": MAKES,
+    "foreign/writing.py": ("report",),
     "foreign/": ("judge",),
     "gate/phrases.py": ("gate",),
     "making.py": MAKES,

@@ -37,6 +37,20 @@ def run_dir(cli: Cli, quick: tuple[str, ...], tmp_path_factory: pytest.TempPathF
     return path
 
 
+@pytest.mark.parametrize("layout", ["lm-eval", "nel"])
+def test_its_scores_are_judged_alike_in_other_tools_layouts(
+    cli: Cli, run_dir: Path, tmp_path: Path, layout: str
+) -> None:
+    verdict = json.loads((run_dir / "verdict.json").read_text())
+    done = cli("report", run_dir, "--as", layout, tmp_path / "out")
+    assert done.code == 0, done.err
+    arms = (tmp_path / "out" / "baseline", tmp_path / "out" / "candidate")
+    judged = cli("judge", *arms, "--margin", 0.5, "--json").json
+    assert "tasks" in judged, judged
+    lost = {task["task"]: task["num_lost"] for task in verdict["tasks"]}
+    assert {task["task"]: task["num_lost"] for task in judged["tasks"]} == lost
+
+
 def test_all_that_a_run_writes_is_what_fresh_removes(run_dir: Path) -> None:
     names = {entry.name for entry in run_dir.iterdir()} - {"run.lock"}
     assert {n for n in names if not any(fnmatchcase(n, pattern) for pattern in WRITTEN)} == set()
