@@ -150,8 +150,16 @@ def engine_peer_jobs(place: Place) -> list[engine.Job]:
         engine.job_of(place.peer(qformat), place.result(f"vllm-peer-{qformat}"), prompts())
         | {"arguments": tokenizer}
         for qformat in ours.FORMATS
-        if (place.read(f"vllm-{qformat}") or {}).get("error") and place.peer(qformat).is_dir()
+        if not_loaded(place, qformat) and place.peer(qformat).is_dir()
     ]
+
+
+def not_loaded(place: Place, what: str) -> str | None:
+    """Return why vLLM has not loaded a checkpoint; None where it has, or was not asked."""
+    found = place.read(f"vllm-{what}")
+    if found is None:
+        return None
+    return found["error"] or engine.rest_of(place.result(f"vllm-{what}"))
 
 
 def peer_jobs(place: Place) -> list[dict[str, str]]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.family_table import answers, engine, ours
-from scripts.family_table.measure import UNQUANTIZED, Place
+from scripts.family_table import answers, ours
+from scripts.family_table.measure import UNQUANTIZED, Place, not_loaded
 
 _MARKS = ("<!-- families: begin -->", "<!-- families: end -->")
 _LONGEST = 300
@@ -144,17 +144,14 @@ def _loaded(place: Place) -> Cell:
 
 
 def _loaded_in(place: Place, qformat: str) -> Cell:
-    found = place.read(f"vllm-{qformat}")
-    if found is None:
+    if place.read(f"vllm-{qformat}") is None:
         return Cell(NOT_ASKED if place.checkpoint(qformat).is_dir() else NO)
-    if error := found["error"]:
-        theirs = (place.read(f"vllm-peer-{qformat}") or {}).get("error")
-        if theirs and _parity_in(place, qformat).text == YES:
-            return Cell(UNASKABLE, f"vLLM on the peer's {qformat}, equal to ours: {theirs[:200]}")
-        return Cell(NO, f"vLLM on {qformat}: {error[:200]}")
-    if rest := engine.rest_of(place.result(f"vllm-{qformat}")):
-        return Cell(NO, f"vLLM on {qformat}: {rest}")
-    return Cell(YES)
+    if (why := not_loaded(place, qformat)) is None:
+        return Cell(YES)
+    theirs = not_loaded(place, f"peer-{qformat}")
+    if theirs and _parity_in(place, qformat).text == YES:
+        return Cell(UNASKABLE, f"vLLM on the peer's {qformat}, equal to ours: {theirs[:200]}")
+    return Cell(NO, f"vLLM on {qformat}: {why[:200]}")
 
 
 def _answers(place: Place) -> Cell:

@@ -61,10 +61,15 @@ def test_what_was_not_asked_is_empty_and_no_yes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("of_the_peers", "num_different", "expected"),
-    [("KeyError: 'w2_bias'", 0, UNASKABLE), ("KeyError: 'w2_bias'", 1, NO), (None, 0, NO)],
+    [
+        ("KeyError: 'w2_bias'", 0, UNASKABLE),
+        ("KeyError: 'w2_bias'", 1, NO),
+        ("a rest", 0, UNASKABLE),
+        ("", 0, NO),
+    ],
 )
 def test_the_engine_is_at_its_limit_only_where_it_does_not_load_the_peers_equal_checkpoint(
-    tmp_path: Path, of_the_peers: str | None, num_different: int, expected: str
+    tmp_path: Path, of_the_peers: str, num_different: int, expected: str
 ) -> None:
     place = Place(tmp_path, "gpt_oss")
     place.folder.mkdir(parents=True)
@@ -80,7 +85,9 @@ def test_the_engine_is_at_its_limit_only_where_it_does_not_load_the_peers_equal_
     for qformat in FORMATS:
         told[f"peer-{qformat}"], told[f"parity-{qformat}"] = {"error": None}, compared
         told[f"vllm-{qformat}"] = {"error": "RuntimeError: of ours"}
-        told[f"vllm-peer-{qformat}"] = {"error": of_the_peers}
+        told[f"vllm-peer-{qformat}"] = {"error": of_the_peers if "Error" in of_the_peers else None}
+        report = {"num_untaken": 0, "untaken": [], "num_unfilled": 1 if of_the_peers else 0}
+        told[f"vllm-peer-{qformat}.report.rank0"] = {**report, "unfilled": []}
     for what, answer in told.items():
         place.result(what).write_text(json.dumps(answer), encoding="utf-8")
     loaded = dict(zip(HEAD[1:], cells_of(place), strict=False))["loaded by vLLM"]
