@@ -211,7 +211,20 @@ def _read(request: Request) -> RecipeFile:
         documents = read_yaml_documents(path)
     if is_peer_recipe(documents):
         return convert(path, documents)
-    return read_yaml(path, RecipeFile, RecipeError)
+    return _beside(read_yaml(path, RecipeFile, RecipeError), path.parent)
+
+
+def _beside(file: RecipeFile, folder: Path) -> RecipeFile:
+    """Return a recipe whose suite and calibration texts are found where it lies.
+
+    What is not there is looked for from the current folder, or is the name of a shipped one.
+    """
+    spec = file.calibration
+    texts, suite = folder / spec.data, folder / file.suite
+    if spec.data.endswith(".jsonl") and texts.is_file():
+        spec = dataclasses.replace(spec, data=str(texts))
+    named = str(suite) if file.suite.endswith((".yaml", ".yml")) and suite.is_file() else file.suite
+    return file.model_copy(update={"calibration": spec, "suite": named})
 
 
 def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:

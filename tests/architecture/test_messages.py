@@ -24,6 +24,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "baselines/scored.py": ("e2e", "gate"),
     "calibrate/": MAKES,
     "cli/app.py": ("",),
+    "cli/suite_app.py": ("suite new", "suite check"),
     "cli/judging.py": ("judge",),
     "cli/deployments.py": ("gate",),
     "cli/foretelling.py": ("doctor",),

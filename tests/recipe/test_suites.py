@@ -9,7 +9,7 @@ import yaml
 from harness import shipped
 from harness.artifacts import Claim, Suite
 from harness.errors import SuiteError
-from harness.recipe import load_suite
+from harness.recipe import Request, load_recipe, load_suite
 
 Write = Callable[..., Path]
 SMOKE = yaml.safe_load((shipped.suites() / "smoke.yaml").read_text(encoding="utf-8"))
@@ -218,3 +218,17 @@ def test_a_margin_given_twice_is_refused(write: Write) -> None:
     path.write_text(text.replace(first, f"{first}\n{first.replace('- ', '  ')}", 1))
     with pytest.raises(SuiteError, match=r"'margin' is given twice, in line \d+"):
         load_suite(str(path))
+
+
+def test_a_recipe_names_its_own_suite_and_texts_from_where_it_lies(
+    tmp_path: Path, write: Write
+) -> None:
+    values = yaml.safe_load((shipped.recipes() / "nvfp4.yaml").read_text(encoding="utf-8"))
+    values["suite"] = write().name
+    values["calibration"]["data"] = "texts.jsonl"
+    (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n')
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    recipe = load_recipe(Request(model="canary", recipe=path))
+    assert recipe.calibration.data == str(tmp_path / "texts.jsonl")
+    assert recipe.suite.name == SMOKE["name"]
