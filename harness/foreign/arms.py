@@ -15,11 +15,14 @@ from harness.artifacts import (
     Arm,
     Deployment,
     Sample,
+    Scale,
     Scorecard,
     Suite,
     TaskScore,
     TaskSpec,
     digest_of,
+    in_unit,
+    mean_of,
 )
 from harness.errors import IncomparableError, SuiteError
 from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask
@@ -41,7 +44,7 @@ def to_arm(recorded: Recorded, suite: Suite, *, arm: str) -> Arm:
     generation: dict[str, str] = {}
     cut: dict[str, int] = {}
     for spec in suite.tasks:
-        members = recorded.members(spec.name)
+        members = recorded.members(spec.asked)
         if members:
             samples[spec.name] = _samples(members, spec)
             cut[spec.name] = sum(task.num_cut or 0 for task in members)
@@ -156,15 +159,22 @@ def _sample(task: RecordedTask, answers: Sequence[Answer], spec: TaskSpec, doc_i
         answer=first.answer,
         finish=finish,
         cluster=str(first.fields[spec.cluster]) if spec.cluster else "",
+        weight=_weight(answers, spec),
     )
 
 
 def _value(task: RecordedTask, answer: Answer, spec: TaskSpec) -> float:
-    """Return the item's metric, mapped to a fraction of 1 where the suite gives its range."""
+    """Return the item's metric, mapped to a fraction of 1 where the suite gives its range.
+
+    Of a perplexity it is the log-likelihood of the item's text.
+    """
     metric = Metric(spec.metric, spec.filter)
     value = answer.values.get(metric)
+    if spec.relative_margin is not None and (text := _text(value)) is not None:
+        return text[0]
     worst, best = spec.value_range or (0.0, 1.0)
-    if isinstance(value, bool | int | float) and math.isfinite(value):
+    is_number = isinstance(value, bool | int | float) and spec.relative_margin is None
+    if is_number and isinstance(value, bool | int | float) and math.isfinite(value):
         share = (float(value) - worst) / (best - worst)
         if 0 <= share <= 1:
             return share
@@ -178,13 +188,41 @@ def _value(task: RecordedTask, answer: Answer, spec: TaskSpec) -> float:
     raise SuiteError(message)
 
 
+def _text(value: object) -> tuple[float, float] | None:
+    """Return a text's log-likelihood and its words, bytes or targets; None where it is none."""
+    pair = value if isinstance(value, list) else [value, 1.0]
+    numbers = [
+        float(number)
+        for number in pair
+        if isinstance(number, int | float) and not isinstance(number, bool)
+    ]
+    if len(pair) != 2 or len(numbers) != 2 or not all(map(math.isfinite, numbers)):  # noqa: PLR2004  a pair
+        return None
+    return numbers[0], numbers[1]
+
+
+def _weight(answers: Sequence[Answer], spec: TaskSpec) -> float | None:
+    if spec.relative_margin is None:
+        return None
+    text = _text(answers[0].values.get(Metric(spec.metric, spec.filter)))
+    return 0.0 if text is None else text[1]
+
+
+def _scale(spec: TaskSpec) -> Scale:
+    """Return the unit of a score; records name lm-eval's metrics, and nothing else tells it."""
+    if spec.relative_margin is None:
+        return Scale.SHARE
+    return Scale.BITS if spec.metric.startswith("bits") else Scale.PERPLEXITY
+
+
 def _score(spec: TaskSpec, samples: Sequence[Sample], cut: int) -> TaskScore:
-    known = [sample.value for sample in samples if sample.finish != "error"]
+    right = [sample for sample in samples if sample.finish != "error"]
+    known = [sample.value for sample in right]
     finishes = [sample.finish for sample in samples]
     return TaskScore(
         task=spec.name,
         metric=spec.metric,
-        value=fmean(known) if known else 0.0,
+        value=in_unit(mean_of(right), _scale(spec)) if right else 0.0,
         stderr=math.sqrt(pvariance(known) / max(len(known) - 1, 1)) if known else 0.0,
         num_items=len(samples),
         num_errors=finishes.count("error"),
@@ -193,6 +231,7 @@ def _score(spec: TaskSpec, samples: Sequence[Sample], cut: int) -> TaskScore:
         num_prompts_cut=0,
         samples="",
         samples_sha256="",
+        scale=_scale(spec),
     )
 
 

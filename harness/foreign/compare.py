@@ -46,7 +46,7 @@ def check_asked(recorded: Recorded, suite: Suite) -> None:
     """
     for spec in suite.tasks:
         asks = {"num_fewshot": spec.num_fewshot, "apply_chat_template": suite.apply_chat_template}
-        for task in recorded.members(spec.name):
+        for task in recorded.members(spec.asked):
             for name, wanted in asks.items():
                 found = task.conditions.get(name)
                 if found is not None and found != wanted:

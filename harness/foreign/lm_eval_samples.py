@@ -195,7 +195,8 @@ def _means(
     for metric in metrics:
         values = [answer.values[metric] for answer in answers]
         numbers = [float(v) for v in values if isinstance(v, bool | int | float)]
-        if kinds.get(metric.name, "mean") == "mean" and numbers and len(numbers) == len(values):
+        made = "perplexity" if metric.name == "perplexity" else "mean"
+        if kinds.get(metric.name, made) == "mean" and numbers and len(numbers) == len(values):
             means[metric] = fmean(numbers)
     return means
 

@@ -67,7 +67,7 @@ def pair_recorded(
     """
     check_arms(baseline, candidate)
     for spec in suite.tasks:
-        ours, theirs = baseline.members(spec.name), candidate.members(spec.name)
+        ours, theirs = baseline.members(spec.asked), candidate.members(spec.asked)
         if ours and theirs:
             _check_members(spec.name, [t.name for t in ours], [t.name for t in theirs])
             check_tasks(ours, theirs, one_tool=baseline.tool == candidate.tool)

@@ -54,7 +54,7 @@ def passed_over(recorded: Recorded, suite: Suite) -> tuple[str, ...]:
     """Return which numbers of each task were not judged."""
     lines = []
     for spec in suite.tasks:
-        members = recorded.members(spec.name)
+        members = recorded.members(spec.asked)
         others = list(dict.fromkeys(m for t in members for m in t.metrics))
         left = [str(m) for m in others if m != Metric(spec.metric, spec.filter)]
         if left:

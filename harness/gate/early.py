@@ -19,6 +19,8 @@ from harness.artifacts import (
     TaskScore,
     TaskSpec,
     TaskVerdict,
+    in_unit,
+    mean_of,
 )
 from harness.errors import ReasonCode
 from harness.gate.sequential import confidence_of, spent
@@ -112,11 +114,11 @@ def _scope(suite: Suite, candidate: Arm) -> tuple[str, ...]:
 
 def _score_of(score: TaskScore, samples: tuple[Sample, ...]) -> TaskScore:
     """Return the score of a part of a task's answers."""
-    known = [sample.value for sample in samples if sample.finish != "error"]
+    known = [sample for sample in samples if sample.finish != "error"]
     finishes = Counter(sample.finish for sample in samples)
     return replace(
         score,
-        value=sum(known) / max(len(known), 1),
+        value=in_unit(mean_of(known), score.scale) if known else 0.0,
         num_items=len({sample.doc_id for sample in samples}),
         num_errors=finishes["error"],
         num_truncated=finishes["length"],

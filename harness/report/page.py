@@ -16,6 +16,7 @@ from harness.artifacts import (
     LengthVerdict,
     Recipe,
     RunRecord,
+    Scale,
     Severity,
     Standing,
     TaskVerdict,
@@ -113,7 +114,8 @@ def _errors_note(integrity: IntegrityReport, verdict: Verdict | None) -> str:
 def _verdict_tiles(verdict: Verdict) -> list[Tile]:
     critical = [t for t in verdict.tasks if t.tier is Tier.CRITICAL]
     passed = sum(t.decision is Decision.GO for t in critical)
-    lost, won = (sum(t.num_lost for t in verdict.tasks), sum(t.num_won for t in verdict.tasks))
+    shares = [t for t in verdict.tasks if t.scale is Scale.SHARE]
+    lost, won = sum(t.num_lost for t in shares), sum(t.num_won for t in shares)
     again = ""
     if verdict.rerun_flip_rate is not None:
         again = f"; baseline against itself {percent(verdict.rerun_flip_rate)}"

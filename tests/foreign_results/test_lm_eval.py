@@ -1,6 +1,7 @@
 """`harness judge` on what lm-eval itself wrote: the paired table by hand, and every refusal."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,26 @@ def test_what_was_chosen_is_shown_as_text(arms: Arms) -> None:
     tasks = {task.name: task for task in read_recorded(arms[0]).tasks}
     first = tasks["cmp20"].answers[0]
     assert (first.target, first.answer, first.finish) == (" 297", " 297", "scored")
+
+
+@pytest.mark.parametrize(("ratio", "decision"), [(1.0, "GO"), (1.2, "NO-GO")])
+def test_a_recorded_perplexity_is_paired_by_document(
+    arms: Arms, tmp_path: Path, ratio: float, decision: str
+) -> None:
+    for folder, loss in zip(arms, (0.0, math.log(ratio)), strict=True):
+
+        def read(lines: list[dict[str, Any]], loss: float = loss) -> None:
+            for line in lines:
+                words = 10 + line["doc_id"]
+                noise = 0.001 * (-1) ** line["doc_id"] if loss else 0.0
+                line["word_perplexity"] = [-(2.0 + loss + noise) * words, words]
+                line["metrics"] = [*line["metrics"], "word_perplexity"]
+
+        change_samples(folder, "mul20", read)
+    rising = {"margin": None, "relative_margin": 0.05, "spread": 0.1}
+    suite = write_suite(tmp_path, metric="word_perplexity", **rising)
+    done = judge(*arms, "--suite", suite, "--missing-evidence", "go")
+    task = task_of(done.json, "mul20")
+    assert (task["decision"], task["scale"]) == (decision, "perplexity")
+    assert task["baseline"] == pytest.approx(math.exp(2.0))
+    assert task["ratio"]["observed"] == pytest.approx(ratio, rel=1e-3)
