@@ -1,7 +1,7 @@
 """From what a tool recorded to an arm, so that the gate sees nothing new.
 
-Items keep the tool's order and are numbered from 0. An item that was asked several times has the
-mean of its answers: the gate compares items, so that repeats never count as items of their own.
+Items keep the tool's order and are numbered from 0. Answers to an item that was asked several times
+lie one after another, as ours do; the gate compares items by the mean of theirs.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from statistics import fmean, pvariance
+from statistics import pvariance
 
 from harness.artifacts import (
     Arm,
@@ -79,7 +79,7 @@ def align(own: Arm, foreign: Arm, *, place: str) -> tuple[Arm, Arm, tuple[str, .
     Args:
         own: scored by harness.
         foreign: made by to_arm.
-        place: folder of the first.
+        place: folder of the answer.
 
     Raises:
         IncomparableError: nothing of an item shows that both arms were asked the same.
@@ -130,36 +130,45 @@ def _samples(members: Sequence[RecordedTask], spec: TaskSpec) -> tuple[Sample, .
     samples: list[Sample] = []
     for task in members:
         items = [list(found) for _, found in groupby(task.answers, key=lambda answer: answer.item)]
-        samples += (
-            _sample(task, answers, spec, doc_id)
-            for doc_id, answers in enumerate(items[:of_each], start=len(samples))
-        )
+        for answers in items[:of_each]:
+            _check_repeats(task, answers, spec)
+            doc_id = len(samples) // spec.repeats
+            samples += (_sample(task, answer, spec, doc_id) for answer in answers)
     return tuple(samples)
 
 
-def _sample(task: RecordedTask, answers: Sequence[Answer], spec: TaskSpec, doc_id: int) -> Sample:
-    first = answers[0]
-    if spec.cluster and spec.cluster not in first.fields:
+def _check_repeats(task: RecordedTask, answers: Sequence[Answer], spec: TaskSpec) -> None:
+    if len(answers) != spec.repeats:
         message = (
-            f"task '{task.name}', item {first.item}: has no field '{spec.cluster}' to group it by, "
-            f"only {', '.join(sorted(first.fields)) or 'none'}. Correct the suite's cluster."
+            f"task '{task.name}', item {answers[0].item}: was asked {len(answers)} times, and the "
+            f"suite asks {spec.repeats} times. Set the suite's repeats, or score again."
+        )
+        raise IncomparableError(message)
+
+
+def _sample(task: RecordedTask, answer: Answer, spec: TaskSpec, doc_id: int) -> Sample:
+    if spec.cluster and spec.cluster not in answer.fields:
+        fields = ", ".join(sorted(answer.fields)) or "none"
+        message = (
+            f"task '{task.name}', item {answer.item}: has no field '{spec.cluster}' to group it "
+            f"by, only {fields}. Correct the suite's cluster."
         )
         raise SuiteError(message)
-    finishes = {answer.finish for answer in answers}
-    finish = next((f for f in ("error", "length") if f in finishes), first.finish)
-    known = [answer for answer in answers if answer.finish != "error"]
     return Sample(
         doc_id=doc_id,
-        doc_hash=first.doc_hash,
-        prompt_hash=first.prompt_hash,
-        target_hash=first.target_hash,
-        value=fmean(_value(task, answer, spec) for answer in known) if finish != "error" else 0.0,
-        prompt=first.prompt,
-        target=first.target,
-        answer=first.answer,
-        finish=finish,
-        cluster=str(first.fields[spec.cluster]) if spec.cluster else "",
-        weight=_weight(answers, spec),
+        doc_hash=answer.doc_hash,
+        prompt_hash=answer.prompt_hash,
+        target_hash=answer.target_hash,
+        value=0.0 if answer.finish == "error" else _value(task, answer, spec),
+        prompt=answer.prompt,
+        target=answer.target,
+        answer=answer.answer,
+        finish=answer.finish,
+        cluster=str(answer.fields[spec.cluster]) if spec.cluster else "",
+        num_tokens=answer.num_tokens,
+        repeat=answer.repeat,
+        voted=answer.answer.strip() if spec.repeats > 1 else "",
+        weight=_weight(answer, spec),
     )
 
 
@@ -201,10 +210,10 @@ def _text(value: object) -> tuple[float, float] | None:
     return numbers[0], numbers[1]
 
 
-def _weight(answers: Sequence[Answer], spec: TaskSpec) -> float | None:
+def _weight(answer: Answer, spec: TaskSpec) -> float | None:
     if spec.relative_margin is None:
         return None
-    text = _text(answers[0].values.get(Metric(spec.metric, spec.filter)))
+    text = _text(answer.values.get(Metric(spec.metric, spec.filter)))
     return 0.0 if text is None else text[1]
 
 
@@ -224,7 +233,8 @@ def _score(spec: TaskSpec, samples: Sequence[Sample], cut: int) -> TaskScore:
         metric=spec.metric,
         value=in_unit(mean_of(right), _scale(spec)) if right else 0.0,
         stderr=math.sqrt(pvariance(known) / max(len(known) - 1, 1)) if known else 0.0,
-        num_items=len(samples),
+        num_items=len(samples) // spec.repeats,
+        repeats=spec.repeats,
         num_errors=finishes.count("error"),
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
         num_truncated=max(finishes.count("length"), cut),

@@ -176,6 +176,7 @@ def _answer(sample: Mapping[str, Any]) -> Answer:
         target=wanted,
         answer=str(error) if error is not None else str(sample["answer"]),
         finish=_finish(sample),
+        num_tokens=sample["tokens"] if error is None else None,
         values=dict(_values(sample["scores"])),
         fields=sample["metadata"] if isinstance(sample["metadata"], dict) else {},
     )

@@ -190,23 +190,33 @@ def _check_whole(bundle: Bundle, file: Path, rows: Sequence[Mapping[str, Any]]) 
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
 
 
-def _read_endings(file: Path) -> dict[tuple[str, int], str]:
+class Ending(NamedTuple):
+    """How an answer ended."""
+
+    finish: str = "unknown"
+    num_tokens: int | None = None
+
+
+def _read_endings(file: Path) -> dict[tuple[str, int], Ending]:
     """Return how each answer ended, as far as it was kept."""
-    found: dict[tuple[str, int], str] = {}
+    found: dict[tuple[str, int], Ending] = {}
     for line in iter_json_lines(file) if file.is_file() else ():
         step = line.value if isinstance(line.value, dict) else {}
         model, repeat = step.get("model"), step.get("repeat", 0)
         key = str(step.get("problem_idx")), repeat if isinstance(repeat, int) else 0
         if step.get("failure_category") == "timeout":
-            found[key] = "timeout"
+            found[key] = Ending("timeout")
         elif step.get("model_error"):
-            found[key] = "error"
+            found[key] = Ending("error")
         elif isinstance(model, dict):
-            found[key] = _ENDINGS.get(str(model.get("finish_reason")), "unknown")
+            tokens = model.get("tokens")
+            count = tokens.get("completion") if isinstance(tokens, dict) else None
+            finish = _ENDINGS.get(str(model.get("finish_reason")), "unknown")
+            found[key] = Ending(finish, count if isinstance(count, int) else None)
     return found
 
 
-def answer_of(row: Mapping[str, Any], endings: Mapping[tuple[str, int], str]) -> Answer:
+def answer_of(row: Mapping[str, Any], endings: Mapping[tuple[str, int], Ending]) -> Answer:
     """Return what one row says."""
     details = row.get("scoring_details")
     failed = isinstance(details, dict) and "error_category" in details
@@ -216,7 +226,7 @@ def answer_of(row: Mapping[str, Any], endings: Mapping[tuple[str, int], str]) ->
     values: dict[Metric, object] = {REWARD: row.get("reward")}
     if isinstance(further, dict):
         values |= {Metric(str(name)): value for name, value in further.items()}
-    finish = endings.get(key, "unknown")
+    finish, num_tokens = endings.get(key, Ending())
     return Answer(
         item=key[0],
         repeat=key[1],
@@ -226,6 +236,7 @@ def answer_of(row: Mapping[str, Any], endings: Mapping[tuple[str, int], str]) ->
         target=target,
         answer=_text(row.get("model_response")),
         finish="error" if failed and finish != "timeout" else finish,
+        num_tokens=num_tokens,
         values=values,
         fields=row["metadata"] if isinstance(row.get("metadata"), dict) else {},
     )

@@ -41,6 +41,8 @@ class Answer:
     answer: str
     finish: str
     """`stop`, `length`, `error`, `scored`, or `unknown` where the tool does not record it."""
+    num_tokens: int | None = None
+    """All that was generated, where it was counted."""
     values: Mapping[Metric, object]
     fields: Mapping[str, object]
     """Of the item, such as its subject."""

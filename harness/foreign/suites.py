@@ -122,18 +122,19 @@ def _spec(
     if chosen or metric is None:
         return None
     values = [answer.values.get(metric) for arm in arms for task in arm for answer in task.answers]
-    repeated = any(answer.repeat for task in arms[0] for answer in task.answers)
-    is_plain = not repeated and all(value in (0, 1) for value in values)
+    items = sum(task.num_items for task in arms[0])
+    is_plain = all(value in (0, 1) for value in values)
     spec = TaskSpec(
         name=name,
         tier=Tier.CRITICAL,
         metric=metric.name,
         filter=metric.filter,
-        items=sum(task.num_items for task in arms[0]),
+        items=items,
         margin=margin,
         flip_rate=_FLIPS,
         num_fewshot=0,
         chance=fmean(task.chance for task in arms[0]),
+        repeats=sum(len(task.answers) for task in arms[0]) // items if items else 1,
     )
     return spec if is_plain else dataclasses.replace(spec, value_range=(0.0, 1.0))
 

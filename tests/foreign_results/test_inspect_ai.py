@@ -5,6 +5,7 @@ The logs were written by inspect_ai 0.3.285 with a local provider whose wrong it
 """
 
 import copy
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -99,6 +100,19 @@ def test_epochs_are_repeats_of_one_item(logs: Arms) -> None:
     (task,) = (task for task in recorded(logs)[0].tasks if task.name == "epochs20")
     assert (len(task.answers), task.num_items) == (60, 20)
     assert {answer.repeat for answer in task.answers} == {0, 1, 2}
+
+
+def test_repeats_that_a_suite_does_not_ask_for_are_refused(logs: Arms) -> None:
+    baseline, candidate = recorded(logs)
+    suite = suite_of_recorded(baseline, candidate, 0.02)
+    once = tuple(dataclasses.replace(spec, repeats=1) for spec in suite.tasks)
+    suite = dataclasses.replace(suite, tasks=once)
+    with pytest.raises(HarnessError, match="was asked 3 times, and the suite asks 1 times"):
+        pair_recorded(baseline, candidate, suite, is_named=False)
+
+
+def test_generated_tokens_are_kept(logs: Arms) -> None:
+    assert {a.num_tokens for task in recorded(logs)[0].tasks for a in task.answers} == {2}
 
 
 def test_guessing_one_of_two_choices_is_half_right(logs: Arms) -> None:

@@ -107,6 +107,11 @@ def test_the_kind_of_the_records_decides_what_is_not_known(bundles: Arms) -> Non
     assert read_recorded(bundles[0]).gaps[-1].reason == "endings-unknown"
 
 
+def test_generated_tokens_are_kept(bundles: Arms) -> None:
+    (task,) = read_recorded(bundles[0]).tasks
+    assert {answer.num_tokens for answer in task.answers} == {2}
+
+
 def test_sampling_that_is_not_recorded_is_said(bundles: Arms) -> None:
     scope = " ".join(judge(*bundles, *MARGIN).json["scope"])
     assert "with which temperature, max_tokens, top_p sums20 was asked" in scope
