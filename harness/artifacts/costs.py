@@ -127,9 +127,9 @@ class SpeedVerdict:
     why_not: str = ""
     """Why the speeds cannot be compared, as a clause; empty where they can."""
     is_claim: bool = True
-    """Whether it says anything of a deployment, which the reference engine's speed does not."""
+    """Whether it says anything of a deployment, which the speed of emulated arithmetic does not."""
     baseline: float | None = None
-    """Tokens a second of one request."""
+    """Tokens a second of one request, the geometric mean over blocks."""
     candidate: float | None = None
     ratio: float | None = None
     """Geometric mean of candidate / baseline over blocks of the same requests."""

@@ -7,8 +7,9 @@ request are compared block by block: the same requests in the same order. Reques
 whatever the machine did meanwhile, so a block is one observation, and Student's bounds of the mean
 of the logarithms are those of the ratio.
 
-Slower is a regression, faster is none: the band has one side. The reference engine emulates what
-other engines compute, so its speed is no claim about any deployment and decides nothing.
+Slower is a regression, faster is none: the band has one side. The reference engine, and kernels
+that emulate a format, compute in the place of others, so their speed is no claim about any
+deployment and decides nothing.
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ from harness.gate.objections import Objection
 from harness.gate.quantiles import t_of
 from harness.gate.tango import Bounds
 
-_EMULATES = "reference"
+_REFERENCE, _EMULATED = "reference", "emulat"
+"""The engine, and the part of a kernel's name, that compute in the place of other kernels."""
 _LONGEST_APART = timedelta(hours=24)
 _FEWEST_BLOCKS = 5
 """Fewer show no spread that bounds could rest on."""
@@ -60,7 +62,7 @@ def compare_speeds(suite: Suite, baseline: Scorecard, candidate: Scorecard) -> S
     before, after = baseline.times, candidate.times
     if before is None or after is None:
         raise AssertionError  # each has a pace
-    if candidate.deployment.engine == _EMULATES:
+    if _is_emulated(candidate.deployment) or _is_emulated(baseline.deployment):
         unclear, reason = Standing.UNCLEAR, ReasonCode.NOT_ENOUGH_EVIDENCE
         found = dataclasses.replace(found, is_claim=False, standing=unclear, reason=reason)
     return dataclasses.replace(
@@ -74,6 +76,11 @@ def compare_speeds(suite: Suite, baseline: Scorecard, candidate: Scorecard) -> S
     )
 
 
+def _is_emulated(deployment: Deployment) -> bool:
+    kernels = " ".join(deployment.kernels.values()).lower()
+    return deployment.engine == _REFERENCE or _EMULATED in kernels
+
+
 def speed_objections(speed: SpeedVerdict | None, suite: Suite) -> Iterator[Objection]:
     """Yield what the candidate's speed says against a GO."""
     is_critical = suite.speed.tier is Tier.CRITICAL
@@ -82,7 +89,7 @@ def speed_objections(speed: SpeedVerdict | None, suite: Suite) -> Iterator[Objec
             message = "no times were taken of both arms' answers"
             yield Objection(ReasonCode.NOT_ENOUGH_EVIDENCE, Decision.INCONCLUSIVE, message)
     elif is_critical and not speed.is_claim:
-        message = "the reference engine's speed says nothing of a deployment"
+        message = "the arithmetic was emulated, whose speed says nothing of a deployment"
         yield Objection(ReasonCode.NOT_ENOUGH_EVIDENCE, Decision.INCONCLUSIVE, message)
     elif is_critical and speed.standing is not Standing.WITHIN:
         is_slower = speed.standing is Standing.BEYOND
@@ -152,14 +159,13 @@ def _unknown(band: Band, why_not: str) -> SpeedVerdict:
 def _measured(suite: Suite, tasks: list[_Paired]) -> SpeedVerdict:
     """Compare block by block."""
     blocks = [
-        (ours, theirs)
+        pair
         for task in tasks
-        for ours, theirs in zip(task.baseline.blocks, task.candidate.blocks, strict=False)
+        for pair in zip(task.baseline.blocks, task.candidate.blocks, strict=False)
     ]
-    changes = [
-        math.log((theirs.num_tokens / theirs.seconds) / (ours.num_tokens / ours.seconds))
-        for ours, theirs in blocks
-    ]
+    ours = [math.log(block.num_tokens / block.seconds) for block, _ in blocks]
+    theirs = [math.log(block.num_tokens / block.seconds) for _, block in blocks]
+    changes = [after - before for before, after in zip(ours, theirs, strict=True)]
     mean, bounds = fmean(changes), _bounds(changes, suite.confidence)
     limit = -math.log1p(suite.speed.band)
     standing, reason = Standing.UNCLEAR, ReasonCode.NOT_ENOUGH_EVIDENCE
@@ -174,12 +180,12 @@ def _measured(suite: Suite, tasks: list[_Paired]) -> SpeedVerdict:
         standing=standing,
         reason=reason,
         message=(
-            f"{math.exp(mean):.2f} times the tokens a second, "
+            f"it gives {math.exp(mean):.2f} times the baseline's tokens a second, "
             f"{spread if math.isfinite(bounds.low) else 'from too few requests to say'} on "
             f"{len(blocks)} blocks of requests, where {math.exp(limit):.2f} is asked"
         ),
-        baseline=sum(b.num_tokens for b, _ in blocks) / sum(b.seconds for b, _ in blocks),
-        candidate=sum(c.num_tokens for _, c in blocks) / sum(c.seconds for _, c in blocks),
+        baseline=math.exp(fmean(ours)),
+        candidate=math.exp(fmean(theirs)),
         ratio=math.exp(mean),
         low=math.exp(bounds.low) if math.isfinite(bounds.low) else None,
         high=math.exp(bounds.high) if math.isfinite(bounds.high) else None,

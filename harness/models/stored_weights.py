@@ -8,8 +8,18 @@ from harness.models.weight_files import find_weights
 
 
 def stored_weights(source: Source) -> StoredWeights:
-    """Return the size of the files that loaders read; packed tensors count by what they hold."""
+    """Return the size of the files that loaders read, and the bits of what can be quantized.
+
+    Where makers publish a part in fewer bits, it is that part which is quantized anew, so its bits
+    count; else those of all tensors together.
+    """
     files = [source.path / name for name in find_weights(source.path).files]
     num_bytes = sum(file.stat().st_size for file in files if file.is_file())
-    num_weights = sum(math.prod(header.shape) for header in source.tensors.values())
-    return StoredWeights(num_bytes=num_bytes, bits_per_weight=8 * num_bytes / max(num_weights, 1))
+    if source.packed:
+        parts = source.packed.values()
+        num_bits = 8 * sum(one.codes.num_bytes + one.scales.num_bytes for one in parts)
+        num_weights = sum(math.prod(source.tensors[name].shape) for name in source.packed)
+    else:
+        num_bits = 8 * num_bytes
+        num_weights = sum(math.prod(header.shape) for header in source.tensors.values())
+    return StoredWeights(num_bytes=num_bytes, bits_per_weight=num_bits / max(num_weights, 1))

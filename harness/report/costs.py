@@ -140,8 +140,8 @@ def speed_note(verdict: Verdict | None) -> str:
         return f"Speeds are not compared: {speed.why_not}."
     if not speed.is_claim:
         return (
-            "The reference engine emulates what other engines compute: its speed says nothing of a "
-            "deployment, and decides nothing."
+            "The arithmetic was emulated here: its speed says nothing of a deployment, and decides "
+            "nothing."
         )
     word = speed.standing if speed.tier is Tier.ADVISORY else DECISIONS[speed.standing]
     return f"Speed ({speed.tier}: {word}): {speed.message}."

@@ -44,7 +44,8 @@ def pace(speed: float, **changes: object) -> Pace:
 def arm(name: str, made: Pace, **served: object) -> Arm:
     whole = make_arm(name, {"add": answers("add", [1.0] * ITEMS)})
     card = whole.scorecard
-    how: dict[str, object] = {"engine": "vllm", "load_s": 30.0} | served
+    kernels = {"linear": "MarlinNvFp4LinearKernel"}
+    how: dict[str, object] = {"engine": "vllm", "load_s": 30.0, "kernels": kernels} | served
     deployment = replace(card.deployment, **how)  # type: ignore[arg-type]  # the fields vary by test
     times = ArmTimes(paces={"add": made}, first_token_s=0.1, memory_bytes=1 << 30)
     return Arm(scorecard=replace(card, deployment=deployment, times=times), samples=whole.samples)
@@ -119,9 +120,14 @@ def test_speeds_that_cannot_be_compared_show_no_number(
     assert verdict.decision is Decision.GO
 
 
-def test_the_reference_engines_speed_is_no_claim() -> None:
-    before = arm("baseline", pace(50.0), engine="reference")
-    after = arm("candidate", pace(30.0, began=LATER), engine="reference")
+@pytest.mark.parametrize(
+    "served",
+    [{"engine": "reference"}, {"kernels": {"linear": "CpuEmulationNvFp4LinearKernel"}}],
+    ids=["the reference engine", "a kernel that emulates"],
+)
+def test_the_speed_of_emulated_arithmetic_is_no_claim(served: dict[str, object]) -> None:
+    before = arm("baseline", pace(50.0), engine=served.get("engine", "vllm"))
+    after = arm("candidate", pace(30.0, began=LATER), **served)
     verdict, speed = judged(before, after, Band())
     assert not speed.is_claim
     assert verdict.reason_codes == (ReasonCode.NON_INFERIOR,)

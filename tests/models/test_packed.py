@@ -10,7 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import ModelError
-from harness.models import TensorReader, load_model, open_source, read_inventory
+from harness.models import (
+    TensorReader,
+    load_model,
+    open_source,
+    read_inventory,
+    stored_weights,
+)
 from harness.models.slices import cut
 from scripts.families.make import make
 
@@ -58,6 +64,8 @@ def test_mxfp4_is_what_transformers_makes_of_it(tmp_path: Path) -> None:
         for name in source.packed:
             blocks, scales = stored[f"{name}_blocks"], stored[f"{name}_scales"]
             assert torch.equal(reader.tensor(name), convert_moe_packed_tensors(blocks, scales))
+    # A format of 4.5 bits promises nothing of what has 4.25 already.
+    assert stored_weights(source).bits_per_weight == pytest.approx(4.25)
 
 
 def test_one_expert_of_mxfp4_is_that_of_all(tmp_path: Path) -> None:
