@@ -24,12 +24,13 @@ from harness.recipe import Request, load_missing_evidence, suite_of
 from harness.report import terminal_table
 from harness.rundir import read_recipe
 from harness.score import read_arm
+from harness.score.arm import SCORECARD_FILE
 from harness.stages import BASELINE_FOLDER
 
 
 def judge(request: Request, baseline: Path, candidate: Path) -> Result:
     """Compare two arms."""
-    if is_recorded(baseline) or is_recorded(candidate):
+    if _is_recorded(baseline) or _is_recorded(candidate):
         verdict = _judge_recorded(request, baseline, candidate)
     else:
         arms = read_arm(baseline), read_arm(candidate)
@@ -40,6 +41,11 @@ def judge(request: Request, baseline: Path, candidate: Path) -> Result:
         values=to_json(verdict),
         exit_code=exit_code_of(verdict.decision),
     )
+
+
+def _is_recorded(path: Path) -> bool:
+    """Return whether another tool's records lie there, and no scores of ours above them."""
+    return not (path / SCORECARD_FILE).exists() and is_recorded(path)
 
 
 def write_scores(run_dir: Path, layout: str | None, into: Path | None) -> Result:
@@ -62,8 +68,8 @@ def _judge_recorded(request: Request, baseline: Path, candidate: Path) -> Verdic
     No file of a model is at hand, so the verdict says that none was verified; an arm of ours still
     never ends GO without.
     """
-    ours = [None if is_recorded(path) else read_arm(path) for path in (baseline, candidate)]
-    theirs = [read_recorded(p) if is_recorded(p) else None for p in (baseline, candidate)]
+    ours = [None if _is_recorded(path) else read_arm(path) for path in (baseline, candidate)]
+    theirs = [read_recorded(p) if _is_recorded(p) else None for p in (baseline, candidate)]
     pairing, suite = _paired(request, theirs, ours, (baseline, candidate))
     own_candidate = ours[1]
     verdict = judge_arms(

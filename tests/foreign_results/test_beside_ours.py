@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def test_ours_is_the_baseline_where_it_is_named_first(
     done = judge(own, arms[1], "--suite", suite)
     assert (done.code, done.json["tasks"][0]["num_lost"]) == (4, 8)
     assert "not compared, for one arm does not record them: batch_size, seed" in done.json["scope"]
+
+
+def test_ours_stays_ours_with_another_tool_s_layout_in_its_folder(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    shutil.copytree(arms[1], own / "as-lm-eval")
+    done = judge(own, arms[1], "--suite", suite)
+    assert done.json["tasks"][0]["baseline"] == 0.9
+    assert done.json["scope"][0].endswith(f"compared with the scores of harness in '{own}'")
 
 
 def test_ours_is_the_candidate_where_it_is_named_second(
