@@ -152,6 +152,8 @@ class Ratio:
     """One-sided lower bound."""
     high: float
     """One-sided upper bound; GO needs it below what is allowed."""
+    spread: float = 0.0
+    """Of the documents, as a suite states it for its plan."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

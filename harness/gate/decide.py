@@ -163,7 +163,7 @@ def _of_perplexity(task: TaskPairs, shown: _Shown) -> str:
     return (
         f"{len(task.lost)} of {items} documents became less likely and {len(task.won)} more: the "
         f"perplexity is {ratio.observed:.4f} times the baseline's, between {ratio.low:.4f} and "
-        f"{ratio.high:.4f}, where {ratio.allowed:.4f} is allowed"
+        f"{ratio.high:.4f}, where {ratio.allowed:.4f} is allowed (spread {ratio.spread:.3g})"
     )
 
 

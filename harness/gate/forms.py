@@ -27,7 +27,7 @@ from harness.gate.mean import Range, exceeds, mean_bounds
 from harness.gate.outlook import allowed_by, limit_of
 from harness.gate.pairs import TaskPairs
 from harness.gate.quantiles import z_of
-from harness.gate.ratio import NOTHING, Weighted, ratio_bounds, ratio_of
+from harness.gate.ratio import NOTHING, Weighted, ratio_bounds, ratio_of, spread_seen
 from harness.gate.signflip import Cluster, sign_flip_bounds
 from harness.gate.tango import Bounds, tango_bounds
 
@@ -121,7 +121,13 @@ def ratio_noun(task: TaskPairs, measured: Measured) -> Ratio | None:
         return None
     ends = (ratio_of(task.documents), measured.bounds.high, measured.bounds.low)
     observed, low, high = (math.exp(min(-end, _MOST_POWER)) for end in ends)
-    return Ratio(allowed=math.exp(-measured.limit), observed=observed, low=low, high=high)
+    return Ratio(
+        allowed=math.exp(-measured.limit),
+        observed=observed,
+        low=low,
+        high=high,
+        spread=spread_seen(task.documents),
+    )
 
 
 def recovery_of(task: TaskPairs, *, confidence: float) -> Recovery | None:

@@ -67,6 +67,11 @@ def ratio_bounds(documents: Sequence[Weighted], *, confidence: float) -> Bounds:
     return Bounds(ratio - below * spread.error, ratio + above * spread.error)
 
 
+def spread_seen(documents: Sequence[Weighted]) -> float:
+    """Return the spread of documents as a suite states it for its plan."""
+    return _spread_of(documents).error * math.sqrt(len(documents))
+
+
 def _spread_of(documents: Sequence[Weighted]) -> _Spread:
     ratio, words = ratio_of(documents), math.fsum(d.weight for d in documents)
     shares = [d.weight / words for d in documents]

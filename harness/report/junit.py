@@ -219,6 +219,7 @@ def _numbers(task: TaskVerdict, spec: TaskSpec) -> dict[str, object]:
         "ratio_low": task.ratio.low if task.ratio else None,
         "ratio_high": task.ratio.high if task.ratio else None,
         "ratio_allowed": task.ratio.allowed if task.ratio else None,
+        "ratio_spread": task.ratio.spread if task.ratio else None,
         "rerun_flip_rate": task.rerun_flip_rate,
         "repeats": task.repeats if task.repeats > 1 else None,
     }

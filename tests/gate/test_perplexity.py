@@ -76,6 +76,8 @@ def test_an_equal_perplexity_is_go() -> None:
     assert task.ratio.observed == pytest.approx(1.0)
     assert task.ratio.low < task.ratio.observed < task.ratio.high < task.ratio.allowed
     assert task.ratio.allowed == pytest.approx(1.01)
+    assert task.ratio.spread == pytest.approx(0.02, rel=0.4)
+    assert "(spread 0.0" in task.message
     assert "from a perplexity of 7.4954 to 7.4954 on 60 documents" in verdict.summary
     assert "%" not in verdict.summary
 
