@@ -58,6 +58,9 @@ class Request:
         str | None,
         "Where the engine does not show what it loaded or computes: inconclusive, or go.",
     ] = None
+    budget: Annotated[
+        str | None, "Time for asking both arms, such as 60m: as much of the suite as fits."
+    ] = None
     end_early: Annotated[
         bool, "Ask the candidate no more once a critical task is known not to be GO."
     ] = False
@@ -71,7 +74,16 @@ SERVING = (
 """Options of a command that serves."""
 ASKING = ("suite", "tasks", "task_code")
 """Options of a command that asks a suite."""
-JUDGING = (*ASKING, "margin", *SERVING, "waivers", "missing_evidence", "end_early", "skip_verify")
+JUDGING = (
+    *ASKING,
+    "margin",
+    *SERVING,
+    "waivers",
+    "missing_evidence",
+    "budget",
+    "end_early",
+    "skip_verify",
+)
 """Options of a command that judges."""
 MAKING = (
     *("model", "qformat", "recipe", "kv_cache", "calib_data", "calib_size", "calib_seq"),

@@ -7,15 +7,23 @@ a CPU is measured, since machines differ most in it. What is not tried is good t
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 
+from harness.preflight.asking_time import (
+    CPU,
+    CUDA,
+    RUNS,
+    UNQUANTIZED,
+    Asked,
+    Rates,
+    arm_seconds,
+    expert_share,
+)
 from harness.preflight.job import Job
 from harness.preflight.making_time import making_time
 from harness.preflight.serving_time import (
     ABOUT,
-    RUNS,
     ServingTime,
     about,
     serving_time,
@@ -23,18 +31,6 @@ from harness.preflight.serving_time import (
 )
 from harness.stopwatch import TimeRange, exactly, of_call
 
-
-class _Rates(NamedTuple):
-    flop: TimeRange
-    """Of a multiply-add of the model's forward, over two."""
-    start_s: float
-    """Of loading a model, besides reading it."""
-    step_s: float
-    """Of one linear layer for one batch in the emulating engine."""
-
-
-_CPU = _Rates(exactly(1 / 5e10), start_s=2.0, step_s=4e-4)
-_CUDA = _Rates(exactly(1 / 2e14), start_s=5.0, step_s=5e-4)
 _VERIFIED_BYTES = 9e8
 """Of the source that one thread compares a second."""
 _MOST_VERIFIED = 3.1e9
@@ -43,14 +39,8 @@ _SMALL = TimeRange(low_s=0.05, high_s=0.8)
 """Of judging, and of verifying a checkpoint of no size."""
 _ONE_ALONE = 0.8
 """Share of a batch's step that the step of one question by itself takes."""
-_UNQUANTIZED = 0.7
-"""Share of the emulating arm's time that the unquantized arm takes."""
-_TOKENS_PER_ITEM = 48
-"""Prompt and answer of one item together, as forward passes see them."""
 _PRODUCTS = 8
 """So many take longer than a busy system lets a thread run at a time."""
-_STEPS_PER_BATCH = 12
-"""Forward passes that one batch of items needs."""
 
 
 def estimate_times(job: Job, *, scored: bool) -> Mapping[str, TimeRange]:
@@ -81,63 +71,31 @@ def slower_of(flop: TimeRange) -> float:
     return flop.high_s / flop.low_s
 
 
-def _here(job: Job, rates: _Rates) -> ServingTime:
+def _here(job: Job, rates: Rates) -> ServingTime:
     """Return the times of both arms and of the smoke run, answered in this process."""
-    flops_per_token = 2 * _active_weights(job)
-    num_calls = len({(q.parameter, q.expert) for q in _uses(job)})
-    suite = job.recipe.suite
-    items = sum(task.items for task in suite.tasks)
-    calls = items / suite.batch_size * _STEPS_PER_BATCH * num_calls
-    arm_s = items * _TOKENS_PER_ITEM * flops_per_token * rates.flop.low_s + calls * rates.step_s
+    arm_s = arm_seconds(
+        Asked(job.recipe.engine, job.recipe.suite, job.source, job.inventory), rates
+    )
     return about(
         rates.start_s + arm_s,
-        rates.start_s + RUNS * _UNQUANTIZED * arm_s,
+        rates.start_s + RUNS * UNQUANTIZED * arm_s,
         _smoke_s(job, rates),
         slower=slower_of(rates.flop),
     )
 
 
-def _smoke_s(job: Job, rates: _Rates) -> float:
+def _smoke_s(job: Job, rates: Rates) -> float:
     """Return the seconds of the smoke run: both arms, each started and asked one by one."""
-    steps, share = smoke_steps(job.recipe.suite), _expert_share(job)
+    steps, share = smoke_steps(job.recipe.suite), expert_share(job.source, job.inventory)
     if not steps:
         return 0.0
     calls = sum(share if linear.is_routed else 1.0 for linear in job.inventory.linears)
-    return (1 + _UNQUANTIZED) * (rates.start_s + steps * calls * _ONE_ALONE * rates.step_s)
+    return (1 + UNQUANTIZED) * (rates.start_s + steps * calls * _ONE_ALONE * rates.step_s)
 
 
-class _Use(NamedTuple):
-    parameter: str
-    expert: int | None
-
-
-def _uses(job: Job) -> list[_Use]:
-    """Return the linear calls of one forward pass in which every expert is hit."""
-    return [_Use(one.parameter.tensor, one.expert) for one in job.inventory.linears]
-
-
-def _active_weights(job: Job) -> float:
-    """Return how many weights one token meets: all dense ones, and those of its experts."""
-    share = _expert_share(job)
-    return sum(
-        one.shape[0] * one.shape[1] * (share if one.is_routed else 1.0)
-        for one in job.inventory.linears
-    )
-
-
-def _expert_share(job: Job) -> float:
-    """Return the share of a layer's experts that one token meets."""
-    config = job.source.config
-    text = config.get("text_config", config)
-    values = text if isinstance(text, Mapping) else {}
-    num_experts = max((one.expert or 0 for one in job.inventory.linears), default=0) + 1
-    top_k = values.get("num_experts_per_tok")
-    return top_k / num_experts if isinstance(top_k, int) and num_experts > 1 else 1.0
-
-
-def _rates(device: str) -> _Rates:
+def _rates(device: str) -> Rates:
     if device.startswith("cuda"):
-        return _CUDA
+        return CUDA
     size = 512
     matrix = torch.ones(size, size)
 
@@ -146,4 +104,4 @@ def _rates(device: str) -> _Rates:
             torch.mm(matrix, matrix)
 
     multiply()
-    return _CPU._replace(flop=of_call(multiply).times(1 / (_PRODUCTS * 2 * size**3)))
+    return CPU._replace(flop=of_call(multiply).times(1 / (_PRODUCTS * 2 * size**3)))

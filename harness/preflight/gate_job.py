@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import score
@@ -11,6 +12,7 @@ from harness.engines import Demands, read_demands
 from harness.errors import ModelError
 from harness.models import Source, open_source
 from harness.preflight.asked import note_asked
+from harness.preflight.budget import within_budget
 from harness.preflight.engine import check_answerable, choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
@@ -45,6 +47,8 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     trial = problems.attempt(lambda: _with_device(load_trial(request, checkpoint)))
     candidate = problems.attempt(lambda: open_source(str(checkpoint)))
     baseline = problems.attempt(lambda: open_baseline(request.model, revision=request.revision))
+    if trial is not None and candidate is not None:
+        trial = problems.attempt(partial(_in_time, trial, request.budget, candidate))
     if trial is not None:
         check_questions(problems, trial.suite, trial.waivers)
         problems.attempt(lambda: check_answerable(trial.engine, trial.suite))
@@ -73,6 +77,10 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
         baseline=baseline,
         scheme=demands.scheme,
     )
+
+
+def _in_time(trial: Trial, budget: str | None, source: Source) -> Trial:
+    return dataclasses.replace(trial, suite=within_budget(trial, budget, source))
 
 
 def _with_device(trial: Trial) -> Trial:

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import doors, score
@@ -20,6 +21,7 @@ from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, read_inventory
 from harness.preflight.asked import note_asked
+from harness.preflight.budget import within_budget
 from harness.preflight.engine import (
     check_answerable,
     check_widths,
@@ -74,6 +76,8 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     problems = Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
     opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
+    if recipe is not None and opened is not None and scored:
+        recipe = problems.attempt(partial(_in_time, recipe, request.budget, opened))
     if recipe is not None and scored:
         check_questions(problems, recipe.suite, recipe.waivers)
         problems.attempt(lambda: check_answerable(recipe.engine, recipe.suite))
@@ -91,6 +95,10 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
         _check_ends(problems, job, into, scored=scored)
     problems.raise_any()
     return problems.demand(job)
+
+
+def _in_time(recipe: Recipe, budget: str | None, source: Source) -> Recipe:
+    return dataclasses.replace(recipe, suite=within_budget(recipe, budget, source))
 
 
 def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool) -> None:

@@ -7,56 +7,33 @@ known beforehand, only how long they may become: all of it is good to about a fa
 said as a range.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from harness import score
 from harness.artifacts import EngineSpec, Suite
-from harness.baselines import RERUN_SHARE
 from harness.models import Source
+from harness.preflight.asking_time import (
+    AT_ONCE,
+    CPU_ITEMS,
+    CPU_START_S,
+    CPU_TOKENS,
+    EMULATED,
+    RUNS,
+    START_S,
+    TENSOR_S,
+    TENSORS,
+    answering,
+    num_answers,
+    num_layers,
+    requests_of,
+    speed_of,
+)
 from harness.preflight.engine import demands_of
 from harness.preflight.job import Job
 from harness.serve import has_emulation
 from harness.stopwatch import TimeRange, exactly
 
-
-class Speed(NamedTuple):
-    """Layers times tokens a second, of many requests at once."""
-
-    prompt: float
-    answer: float
-
-
-DEPLOYED = Speed(prompt=9.3e5, answer=6.3e4)
-EAGER = Speed(prompt=9.0e5, answer=2.3e4)
-"""Where `enforce-eager` leaves out CUDA graphs."""
-EMULATED = Speed(prompt=1.1e6, answer=2.3e4)
-"""Measured without CUDA graphs: with them it is this or faster."""
-_AT_ONCE = 64
-"""Requests that the rates were measured with; one by itself waits as long for a token."""
-_REQUESTS = 350.0
-"""Requests a second that vLLM takes over HTTP, however small the model."""
-START_S = 60.0
-"""From nothing to the first answer, once kernels are compiled; 100 s more the first time."""
-TENSOR_S = 3.6e-4
-"""Of loading a tensor: an expert's weights are four of them for each projection."""
-_TENSORS = 4
-_CHOICES = 4
-"""Requests that an item asks whose answer is chosen."""
-_PROMPT_TOKENS = 100
-"""Of a question, and of each worked example before it."""
-_USED = 0.5
-"""Share of its budget that an answer uses."""
-
-_CPU_START_S = 75.0
-_CPU_ITEMS = 12.0
-"""Items of the canary's size answered a second on two cores."""
-_CPU_TOKENS = 20.0
-"""Tokens a second of one answer by itself, there."""
 ABOUT = (0.6, 1.7)
 """How many times longer it may take than rates that were measured elsewhere foretell."""
-RUNS = 1 + RERUN_SHARE
-"""Of the baseline: once, and a share of its items again."""
 _MANY_STARTS = 10
 """Of the time that a start takes. One candidate in ten that only a comparison shows to be broken
 pays for as many starts."""
@@ -80,21 +57,21 @@ def serving_time(job: Job, slower: float = 1.0) -> ServingTime:
     suite, engine = job.recipe.suite, job.recipe.engine
     steps = smoke_steps(suite)
     if not engine.device.startswith("cuda"):
-        answering = sum(task.items for task in suite.tasks) / _CPU_ITEMS
-        smoke_s = 2 * (_CPU_START_S + steps / _CPU_TOKENS) if steps else 0.0
-        baseline_s = _CPU_START_S + RUNS * answering
-        return about(_CPU_START_S + answering, baseline_s, smoke_s, slower=slower)
-    loading = START_S + TENSOR_S * _TENSORS * len(job.plan.quantized)
-    plain, candidate = _speed(engine), _speed(engine, emulated=_is_emulated(job))
+        answers_s = num_answers(suite) / CPU_ITEMS
+        smoke_s = 2 * (CPU_START_S + steps / CPU_TOKENS) if steps else 0.0
+        baseline_s = CPU_START_S + RUNS * answers_s
+        return about(CPU_START_S + answers_s, baseline_s, smoke_s, slower=slower)
+    loading = START_S + TENSOR_S * TENSORS * len(job.plan.quantized)
+    plain, candidate = speed_of(engine), speed_of(engine, emulated=_is_emulated(job))
     # What Marlin hides is asked of an emulation first.
     starts = [(START_S, plain), (loading, candidate)]
     if _has_emulation(job) and not _is_emulated(job):
         starts.append((loading, EMULATED))
-    one_step, asked = _AT_ONCE * _layers(job.source), _asked(suite)
+    one_step, asked = AT_ONCE * num_layers(job.source), requests_of(suite)
     smoke_s = sum(start_s + steps * one_step / speed.answer for start_s, speed in starts)
     return about(
-        loading + _answering(job.source, asked, candidate),
-        START_S + RUNS * _answering(job.source, asked, plain),
+        loading + answering(job.source, asked, candidate),
+        START_S + RUNS * answering(job.source, asked, plain),
         smoke_s if steps else 0.0,
     )
 
@@ -107,10 +84,10 @@ def outlasts_its_start(engine: EngineSpec, suite: Suite, baseline: Source) -> bo
     if engine.name == "reference":
         return True
     if engine.device.startswith("cuda"):
-        start_s, answering = START_S, _answering(baseline, _asked(suite), _speed(engine))
+        start_s, asking_s = START_S, answering(baseline, requests_of(suite), speed_of(engine))
     else:
-        start_s, answering = _CPU_START_S, sum(task.items for task in suite.tasks) / _CPU_ITEMS
-    return RUNS * answering > _MANY_STARTS * start_s
+        start_s, asking_s = CPU_START_S, num_answers(suite) / CPU_ITEMS
+    return RUNS * asking_s > _MANY_STARTS * start_s
 
 
 def about(
@@ -136,9 +113,9 @@ def declared_times(job: Job) -> float | None:
     """
     if not _has_emulation(job):
         return None
-    asked = _asked(job.recipe.suite)
-    deployed = _answering(job.source, asked, _speed(job.recipe.engine))
-    return _answering(job.source, asked, EMULATED) / deployed
+    asked = requests_of(job.recipe.suite)
+    deployed = answering(job.source, asked, speed_of(job.recipe.engine))
+    return answering(job.source, asked, EMULATED) / deployed
 
 
 def _has_emulation(job: Job) -> bool:
@@ -147,41 +124,3 @@ def _has_emulation(job: Job) -> bool:
 
 def _is_emulated(job: Job) -> bool:
     return job.recipe.engine.numerics == "declared" and _has_emulation(job)
-
-
-def _speed(engine: EngineSpec, *, emulated: bool = False) -> Speed:
-    if emulated:
-        return EMULATED
-    given = {argument.removeprefix("--").replace("_", "-") for argument in engine.arguments}
-    return EAGER if "enforce-eager=true" in given else DEPLOYED
-
-
-class _Asked(NamedTuple):
-    """What a suite asks of a server."""
-
-    requests: int
-    prompt_tokens: float
-    answer_tokens: float
-
-
-def _asked(suite: Suite) -> _Asked:
-    budgets = score.answer_budgets(suite)
-    tasks = {task.asked: task for task in suite.tasks}.values()  # once for all its metrics
-    return _Asked(
-        sum(task.items * (1 if budgets[task.name] else _CHOICES) for task in tasks),
-        sum(task.items * _PROMPT_TOKENS * (1 + task.num_fewshot) for task in tasks),
-        sum(task.items * _USED * budgets[task.name] for task in tasks),
-    )
-
-
-def _answering(source: Source, asked: _Asked, speed: Speed) -> float:
-    """Return the seconds in which a server on a GPU answers."""
-    tokens = asked.prompt_tokens / speed.prompt + asked.answer_tokens / speed.answer
-    return max(asked.requests / _REQUESTS, _layers(source) * tokens)
-
-
-def _layers(source: Source) -> int:
-    config = source.config
-    text = config.get("text_config", config)
-    value = text.get("num_hidden_layers") if isinstance(text, Mapping) else None
-    return value if isinstance(value, int) else 1

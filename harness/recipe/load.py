@@ -117,6 +117,12 @@ def load_deployments(
     Raises:
         UsageError: an option has a value that it cannot have.
     """
+    if request.budget is not None:
+        message = (
+            f"--budget {request.budget}: how fast somebody else's servers answer is not known. "
+            "Choose a smaller suite."
+        )
+        raise UsageError(message)
     return DeploymentsTrial(
         name=DEPLOYMENTS,
         model=candidate.model,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.score.arm import read_arm
 
 if TYPE_CHECKING:
-    from harness.score.again import score_again
+    from harness.score.again import part_of, score_again
     from harness.score.catalog import answer_budgets, check_suite, tasks_of_likelihoods
     from harness.score.endpoint import endpoint_of
     from harness.score.finished import finished_samples
@@ -34,6 +34,7 @@ __all__ = [
     "lengths_of",
     "mistakes_of",
     "outlines_of",
+    "part_of",
     "probe",
     "prove_endpoint",
     "read_arm",
@@ -55,6 +56,7 @@ _LATER = {
     "finished_samples": "finished",
     "mistakes_of": "mistakes",
     "outlines_of": "outline",
+    "part_of": "again",
     "probe": "probing",
     "prove_endpoint": "proof",
     "score": "run",

@@ -37,7 +37,7 @@ def score_again(
         ScoringError: as score().
         EngineError: as score().
     """
-    asked = _part_of(suite, share)
+    asked = part_of(suite, share)
     if not isinstance(served, Endpoint):
         asked = dataclasses.replace(asked, batch_size=suite.batch_size // 2 or 2)
     asked_before = {"suite": suite.digest, "share": digest_of(share)}
@@ -48,7 +48,8 @@ def score_again(
     return score(served, asked, arm="baseline", into=into)
 
 
-def _part_of(suite: Suite, share: float) -> Suite:
+def part_of(suite: Suite, share: float) -> Suite:
+    """Return the suite with a share of the items of each task, from its beginning."""
     catalog = Catalog(suite.tasks_from)
     tasks = tuple(
         dataclasses.replace(

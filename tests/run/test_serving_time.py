@@ -10,7 +10,7 @@ import pytest
 
 from harness.artifacts import EngineSpec
 from harness.cli import text
-from harness.preflight import Job, estimate, preflight, serving_time, summarize
+from harness.preflight import Job, asking_time, estimate, preflight, serving_time, summarize
 from harness.preflight.making_time import MakingTime
 from harness.preflight.serving_time import declared_times
 from harness.recipe import Request
@@ -57,13 +57,13 @@ def measured(checkpoint: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("checkpoint", "layers", "numerics", "speed"),
     [
-        ("/dev/shm/big/run/checkpoint", 40, "deployed", serving_time.EAGER),  # noqa: S108 - a name
-        ("/dev/shm/big/run/checkpoint", 40, "declared", serving_time.EMULATED),  # noqa: S108
-        ("/tmp/m8/run/checkpoint", 8, "deployed", serving_time.DEPLOYED),  # noqa: S108
+        ("/dev/shm/big/run/checkpoint", 40, "deployed", asking_time.EAGER),  # noqa: S108 - a name
+        ("/dev/shm/big/run/checkpoint", 40, "declared", asking_time.EMULATED),  # noqa: S108
+        ("/tmp/m8/run/checkpoint", 8, "deployed", asking_time.DEPLOYED),  # noqa: S108
     ],
 )
 def test_the_rates_are_those_of_the_ledger(
-    checkpoint: str, layers: int, numerics: str, speed: serving_time.Speed
+    checkpoint: str, layers: int, numerics: str, speed: asking_time.Speed
 ) -> None:
     found = measured(checkpoint)
     for part, rate in (("prompts", speed.prompt), ("answers", speed.answer)):
@@ -74,7 +74,7 @@ def test_the_rates_are_those_of_the_ledger(
 def test_the_time_of_loading_is_that_of_the_ledger() -> None:
     found = measured("/dev/shm/big/run/checkpoint")["deployed: weights loaded"]  # noqa: S108
     seconds = float(found.split()[0])
-    assert seconds == pytest.approx(serving_time.TENSOR_S * 124_576, rel=0.05)
+    assert seconds == pytest.approx(asking_time.TENSOR_S * 124_576, rel=0.05)
 
 
 def deeper(job: Job, layers: int) -> Job:
@@ -105,8 +105,8 @@ def test_deployed_kernels_that_hide_inputs_are_smoked_in_emulation_besides(
     deployed, declared = planned(), planned(numerics="declared")
     least, most = serving_time.ABOUT
     one, other = serving_time.serving_time(deployed), serving_time.serving_time(declared)
-    assert one.smoke.low_s - other.smoke.low_s > least * (serving_time.START_S - 1)
-    assert one.smoke.high_s - other.smoke.high_s > most * (serving_time.START_S - 1)
+    assert one.smoke.low_s - other.smoke.low_s > least * (asking_time.START_S - 1)
+    assert one.smoke.high_s - other.smoke.high_s > most * (asking_time.START_S - 1)
 
 
 def test_a_small_model_waits_for_http_whatever_computes_it(planned: Planned) -> None:
