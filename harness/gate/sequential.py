@@ -60,6 +60,8 @@ def confidence_of(spec: TaskSpec, looks: Sequence[int], asked: int, confidence: 
         asked: how many items are answered now.
         confidence: of the suite.
     """
+    if not asked:
+        return confidence
     level = 1 - confidence
     before = spent(looks[-1] / spec.items, level) if looks else 0.0
     return 1 - (spent(asked / spec.items, level) - before)
