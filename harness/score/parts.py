@@ -7,11 +7,11 @@ hard they are, and their beginning is no sample of them.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 
 from harness.artifacts import EarlyEnd, Sample, TaskSpec
-from harness.score.prepare import Tasks, items_of_each
+from harness.score.prepare import Tasks
 
 
 class Watch(Protocol):
@@ -45,9 +45,11 @@ class Part(NamedTuple):
 
 def parts_of(spec: TaskSpec, tasks: Tasks, looks: Sequence[int], *, seed: int) -> tuple[Part, ...]:
     """Return a task's items in parts that end where somebody looks, the last one at the end."""
-    of_each = items_of_each(spec, tasks)
-    offsets = {name: place * of_each for place, name in enumerate(tasks)}
-    every = [(name, number) for name in tasks for number in range(of_each)]
+    numbers = {name: sorted({r.doc_id for r in task.instances}) for name, task in tasks.items()}
+    # A member counts on where the one before ends; members may have different numbers of items.
+    starts = accumulate(map(len, numbers.values()), initial=0)
+    offsets = dict(zip(numbers, starts, strict=False))
+    every = [(name, number) for name, of_member in numbers.items() for number in of_member]
     if looks:
         random.Random(f"{seed} {spec.name}").shuffle(every)  # noqa: S311  an order is no secret
     ends = (0, *looks, len(every))
