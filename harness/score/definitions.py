@@ -17,8 +17,9 @@ from lm_eval.config.task import TaskConfig
 
 from harness.artifacts import TaskSpec
 from harness.reading import FunctionName
+from harness.score.shapes import shapes_of
 from harness.score.templating import templates
-from harness.tasks import BUILDERS, Definition, as_list
+from harness.tasks import BUILDERS, Definition, is_there
 
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
 _KEYS = frozenset(field.name for field in dataclasses.fields(TaskConfig)) | {"task_list", "class"}
@@ -44,6 +45,10 @@ def mistakes_of_definition(
     """
     config = definition.config
     who = f"task '{definition.name}' ('{definition.file}')"
+    shapes = [f"{who} {what}" for what in shapes_of(config)]
+    yield from shapes
+    if shapes:
+        return
     checks = (
         _code(definition, task_code=task_code),
         _keys(config),
@@ -114,11 +119,7 @@ def _templates(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metrics(config: Mapping[str, Any]) -> Iterator[str]:
-    listed = config.get("metric_list")
-    for entry in as_list(listed):
-        if not isinstance(entry, Mapping) or not entry.get("metric"):
-            yield f"has {entry!r:.60} in its metric_list. Write '- metric: NAME'."
-            continue
+    for entry in config.get("metric_list") or ():
         name, aggregation = entry["metric"], entry.get("aggregation")
         if entry.get("hf_evaluate"):
             yield f"takes the metric '{name}' from the Hub, where it is code. Use lm-eval's own."
@@ -130,14 +131,10 @@ def _metrics(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _filters(config: Mapping[str, Any]) -> Iterator[str]:
-    for entry in as_list(config.get("filter_list")):
-        steps = entry.get("filter") if isinstance(entry, Mapping) else None
-        if not isinstance(entry, Mapping) or not entry.get("name") or not isinstance(steps, list):
-            yield f"has {entry!r:.60} in its filter_list. Write '- name: NAME' and 'filter: [...]'."
-            continue
-        for step in steps:
-            name = step.get("function") if isinstance(step, Mapping) else step
-            if not isinstance(step, Mapping) or not _is_known(name, FILTER_REGISTRY):
+    for entry in config.get("filter_list") or ():
+        for step in entry["filter"]:
+            name = step["function"]
+            if not _is_known(name, FILTER_REGISTRY):
                 near = _near(name, FILTER_REGISTRY)
                 yield f"has the filter function '{name}', which lm-eval has not.{near}"
             elif isinstance(pattern := step.get("regex_pattern"), str):
@@ -158,7 +155,7 @@ def _data(definition: Definition) -> Iterator[str]:
             yield "has no dataset_path. Write 'dataset_path: json', and data_files behind it."
     elif path in BUILDERS:
         yield from _data_files(definition)
-    elif (definition.folder / str(path)).exists() or str(path).endswith(".py"):
+    elif is_there(definition.folder / str(path)) or str(path).endswith(".py"):
         yield (
             f"has dataset_path '{path}', a file or folder. Write 'dataset_path: json' (or csv, "
             "parquet), and data_files in dataset_kwargs."

@@ -221,8 +221,9 @@ def _check_choice(task: _Task, item: Item) -> None:
     made = task.value("doc_to_target", item)
     if choices is None or isinstance(task.config.get("doc_to_text"), int):
         return
-    is_rendered = task.config["doc_to_target"] not in task.known
-    if is_rendered and isinstance(made, str) and made.isdigit():
+    template = task.config["doc_to_target"]
+    is_field = isinstance(template, str) and template in task.known
+    if not is_field and isinstance(made, str) and made.isdigit():
         made = int(made)  # as lm-eval has it; the text of a field stays a text
     for one in made if isinstance(made, list) else [made]:
         _check_index(one, choices)

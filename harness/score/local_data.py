@@ -16,7 +16,7 @@ from datasets import Dataset
 from harness.errors import SuiteError, UnreadableError
 from harness.reading import bounds, iter_json_lines, open_regular, read_json, refused_as
 from harness.score.sources import LM_EVAL_TASKS
-from harness.tasks import BUILDERS, Definition
+from harness.tasks import BUILDERS, Definition, is_there
 
 Rows = list[dict[str, Any]]
 
@@ -60,11 +60,11 @@ def read_local_splits(folder: Path, config: Mapping[str, Any]) -> dict[str, list
 
 
 def _there(path: Path) -> Path:
-    if not path.exists():
+    if not is_there(path):
         here = Path(path.name)
         hint = (
             f" There is one in the current folder, '{here.absolute()}': move it"
-            if (here.exists())
+            if is_there(here)
             else " Its data_files are looked for beside the task's YAML file"
         )
         raise UnreadableError(path, f"is not there.{hint}")

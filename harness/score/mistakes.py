@@ -20,6 +20,7 @@ from harness.score.items import mistakes_of_items
 from harness.score.local_data import read_local_splits
 from harness.score.metrics import nearest_to
 from harness.score.prepare import try_prompts
+from harness.score.shapes import shapes_of
 from harness.score.shares import most_of_each, sizes_of
 from harness.score.sources import Catalog, lm_eval_file_of
 
@@ -45,9 +46,11 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
         yield from found
         if found:
             return
-    for definition in catalog.own.of(spec.asked):
-        if not definition.is_group:
-            yield from mistakes_of_definition(definition, spec, task_code=suite.task_code)
+    tasks = [definition for definition in catalog.own.of(spec.asked) if not definition.is_group]
+    for definition in tasks:
+        yield from mistakes_of_definition(definition, spec, task_code=suite.task_code)
+    if any(True for definition in tasks for _ in shapes_of(definition.config)):
+        return
     yield from _raised(partial(check_members, catalog, spec))
     yield from _raised(partial(check_shares, catalog, spec))
     for leaf in catalog.leaves(spec.asked):

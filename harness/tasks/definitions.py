@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -142,7 +144,7 @@ def _merged(
     merged: dict[str, Any] = {}
     for name in as_list(values.pop("include", None)):
         included = path.parent / str(name)
-        if not included.is_file():
+        if not is_there(included) or included.is_dir():
             raise UnreadableError(path, f"includes '{name}', and there is no '{included}'")
         merged |= _merged(included, read, functions, within=(*within, path))
     return merged | {str(key): value for key, value in values.items()}
@@ -174,10 +176,16 @@ def _members(listed: object) -> Iterator[str]:
 def _found(base: Path, name: str) -> list[Path]:
     """Return the files that a name means, which may be a pattern."""
     path = base / name
-    if path.exists() or not any(sign in name for sign in "*?["):
+    if is_there(path) or name.startswith("/") or not any(sign in name for sign in "*?["):
         return [path]
-    root, pattern = (Path("/"), name.lstrip("/")) if name.startswith("/") else (base, name)
-    return sorted(root.glob(pattern)) or [path]
+    with suppress(ValueError, NotImplementedError, OSError):  # what is no pattern is a name
+        return sorted(base.glob(name)) or [path]
+    return [path]
+
+
+def is_there(path: Path) -> bool:
+    """Return whether something lies at a path, which may be too long or hold a NUL."""
+    return os.path.exists(path)  # noqa: PTH110 -- pathlib's raises for such a path
 
 
 def _add(sha: "hashlib._Hash", path: Path) -> None:

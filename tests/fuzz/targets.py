@@ -61,6 +61,7 @@ from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
 from harness.serve.vllm.answers import Said, read_answers
+from harness.tasks import read_own_tasks
 from harness.verify import check_template, checks_tokenizer, verify
 from tests.conftest import _make_qwen3_moe, _write
 from tests.fuzz.mutations import (
@@ -274,6 +275,7 @@ def _make_written(folder: Path) -> None:
     shutil.copy(shipped.recipes() / "nvfp4_experts_only.yaml", folder / "recipe.yaml")
     shutil.copy(shipped.suites() / "canary.yaml", folder / "suite.yaml")
     shutil.copy(shipped.smoke() / "canary.yaml", folder / "smoke.yaml")
+    shutil.copy(shipped.tasks() / "canary" / "canary_add.yaml", folder / "task.yaml")
     waiver = {
         "check": "scales-finite",
         "checkpoint": "c" * 64,
@@ -457,6 +459,13 @@ def _read_engine_answers(folder: Path) -> None:
     read_answers(Said(said, is_whole=True))
 
 
+def _read_own_tasks(path: Path) -> None:
+    own = read_own_tasks([path.parent])
+    for name in own.definitions:
+        own.digest_of(name)
+        list(own.problems_of([name]))
+
+
 def _yaml(name: str, file: str, read: Callable[[Path], object], share: int) -> Target:
     return Target(
         name, _make_written, {file: yaml_of}, lambda folder: read(folder / file), share=share
@@ -514,6 +523,7 @@ TARGETS = (
     _yaml("recipe", "recipe.yaml", lambda p: load_recipe(Request(model="canary", recipe=p)), 2),
     _yaml("peer recipe", "peer.yaml", lambda p: load_recipe(Request(model="canary", recipe=p)), 2),
     _yaml("suite", "suite.yaml", lambda p: load_suite(str(p)), 3),
+    _yaml("own task", "task.yaml", _read_own_tasks, 2),
     _yaml("smoke set", "smoke.yaml", lambda p: load_smoke(str(p)), 2),
     _yaml("waivers", "waivers.yaml", load_waivers, 4),
     Target("JSON lines", _make_lines, {"lines.jsonl": lines_of}, _read_lines, share=6),

@@ -249,6 +249,13 @@ MISTAKES: Mapping[str, Mistake] = {
         filter_list=[{"name": "plain", "filter": [{"function": "regex", "regex_pattern": "("}]}],
     ),
     "a filter without steps": task("in its filter_list", filter_list=[{"name": "plain"}]),
+    "a text where a list belongs": task("has filter_list: 'x', no list", filter_list="x"),
+    "a number where a text belongs": task("has test_split: 5", "a text", test_split=5),
+    "a budget that is no number": task(
+        "has generation_kwargs.max_gen_toks: 'x'",
+        generation_kwargs={"until": ["\n"], "max_gen_toks": "x"},
+    ),
+    "files that are no names": task("has data_files: {'test': 5}", dataset_kwargs=data(test=5)),
     # Worked examples
     "no split for worked examples": shots("names no split for them", fewshot_split=None),
     "a split for them that is not there": shots("fewshot_split: shot", fewshot_split="shot"),
