@@ -12,7 +12,7 @@ from harness.gate import Flips, Variances, check_margins, smallest_margin
 
 POWER = 0.8
 """How often a candidate without loss gets GO, on all critical tasks together."""
-_LEAST_FLIPS = 0.02
+_LEAST_FLIPS = 0.04
 _STEP = 0.0025
 """Margins are rounded up to a quarter of a point."""
 _WIDEST = 0.5
