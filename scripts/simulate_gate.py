@@ -220,7 +220,7 @@ def judge_answers(task: TaskSpec, answers: Values) -> Decision:
     )
     sides = _side("baseline", task, baseline, left), _side("candidate", task, candidate, right)
     paired = TaskPairs(task, sides, tuple(map(AnswerPair, left, right)))
-    suite = _suite(task)
+    suite = suite_of(task)
     claim = examine_claims([paired], suite).get(task.name)
     return decide(paired, suite, claim=claim, rerun_flip_rate=None).decision
 
@@ -258,7 +258,8 @@ def _side(arm: str, task: TaskSpec, row: Values, samples: tuple[Sample, ...]) ->
     return Side(arm, score, samples)
 
 
-def _suite(task: TaskSpec) -> Suite:
+def suite_of(task: TaskSpec) -> Suite:
+    """Return a suite of one task."""
     return Suite(
         name="simulated",
         tasks=(task,),

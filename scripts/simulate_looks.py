@@ -24,11 +24,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.artifacts import Sample, Suite, TaskSpec, Tier, WhyEnded
+from harness.artifacts import Sample, TaskSpec, Tier, WhyEnded
 from harness.gate import look, looks_of
 from harness.gate.sequential import spent
 from harness.gate.tango import tango_bounds
 from scripts import ledger
+from scripts.simulate_gate import suite_of
 
 COMMAND = "python -m scripts.simulate_looks --record"
 CONFIDENCE = 0.95
@@ -177,7 +178,7 @@ def _of(kinds: Kinds, confidence: float) -> tuple[float, float]:
 def _look(row: Row, kinds: Kinds, asked: int, looks: tuple[int, ...]) -> WhyEnded | None:
     baseline = [_sample(item, float(kind != 1)) for item, kind in enumerate(kinds)]
     candidate = [_sample(item, float(kind != 0)) for item, kind in enumerate(kinds[:asked])]
-    return look(task_of(row), _suite(task_of(row)), baseline, candidate, looks)
+    return look(task_of(row), suite_of(task_of(row)), baseline, candidate, looks)
 
 
 def _counts(row: Row, kinds: Kinds) -> tuple[int, ...]:
@@ -197,20 +198,6 @@ def _sample(item: int, value: float) -> Sample:
         target="",
         answer="an answer",
         finish="stop",
-    )
-
-
-def _suite(task: TaskSpec) -> Suite:
-    return Suite(
-        name="simulated",
-        tasks=(task,),
-        max_model_len=1,
-        apply_chat_template=False,
-        seed=SEED,
-        batch_size=1,
-        confidence=CONFIDENCE,
-        max_truncated=0.0,
-        digest="",
     )
 
 

@@ -1,12 +1,15 @@
 """The command line, typed in this process, or as a user does in a process of its own."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -58,6 +61,38 @@ def cli_process(environment: dict[str, str]) -> Cli:
         return Done(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+class Serving(NamedTuple):
+    """`harness serve` as a user typed it."""
+
+    url: str
+    key: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def serving(folder: Path, environment: dict[str, str]) -> Iterator[Serving]:
+    """Serve a folder with vLLM until the context ends."""
+    command = ["serve", str(folder), "--engine", "vllm", "--max-model-len", "256", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness", *command],
+        env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line == "}\n":
+                break
+        try:
+            told = json.loads("".join(lines))
+            yield Serving(told["base_url"], told["api_key"], process)
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

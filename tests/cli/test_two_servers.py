@@ -1,17 +1,14 @@
 """`harness gate` of two real vLLM servers that run already: nothing is started, nothing is seen."""
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from harness import shipped
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, serving
 from tests.cli.test_main_job import delete_input_scales
 from tests.tiers import slow
 from tests.typed import Done, typed
@@ -19,30 +16,6 @@ from tests.typed import Done, typed
 ROOT = Path(__file__).resolve().parents[2]
 Gate = Callable[..., Done]
 """Takes options of the command line."""
-
-
-@contextmanager
-def serving(folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Serve a folder with vLLM; yield the address and the API key."""
-    command = ["serve", str(folder), "--engine", "vllm", "--max-model-len", "256", "--json"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "harness", *command],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line == "}\n":
-                break
-        try:
-            told = json.loads("".join(lines))
-            yield told["base_url"], told["api_key"]
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +42,13 @@ def gate(
     with ExitStack() as servers:
         candidate = servers.enter_context(serving(checkpoint, environment))
         baseline = servers.enter_context(serving(model, environment))
-        keys = {"HARNESS_CANDIDATE_API_KEY": candidate[1], "HARNESS_BASELINE_API_KEY": baseline[1]}
+        keys = {
+            "HARNESS_CANDIDATE_API_KEY": candidate.key,
+            "HARNESS_BASELINE_API_KEY": baseline.key,
+        }
 
         def judged(*options: object) -> Done:
-            urls = ("--candidate-url", candidate[0], "--baseline-url", baseline[0])
+            urls = ("--candidate-url", candidate.url, "--baseline-url", baseline.url)
             given = ("--suite", quick_suite, "--tokenizer", model, *options)
             into = runs / str(len(list(runs.iterdir())))
             return typed("gate", *urls, *given, "--run-dir", into, env=environment | keys)

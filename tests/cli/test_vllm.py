@@ -1,19 +1,16 @@
 """The real thing through the command line: vLLM servers, lm-eval over HTTP, a verdict."""
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Serving, serving
 from tests.cli.test_main_job import delete_input_scales
 from tests.tiers import slow
 
@@ -37,28 +34,10 @@ def run_dir(
 
 
 @pytest.fixture(scope="module")
-def server(run_dir: Path, environment: dict[str, str]) -> Iterator[tuple[str, int, str]]:
-    """Yield the URL, the process and the API key of `harness serve`."""
-    command = [sys.executable, "-m", "harness", "serve", run_dir / "checkpoint"]
-    with subprocess.Popen(
-        [*map(str, command), "--engine", "vllm", "--max-model-len", "256", "--json"],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line == "}\n":
-                break
-        try:
-            told = json.loads("".join(lines))
-            yield told["base_url"], process.pid, told["api_key"]
-            assert process.wait() == 130
-        finally:
-            process.terminate()
+def server(run_dir: Path, environment: dict[str, str]) -> Iterator[Serving]:
+    with serving(run_dir / "checkpoint", environment) as running:
+        yield running
+        assert running.process.wait() == 130
 
 
 def test_both_arms_ran_on_servers_that_are_known_to_the_bit(run_dir: Path) -> None:
@@ -110,12 +89,12 @@ def test_deleted_expert_input_scales_are_no_go_before_scoring_even_unverified(
 
 def test_a_running_server_is_scored_by_its_url(
     cli: Cli,
-    server: tuple[str, int, str],
+    server: Serving,
     quick_suite: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    url, _, key = server
+    url, key, _ = server
     refused = cli("score", url, "--suite", quick_suite, "--out", tmp_path / "scores")
     assert (refused.code, "wants an API key" in refused.err) == (2, True)
     monkeypatch.setenv("HARNESS_API_KEY", key)
@@ -126,18 +105,9 @@ def test_a_running_server_is_scored_by_its_url(
     assert url.startswith(done.json["deployment"]["address"])
 
 
-def test_ctrl_c_ends_the_server(server: tuple[str, int, str]) -> None:
-    url, pid, _ = server
-    os.kill(pid, signal.SIGINT)
-    while Path(f"/proc/{pid}").exists() and "Z" not in _state(pid):
-        signal.sigtimedwait([], 0.1)
-    place = urlsplit(url)
+def test_ctrl_c_ends_the_server(server: Serving) -> None:
+    server.process.send_signal(signal.SIGINT)
+    server.process.wait()
+    place = urlsplit(server.url)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((place.hostname, place.port))
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "Z"
