@@ -118,13 +118,15 @@ def check_questions(problems: Problems, suite: Suite, waivers: tuple[Waiver, ...
 
 
 def check_suite(suite: Suite, source: Source | None = None) -> None:
-    """Refuse a suite with anything that is wrong with its tasks or margins, or for a model.
+    """Refuse a suite with anything that is wrong with its tasks, or for a model.
+
+    Who scores one arm compares nothing, so that margins are no matter.
 
     Raises:
         UsageError: everything that is wrong, with what to do about each.
     """
     problems = Problems()
-    check_questions(problems, suite)
+    problems.note(problems.attempt(lambda: score.mistakes_of(suite)) or ())
     if source is not None:
         note_asked(problems, suite, source)
     problems.raise_any()

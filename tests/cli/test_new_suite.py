@@ -62,6 +62,7 @@ def test_a_file_that_is_there_is_left_alone(cli: Cli, made: Made) -> None:
     assert made.file.read_bytes() == before
 
 
+@pytest.mark.usefixtures("lm_eval_index")
 def test_mistakes_are_told_before_anything_is_measured(cli: Cli, tmp_path: Path) -> None:
     own = OwnTasks(tmp_path / "mine")
     own.write_task(GENERATED, doc_to_text="{{promt}}")

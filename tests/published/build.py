@@ -41,7 +41,7 @@ _SIZES = {
     "num_key_value_heads": 2,
     "head_dim": 32,
     "vocab_size": VOCABULARY,
-    "max_position_embeddings": 1024,
+    "max_position_embeddings": 8192,
     "num_experts_per_tok": 2,
 }
 _FUSED = (

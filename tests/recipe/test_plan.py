@@ -164,7 +164,7 @@ def test_an_unknown_qformat_names_the_nearest() -> None:
 def test_an_unknown_key_in_a_recipe_is_refused(tmp_path: Path) -> None:
     file = own_recipe(tmp_path, '"*weight_quantizer"')
     file.write_text(file.read_text() + "colour: red\n")
-    with pytest.raises(RecipeError, match=r"colour: Extra inputs"):
+    with pytest.raises(RecipeError, match=r"colour: there is no such key"):
         load_recipe(Request(model="canary", recipe=file))
 
 
