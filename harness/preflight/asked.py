@@ -58,15 +58,19 @@ def positions_of(source: Source) -> int | None:
     text = source.config.get("text_config", source.config)
     if source.max_positions is None or not isinstance(text, Mapping):
         return None
-    factors = [one for key in _ROPE for one in _factors(text.get(key))]
-    return int(source.max_positions * max([1.0, *factors]))
+    stretched = [n for key in _ROPE for n in _stretched(text.get(key), source.max_positions)]
+    return max([source.max_positions, *stretched])
 
 
-def _factors(value: object) -> Iterator[float]:
-    """Yield by how much settings of rotary positions stretch them; for each kind of layer."""
+def _stretched(value: object, most: int) -> Iterator[int]:
+    """Yield how many positions settings of rotary positions make; for each kind of layer.
+
+    Where they name the positions that the model was first trained on, it is those that the factor
+    stretches, and `most` holds the result already.
+    """
     if isinstance(value, Mapping):
-        factor = value.get("factor")
+        factor, original = value.get("factor"), value.get("original_max_position_embeddings")
         if isinstance(factor, int | float):
-            yield float(factor)
+            yield int(factor * (original if isinstance(original, int) else most))
         for inner in value.values():
-            yield from _factors(inner)
+            yield from _stretched(inner, most)

@@ -140,6 +140,7 @@ def load_deployments(
         baseline=str(baseline),
         waivers=load_waivers(request.waivers),
         missing_evidence=load_missing_evidence(request),
+        end_early=request.end_early,
         candidate_at=candidate,
         baseline_at=baseline,
     )

@@ -51,11 +51,9 @@ def serve(
     """Serve the checkpoint in `directory` until the context ends; see `ServingEngine.serve`."""
     begun = time.monotonic()
     with engine_named(engine.name).serve(engine, directory, records=records, gpus=gpus) as served:
-        deployment = dataclasses.replace(
-            served.deployment,
-            stored=stored_weights(read_source(directory)),
-            load_s=time.monotonic() - begun,
-        )
+        load_s = time.monotonic() - begun
+        stored = stored_weights(read_source(directory))
+        deployment = dataclasses.replace(served.deployment, stored=stored, load_s=load_s)
         if isinstance(served, Endpoint):
             yield dataclasses.replace(served, deployment=deployment)
         else:

@@ -134,6 +134,15 @@ def test_a_candidate_that_answers_worse_is_no_go(gate: Gate, candidate: Script) 
     assert "task-inferior" in done.json["reason_codes"]
 
 
+def test_a_candidate_that_answers_worse_is_asked_no_more_where_that_was_typed(
+    gate: Gate, candidate: Script
+) -> None:
+    candidate.successors = {**ALPHABET, "a": "c"}
+    done = gate("--missing-evidence", "go", "--end-early")
+    assert (done.code, done.json["decision"]) == (4, "NO-GO")
+    assert done.json["reason_codes"][:2] == ["task-inferior", "ended-early"]
+
+
 def test_a_run_that_is_typed_again_asks_only_for_proof(
     gate: Gate, baseline: Script, candidate: Script
 ) -> None:
