@@ -94,7 +94,7 @@ def _demands(candidate: Source) -> Demands:
         message = (
             f"'{candidate.name}' declares no quantization: its config.json has no "
             "quantization_config and no hf_quant_config.json lies beside it. "
-            "Name the quantized checkpoint first, and the unquantized model with --baseline."
+            "Name a checkpoint that is quantized, and the unquantized model with --baseline."
         )
         raise ModelError(message)
     return demands

@@ -1,29 +1,35 @@
 """Measure a baseline once, and write a suite that can be decided with it."""
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from harness import doors, pipeline, runs, score
 from harness.arms import BaselineOrder, measure_baseline
 from harness.artifacts import Arm, SmokeSet, Suite, TaskSpec
+from harness.artifacts.limits import Name
 from harness.baselines import read_rerun
 from harness.errors import StageError, UsageError
 from harness.gate import count_flips, joint_probability_of_go, variances_of
-from harness.models import Source, open_source
-from harness.preflight import check_suite, engine_for, preflight, preflight_baseline
+from harness.models import Source
+from harness.preflight import GateJob, Job, preflight, preflight_baseline, preflight_gate
 from harness.preflight.asked import positions_of
 from harness.preflight.unquantized import open_unquantized
 from harness.proposing.numbers import Measured, Proposed, propose_task, shown_truncation
 from harness.proposing.writing import Reasons, draft, written
-from harness.recipe import Request, load_engine, load_smoke, suite_of
+from harness.recipe import Request, load_smoke, suite_of
 from harness.serve import serve
 from harness.shipped import CANARY
 from harness.verify import has_template
 
+_SUFFIXES = (".yaml", ".yml")
+"""Of a suite's file: by them a path is told from the name of a suite that ships."""
 _ROUND = 64
 _LONGEST = 1 << 17
 """Tokens of a request, where the model does not say how many it takes."""
@@ -73,22 +79,21 @@ def propose(order: NewSuite) -> Proposal:
     """Measure a baseline and write the suite.
 
     Raises:
-        UsageError: everything that is wrong with the tasks; the file is there already.
+        UsageError: everything that is wrong with the tasks; the file is there already; what is to
+            be compared cannot be.
         StageError: the model could not be scored, or a candidate not be made.
     """
-    if order.out.exists():
-        message = f"'{order.out}' is there already. Name another file with --out, or remove it."
-        raise UsageError(message)
-    doors.check_file(order.out)
+    _check_typed(order)
     asked = _asked(order)
     with tempfile.TemporaryDirectory(prefix="harness-suite-") as folder:
         request = _request(order, asked.suite, Path(folder))
         job = preflight_baseline(request)
+        compared = _compared(order, request, Path(folder) / "candidate")
         kept = measure_baseline(
             BaselineOrder(job.engine, job.source.path, job.suite, job.inputs, rerun_share=1.0)
         )
         baseline, again = score.read_arm(kept), read_rerun(kept)
-        candidate = _candidate(order, request, job.suite, Path(folder))
+        candidate = None if compared is None else _answers(compared, job.suite, Path(folder))
     measured = [_measured(spec, baseline, again, candidate) for spec in job.suite.tasks]
     tasks = _proposed(measured, job.suite)
     truncated, why = shown_truncation(
@@ -103,6 +108,44 @@ def propose(order: NewSuite) -> Proposal:
         message = f"'{order.out}' does not say what was measured. This is a bug of harness."
         raise AssertionError(message)
     return Proposal(order.out, suite, tasks, kept.name)
+
+
+def _check_typed(order: NewSuite) -> None:
+    """Refuse a file that cannot be written or read again, and two candidates.
+
+    Raises:
+        UsageError: with what to type instead.
+    """
+    if order.out.suffix not in _SUFFIXES:
+        message = (
+            f"--out '{order.out}': the file of a suite ends in {' or '.join(_SUFFIXES)}. Name one "
+            "that does."
+        )
+        raise UsageError(message)
+    if not _is_name(order.out.stem):
+        message = (
+            f"--out '{order.out}': the suite is called like its file, and '{order.out.stem}' is no "
+            "name. Use letters and digits, and '.', '_' and '-' behind the first; 64 at most."
+        )
+        raise UsageError(message)
+    if order.out.exists():
+        message = f"'{order.out}' is there already. Name another file with --out, or remove it."
+        raise UsageError(message)
+    doors.check_file(order.out)
+    if order.candidate is not None and order.request.qformat is not None:
+        message = (
+            f"--candidate '{order.candidate}' and --qformat {order.request.qformat}: flips are "
+            "measured on one candidate. Leave one of the two out."
+        )
+        raise UsageError(message)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _asked(order: NewSuite) -> _Asked:
@@ -126,7 +169,8 @@ def _asked(order: NewSuite) -> _Asked:
     unmeasured = [dataclasses.replace(spec, chance=1.0, margin=0.9) for spec in frame.tasks]
     _refuse_mistakes(dataclasses.replace(frame, tasks=tuple(unmeasured)))
     outlines = score.outlines_of(names, frame, most=order.items)
-    suite = dataclasses.replace(frame, tasks=tuple(_drawn(order, one.spec) for one in outlines))
+    specs = tuple(one.spec for one in outlines)
+    suite = dataclasses.replace(frame, tasks=_drawn(order, specs, frame))
     _refuse_mistakes(suite)
     room, why = _room(suite, source, most)
     suite = dataclasses.replace(suite, max_model_len=room, smoke=_smoke(suite, source, room))
@@ -153,13 +197,18 @@ def _refuse_mistakes(suite: Suite) -> None:
 
 
 def _places(order: NewSuite) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the folders of own tasks, and the names of all tasks."""
-    named = [one for one in order.names if Path(one).expanduser().is_dir()]
-    given = [*order.request.tasks, *map(Path, named)]
-    folders = tuple(str(f) for f in dict.fromkeys(path.expanduser().resolve() for path in given))
-    inside = (
-        score.tasks_in([str(Path(one).expanduser().resolve()) for one in named]) if named else ()
-    )
+    """Return the folders of own tasks, and the names of all tasks.
+
+    Raises:
+        UsageError: nothing is named, or the home of a user who has none.
+    """
+    found = {name: doors.expanded(name) for name in order.names}
+    # False for a name that is too long for a path.
+    is_there = {name: os.path.isdir(path) for name, path in found.items()}  # noqa: PTH112
+    named = {name: path.resolve() for name, path in found.items() if is_there[name]}
+    typed = [doors.expanded(folder).resolve() for folder in order.request.tasks]
+    folders = tuple(dict.fromkeys(map(str, [*typed, *named.values()])))
+    inside = score.tasks_in([*map(str, named.values())]) if named else ()
     names = tuple(dict.fromkeys([*(n for n in order.names if n not in named), *inside]))
     if not names:
         message = "no task is named. Type --tasks A,B with names, or with a folder of own tasks."
@@ -167,18 +216,23 @@ def _places(order: NewSuite) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return folders, names
 
 
-def _drawn(order: NewSuite, spec: TaskSpec) -> TaskSpec:
+def _drawn(order: NewSuite, specs: tuple[TaskSpec, ...], frame: Suite) -> tuple[TaskSpec, ...]:
+    """Return the tasks with what was typed of repeats, where answers are generated."""
     if order.repeats == 1 and not order.temperature:
-        return spec
-    if spec.metric.startswith("acc"):
-        return spec  # chosen by likelihood: nothing is drawn
-    return dataclasses.replace(
-        spec,
-        repeats=order.repeats,
-        temperature=order.temperature,
-        top_p=order.top_p,
-        item_sd=0.5,
-        repeat_sd=0.5,
+        return specs
+    chosen = score.tasks_of_likelihoods(frame)  # nothing is drawn
+    return tuple(
+        spec
+        if spec.name in chosen
+        else dataclasses.replace(
+            spec,
+            repeats=order.repeats,
+            temperature=order.temperature,
+            top_p=order.top_p,
+            item_sd=0.5,
+            repeat_sd=0.5,
+        )
+        for spec in specs
     )
 
 
@@ -207,25 +261,40 @@ def _request(order: NewSuite, suite: Suite, folder: Path) -> Request:
     return dataclasses.replace(order.request, suite=str(path), tasks=(), baseline=None)
 
 
-def _candidate(order: NewSuite, request: Request, suite: Suite, folder: Path) -> Arm | None:
-    """Return a quantized candidate's answers; None where none is named or made."""
-    checkpoint = order.candidate
+def _compared(order: NewSuite, request: Request, into: Path) -> Job | GateJob | None:
+    """Return the candidate that will be made, or is there; None where none is asked for.
+
+    Raises:
+        UsageError: it cannot be made, or not be compared with the baseline.
+    """
     if request.qformat is not None:
-        run_dir = folder / "candidate"
-        job = preflight(request, into=run_dir, scored=False)
-        _, record = runs.run_job(job, into=run_dir, work=pipeline.make_checkpoint)
-        if record.failure is not None:
-            message = f"no candidate could be made: {record.failure.message}"
-            raise StageError(message, reason=record.failure.reason_code)
-        checkpoint = run_dir / "checkpoint"
-    if checkpoint is None:
-        return None
-    source = open_source(str(checkpoint))
-    check_suite(suite, source)
-    engine = engine_for(load_engine(request, suite), source)
-    with serve(engine, source.path, records=folder) as served:
+        return preflight(request, into=into)
+    if order.candidate is not None:
+        return preflight_gate(request, order.candidate, into=into)
+    return None
+
+
+def _answers(compared: Job | GateJob, suite: Suite, folder: Path) -> Arm:
+    """Return what a candidate answers, made first where it is not there.
+
+    Raises:
+        StageError: it could not be made, or not be scored.
+    """
+    if isinstance(compared, Job):
+        checkpoint = _made(compared, folder / "candidate")
+    else:
+        checkpoint = compared.checkpoint.path
+    with serve(compared.recipe.engine, checkpoint, records=folder) as served:
         score.score(served, suite, arm="candidate", into=folder / "scores")
     return score.read_arm(folder / "scores")
+
+
+def _made(job: Job, run_dir: Path) -> Path:
+    _, record = runs.run_job(job, into=run_dir, work=pipeline.make_checkpoint)
+    if record.failure is not None:
+        message = f"no candidate could be made: {record.failure.message}"
+        raise StageError(message, reason=record.failure.reason_code)
+    return run_dir / "checkpoint"
 
 
 def _measured(spec: TaskSpec, baseline: Arm, again: Arm | None, candidate: Arm | None) -> Measured:

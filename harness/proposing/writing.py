@@ -29,7 +29,7 @@ class Reasons(NamedTuple):
 
 def written(suite: Suite, tasks: Sequence[Proposed], reasons: Reasons, *, into: Path) -> str:
     """Return the file's text; folders are named from where it will lie."""
-    return "\n".join(_lines(suite, tasks, reasons, into.absolute().parent)) + "\n"
+    return "\n".join(_lines(suite, tasks, reasons, into.resolve().parent)) + "\n"
 
 
 def draft(suite: Suite) -> str:
@@ -58,7 +58,7 @@ def _lines(
     for line in reasons.head:
         yield from textwrap.wrap(line, _WIDTH, initial_indent="# ", subsequent_indent="# ")
     yield "version: 1"
-    yield f"name: {suite.name}"
+    yield f"name: {_scalar(suite.name)}"
     if suite.tasks_from:
         yield "tasks_from:"
         yield from (f"  - {_scalar(_from(folder, one))}" for one in suite.tasks_from)
@@ -69,7 +69,7 @@ def _lines(
     yield f"confidence: {suite.confidence:g}"
     yield from _with("max_truncated", suite.max_truncated, reasons.truncated)
     if suite.smoke is not None:
-        yield f"smoke: {suite.smoke.name}"
+        yield f"smoke: {_scalar(suite.smoke.name)}"
     yield "tasks:"
     for proposed, items, chance in zip(tasks, reasons.items, reasons.chance, strict=True):
         why = {

@@ -10,9 +10,11 @@ from harness.artifacts import Scale, Suite, TaskSpec, Tier
 from harness.errors import SuiteError
 from harness.score.metrics import BRIER, scale_of
 from harness.score.prepare import load_tasks
+from harness.score.shapes import shapes_of
 from harness.score.sources import Catalog
 
 _PREFERRED = ("exact_match", "acc", "acc_norm")
+_GENERATED = "generate_until"
 _CHOICE = "multiple_choice"
 _LOOKED_AT = 10_000
 """Items whose choices are counted."""
@@ -52,7 +54,7 @@ def first_spec(name: str, config: Mapping[str, Any]) -> TaskSpec:
     Raises:
         SuiteError: it has no metric of single items between 0 and 1.
     """
-    kind = str(config.get("output_type", "generate_until"))
+    kind = str(config.get("output_type", _GENERATED))
     listed = config.get("metric_list")
     metrics = [str(m["metric"]) for m in listed] if listed else list(DEFAULT_METRIC_REGISTRY[kind])
     shares = [m for m in metrics if m != BRIER and scale_of(m, config) is Scale.SHARE]
@@ -77,19 +79,31 @@ def first_spec(name: str, config: Mapping[str, Any]) -> TaskSpec:
 
 
 def first_specs(names: Sequence[str], folders: Sequence[str]) -> tuple[TaskSpec, ...]:
-    """Return the tasks as a suite would ask them, with one item each; an unknown one too."""
+    """Return the tasks as a suite would ask them, with one item each.
+
+    One that is unknown or malformed is there as well, so that `mistakes_of` can say what is wrong.
+
+    Raises:
+        SuiteError: one has no metric of single items between 0 and 1.
+    """
     catalog = Catalog(folders)
-    leaves = {name: catalog.leaves(name) for name in names}
-    return tuple(
-        first_spec(name, catalog.config(found[0]) if found else {})
-        for name, found in leaves.items()
-    )
+    return tuple(first_spec(name, _sound_config(catalog, name)) for name in dict.fromkeys(names))
 
 
 def tasks_in(folders: Sequence[str]) -> tuple[str, ...]:
     """Return the tasks of own folders, without groups."""
     own = Catalog(folders).own
     return tuple(name for name, d in sorted(own.definitions.items()) if not d.is_group)
+
+
+def _sound_config(catalog: Catalog, name: str) -> Mapping[str, Any]:
+    """Return the configuration that a name stands for; empty where it cannot be taken as it is."""
+    leaves = catalog.leaves(name)
+    own = [definition.config for definition in catalog.own.of(name) if not definition.is_group]
+    if not leaves or any(True for config in own for _ in shapes_of(config)):
+        return {}
+    config = catalog.config(leaves[0])
+    return config if config.get("output_type", _GENERATED) in DEFAULT_METRIC_REGISTRY else {}
 
 
 def _config_of(catalog: Catalog, name: str) -> Mapping[str, Any]:

@@ -102,3 +102,23 @@ def test_what_is_written_is_what_was_measured(tmp_path: Path, changes: dict[str,
     assert after.digest == load_suite(str(drafted)).digest
     assert "- tasks" in file.read_text()
     assert after.tasks[0].margin == proposed.spec.margin
+
+
+@pytest.mark.parametrize("name", ["2025", "true", "2026-10-01", "null", "1e3", "mine"])
+def test_a_suite_may_be_called_like_a_number_a_date_or_a_truth(tmp_path: Path, name: str) -> None:
+    suite = suite_of(task_spec("add", items=400), name=name)
+    file = tmp_path / f"{name}.yaml"
+    proposed = propose_task(measured(), suite, num_critical=1)
+    file.write_text(written(suite, [proposed], reasons(suite), into=file))
+    assert load_suite(str(file)).name == name
+
+
+def test_folders_are_found_from_a_suite_that_lies_behind_a_link(tmp_path: Path) -> None:
+    own = OwnTasks(tmp_path / "mine")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    suite = suite_of(task_spec("own_next", items=60), tasks_from=(str(own.folder),))
+    file = tmp_path / "link" / "made.yaml"
+    proposed = propose_task(measured(), suite, num_critical=1)
+    file.write_text(written(suite, [proposed], reasons(suite), into=file))
+    assert load_suite(str(file)).tasks_from == suite.tasks_from
