@@ -37,7 +37,7 @@ def to_arm(recorded: Recorded, suite: Suite, *, arm: str) -> Arm:
     """Return an arm with the answers to the suite's tasks.
 
     Raises:
-        SuiteError: a metric is not recorded, or is no number.
+        SuiteError: a metric is not recorded, is no number, or runs the other way.
         IncomparableError: none of the suite's tasks is recorded.
     """
     samples: dict[str, tuple[Sample, ...]] = {}
@@ -46,6 +46,7 @@ def to_arm(recorded: Recorded, suite: Suite, *, arm: str) -> Arm:
     for spec in suite.tasks:
         members = recorded.members(spec.asked)
         if members:
+            _check_direction(members, spec, suite)
             samples[spec.name] = _samples(members, spec)
             cut[spec.name] = sum(task.num_cut or 0 for task in members)
             conditions = {name: members[0].conditions.get(name) for name in _OWN}
@@ -71,6 +72,26 @@ def to_arm(recorded: Recorded, suite: Suite, *, arm: str) -> Arm:
         generation=generation,
     )
     return Arm(scorecard=scorecard, samples=samples)
+
+
+def _check_direction(members: Sequence[RecordedTask], spec: TaskSpec, suite: Suite) -> None:
+    """Refuse a suite that takes for better what the tool records as worse; a perplexity's is known.
+
+    Raises:
+        SuiteError: with the value_range that it needs.
+    """
+    worst, best = spec.value_range or (0.0, 1.0)
+    for task in members:
+        is_up = task.higher_is_better.get(spec.metric)
+        if is_up not in {None, best > worst} and spec.relative_margin is None:
+            low, high = sorted((worst, best))
+            fix = f"[{low:g}, {high:g}]" if is_up else f"[{high:g}, {low:g}]"
+            message = (
+                f"task '{task.name}': of metric {spec.metric} {'more' if is_up else 'less'} is "
+                f"better, and suite '{suite.name}' takes {worst:g} for the worst and {best:g} for "
+                f"the best. Correct its value_range, such as {fix}, worst first."
+            )
+            raise SuiteError(message)
 
 
 def align(own: Arm, foreign: Arm, *, place: str) -> tuple[Arm, Arm, tuple[str, ...]]:
@@ -192,7 +213,8 @@ def _value(task: RecordedTask, answer: Answer, spec: TaskSpec) -> float:
         what = f"metric {metric} is not recorded"
     else:
         fix = "Score again, or choose another metric, or its value_range, in a --suite"
-        what = f"metric {metric} is {value!r:.40}, no number between {worst:g} and {best:g}"
+        low, high = sorted((worst, best))
+        what = f"metric {metric} is {value!r:.40}, no number between {low:g} and {high:g}"
     message = f"task '{task.name}', item {answer.item}: {what}. {fix}."
     raise SuiteError(message)
 
@@ -251,7 +273,7 @@ def _deployment(recorded: Recorded) -> Deployment:
         engine=recorded.engine,
         version="(version not recorded)",
         model=recorded.model,
-        checkpoint_digest=digest_of(recorded.evidence, recorded.place),
+        checkpoint_digest=digest_of(sorted(recorded.runs), recorded.place),
         device=recorded.device or _UNKNOWN,
         dtype=recorded.dtype or _UNKNOWN,
         arguments=(),

@@ -6,10 +6,12 @@ that one arm lacks or has twice.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
-from harness.artifacts import Suite
+from harness.artifacts import Arm, Suite, digest_of
 from harness.errors import IncomparableError
 from harness.foreign.recorded import Recorded, RecordedTask
 
@@ -28,7 +30,7 @@ def check_arms(baseline: Recorded, candidate: Recorded) -> None:
             f"'{candidate.place}' by {candidate.scorer}. Score both with the same tool."
         )
         raise IncomparableError(message)
-    is_same_run = baseline.evidence == candidate.evidence
+    is_same_run = bool(baseline.runs & candidate.runs)
     if is_same_run or (baseline.identity and baseline.identity == candidate.identity):
         what = "hold the same run" if is_same_run else f"are of the same model '{candidate.model}'"
         message = (
@@ -36,6 +38,41 @@ def check_arms(baseline: Recorded, candidate: Recorded) -> None:
             "results first and the candidate's second."
         )
         raise IncomparableError(message)
+
+
+def check_beside_own(recorded: Recorded, own: Arm, place: Path) -> None:
+    """Refuse an arm of another tool's that is the same model as an arm of ours, or the same run.
+
+    Args:
+        recorded: the other tool's.
+        own: ours.
+        place: folder of ours.
+
+    Raises:
+        IncomparableError: it is.
+    """
+    card, served = own.scorecard, own.scorecard.deployment
+    exported = recorded.exported
+    is_same_run = exported is not None and exported.scorecard == digest_of(card)
+    is_same_model = not served.address and (
+        (exported is not None and exported.checkpoint == served.checkpoint_digest)
+        or (recorded.loaded != "" and _whereabouts(recorded.loaded) == _whereabouts(served.model))
+    )
+    if is_same_run or is_same_model:
+        what = "hold the same run" if is_same_run else f"are of the same model '{served.model}'"
+        message = (
+            f"'{recorded.place}' and '{place}' {what}. Name the unquantized model's scores first "
+            "and the candidate's second."
+        )
+        raise IncomparableError(message)
+
+
+def _whereabouts(model: str) -> str:
+    """Return a model's repository where its folder is in the Hub's cache, else its folder."""
+    is_here = os.path.exists(model)  # noqa: PTH110 -- a name may be longer than any path
+    place = os.path.realpath(model) if is_here else os.path.normpath(model)
+    cached = next((part for part in Path(place).parts if part.startswith("models--")), None)
+    return place if cached is None else cached.removeprefix("models--").replace("--", "/")
 
 
 def check_asked(recorded: Recorded, suite: Suite) -> None:

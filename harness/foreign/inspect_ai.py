@@ -9,6 +9,7 @@ scorer that gives several values is several metrics. Read as of inspect_ai 0.3.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from harness.artifacts import digest_of
 from harness.errors import IncomparableError, RunDirectoryError
 from harness.foreign.gaps import unseen
 from harness.foreign.inspect_logs import Log, check_has_samples, logs_in, read_logs
-from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask
+from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask, by_item
 
 TOOL = "inspect_ai"
 _IN_PROCESS = frozenset({"hf", "vllm", "sglang", "llama-cpp-python", "transformer_lens", "nnterp"})
@@ -129,7 +130,7 @@ def _remarks(logs: Iterable[Log]) -> Iterator[str]:
 
 
 def _task(log: Log) -> RecordedTask:
-    answers = sorted((_answer(sample) for sample in log.samples), key=_order)
+    answers = sorted((_answer(sample) for sample in log.samples), key=by_item)
     metrics = dict.fromkeys(m for answer in answers for m in answer.values)
     config = log.header["eval"].get("config") or {}
     limits = {key: config[key] for key in ("limit", "sample_id") if config.get(key) is not None}
@@ -141,13 +142,9 @@ def _task(log: Log) -> RecordedTask:
         metrics=tuple(sorted(metrics, key=lambda metric: _rank(log, metric))),
         conditions=_conditions(log),
         chance=_chance(log.samples),
+        higher_is_better=_directions(log.samples),
         left_out=f"{number} items alone were asked ({said:.80})" if limits else "",
     )
-
-
-def _order(answer: Answer) -> tuple[int, str, int]:
-    """Order by number where items are numbered, as inspect_ai does."""
-    return (int(answer.item) if answer.item.isdecimal() else 0, answer.item, answer.repeat)
 
 
 def _rank(log: Log, metric: Metric) -> int:
@@ -177,7 +174,7 @@ def _answer(sample: Mapping[str, Any]) -> Answer:
         answer=str(error) if error is not None else str(sample["answer"]),
         finish=_finish(sample),
         num_tokens=sample["tokens"] if error is None else None,
-        values=dict(_values(sample["scores"])),
+        values={metric: _number(value) for metric, value in _scores(sample["scores"])},
         fields=sample["metadata"] if isinstance(sample["metadata"], dict) else {},
     )
 
@@ -204,13 +201,20 @@ def _finish(sample: Mapping[str, Any]) -> str:
     return _ENDINGS.get(sample["stop"], "unknown")
 
 
-def _values(scores: Mapping[str, Any]) -> Iterator[tuple[Metric, object]]:
+def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[Metric, object]]:
     for name, value in scores.items():
         if isinstance(value, dict):
             for part, inner in value.items():
-                yield Metric(f"{name}/{part}"), _number(inner)
+                yield Metric(f"{name}/{part}"), inner
         else:
-            yield Metric(name), _number(value)
+            yield Metric(name), value
+
+
+def _directions(samples: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """Return the scorers that grade; of one that gives numbers nothing says what is better."""
+    found = [pair for sample in samples for pair in _scores(sample["scores"])]
+    numbers = {metric.name for metric, value in found if str(value) not in _GRADES}
+    return {metric.name: True for metric, _ in found if metric.name not in numbers}
 
 
 def _number(value: object) -> object:
@@ -221,8 +225,11 @@ def _number(value: object) -> object:
         return _GRADES[value]
     if value.lower() in _WORDS:
         return _WORDS[value.lower()]
-    digits = value.strip().lstrip("+-").replace(".", "", 1)
-    return float(value) if digits.isdecimal() and digits.isascii() else value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return number if math.isfinite(number) else value
 
 
 def _chance(samples: Sequence[Mapping[str, Any]]) -> float:
@@ -278,9 +285,7 @@ def _recorded(path: Path, chosen: Mapping[str, Log], tasks: tuple[RecordedTask, 
         place=str(path),
         model=model,
         identity=digest_of([model, spec.get("model_args")]) if loads else "",
-        evidence=digest_of(
-            sorted(str(log.header["eval"].get("eval_id")) for log in chosen.values())
-        ),
+        runs=frozenset(str(log.header["eval"].get("eval_id")) for log in chosen.values()),
         engine=f"{provider} of inspect_ai",
         tasks=tasks,
         groups={},

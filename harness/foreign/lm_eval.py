@@ -18,15 +18,18 @@ from typing import Any, NamedTuple
 from harness.artifacts import digest_of
 from harness.errors import IncomparableError, ReasonCode, RunDirectoryError
 from harness.foreign.gaps import unseen
-from harness.foreign.lm_eval_conditions import conditions_of
+from harness.foreign.lm_eval_conditions import conditions_of, directions_of
 from harness.foreign.lm_eval_samples import SamplesFile, read_samples_file
-from harness.foreign.recorded import Recorded, RecordedTask
+from harness.foreign.recorded import Exported, Recorded, RecordedTask, checkpoint_of
 from harness.reading import bounds, read_bytes, read_json_object
 
 TOOL = "lm-eval"
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
 _SERVED = re.compile(r"completions|api|chat|nemo|openai|anthropic|sglang-generate|gguf|textsynth")
 """Kinds of models of lm-eval's behind an address, which says nothing of what answers there."""
+_ALTERS = re.compile(r"quant|[48]bit|gptq|gguf|peft|delta|lora|adapter|kv_cache", re.IGNORECASE)
+"""Arguments with which a model's weights, or their arithmetic, are others than its files have."""
+_UNSET = frozenset({"", "None", "False", "false", "auto"})
 _COUNTS = ("original", "effective")
 _KEYS = ("results", "configs", "n-samples")
 _DUST = 1e-6
@@ -154,6 +157,7 @@ def _task(run: Run, name: str) -> RecordedTask:
         metrics=read.metrics,
         conditions=conditions_of(run.values, name, config, read.asked),
         chance=read.chance,
+        higher_is_better=directions_of(run.values, name, config),
         left_out=_left_out(run, name),
     )
 
@@ -248,25 +252,43 @@ def _groups(runs: Iterable[Run], tasks: Iterable[str]) -> dict[str, tuple[str, .
 def _recorded(path: Path, chosen: Mapping[str, Run], tasks: tuple[RecordedTask, ...]) -> Recorded:
     last = max(chosen.values(), key=lambda run: run.stamp)
     config = _config(last)
+    exported = _exported(last.values)
     kind = str(last.values.get("model_source") or config.get("model") or "unknown")
     model = str(last.values.get("model_name") or config.get("model_args") or "unknown")
-    told = digest_of([kind, model, config.get("model_args"), config.get("model_sha")])
-    files = sorted({run.path for run in chosen.values()})
+    told = [kind, model, config.get("model_args"), config.get("model_sha")]
+    is_loaded = exported.checkpoint != "" if exported else not _SERVED.search(kind)
     return Recorded(
         tool=TOOL,
         scorer=TOOL,
         version=str(last.values.get("lm_eval_version") or "unknown"),
         place=str(path),
         model=model,
-        identity="" if _SERVED.search(kind) else told,
-        evidence=digest_of([_sha256(file) for file in files]),
+        identity=digest_of(exported.checkpoint if exported else told) if is_loaded else "",
+        loaded=model if is_loaded and not _alters(config.get("model_args")) else "",
+        runs=frozenset(_sha256(run.path) for run in chosen.values()),
         engine=kind,
         dtype=str(config.get("model_dtype") or "").removeprefix("torch."),
         device=str(config.get("device") or ""),
         tasks=tasks,
         groups=_groups(chosen.values(), chosen),
         gaps=unseen(str(path), TOOL, endings=True),
+        exported=exported,
     )
+
+
+def _alters(arguments: object) -> bool:
+    """Return whether a model was loaded otherwise than its files have it, such as quantized."""
+    if not isinstance(arguments, dict):
+        arguments = dict(pair.partition("=")[::2] for pair in str(arguments or "").split(","))
+    return any(_ALTERS.search(str(k)) and str(v) not in _UNSET for k, v in arguments.items())
+
+
+def _exported(values: Mapping[str, Any]) -> Exported | None:
+    """Return whose scores these are, where harness wrote them (`write_lm_eval`)."""
+    own = values.get("harness")
+    card = own.get("scorecard") if isinstance(own, dict) else None
+    served = card.get("deployment") if isinstance(card, dict) else None
+    return Exported(digest_of(card), checkpoint_of(served)) if isinstance(served, dict) else None
 
 
 def _sha256(file: Path) -> str:

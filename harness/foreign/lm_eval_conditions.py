@@ -55,7 +55,27 @@ def conditions_of(
     }
     found |= {name: values.get(key) for key, name in _OF_RUN.items()}
     found |= {name: run.get(name) for name in _SEEDS}
+    found["which way metrics run (higher_is_better)"] = directions_of(values, task, config)
     return found | {name: _plain(config.get(name)) for name in _OF_TASK}
+
+
+def directions_of(
+    values: Mapping[str, Any], task: str, config: Mapping[str, Any]
+) -> dict[str, bool]:
+    """Return whether more is better of each metric of a task, where lm-eval says it.
+
+    Args:
+        values: a file of results, which says it of every metric that was computed.
+        task: name of one in it.
+        config: the task's definition in it, which says it of the metrics that it lists.
+    """
+    listed = config.get("metric_list")
+    said = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    of_tasks = values.get("higher_is_better")
+    of_task = of_tasks.get(task) if isinstance(of_tasks, dict) else None
+    found = [(str(one.get("metric")), one.get("higher_is_better")) for one in said]
+    found += of_task.items() if isinstance(of_task, dict) else ()
+    return {name: up for name, up in found if isinstance(up, bool)}
 
 
 def _plain(value: object) -> object:

@@ -10,20 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts import digest_of
 from harness.errors import IncomparableError, RunDirectoryError, UnreadableError
 from harness.foreign.gaps import unseen
 from harness.foreign.lm_eval import read_lm_eval
-from harness.foreign.nel_bundle import TOOL
-from harness.foreign.nel_samples import read_samples_of
+from harness.foreign.nel_bundle import TOOL, sha256_of_files
+from harness.foreign.nel_samples import read_samples_of, samples_in
 from harness.foreign.recorded import Recorded, RecordedTask
-from harness.reading import bounds, read_bytes, read_json_object, read_yaml_file
+from harness.reading import bounds, read_json_object, read_yaml_file
 
 _CONFIG = "run_config.yml"
 _RESULTS = "results.yml"
+_METRICS = "eval_factory_metrics.json"
 _LM_EVAL = "lm_evaluation_harness"
+_PARTS: tuple[str, ...] = ("limit_samples", "downsampling_ratio")
+"""Settings that leave out items of a task."""
 _HOW_SENT = frozenset({"parallelism", "request_timeout", "max_retries", "limit_samples"})
-"""Settings that change no answer, and the limit, which is asked for by itself."""
+"""Settings that change no answer, and the limit, of which `_left_out` speaks."""
 _PLAIN = frozenset(
     {"caching", "endpoint", "response_stats", "request_logging", "response_logging"}
     | {"progress_tracking", "raise_client_errors"}
@@ -71,7 +73,7 @@ def read_artifacts(path: Path, folders: Sequence[Path]) -> Recorded:
     return dataclasses.replace(
         first,
         place=str(path),
-        evidence=digest_of([arm.evidence for arm in arms]),
+        runs=frozenset().union(*(arm.runs for arm in arms)),
         tasks=tuple(tasks),
         groups={name: members for arm in arms for name, members in arm.groups.items()},
         gaps=unseen(str(path), TOOL, endings=True),
@@ -88,10 +90,10 @@ def _read(folder: Path) -> Recorded:
     if harness == _LM_EVAL:
         own = read_lm_eval(folder)
         tasks, scorer, version, groups = own.tasks, own.scorer, own.version, own.groups
-        notes = own.notes
+        notes, runs, parts = own.notes, own.runs, _PARTS[1:]  # lm-eval counts what a limit leaves
     else:
         tasks, scorer, version, groups = read_samples_of(folder, harness), harness, "", {}
-        notes = ()
+        notes, runs, parts = (), frozenset({_run_of(folder)}), _PARTS
     cut = _num_cut(folder) if len(tasks) == 1 else None
     return Recorded(
         tool=f"{TOOL} ({harness})",
@@ -101,17 +103,40 @@ def _read(folder: Path) -> Recorded:
         place=str(folder),
         model=model,
         identity="",
-        evidence=digest_of(read_bytes(folder / _CONFIG).decode("utf-8", "replace"), str(folder)),
+        runs=runs,
         engine="a server that NeMo Evaluator asked",
-        tasks=tuple(_asked_so(task, asked, cut) for task in tasks),
+        tasks=tuple(
+            dataclasses.replace(
+                task,
+                conditions={**task.conditions, **asked},
+                num_cut=cut,
+                left_out=task.left_out or _left_out(task, config, parts),
+            )
+            for task in tasks
+        ),
         groups=groups,
         gaps=(),
         notes=notes,
     )
 
 
-def _asked_so(task: RecordedTask, asked: Mapping[str, object], cut: int | None) -> RecordedTask:
-    return dataclasses.replace(task, conditions={**task.conditions, **asked}, num_cut=cut)
+def _run_of(folder: Path) -> str:
+    """Return the hash of a run's answers and results, and of what no other run has.
+
+    That is when it asked, in NeMo Evaluator's measurements; without them, what it was asked to do.
+    """
+    measured = folder / _METRICS
+    results = [folder / _RESULTS, *sorted(folder.glob("*/byob_results.json"))]
+    told = measured if measured.is_file() else folder / _CONFIG
+    return sha256_of_files(*samples_in(folder), *filter(Path.is_file, results), told)
+
+
+def _left_out(task: RecordedTask, config: Mapping[str, Any], parts: Sequence[str]) -> str:
+    params = _within(config, "config", "params")
+    said = {**params, **_within(params, "extra")}
+    limits = [f"{name} {said[name]!r:.20}" for name in parts if said.get(name) is not None]
+    number = task.num_items
+    return f"{number} items alone were asked ({', '.join(limits)})" if limits else ""
 
 
 def _results_of(folder: Path) -> Mapping[str, Any]:
@@ -165,7 +190,7 @@ def _interceptors(endpoint: Mapping[str, Any]) -> list[object]:
 
 def _num_cut(folder: Path) -> int | None:
     """Return how many answers ended at their budget, where NeMo Evaluator counted it."""
-    file = folder / "eval_factory_metrics.json"
+    file = folder / _METRICS
     if not file.is_file():
         return None
     values = read_json_object(file, most=bounds.CONFIG_BYTES, infinity=True)
@@ -185,4 +210,11 @@ def _within(values: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 def _mapping(value: object, file: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableError(file, "is no settings of NeMo Evaluator but another value")
-    return value
+    return {str(key): _named(inner) for key, inner in value.items()}
+
+
+def _named(value: object) -> object:
+    """Return a value whose mappings have texts as keys, where YAML may have anything."""
+    if isinstance(value, dict):
+        return {str(key): _named(inner) for key, inner in value.items()}
+    return [_named(inner) for inner in value] if isinstance(value, list) else value

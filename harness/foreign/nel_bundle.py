@@ -11,10 +11,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from harness.artifacts import digest_of
 from harness.errors import IncomparableError, ReasonCode, RunDirectoryError, UnreadableError
 from harness.foreign.gaps import unseen
-from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask
+from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask, by_item, checkpoint_of
 from harness.reading import iter_json_lines, open_regular, read_json_object
 
 TOOL = "NeMo Evaluator"
@@ -93,14 +92,20 @@ def read_bundles(path: Path, files: Sequence[Path]) -> Recorded:
         version=", ".join(versions),
         place=str(path),
         model=models[0],
-        identity="",
-        evidence=digest_of(sorted(_evidence(bundle) for bundle in chosen.values())),
+        identity=_identity(next(iter(chosen.values()))),
+        runs=frozenset(sha256_of_files(b.path, _results(b.path)) for b in chosen.values()),
         engine="a server that NeMo Evaluator asked",
         tasks=tasks,
         groups={},
         gaps=unseen(str(path), TOOL, endings=unknown),
         notes=tuple(_notes(bundles, chosen)),
     )
+
+
+def _identity(bundle: Bundle) -> str:
+    """Return which files answered, where harness wrote the bundle; NeMo Evaluator asks a server."""
+    own = bundle.values.get("harness")
+    return checkpoint_of(own.get("deployment")) if isinstance(own, dict) else ""
 
 
 def _load(file: Path) -> Bundle:
@@ -139,6 +144,7 @@ def _task(bundle: Bundle) -> RecordedTask:
         answers=tuple(answers),
         metrics=tuple(metrics),
         conditions=_conditions(bundle),
+        higher_is_better={REWARD.name: True},
         left_out=_left_out(bundle, len({answer.item for answer in answers})),
     )
 
@@ -242,10 +248,10 @@ def answer_of(row: Mapping[str, Any], endings: Mapping[tuple[str, int], Ending])
     )
 
 
-def _evidence(bundle: Bundle) -> str:
-    """Return the hash of a bundle and its rows, which may be those of another model too."""
+def sha256_of_files(*files: Path) -> str:
+    """Return the hash of what files hold together: of answers alone it may be another model's."""
     sha = hashlib.sha256()
-    for file in (bundle.path, _results(bundle.path)):
+    for file in files:
         with open_regular(file) as content:
             while block := content.read(1 << 20):
                 sha.update(block)
@@ -261,11 +267,6 @@ def _text(value: object) -> str:
 def sha256_of_text(text: str) -> str:
     """Return the hash that lm-eval gives a text too."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def by_item(answer: Answer) -> tuple[int, str, int]:
-    """Return where an answer stands: by number where items are numbered."""
-    return (int(answer.item) if answer.item.isdecimal() else 0, answer.item, answer.repeat)
 
 
 def _conditions(bundle: Bundle) -> dict[str, object]:
@@ -286,4 +287,5 @@ def _left_out(bundle: Bundle, number: int) -> str:
         return f"{number} items of one shard alone (`nel eval merge` puts shards together)"
     if isinstance(whole, int) and number < whole:
         return f"{number} of {whole} items were asked (max_problems {limit})"
-    return f"{number} items alone were asked (max_problems {limit})" if limit and not sizes else ""
+    is_part = limit and not isinstance(whole, int)
+    return f"{number} items alone were asked (max_problems {limit})" if is_part else ""

@@ -16,11 +16,16 @@ from typing import Any
 
 from harness.artifacts import digest_of
 from harness.errors import ReasonCode, RunDirectoryError, UnreadableError
-from harness.foreign.nel_bundle import by_item, sha256_of_text
-from harness.foreign.recorded import Answer, Metric, RecordedTask
+from harness.foreign.nel_bundle import sha256_of_text
+from harness.foreign.recorded import Answer, Metric, RecordedTask, by_item
 from harness.reading import iter_json_lines, read_json_object
 
 _COMMON = "nemo-evaluator-per-sample-outputs"
+_PATTERNS = (
+    f"{_COMMON}/**/*.jsonl",
+    "*/byob_predictions.jsonl",
+    "eval-results/*/output*.jsonl",
+)
 _DUST = 1e-4
 """NeMo Evaluator rounds averages to four digits."""
 _REPEAT = re.compile(r"-rs(\d+)$")
@@ -30,6 +35,11 @@ Row = tuple[Mapping[str, Any], str]
 """What one line says, and where."""
 
 
+def samples_in(folder: Path) -> list[Path]:
+    """Return the files of answers in a folder of artifacts."""
+    return sorted(file for pattern in _PATTERNS for file in folder.glob(pattern))
+
+
 def read_samples_of(folder: Path, harness: str) -> tuple[RecordedTask, ...]:
     """Return the tasks whose answers lie in a folder of artifacts.
 
@@ -37,11 +47,11 @@ def read_samples_of(folder: Path, harness: str) -> tuple[RecordedTask, ...]:
         RunDirectoryError: no answers lie there.
         UnreadableError: a file of them is malformed.
     """
-    tasks = (
-        *_tasks(folder, f"{_COMMON}/**/*.jsonl", _common),
-        *_tasks(folder, "*/byob_predictions.jsonl", _own_benchmark),
-        *_tasks(folder, "eval-results/*/output*.jsonl", _skills),
+    common, byob, skills = (
+        tuple(_tasks(folder, pattern, read))
+        for pattern, read in zip(_PATTERNS, (_common, _own_benchmark, _skills), strict=True)
     )
+    tasks = common or (*byob, *skills)  # the common form repeats what the harness wrote itself
     if not tasks:
         message = (
             f"'{folder}' has scores of {harness} and no answers that are read here ({_COMMON}/, "
@@ -61,7 +71,14 @@ def _tasks(folder: Path, pattern: str, read: Any) -> Iterator[RecordedTask]:  # 
     for name, files in by_folder.items():
         answers = sorted((answer for file in files for answer in read(file)), key=by_item)
         metrics = dict.fromkeys(metric for answer in answers for metric in answer.values)
-        yield RecordedTask(name=name, answers=tuple(answers), metrics=tuple(metrics), conditions={})
+        rises = {m.name: True for m in metrics if read is _skills}
+        yield RecordedTask(
+            name=name,
+            answers=tuple(answers),
+            metrics=tuple(metrics),
+            conditions={},
+            higher_is_better=rises,
+        )
 
 
 def _rows(file: Path) -> Iterator[Row]:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from harness.artifacts import Arm, Suite
 from harness.errors import IncomparableError
 from harness.foreign.arms import BESIDE_WEIGHTS, align, same_dtype, to_arm
-from harness.foreign.compare import check_arms, check_asked, check_tasks
+from harness.foreign.compare import check_arms, check_asked, check_beside_own, check_tasks
 from harness.foreign.inspect_ai import is_inspect_ai, read_inspect_ai
 from harness.foreign.lm_eval import TOOL as LM_EVAL
 from harness.foreign.lm_eval import is_lm_eval, read_lm_eval
 from harness.foreign.nel import is_nel, read_nel
 from harness.foreign.recorded import Recorded
-from harness.foreign.suites import passed_over
+from harness.foreign.suites import directions_of, passed_over
 
 _READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Recorded]], ...] = (
     (is_nel, read_nel),
@@ -75,7 +75,8 @@ def pair_recorded(
         check_asked(recorded, suite)
     arms = to_arm(baseline, suite, arm="baseline"), to_arm(candidate, suite, arm="candidate")
     subject = f"{_shown(candidate)}, compared with {_shown(baseline)}"
-    lines = [_UNVERIFIED, *passed_over(baseline, suite), *baseline.notes, *candidate.notes]
+    lines = [_UNVERIFIED, *passed_over(baseline, suite), *directions_of(baseline, suite)]
+    lines += [*baseline.notes, *candidate.notes]
     if baseline.tool != candidate.tool:
         tools = f"{baseline.tool} and {candidate.tool}"
         lines.append(f"the arms were recorded by {tools}: what only one records is not compared")
@@ -98,7 +99,8 @@ def pair_with_own(
         is_baseline: whether the other tool's is the baseline.
 
     Raises:
-        IncomparableError: nothing shows that both were asked and scored alike.
+        IncomparableError: nothing shows that both were asked and scored alike, or both are of one
+            model.
         SuiteError: a metric is not recorded, or is no number.
     """
     if recorded.scorer != LM_EVAL:
@@ -107,6 +109,7 @@ def pair_with_own(
             f"'{place}' by lm-eval, as harness does. Score both with the same tool."
         )
         raise IncomparableError(message)
+    check_beside_own(recorded, own, place)
     check_asked(recorded, suite)
     theirs = to_arm(recorded, suite, arm="baseline" if is_baseline else "candidate")
     own, theirs, notes = align(own, theirs, place=str(place))

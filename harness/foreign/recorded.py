@@ -6,10 +6,11 @@ and never read as a wrong answer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from harness.artifacts import Gap
+from harness.reading import bounds
 
 
 class Metric(NamedTuple):
@@ -48,6 +49,12 @@ class Answer:
     """Of the item, such as its subject."""
 
 
+def by_item(answer: Answer) -> tuple[int, str, int]:
+    """Return where an answer stands: by number where items are numbered."""
+    is_number = len(answer.item) <= bounds.DIGITS and answer.item.isdecimal()
+    return (int(answer.item) if is_number else 0, answer.item, answer.repeat)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedTask:
     """One task that an arm answered."""
@@ -63,6 +70,8 @@ class RecordedTask:
     """Accuracy of guessing."""
     num_cut: int | None = None
     """Answers that ended at their budget, where they were counted and not which."""
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    """Which way a metric runs, by its name; absent where the tool does not say it."""
     left_out: str = ""
     """Why items of the task were not asked, such as `10 of 1319 items were asked (limit 10)`."""
 
@@ -70,6 +79,22 @@ class RecordedTask:
     def num_items(self) -> int:
         """Return how many items were asked."""
         return len({answer.item for answer in self.answers})
+
+
+class Exported(NamedTuple):
+    """Whose scores harness wrote in a tool's layout."""
+
+    scorecard: str
+    """Digest of the arm's scorecard."""
+    checkpoint: str
+    """Digest of the files that answered; empty where somebody else's server did."""
+
+
+def checkpoint_of(served: object) -> str:
+    """Return the digest of the files that a deployment of ours served, as harness wrote it down."""
+    if not isinstance(served, dict) or served.get("address"):
+        return ""
+    return str(served.get("checkpoint_digest") or "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +111,11 @@ class Recorded:
     identity: str
     """What the tool says of which model answered: two arms with the same are one. Empty where it
     says too little, such as an address behind which a model may be exchanged."""
-    evidence: str
-    """Digest of the files that were read."""
+    loaded: str = ""
+    """Folder or repository whose weights the tool loaded as they are; empty where an address, or
+    an argument, leaves open which weights answered."""
+    runs: frozenset[str]
+    """What each run that was read is told by: two arms that share one hold the same run."""
     scorer: str
     """What computed the metrics: the tool itself, or a tool that it ran."""
     engine: str
@@ -100,6 +128,8 @@ class Recorded:
     groups: Mapping[str, tuple[str, ...]]
     """Tasks that are one to the tool, by the group's name; those of groups in it included."""
     gaps: tuple[Gap, ...]
+    exported: Exported | None = None
+    """Where harness wrote the records itself (`report --as`)."""
     notes: tuple[str, ...] = ()
     """What a reader of the verdict must know of how the files were read."""
 

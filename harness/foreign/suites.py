@@ -63,6 +63,18 @@ def passed_over(recorded: Recorded, suite: Suite) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def directions_of(recorded: Recorded, suite: Suite) -> Iterator[str]:
+    """Say of which metrics less is better, and of which more was taken for better untold."""
+    for spec in suite.tasks:
+        members = recorded.members(spec.asked)
+        what = f"of {Metric(spec.metric, spec.filter)} in {spec.name}"
+        worst, best = spec.value_range or (0.0, 1.0)
+        if worst > best:
+            yield f"{what} less is better: {worst:g} counts as 0 % and {best:g} as 100 %"
+        elif any(spec.metric not in task.higher_is_better for task in members):
+            yield f"{what} more is taken for better: {recorded.tool} does not record it"
+
+
 def _check_same_tasks(baseline: Recorded, candidate: Recorded) -> None:
     ours, theirs = ({task.name for task in arm.tasks} for arm in (baseline, candidate))
     for arm, own, other in (("baseline", ours, theirs), ("candidate", theirs, ours)):
@@ -116,10 +128,16 @@ def _outermost(arm: Recorded) -> list[str]:
 def _spec(
     name: str, arms: tuple[Sequence[RecordedTask], Sequence[RecordedTask]], margin: float
 ) -> TaskSpec | None:
-    """Return what is asked of a task or a group; None where its members share no metric."""
+    """Return what is asked of a task or a group; None where its members share no metric.
+
+    A metric of which less is better counts from 1, the worst, to 0.
+    """
     chosen = {_first_metric(task) for task in arms[0]}
     metric = chosen.pop()
     if chosen or metric is None:
+        return None
+    rises = {task.higher_is_better.get(metric.name, True) for task in arms[0]}
+    if len(rises) > 1:
         return None
     values = [answer.values.get(metric) for arm in arms for task in arm for answer in task.answers]
     items = sum(task.num_items for task in arms[0])
@@ -133,9 +151,11 @@ def _spec(
         margin=margin,
         flip_rate=_FLIPS,
         num_fewshot=0,
-        chance=fmean(task.chance for task in arms[0]),
+        chance=fmean(task.chance for task in arms[0]) if rises == {True} else 0.0,
         repeats=sum(len(task.answers) for task in arms[0]) // items if items else 1,
     )
+    if rises == {False}:
+        return dataclasses.replace(spec, value_range=(1.0, 0.0))
     return spec if is_plain else dataclasses.replace(spec, value_range=(0.0, 1.0))
 
 

@@ -104,6 +104,82 @@ def test_other_arguments_are_refused(arms: tuple[Path, Path], suite: Path, tmp_p
     assert "differ in generation of task 'mul20'" in refusal(own, arms[1], "--suite", suite)
 
 
+def served_from(folder: Path) -> Change:
+    def change(card: Scorecard) -> Scorecard:
+        return dataclasses.replace(card, deployment=deployment(model=str(folder)))
+
+    return change
+
+
+def loaded(folder: Path, model: object, **arguments: object) -> None:
+    """Say that lm-eval loaded a model, with arguments."""
+
+    def say(values: dict[str, Any]) -> None:
+        values["model_name"] = str(model)
+        values["config"]["model_args"] = {"pretrained": str(model)} | arguments
+
+    change_results(folder, say)
+
+
+@pytest.mark.parametrize("is_baseline", [True, False])
+def test_lm_eval_s_results_of_our_model_are_refused(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path, *, is_baseline: bool
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    loaded(arms[1], tmp_path / "arms" / ".." / "model")
+    own = write_own(tmp_path / "own", arms[0], suite, served_from(model))
+    (tmp_path / "arms").mkdir()
+    both = (own, arms[1]) if is_baseline else (arms[1], own)
+    assert f"are of the same model '{model}'" in refusal(*both, "--suite", suite)
+
+
+def test_a_model_in_the_hub_s_cache_is_its_repository(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    cached = tmp_path / "models--team--base" / "snapshots" / "abc"
+    loaded(arms[1], "team/base")
+    own = write_own(tmp_path / "own", arms[0], suite, served_from(cached))
+    assert "are of the same model" in refusal(own, arms[1], "--suite", suite)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("load_in_4bit", True), ("quantization", "fp8"), ("peft", "adapter")]
+)
+def test_our_model_loaded_otherwise_by_lm_eval_is_judged(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path, argument: str, value: object
+) -> None:
+    loaded(arms[1], tmp_path, **{argument: value})
+    own = write_own(tmp_path / "own", arms[0], suite, served_from(tmp_path))
+    assert judge(own, arms[1], "--suite", suite).code == 4
+
+
+def export(own: Path, arm: Path, into: Path) -> Path:
+    """Lay out an arm of lm-eval's as the export of an arm of ours."""
+    shutil.copytree(arm, into)
+    card = json.loads((own / "scorecard.json").read_text())
+    shown = {key: card[key] for key in card if key not in {"made_from", "record_sha256"}}
+    change_results(into, lambda values: values.update(harness={"scorecard": shown}))
+    return into
+
+
+def test_our_own_export_is_the_same_run(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    written = export(own, arms[0], tmp_path / "as-lm-eval")
+    assert "hold the same run" in refusal(own, written, "--suite", suite)
+
+
+def test_an_export_of_our_model_s_other_run_is_the_same_model(
+    arms: tuple[Path, Path], suite: Path, tmp_path: Path
+) -> None:
+    own = write_own(tmp_path / "own", arms[0], suite)
+    later = write_own(tmp_path / "later", arms[1], suite, served_from(tmp_path / "elsewhere"))
+    written = export(later, arms[1], tmp_path / "as-lm-eval")
+    assert "are of the same model" in refusal(own, written, "--suite", suite)
+
+
 def test_another_suite_is_refused(arms: tuple[Path, Path], suite: Path, tmp_path: Path) -> None:
     own = write_own(
         tmp_path / "own", arms[0], suite, lambda c: dataclasses.replace(c, suite_digest="0" * 64)

@@ -138,6 +138,26 @@ def test_a_value_that_is_no_fraction_is_named(logs: Arms, value: object) -> None
     assert f"task 'pick20', item 5: metric choice is {value!r}, no number between 0 and 1" in text
 
 
+@pytest.mark.parametrize("value", ["--5", "+-1", "1.2.3", "9" * 5000, "-", "."])
+def test_a_text_that_is_nearly_a_number_is_named(logs: Arms, value: str) -> None:
+    change(logs[1], "pick20", 4, scores={"choice": value})
+    assert f"item 5: metric choice is {value!r:.40}, no number" in refusal(logs)
+
+
+def test_an_item_named_by_many_digits_is_one(logs: Arms) -> None:
+    for arm in logs:
+        change(arm, "pick20", 4, id="7" * 5000)
+    assert verdict(logs)[0]["pick20"].num_items == 20
+
+
+def test_a_grade_says_which_way_it_runs_and_a_number_does_not(logs: Arms) -> None:
+    baseline, candidate = recorded(logs)
+    suite = suite_of_recorded(baseline, candidate, 0.02)
+    scope = " ".join(pair_recorded(baseline, candidate, suite, is_named=False).scope)
+    assert "in partial20 more is taken for better: inspect_ai does not record it" in scope
+    assert "in sums20 more is taken" not in scope
+
+
 def test_a_sample_without_a_score_is_named(logs: Arms) -> None:
     change(logs[1], "pick20", 4, scores={})
     assert "item 5: metric choice is None" in refusal(logs)

@@ -267,6 +267,77 @@ def test_how_requests_are_sent_changes_nothing(byob: Arms) -> None:
     assert judge(*byob, *MARGIN).json["tasks"][0]["num_lost"] == 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_run_copied_to_both_places_is_refused(tmp_path: Path, kind: str) -> None:
+    baseline, candidate = copied(kind, tmp_path)
+    shutil.rmtree(candidate)
+    shutil.copytree(baseline, candidate)
+    assert "hold the same run" in refusal(baseline, candidate, *MARGIN)
+
+
+def test_a_run_within_artifacts_is_the_same_alone(tmp_path: Path) -> None:
+    baseline, _ = copied("lm_eval", tmp_path)
+    assert "hold the same run" in refusal(baseline / "base", baseline, *MARGIN)
+
+
+def test_one_run_among_several_in_both_places_is_refused(byob: Arms, tmp_path: Path) -> None:
+    for arm in byob:
+        for name, source in (("a", byob[0]), ("b", arm)):
+            folder = tmp_path / f"of-{arm.name}" / name
+            shutil.copytree(source, folder)
+            (folder / "sums20b").rename(folder / name)
+            change_config(folder, lambda c: c["target"]["api_endpoint"].update(model_id="m"))
+    runs = (tmp_path / "of-baseline", tmp_path / "of-candidate")
+    assert "hold the same run" in refusal(*runs, *MARGIN)
+
+
+def test_runs_with_the_same_answers_are_two(byob: Arms) -> None:
+    file = byob[1] / "sums20b"
+    shutil.rmtree(file)
+    shutil.copytree(byob[0] / "sums20b", file)
+    assert judge(*byob, *MARGIN).json["tasks"][0]["num_lost"] == 0
+
+
+@pytest.mark.parametrize("kind", ["byob", "common"])
+def test_a_limit_of_samples_is_a_part(byob: Arms, kind: str) -> None:
+    if kind == "common":
+        as_common(byob)
+    for arm in byob:
+        change_config(arm, lambda c: c["config"]["params"].update(limit_samples=20))
+    assert "20 items alone were asked (limit_samples 20)" in refusal(*byob, *MARGIN)
+
+
+def test_a_limit_within_artifacts_that_left_out_nothing_is_none(tmp_path: Path) -> None:
+    arms = copied("lm_eval", tmp_path)
+    for arm in arms:
+        change_config(arm, lambda c: c["config"]["params"].update(limit_samples=9999))
+    assert judge(*arms, *MARGIN).json["tasks"][0]["num_lost"] == 3
+
+
+def test_a_ratio_of_samples_is_a_part(tmp_path: Path) -> None:
+    arms = copied("lm_eval", tmp_path)
+    for arm in arms:
+        change_config(arm, lambda c: c["config"]["params"]["extra"].update(downsampling_ratio=0.1))
+    assert "20 items alone were asked (downsampling_ratio 0.1)" in refusal(*arms, *MARGIN)
+
+
+def test_a_limit_of_a_benchmark_of_unknown_size_is_a_part(bundles: Arms) -> None:
+    for arm in bundles:
+        change_bundle(arm, lambda v: v["config"].update(max_problems=20))
+        change_bundle(arm, lambda v: v["config"].update(shuffle={"seed": 1}))
+    assert "20 items alone were asked (max_problems 20)" in refusal(*bundles, *MARGIN)
+
+
+def test_settings_with_keys_that_are_no_texts_are_compared(byob: Arms) -> None:
+    for arm, value in zip(byob, (1, 2), strict=True):
+
+        def say(config: dict[str, Any], value: int = value) -> None:
+            config["config"]["params"]["extra"]["classes"] = {1: value, "b": 0}
+
+        change_config(arm, say)
+    assert "the arms differ in classes of task" in refusal(*byob, *MARGIN)
+
+
 def test_two_harnesses_are_refused(tmp_path: Path) -> None:
     arms = copied("byob", tmp_path / "a")[0], copied("lm_eval", tmp_path / "b")[1]
     text = refusal(*arms, "--suite", "canary")
@@ -342,7 +413,8 @@ def test_nemo_skills_answers_are_read(byob: Arms, repeats: int) -> None:
     assert (task["task"], task["num_items"], task["num_lost"]) == ("sums", 20, 3)
 
 
-def test_the_common_form_of_samples_is_read(byob: Arms) -> None:
+def as_common(byob: Arms, *, alone: bool = True) -> None:
+    """Lay the answers in the common form, alone or beside what the harness wrote."""
     for arm in byob:
         (file,) = arm.glob("*/byob_predictions.jsonl")
         rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -350,8 +422,14 @@ def test_the_common_form_of_samples_is_read(byob: Arms) -> None:
         folder.mkdir()
         lines = [json.dumps(common(row)) + "\n" for row in rows]
         (folder / "sums.jsonl").write_text("".join(lines))
-        shutil.rmtree(file.parent)
-        (arm / "results.yml").write_text("results: {}\n")
+        if alone:
+            shutil.rmtree(file.parent)
+            (arm / "results.yml").write_text("results: {}\n")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_common_form_of_samples_is_read_once(byob: Arms, *, alone: bool) -> None:
+    as_common(byob, alone=alone)
     (task,) = judge(*byob, *MARGIN).json["tasks"]
     assert (task["task"], task["num_items"], task["num_lost"]) == ("sums", 20, 3)
 

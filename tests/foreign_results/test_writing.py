@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from harness.artifacts import Arm, Sample, Suite
 from harness.errors import UsageError
 from harness.foreign import read_recorded, write_as
 from harness.foreign.arms import to_arm
-from tests.foreign_results.conftest import DATA, judge
+from tests.foreign_results.conftest import DATA, judge, refusal
 from tests.nouns import deployment, sample, scorecard, suite_of, task_score, task_spec
 from tests.tiers import slow
 from tests.typed import typed
@@ -51,6 +52,14 @@ def test_what_is_written_is_judged_alike(both: Arms, tmp_path: Path, layout: str
     done = judge(tmp_path / "out" / "baseline", tmp_path / "out" / "candidate", "--margin", 0.02)
     (task,) = done.json["tasks"]
     assert (task["num_items"], task["num_lost"], task["num_won"]) == (20, LOST, WON)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_model_written_twice_is_refused(both: Arms, tmp_path: Path, layout: str) -> None:
+    for again in ("one", "two"):
+        write_as(layout, both, suite(), tmp_path / again)
+    arms = (tmp_path / "one" / "baseline", tmp_path / "two" / "baseline")
+    assert re.search("hold the same run|are of the same model", refusal(*arms, "--margin", 0.02))
 
 
 def test_lm_eval_s_own_table_reads_the_results(both: Arms, tmp_path: Path) -> None:
