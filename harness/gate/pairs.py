@@ -15,11 +15,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
 from harness.errors import SuiteError
-from harness.gate.ratio import Weighted
+from harness.gate.ratio import Weighted, sum_up
+
+
+class _OfItem(Protocol):
+    """Whatever belongs to one item."""
+
+    @property
+    def doc_id(self) -> int: ...
+
+
+_Answer = TypeVar("_Answer", bound=_OfItem)
 
 
 class AnswerPair(NamedTuple):
@@ -27,6 +37,11 @@ class AnswerPair(NamedTuple):
 
     baseline: Sample
     candidate: Sample
+
+    @property
+    def doc_id(self) -> int:
+        """Number of the item."""
+        return self.baseline.doc_id
 
     @property
     def failed(self) -> bool:
@@ -89,8 +104,8 @@ class TaskPairs:
         if self.spec.repeats == 1:
             return tuple(ItemPair((pair,)) for pair in self.pairs)
         return tuple(
-            ItemPair(answers)
-            for answers in _by_item(self.pairs)
+            ItemPair(tuple(answers))
+            for answers in by_item(self.pairs).values()
             if len(answers) == self.spec.repeats
         )
 
@@ -128,12 +143,7 @@ class TaskPairs:
     def documents(self) -> tuple[Weighted, ...]:
         """The documents of a perplexity; those of a cluster are one."""
         each = [Weighted(*_differ(p)) for p in self.pairs]
-        if not self.spec.cluster:
-            return tuple(each)
-        groups: dict[str, list[Weighted]] = {}
-        for cluster, one in zip(self.clusters, each, strict=True):
-            groups.setdefault(cluster, []).append(one)
-        return tuple(Weighted(*map(math.fsum, zip(*g, strict=True))) for g in groups.values())
+        return tuple(sum_up(each, self.clusters) if self.spec.cluster else each)
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -179,11 +189,12 @@ def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
     return TaskPairs(spec, sides, tuple(p for p in answered if not p.failed))
 
 
-def _by_item(pairs: Iterable[AnswerPair]) -> Iterable[tuple[AnswerPair, ...]]:
-    found: dict[int, list[AnswerPair]] = {}
-    for pair_of_answers in pairs:
-        found.setdefault(pair_of_answers.baseline.doc_id, []).append(pair_of_answers)
-    return map(tuple, found.values())
+def by_item(answers: Iterable[_Answer]) -> dict[int, list[_Answer]]:
+    """Return the answers to each item, by its number, in the order in which they come."""
+    found: dict[int, list[_Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.doc_id, []).append(answer)
+    return found
 
 
 def _at_best(sample: Sample) -> float:

@@ -83,7 +83,7 @@ def _refuse_guessing(task: TaskSpec, confidence: float) -> None:
     """Refuse what the judge must: a margin so wide that a candidate which guesses is within it."""
     right = round(task.items * task.baseline_accuracy)
     counts = {1.0: right, 0.0: task.items - right}
-    low = mean_bounds(counts, Range(0.0, 1.0), quantile=z_of(confidence)).low
+    low = mean_bounds(counts, Range(0.0, 1.0), quantile=quantile(task, confidence)).low
     if is_above_guessing(task, low):
         return
     message = (

@@ -173,3 +173,12 @@ def test_a_pooled_margin_that_nobody_can_meet_is_refused() -> None:
         check_margins(both)
     assert caught.value.reason is ReasonCode.MARGIN_UNREACHABLE
     check_margins(replace(both, pooled_margin=0.005))
+
+
+def test_a_plan_counts_groups_where_it_asks_whether_guessing_would_pass() -> None:
+    """90 % of 300 items are shown to lie above 81 + 5 points, of 40 groups of items they are not."""
+    alone = task_spec(chance=0.81, baseline_accuracy=0.9)
+    check_margins(suite_of(alone))
+    grouped = replace(alone, cluster="x", clusters=40, design_effect=1.5)
+    with pytest.raises(SuiteError, match="a candidate which guesses would fail"):
+        check_margins(suite_of(grouped))
