@@ -18,6 +18,9 @@ from harness.artifacts.served import Deployment
 from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
 
+DEFAULT_BUDGET = 256
+"""Tokens of an answer for a task that does not say; lm-eval's own default."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:

@@ -108,7 +108,7 @@ def _check_items(task: str, baseline: tuple[Sample, ...], candidate: tuple[Sampl
     for index, (left, right) in enumerate(zip_longest(baseline, candidate)):
         if left is None or right is None:
             return
-        ours, theirs = _identity(left), _identity(right)
+        ours, theirs = identity(left), identity(right)
         differing = next((name for name, value in ours.items() if value != theirs[name]), None)
         if differing is not None:
             message = (
@@ -119,7 +119,7 @@ def _check_items(task: str, baseline: tuple[Sample, ...], candidate: tuple[Sampl
             raise IncomparableError(message)
 
 
-def _identity(sample: Sample) -> dict[str, str | int]:
+def identity(sample: Sample) -> dict[str, str | int]:
     """Return what makes two samples the same item."""
     return {
         "doc_id": sample.doc_id,

@@ -21,6 +21,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from harness.artifacts import (
+    DEFAULT_BUDGET,
     Decision,
     Plausibility,
     Published,
@@ -40,8 +41,6 @@ from harness.gate.tango import Bounds
 from harness.reading import read_json_object_text
 
 _CACHED = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")
-_DEFAULT_BUDGET = 256
-"""Tokens of an answer for a task that does not say; lm-eval's own default."""
 
 
 class BaselineNames(NamedTuple):
@@ -228,7 +227,7 @@ def _budget(baseline: Scorecard, suite: Suite, task: str) -> int | None:
     generation = asked.get("generation")
     if asked.get("output_type") != "generate_until" or not isinstance(generation, Mapping):
         return None
-    answer = generation.get("max_gen_toks", _DEFAULT_BUDGET)
+    answer = generation.get("max_gen_toks", DEFAULT_BUDGET)
     return answer + suite.thinking_budget if isinstance(answer, int) else None
 
 

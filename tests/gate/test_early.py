@@ -83,6 +83,16 @@ def test_answers_that_are_late_prove_no_loss_early() -> None:
     assert look(SPEC, SUITE, RIGHT, late, ()) is None
 
 
+def test_answers_to_other_prompts_are_not_looked_at() -> None:
+    others = tuple(replace(s, prompt_hash=f"another {s.doc_id}") for s in partly(40, 40))
+    assert look(SPEC, SUITE, RIGHT, others, ()) is None
+
+
+def test_a_task_that_was_never_looked_at_needs_what_the_suite_says_and_no_more() -> None:
+    allowed = (0.8, 0.9, 0.95, 0.975, 0.98, 0.99, 0.999)
+    assert tuple(confidence_of(SPEC, (), SPEC.items, each) for each in allowed) == allowed
+
+
 def test_an_early_no_go_says_what_was_not_asked() -> None:
     verdict = judged(ended_arm(partly(40, 40)))
     assert verdict.decision is Decision.NO_GO

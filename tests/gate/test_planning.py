@@ -176,7 +176,7 @@ def test_a_pooled_margin_that_nobody_can_meet_is_refused() -> None:
 
 
 def test_a_plan_counts_groups_where_it_asks_whether_guessing_would_pass() -> None:
-    """90 % of 300 items are shown to lie above 81 + 5 points, of 40 groups of items they are not."""
+    """90 % of 300 items are shown to lie above 81 + 5 points, not so of items in 40 groups."""
     alone = task_spec(chance=0.81, baseline_accuracy=0.9)
     check_margins(suite_of(alone))
     grouped = replace(alone, cluster="x", clusters=40, design_effect=1.5)
