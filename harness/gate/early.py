@@ -114,7 +114,7 @@ def _scope(suite: Suite, candidate: Arm) -> tuple[str, ...]:
 
 def _score_of(score: TaskScore, samples: tuple[Sample, ...]) -> TaskScore:
     """Return the score of a part of a task's answers."""
-    known = [sample for sample in samples if sample.finish != "error"]
+    known = [sample for sample in samples if sample.is_known]
     finishes = Counter(sample.finish for sample in samples)
     return replace(
         score,

@@ -105,8 +105,8 @@ def _at_best(task: TaskPairs) -> list[Weighted] | None:
     """
     baseline, candidate = (side.samples for side in task.sides)
     both = zip(baseline, candidate, strict=False)
-    failed = [left for left, right in both if "error" in {left.finish, right.finish}]
-    if len(failed) != task.num_unknown or any(s.finish == "error" for s in failed):
+    failed = [left for left, right in both if not (left.is_known and right.is_known)]
+    if len(failed) != task.num_unknown or not all(s.is_known for s in failed):
         return None
     return [Weighted(-s.value, s.weight or 0.0) for s in failed]
 

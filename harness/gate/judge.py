@@ -32,7 +32,7 @@ from harness.artifacts import (
 from harness.errors import ReasonCode
 from harness.gate.bought import bought
 from harness.gate.claims import examine_claims
-from harness.gate.comparable import check_comparable
+from harness.gate.comparable import check_conditions, check_items
 from harness.gate.decide import decide
 from harness.gate.early import as_asked, conclude
 from harness.gate.flips import choose_flips
@@ -237,9 +237,10 @@ class _Compared(NamedTuple):
 def _compare(
     suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None, names: BaselineNames
 ) -> _Compared:
+    check_conditions(suite, baseline, candidate)
     suite, baseline, surely, looked = as_asked(suite, baseline, candidate)
     ended = candidate.scorecard.ended
-    check_comparable(suite, baseline, candidate)
+    check_items(suite, baseline, candidate)
     flips = count_flips(baseline, rerun) if rerun else {}
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     decided = _decide_each(paired, suite, flips, surely)

@@ -46,10 +46,8 @@ class AnswerPair(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether a request failed, so that an answer is unknown."""
-        finishes = {self.baseline.finish, self.candidate.finish}
-        if self.candidate.weight is not None and "timeout" in finishes:
-            return True
-        return "error" in finishes or self.baseline.finish == "timeout"
+        both_known = self.baseline.is_known and self.candidate.is_known
+        return not both_known or self.baseline.finish == "timeout"
 
 
 class ItemPair(NamedTuple):
@@ -60,17 +58,17 @@ class ItemPair(NamedTuple):
     @property
     def baseline(self) -> float:
         """Mean of the baseline's answers."""
-        return sum(pair.baseline.value for pair in self.answers) / len(self.answers)
+        return math.fsum(pair.baseline.value for pair in self.answers) / len(self.answers)
 
     @property
     def candidate(self) -> float:
         """Mean of the candidate's answers."""
-        return sum(pair.candidate.value for pair in self.answers) / len(self.answers)
+        return math.fsum(pair.candidate.value for pair in self.answers) / len(self.answers)
 
     @property
     def candidate_at_best(self) -> float:
         """The same, had all that came too late been right."""
-        return sum(_at_best(pair.candidate) for pair in self.answers) / len(self.answers)
+        return math.fsum(_at_best(pair.candidate) for pair in self.answers) / len(self.answers)
 
     def shown(self, *, lost: bool) -> AnswerPair:
         """Return the first answers that differ in this direction, or the first ones."""

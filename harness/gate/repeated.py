@@ -107,7 +107,7 @@ def _mean(name: str, sides: Sequence[Sequence[float]]) -> Estimate:
 
 
 def _known_by_item(samples: Sequence[Sample]) -> dict[int, list[Sample]]:
-    return by_item(sample for sample in samples if sample.finish != "error")
+    return by_item(sample for sample in samples if sample.is_known)
 
 
 def _mean_of(answers: Sequence[Sample]) -> float:

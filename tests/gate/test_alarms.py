@@ -217,6 +217,26 @@ def test_a_second_small_p_value_is_proof_once_the_first_is() -> None:
     assert verdict.reason_codes[0] is ReasonCode.CLAIM_REFUTED
 
 
+@pytest.mark.parametrize(
+    ("finish", "decision", "reason"),
+    [
+        ("timeout", Decision.INCONCLUSIVE, ReasonCode.NOT_ENOUGH_EVIDENCE),
+        ("stop", Decision.NO_GO, ReasonCode.CLAIM_REFUTED),
+    ],
+)
+def test_late_answers_neither_refute_a_claim_of_no_loss_nor_pass_it(
+    finish: str, decision: Decision, reason: ReasonCode
+) -> None:
+    """6 of 400 items are lost, with p = 0.016 of no loss; they may have been right if not late."""
+    right = answers("add", [1.0] * 400)
+    after = (*(replace(s, value=0.0, finish=finish) for s in right[:6]), *right[6:])
+    asked = suite_of(task_spec(items=400, claim=Claim.LOSSLESS), max_rise=0.5)
+    both = make_arm("baseline", {"add": right}), make_arm("candidate", {"add": after})
+    verdict = judge(asked, *both, verified=True)
+    assert (verdict.decision, verdict.reason_codes[0]) == (decision, reason)
+    assert verdict.tasks[0].p_value == pytest.approx(2**-6)
+
+
 def test_an_outage_refutes_no_claim() -> None:
     """Five losses would, but one unanswered item counts as won: 7/64 is no proof."""
     baseline, candidate = both(add=5)

@@ -123,6 +123,15 @@ def test_a_baseline_that_ended_early_is_none() -> None:
         judge(suite_of(SPEC), arm, candidate, verified=True)
 
 
+def test_an_end_at_a_task_that_the_suite_lacks_is_refused() -> None:
+    baseline, candidate = make_arm("baseline", {"add": RIGHT}), ended_arm(partly(40, 40))
+    named = suite_of(task_spec("sort", items=100))
+    with pytest.raises(IncomparableError, match="ended early at task 'add', which 'tiny' does not"):
+        judge(named, baseline, candidate, verified=True)
+    with pytest.raises(IncomparableError, match="scored with another suite"):
+        judge(replace(named, digest="e" * 64), baseline, candidate, verified=True)
+
+
 def test_what_looks_have_spent_is_missing_at_the_end() -> None:
     spec = task_spec(items=320, margin=0.02)
     lost = next(n for n in range(320) if tango_bounds(n, 0, 320, confidence=0.95).high < -0.02)

@@ -154,6 +154,22 @@ def test_a_task_that_only_one_arm_was_timed_on_is_not_left_out() -> None:
     assert "no times of the candidate's answers to hard" in speed.why_not
 
 
+def test_answers_that_came_too_late_make_no_candidate_faster() -> None:
+    """Its 80 slowest ones of 400 were not timed: each of its blocks holds 16 and not 20."""
+
+    def timed(of_each: int, speed: float) -> Pace:
+        blocks = pace(speed).blocks
+        return pace(speed, blocks=tuple(replace(one, num_answers=of_each) for one in blocks))
+
+    before, after = arm("baseline", timed(20, 50.0)), arm("candidate", timed(16, 80.0))
+    _, speed = judged(before, after)
+    assert "different numbers of requests were timed" in speed.why_not
+    later = replace(timed(20, 80.0), began=LATER)
+    assert judged(before, arm("candidate", later))[1].why_not == ""
+    older = pace(80.0, began=LATER)
+    assert judged(before, arm("candidate", older))[1].why_not == ""
+
+
 def test_several_metrics_of_one_task_are_timed_once() -> None:
     before, after = both(80.0)
     times = before.scorecard.times
