@@ -24,6 +24,7 @@ from harness.reading.weights import (
 )
 from harness.reading.yaml_texts import (
     FunctionName,
+    NamedFunction,
     read_yaml_documents,
     read_yaml_file,
     read_yaml_mapping,
@@ -36,6 +37,7 @@ __all__ = [
     "Chat",
     "FunctionName",
     "JsonLine",
+    "NamedFunction",
     "Raised",
     "Refused",
     "StoredTensor",

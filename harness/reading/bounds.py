@@ -24,6 +24,12 @@ YAML_VALUES = 500_000
 """In a YAML file, each counted as often as aliases name it: with those a file of 300 bytes can hold
 a billion. As many as 1 MiB can hold without."""
 
+CODE_FILES = 2_000
+"""Python files of a folder of tasks, all of which are hashed; lm-eval itself has 700."""
+
+CODE_BYTES = 16 << 20
+"""Of such files together; those of lm-eval have 2 MB."""
+
 IMPORTED_FILES = 256
 """Of one recipe, each counted as often as it is imported. Model-Optimizer's own have 12."""
 

@@ -5,9 +5,9 @@ nesting by recursion. An alias is how a file of 300 bytes becomes a billion valu
 counted as often as they occur.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,8 +18,25 @@ from harness.reading.values import refuse_beyond
 
 _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's is ten times faster, and not everywhere."""
+_FUNCTION = "!function"
 _OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What PyYAML raises where a scalar does not fit its tag, such as a date of month 13."""
+
+
+class FunctionName(str):
+    """The name of a Python function behind `!function`; nothing here looks for it or calls it."""
+
+    __slots__ = ()
+
+
+class NamedFunction(NamedTuple):
+    """Where a YAML file names a Python function."""
+
+    key: str
+    """Of the whole mapping, below which it stands."""
+    name: str
+    line: int
+    """From 1 on."""
 
 
 def read_yaml_file(path: Path) -> object:
@@ -66,8 +83,11 @@ def read_yaml_text(text: bytes | str, where: str) -> object:
     return found[0] if found else None
 
 
-def read_yaml_with_functions(path: Path) -> object:
-    """Return the value in a YAML file in which `!function NAME` may stand, as lm-eval has it.
+def read_yaml_with_functions(path: Path) -> tuple[object, tuple[NamedFunction, ...]]:
+    """Return the value in a YAML file, and each `!function NAME` in it, as lm-eval has it.
+
+    Functions are taken from the text, not from the value: lm-eval imports one as well where it is
+    part of a key, or of a merged mapping (`<<`) whose keys are given again.
 
     Raises:
         UnreadableError: it cannot be read within the bounds, with the line.
@@ -77,7 +97,7 @@ def read_yaml_with_functions(path: Path) -> object:
     found = _documents(text, where, _FunctionLoader)
     if len(found) > 1:
         raise UnreadableError(where, "holds more than one document")
-    return found[0] if found else None
+    return (found[0], tuple(_functions(text))) if found else (None, ())
 
 
 def _documents(text: str, where: str, loader: type[yaml.SafeLoader] | None = None) -> list[object]:
@@ -120,14 +140,6 @@ class _Loader(_Base):  # type: ignore[valid-type, misc]  # chosen when this is r
         return dict(values)
 
 
-class FunctionName(str):
-    """The name of a Python function behind `!function`; nothing here looks for it or calls it."""
-
-    line: int
-    """Of the file, from 1 on."""
-    __slots__ = ("line",)
-
-
 class _FunctionLoader(_Loader):
     """Takes lm-eval's `!function` too."""
 
@@ -136,12 +148,35 @@ def _function(loader: yaml.SafeLoader, node: yaml.Node) -> FunctionName:
     if not isinstance(node, yaml.ScalarNode):
         what = "!function stands before something that is no name"
         raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
-    name = FunctionName(loader.construct_scalar(node))
-    name.line = node.start_mark.line + 1
-    return name
+    return FunctionName(loader.construct_scalar(node))
 
 
-_FunctionLoader.add_constructor("!function", _function)
+_FunctionLoader.add_constructor(_FUNCTION, _function)
+
+
+def _functions(text: str) -> Iterator[NamedFunction]:
+    root = yaml.compose(text, Loader=_Base) if "!" in text else None
+    seen: set[int] = set()
+    for section in root.value if isinstance(root, yaml.MappingNode) else ():
+        for node in _nodes_below(section, seen):
+            if node.tag == _FUNCTION:
+                key, line = str(section[0].value), node.start_mark.line + 1
+                yield NamedFunction(key=key, name=str(node.value), line=line)
+
+
+def _nodes_below(nodes: Sequence[yaml.Node], seen: set[int]) -> Iterator[yaml.Node]:
+    """Yield some nodes and all that are in them, keys too, each once however often it is named."""
+    waiting = [*reversed(nodes)]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in reversed(node.value) for part in reversed(pair)]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
 
 
 def _refuse_nesting(text: str, where: str) -> None:

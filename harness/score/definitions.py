@@ -19,7 +19,7 @@ from harness.artifacts import TaskSpec
 from harness.reading import FunctionName
 from harness.score.shapes import shapes_of
 from harness.score.templating import templates
-from harness.tasks import BUILDERS, Definition, is_there
+from harness.tasks import BUILDERS, Definition, is_there, refusals_of
 
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
 _KEYS = frozenset(field.name for field in dataclasses.fields(TaskConfig)) | {"task_list", "class"}
@@ -50,7 +50,8 @@ def mistakes_of_definition(
     if shapes:
         return
     checks = (
-        _code(definition, task_code=task_code),
+        refusals_of(definition, task_code=task_code),
+        _code(config),
         _keys(config),
         _templates(config),
         _metrics(config),
@@ -63,20 +64,11 @@ def mistakes_of_definition(
             yield f"{who} {what}"
 
 
-def _code(definition: Definition, *, task_code: bool) -> Iterator[str]:
-    config = definition.config
-    if not task_code:
-        for one in definition.functions:
-            yield (
-                f"runs Python of its folder: {one.key}: !function {one.name} (line {one.line} of "
-                f"'{one.file.name}'). Write it as a template, or type --task-code if you trust it."
-            )
+def _code(config: Mapping[str, Any]) -> Iterator[str]:
     for key in _CALLED:
         value = config.get(key)
         if isinstance(value, str) and not isinstance(value, FunctionName):
             yield f"has {key}: {value}, a text. Write {key}: !function {value}."
-    if "class" in config:
-        yield "is a Python class, whose items and prompts cannot be looked at. Write it as YAML."
     kwargs = config.get("dataset_kwargs")
     if isinstance(kwargs, Mapping) and kwargs.get("trust_remote_code"):
         yield "asks to run the data set's own code (trust_remote_code). Take the line out."

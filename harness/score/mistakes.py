@@ -23,6 +23,7 @@ from harness.score.prepare import try_prompts
 from harness.score.shapes import shapes_of
 from harness.score.shares import most_of_each, sizes_of
 from harness.score.sources import Catalog, lm_eval_file_of
+from harness.tasks import refusals_of, written_members
 
 
 def mistakes_of(suite: Suite) -> tuple[SuiteError, ...]:
@@ -41,7 +42,7 @@ def mistakes_of(suite: Suite) -> tuple[SuiteError, ...]:
 
 def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
     # What hides which task is meant is told alone.
-    for check in (_of_names, _clashes):
+    for check in (_of_groups, _of_names, _clashes, _of_written_members):
         found = list(check(catalog, spec))
         yield from found
         if found:
@@ -57,6 +58,13 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
         yield from _raised(partial(check_asked, spec, catalog.config(leaf), suite))
         if catalog.is_local(leaf):
             yield from _of_items(catalog, spec, leaf)
+
+
+def _of_groups(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
+    """Yield what own groups would lay over their members, or run."""
+    for group in catalog.own.of(spec.asked):
+        for what in refusals_of(group, task_code=True) if group.is_group else ():
+            yield f"group '{group.name}' ('{group.file}') {what}"
 
 
 def _of_names(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
@@ -77,17 +85,37 @@ def _of_names(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
 
 
 def _clashes(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
-    """Yield which own tasks are called like one that everybody has."""
-    for definition in catalog.own.of(spec.asked):
-        name = definition.name
+    """Yield which own tasks and tags are called like what everybody has, wherever it is asked."""
+    for name in catalog.names_behind(spec.asked):
+        owners = [catalog.own.definitions[one] for one in catalog.own.named(name)]
         theirs = "one that ships with harness" if name in catalog.shipped else ""
-        if not theirs and (file := lm_eval_file_of(name)):
+        if owners and not theirs and (file := lm_eval_file_of(name)):
             theirs = f"one of lm-eval ('{file}')"
-        if theirs:
+        for definition in owners if theirs else ():
+            what = f"own task '{name}'" if definition.name == name else f"tag '{name}' of own tasks"
             yield (
-                f"the own task '{name}' ('{definition.file}') is called like {theirs}. Rename it "
+                f"the {what} ('{definition.file}') is called like {theirs}. Rename it "
                 "in its file and in the suite, so that scores cannot be taken for the other's."
             )
+
+
+def _of_written_members(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
+    """Yield which members of own groups lm-eval takes for something else than they say."""
+    for group in catalog.own.of(spec.asked):
+        for member in written_members(group.config) if group.is_group else ():
+            who = f"group '{group.name}' ('{group.file}')"
+            name = str(member.get("group", member.get("task")))
+            if "group" in member and "task" in member:
+                if catalog.own.named(name) or name in catalog.shipped or lm_eval_file_of(name):
+                    yield (
+                        f"{who} has a group '{name}' in it, which is called like one that is "
+                        "defined elsewhere, and lm-eval would ask that. Rename it."
+                    )
+            elif "task" in member and catalog.stands_for_several(name):
+                yield (
+                    f"{who} has the member 'task: {name}', which is a group or a tag: lm-eval "
+                    f"would call all its tasks '{name}'. Write '- {name}'."
+                )
 
 
 def _of_items(catalog: Catalog, spec: TaskSpec, leaf: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ from harness.score.local_data import files_read_here
 from harness.score.shares import limit_of
 from harness.score.sources import Catalog, quiet_lm_eval
 from harness.score.templating import templates
+from harness.tasks import refusals_of
 
 Tasks = Mapping[str, Any]
 """lm-eval's task objects by name: one, or the members of a group."""
@@ -107,12 +108,12 @@ def _build(
 
 def _refuse_code(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
     """Refuse Python of own tasks that nobody allowed, which would run as they are loaded."""
-    for definition in () if suite.task_code else catalog.own.of(spec.asked):
-        if definition.functions or "class" in definition.config:
-            message = (
-                f"task '{definition.name}' runs Python of '{definition.folder}'. Type --task-code "
-                "if you trust it."
-            )
+    if catalog.entry(spec.asked) is None:  # lm-eval would take it for the path of a file
+        message = f"unknown task: '{spec.asked}'. Name a task, group or tag."
+        raise SuiteError(message)
+    for definition in catalog.own.of(spec.asked):
+        for what in refusals_of(definition, task_code=suite.task_code):
+            message = f"'{definition.name}' ('{definition.file}') {what}"
             raise SuiteError(message)
 
 

@@ -8,18 +8,19 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import TaskIndex
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness import shipped
-from harness.tasks import BUILDERS, OwnTasks, read_own_tasks
+from harness.tasks import BUILDERS, Definition, OwnTasks, members_of, read_own_tasks
 
 LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).resolve().parent
 
@@ -37,35 +38,56 @@ def quiet_lm_eval() -> Iterator[None]:
 
 
 class Catalog:
-    """lm-eval's TaskManagers: one of the own and the shipped tasks, and one with its own too."""
+    """What lm-eval knows of: own tasks, those that ship, and its own behind them."""
 
     def __init__(self, tasks_from: Sequence[str] = ()) -> None:
         self.own: OwnTasks = read_own_tasks([Path(folder) for folder in tasks_from])
         with quiet_lm_eval():
-            near = TaskManager(include_path=str(shipped.tasks()), include_defaults=False)
-        self._near = near
-        self.shipped = frozenset(near.task_index)
-        for definition in self.own.definitions.values():
-            with quiet_lm_eval(), suppress(Exception):  # what it raises is told as a mistake
-                config = load_yaml(definition.file, resolve_func=False)
-                TaskIndex.process_cfg(config, definition.file, near.task_index)
+            shipped_ones = TaskManager(include_path=str(shipped.tasks()), include_defaults=False)
+        self._shipped: Mapping[str, Entry] = shipped_ones.task_index
+        self.shipped = frozenset(self._shipped)
+        self._index = self._indexed(self.own.definitions.values())
 
     def manager(self, name: str) -> Any:  # noqa: ANN401 -- lm-eval has no types
-        """Return the TaskManager that knows `name` and all that it stands for."""
-        index = self._near.task_index
-        if name in index and all(leaf in index for leaf in self.leaves(name)):
-            return self._near
-        everything = _lm_eval_tasks()
-        if not self.own.definitions:
-            return everything
-        for known, entry in everything.task_index.items():
-            index.setdefault(known, entry)
-        return self._near
+        """Return a TaskManager that knows `name` and all that it stands for.
+
+        Of own tasks it knows those behind `name` alone: lm-eval takes a member of its groups from
+        what it knows by that name, so any other would be run in place of lm-eval's, unseen.
+        """
+        index = self._indexed(self.own.of(name))
+        if name not in index or not all(leaf in index for leaf in self.leaves(name)):
+            index = {**_lm_eval_tasks().task_index, **index}
+        with quiet_lm_eval():
+            made = TaskManager(include_defaults=False)
+        made.task_index.update(index)
+        return made
+
+    def _indexed(self, own: Iterable[Definition]) -> dict[str, Entry]:
+        """Return lm-eval's index of what ships and of own tasks."""
+        copied = {name: replace(one, tags={*one.tags}) for name, one in self._shipped.items()}
+        for definition in own:
+            with quiet_lm_eval(), suppress(Exception):  # what it raises is told as a mistake
+                config = load_yaml(definition.file, resolve_func=False)
+                TaskIndex.process_cfg(config, definition.file, copied)
+        return copied
 
     def entry(self, name: str) -> Any:  # noqa: ANN401 -- lm-eval has no types
         """Return lm-eval's index entry of a task or group; None if there is none."""
-        near = self._near.task_index.get(name)
+        near = self._index.get(name)
         return near if near is not None else _lm_eval_tasks().task_index.get(name)
+
+    def names_behind(self, name: str) -> tuple[str, ...]:
+        """Return all names that lm-eval looks up for `name`: it, its members, their members."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            one = waiting.pop()
+            entry = self.entry(one) if one not in found else None
+            found.add(one)
+            if entry is not None:
+                waiting += entry.tags if entry.kind is Kind.TAG else ()
+                waiting += members_of(entry.cfg or {}) if entry.kind is Kind.GROUP else ()
+        return tuple(sorted(found))
 
     def config(self, name: str) -> Mapping[str, Any]:
         """Return what a task's YAML says; functions are texts."""
@@ -74,10 +96,15 @@ class Catalog:
 
     def is_local(self, name: str) -> bool:
         """Return whether the task `name` is own or ships, and reads files beside its own."""
-        entry = self._near.task_index.get(name)
+        entry = self._index.get(name)
         if entry is None or entry.yaml_path is None or _is_lm_evals(entry.yaml_path):
             return False
         return (entry.cfg or {}).get("dataset_path") in BUILDERS
+
+    def stands_for_several(self, name: str) -> bool:
+        """Return whether `name` is a group or a tag."""
+        entry = self.entry(name)
+        return entry is not None and entry.kind in {Kind.GROUP, Kind.TAG}
 
     def leaves(self, name: str) -> tuple[str, ...]:
         """Return the tasks that `name` stands for: itself, or the members of the group."""
@@ -104,7 +131,7 @@ class Catalog:
 
     def names(self) -> list[str]:
         """Return every known name."""
-        return [*self._near.task_index, *_lm_eval_tasks().all_tasks]
+        return [*self._index, *_lm_eval_tasks().all_tasks]
 
 
 def lm_eval_file_of(name: str) -> Path | None:

@@ -2,8 +2,7 @@
 
 import hashlib
 import importlib.util
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -11,23 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnreadableError
-from harness.reading import FunctionName, open_regular, read_yaml_with_functions
+from harness.reading import open_regular, read_yaml_with_functions
+from harness.tasks.code import Function, code_of
+from harness.tasks.files import is_there
+from harness.tasks.groups import as_list, members_of
 
 BUILDERS = ("json", "csv", "parquet")
 """What `dataset_path` may be called where the items lie beside the task."""
 _MOST_INCLUDES = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Function:
-    """A Python function that a task names."""
-
-    key: str
-    """Of the task's YAML that it stands at."""
-    name: str
-    file: Path
-    """That names it."""
-    line: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +26,7 @@ class Definition:
 
     name: str
     file: Path
+    """No link: what a link leads to, beside which lm-eval looks for all that is named in it."""
     config: Mapping[str, Any]
     """What the file says, with what it includes."""
     read: tuple[Path, ...]
@@ -55,7 +46,7 @@ class Definition:
     @property
     def members(self) -> tuple[str, ...]:
         """Return the names that a group stands for, those of groups within it included."""
-        return tuple(_members(self.config.get("task"))) if self.is_group else ()
+        return tuple(members_of(self.config)) if self.is_group else ()
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -81,7 +72,11 @@ class Definition:
         }
 
     def digest(self) -> str:
-        """Return the sha256 of its definition, its items, and its code where it names any."""
+        """Return the sha256 of its definition, its items, and its code where it names any.
+
+        Raises:
+            UnreadableError: there is too much code.
+        """
         sha = hashlib.sha256()
         for path in self.read:
             _add(sha, path)
@@ -90,26 +85,22 @@ class Definition:
             for path in paths:
                 _add(sha, path)
         for folder in sorted({function.file.parent for function in self.functions}):
-            for path in sorted(folder.glob("*.py")):
-                _add(sha, path)
+            for path in code_of(folder):
+                _add(sha, path, path.relative_to(folder).as_posix())
         return sha.hexdigest()
-
-
-def as_list(value: object) -> list[object]:
-    """Return what may be one value, several or none as a list."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def read_definition(path: Path) -> Definition | None:
     """Return what a YAML file defines; None where it is no task and no group.
+
+    A link is followed first, as lm-eval does: what it includes lies beside the file it leads to.
 
     Raises:
         UnreadableError: it, or a file that it includes, cannot be read; it has no proper name.
     """
     read: list[Path] = []
     functions: list[Function] = []
+    path = _followed(path)
     config = _merged(path, read, functions, within=())
     named = config.get("group", config.get("task"))
     if named is None:
@@ -134,43 +125,25 @@ def _merged(
         raise UnreadableError(within[0], f"includes itself, by way of '{path.name}'")
     if len(read) >= _MOST_INCLUDES:
         raise UnreadableError(within[0], f"includes more than {_MOST_INCLUDES} files")
-    values = read_yaml_with_functions(path)
+    values, named = read_yaml_with_functions(path)
     if not isinstance(values, dict):
         if not within:
             return {}
         raise UnreadableError(path, "is included and holds no mapping of names to values")
     read.append(path)
-    functions.extend(_functions(values, path))
+    functions += [Function(key=f.key, name=f.name, file=path, line=f.line) for f in named]
     merged: dict[str, Any] = {}
     for name in as_list(values.pop("include", None)):
         included = path.parent / str(name)
         if not is_there(included) or included.is_dir():
             raise UnreadableError(path, f"includes '{name}', and there is no '{included}'")
-        merged |= _merged(included, read, functions, within=(*within, path))
+        merged |= _merged(_followed(included), read, functions, within=(*within, path))
     return merged | {str(key): value for key, value in values.items()}
 
 
-def _functions(value: object, file: Path, key: str = "") -> Iterator[Function]:
-    if isinstance(value, FunctionName):
-        yield Function(key=key, name=str(value), file=file, line=value.line)
-    elif isinstance(value, dict):
-        for inner, part in value.items():
-            yield from _functions(part, file, key or str(inner))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _functions(part, file, key)
-
-
-def _members(listed: object) -> Iterator[str]:
-    for member in as_list(listed):
-        if isinstance(member, Mapping):
-            inner = member.get("task")
-            if "group" in member and isinstance(inner, list):
-                yield from _members(inner)
-            else:
-                yield str(member.get("group") or inner)
-        else:
-            yield str(member)
+def _followed(path: Path) -> Path:
+    """Return the file that a link leads to; a link that leads nowhere is told where it is read."""
+    return path.resolve() if is_there(path) else path
 
 
 def _found(base: Path, name: str) -> list[Path]:
@@ -183,14 +156,9 @@ def _found(base: Path, name: str) -> list[Path]:
     return [path]
 
 
-def is_there(path: Path) -> bool:
-    """Return whether something lies at a path, which may be too long or hold a NUL."""
-    return os.path.exists(path)  # noqa: PTH110 -- pathlib's raises for such a path
-
-
-def _add(sha: "hashlib._Hash", path: Path) -> None:
+def _add(sha: "hashlib._Hash", path: Path, called: str = "") -> None:
     """Add a file; one that cannot be read is refused by those who use it."""
-    sha.update(path.name.encode() + b"\0")
+    sha.update((called or path.name).encode(errors="surrogateescape") + b"\0")
     try:
         with open_regular(path) as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())

@@ -1,6 +1,5 @@
 """Folders of tasks: every definition in them, and what is wrong with which file."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from harness.artifacts import digest_of
 from harness.errors import SuiteError, UnreadableError
 from harness.reading import bounds, read_bytes
 from harness.tasks.definitions import Definition, read_definition
+from harness.tasks.files import files_below
 
 _SUFFIXES = (".yaml", ".yml")
 _MOST_FILES = 20_000
@@ -39,10 +39,9 @@ class OwnTasks:
     broken: tuple[_Broken, ...]
 
     def named(self, name: str) -> tuple[str, ...]:
-        """Return the own tasks that a name means as a tag; it, where it is a task or a group."""
-        if name in self.definitions:
-            return (name,)
-        return tuple(d.name for d in self.definitions.values() if name in d.tags)
+        """Return the own task or group that is called so, and those that carry it as a tag."""
+        itself = (name,) if name in self.definitions else ()
+        return (*itself, *self._tagged(name))
 
     def of(self, name: str) -> tuple[Definition, ...]:
         """Return the own definitions that a name stands for: itself, members, their members."""
@@ -56,8 +55,15 @@ class OwnTasks:
                 waiting += [own for member in definition.members for own in self.named(member)]
         return tuple(found[one] for one in sorted(found))
 
+    def _tagged(self, name: str) -> tuple[str, ...]:
+        return tuple(d.name for d in self.definitions.values() if name in d.tags)
+
     def digest_of(self, name: str) -> str | None:
-        """Return the digest of all files behind a name; None where it is no own task."""
+        """Return the digest of all files behind a name; None where it is no own task.
+
+        Raises:
+            UnreadableError: a task names Python, and its folder has too much of it.
+        """
         found = self.of(name)
         return digest_of([(d.name, d.digest()) for d in found]) if found else None
 
@@ -69,6 +75,12 @@ class OwnTasks:
         for name in sorted(reached & self.doubles.keys()):
             files = " and ".join(f"'{path}'" for path in self.doubles[name])
             yield f"the task '{name}' is defined twice, in {files}. Rename one of them."
+        for name in sorted(reached & self.definitions.keys()):
+            for other in set(self._tagged(name)) - {name}:
+                yield (
+                    f"'{name}' is defined in '{self.definitions[name].file}' and is a tag in "
+                    f"'{self.definitions[other].file}'. Rename one of them."
+                )
         unknown = {name for name in reached if not self.named(name)}
         for broken in self.broken:
             if broken.names & unknown:
@@ -117,9 +129,8 @@ def _read(folder: Path) -> list[Definition | _Broken]:
 
 def _files(folder: Path) -> list[Path]:
     files: list[Path] = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(n for n in folders if not n.startswith((".", "__pycache__")))
-        files += [Path(where, name) for name in sorted(names) if name.endswith(_SUFFIXES)]
+    for path in files_below(folder, *_SUFFIXES):
+        files.append(path)
         if len(files) > _MOST_FILES:
             message = f"'{folder}' has more than {_MOST_FILES} YAML files. Name a smaller folder."
             raise SuiteError(message)

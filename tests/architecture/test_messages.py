@@ -62,6 +62,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "score/prepare.py": ("e2e", "gate", "score", "baseline add"),
     "score/same_prompts.py": ("gate",),
     "serve/": SERVES,
+    "tasks/": ("e2e", "gate", "score", "judge", "baseline add", "suite new", "suite check"),
     "verify/": ("verify",),
 }
 """The commands that may print the messages of a room or file."""
