@@ -6,14 +6,14 @@ that one arm lacks or has twice.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.artifacts import Arm, Suite, digest_of
+from harness.artifacts import Arm, Suite, to_json
 from harness.errors import IncomparableError
-from harness.foreign.recorded import Recorded, RecordedTask
+from harness.foreign.recorded import Recorded, RecordedTask, digest_of_told
+from harness.foreign.weights import is_same_place
 
 _AGAIN = "Score both again under the same conditions."
 
@@ -31,7 +31,10 @@ def check_arms(baseline: Recorded, candidate: Recorded) -> None:
         )
         raise IncomparableError(message)
     is_same_run = bool(baseline.runs & candidate.runs)
-    if is_same_run or (baseline.identity and baseline.identity == candidate.identity):
+    is_same_model = is_same_place(baseline.loaded, candidate.loaded) or (
+        baseline.identity != "" and baseline.identity == candidate.identity
+    )
+    if is_same_run or is_same_model:
         what = "hold the same run" if is_same_run else f"are of the same model '{candidate.model}'"
         message = (
             f"'{baseline.place}' and '{candidate.place}' {what}. Name the unquantized model's "
@@ -53,10 +56,10 @@ def check_beside_own(recorded: Recorded, own: Arm, place: Path) -> None:
     """
     card, served = own.scorecard, own.scorecard.deployment
     exported = recorded.exported
-    is_same_run = exported is not None and exported.scorecard == digest_of(card)
+    is_same_run = exported is not None and exported.scorecard == digest_of_told(to_json(card))
     is_same_model = not served.address and (
         (exported is not None and exported.checkpoint == served.checkpoint_digest)
-        or (recorded.loaded != "" and _whereabouts(recorded.loaded) == _whereabouts(served.model))
+        or is_same_place(recorded.loaded, served.model)
     )
     if is_same_run or is_same_model:
         what = "hold the same run" if is_same_run else f"are of the same model '{served.model}'"
@@ -65,14 +68,6 @@ def check_beside_own(recorded: Recorded, own: Arm, place: Path) -> None:
             "and the candidate's second."
         )
         raise IncomparableError(message)
-
-
-def _whereabouts(model: str) -> str:
-    """Return a model's repository where its folder is in the Hub's cache, else its folder."""
-    is_here = os.path.exists(model)  # noqa: PTH110 -- a name may be longer than any path
-    place = os.path.realpath(model) if is_here else os.path.normpath(model)
-    cached = next((part for part in Path(place).parts if part.startswith("models--")), None)
-    return place if cached is None else cached.removeprefix("models--").replace("--", "/")
 
 
 def check_asked(recorded: Recorded, suite: Suite) -> None:

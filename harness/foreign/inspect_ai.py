@@ -19,6 +19,7 @@ from harness.errors import IncomparableError, RunDirectoryError
 from harness.foreign.gaps import unseen
 from harness.foreign.inspect_logs import Log, check_has_samples, logs_in, read_logs
 from harness.foreign.recorded import Answer, Metric, Recorded, RecordedTask, by_item
+from harness.foreign.weights import as_they_are
 
 TOOL = "inspect_ai"
 _IN_PROCESS = frozenset({"hf", "vllm", "sglang", "llama-cpp-python", "transformer_lens", "nnterp"})
@@ -277,6 +278,8 @@ def _recorded(path: Path, chosen: Mapping[str, Log], tasks: tuple[RecordedTask, 
     model, spec = str(last.header["eval"].get("model")), last.header["eval"]
     provider = model.split("/", 1)[0]
     loads = provider in _IN_PROCESS and not spec.get("model_base_url")
+    told = spec.get("model_args") or {}
+    named = str(told.get("model_path") or model.partition("/")[2])
     unknown = any(answer.finish == "unknown" for task in tasks for answer in task.answers)
     return Recorded(
         tool=TOOL,
@@ -285,6 +288,7 @@ def _recorded(path: Path, chosen: Mapping[str, Log], tasks: tuple[RecordedTask, 
         place=str(path),
         model=model,
         identity=digest_of([model, spec.get("model_args")]) if loads else "",
+        loaded=as_they_are(named, told) if loads else "",
         runs=frozenset(str(log.header["eval"].get("eval_id")) for log in chosen.values()),
         engine=f"{provider} of inspect_ai",
         tasks=tasks,

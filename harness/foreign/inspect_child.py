@@ -1,8 +1,8 @@
-"""The child process in which inspect_ai's own library reads one of its logs.
+"""The child process in which inspect_ai's own library reads its logs.
 
-Run as a script by a Python that has inspect_ai, which need not be ours. Prints JSON lines: of each
-log what it says of the whole run, then each sample with what a comparison needs of it. Numbers that
-are not finite, such as the mark of a sample without a score, are printed as texts.
+Run as a script by a Python with inspect_ai, which need not be ours. Prints JSON lines: of each log
+what it says of the whole run, then each sample with what a comparison needs of it. Numbers that are
+not finite, such as the mark of a sample without a score, are printed as texts.
 """
 
 import json
@@ -12,23 +12,27 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+NO_LIBRARY = 3
+"""Exit code where inspect_ai cannot be imported."""
 _UNUSED = {"events", "events_data", "store", "timelines", "error_retries"}
 """Parts of a sample, most of its bytes, that no comparison looks at."""
 
 
 def main() -> None:
-    """Read the logs that are named, within bounds of memory and work."""
-    memory_bytes, cpu_s, *paths = sys.argv[1:]
-    most_s = int(cpu_s)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s))
-    from inspect_ai.log import (  # noqa: PLC0415 -- not in our environment
-        read_eval_log,
-        read_eval_log_samples,
-    )
-
-    most = _memory() + int(memory_bytes)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    """Read the logs that are named, within bounds of memory, work and what is printed."""
+    memory_bytes, cpu_s, file_bytes, *paths = sys.argv[1:]
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CPU, int(cpu_s))
+    _limit(resource.RLIMIT_FSIZE, int(file_bytes))
+    try:
+        from inspect_ai.log import (  # noqa: PLC0415 -- not in our environment
+            read_eval_log,
+            read_eval_log_samples,
+        )
+    except ImportError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(NO_LIBRARY)
+    _limit(resource.RLIMIT_AS, _memory() + int(memory_bytes))
     for path in paths:
         log = read_eval_log(path, header_only=True)
         _print({"log": log.model_dump(mode="json", exclude={"samples", "reductions"})})
@@ -37,6 +41,10 @@ def main() -> None:
         )
         for sample in samples:
             _print({"sample": _shown(sample)})
+
+
+def _limit(what: int, most: int) -> None:
+    resource.setrlimit(what, (most, most))
 
 
 def _memory() -> int:

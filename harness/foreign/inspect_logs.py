@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import PrerequisiteError, RunDirectoryError, UnreadableError
+from harness.foreign.inspect_child import NO_LIBRARY
 from harness.reading import bounds, iter_json_lines, open_regular
 
 VARIABLE = "HARNESS_INSPECT"
 _CHILD = Path(__file__).with_name("inspect_child.py")
 _MARKS = (b'"version"', b'"status"', b'"eval"')
 _HEAD = 4096
+_LAST_BYTES = 4096
+"""Of what a child says of its end."""
 
 
 def logs_in(path: Path) -> list[Path]:
@@ -55,7 +58,7 @@ def read_logs(paths: Sequence[Path]) -> list[Log]:
         PrerequisiteError: no Python with inspect_ai is known.
         UnreadableError: a log is damaged, or larger than any such.
     """
-    python = _python(paths[0])
+    python = _python(_place(paths))
     for path in paths:
         _check_size(path)
     return logs_of_lines(paths, _lines(python, paths))
@@ -80,42 +83,76 @@ def logs_of_lines(paths: Sequence[Path], lines: Iterable[Mapping[str, Any]]) -> 
     return logs
 
 
+def _place(paths: Sequence[Path]) -> Path:
+    """Return the log, or the folder in which they all lie."""
+    return paths[0] if len(paths) == 1 else Path(os.path.commonpath(paths))
+
+
 def _lines(python: str, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        lines = Path(folder) / "lines.jsonl"
-        limits = (str(bounds.LOG_MEMORY_BYTES), str(bounds.LOG_CPU_S))
-        with lines.open("wb") as out:
-            done = subprocess.run(
-                [python, "-I", str(_CHILD), *limits, *(str(path.resolve()) for path in paths)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        if done.returncode:
-            where = ", ".join(f"'{path}'" for path in paths)
-            raise UnreadableError(where, f"cannot be read by inspect_ai: {_last(done)}")
-        for line in iter_json_lines(lines):
-            if isinstance(line.value, dict):
-                yield line.value
+        lines, said = Path(folder) / "lines.jsonl", Path(folder) / "said.txt"
+        code = _run_child(python, paths, lines, said)
+        if code == NO_LIBRARY:
+            raise _no_library(_place(paths), f"'{python}' cannot import it: {_last(said, code)}")
+        if code:
+            is_full = lines.stat().st_size >= bounds.LINES_BYTES
+            why = f"more than {bounds.LINES_BYTES} bytes of samples" if is_full else ""
+            why = f"cannot be read by inspect_ai: {why or _last(said, code)}"
+            raise UnreadableError(_place(paths), why)
+        try:
+            for line in iter_json_lines(lines):
+                if isinstance(line.value, dict):
+                    yield line.value
+        except UnreadableError as error:  # of a file that nobody can look at any more
+            why = f"has a sample that, as inspect_ai reads it, {error.why}"
+            raise UnreadableError(_place(paths), why) from error
 
 
-def _python(path: Path) -> str:
-    """Return the Python that has inspect_ai.
+def _run_child(python: str, paths: Sequence[Path], lines: Path, said: Path) -> int:
+    """Run the child and return its exit code.
+
+    Args:
+        python: that has inspect_ai.
+        paths: the logs.
+        lines: what it reads of them is written there.
+        said: and what it says of how it goes, there.
+
+    Raises:
+        PrerequisiteError: the Python does not start.
+    """
+    limits = (bounds.LOG_MEMORY_BYTES, bounds.LOG_CPU_S, bounds.LINES_BYTES)
+    command = [python, "-I", str(_CHILD), *map(str, limits), *(str(p.resolve()) for p in paths)]
+    with lines.open("wb") as out, said.open("wb") as errors:
+        try:
+            return subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, check=False
+            ).returncode
+        except OSError as error:
+            why = f"'{python}' does not start: {error.strerror}"
+            raise _no_library(_place(paths), why) from error
+
+
+def _python(place: Path) -> str:
+    """Return the Python that is named for inspect_ai, else ours where it has inspect_ai.
 
     Raises:
         PrerequisiteError: none is known.
     """
+    named = os.environ.get(VARIABLE)
+    if named:
+        return named
     if find_spec("inspect_ai") is not None:
         return sys.executable
-    named = os.environ.get(VARIABLE)
-    if named and os.access(named, os.X_OK):
-        return named
+    raise _no_library(place, "no Python that has it is named")
+
+
+def _no_library(place: Path, why: str) -> PrerequisiteError:
     message = (
-        f"'{path}' is a log of inspect_ai, whose own library reads it. Install it with "
-        f"`pip install 'harness-ptq-gate[inspect]'`, or set {VARIABLE} to a Python that has it."
+        f"'{place}' is of inspect_ai, whose own library reads its logs: {why}. Install it in an "
+        "environment of its own (`python -m venv DIR && DIR/bin/pip install inspect-ai`) and set "
+        f"{VARIABLE}=DIR/bin/python."
     )
-    raise PrerequisiteError(message)
+    return PrerequisiteError(message)
 
 
 def _check_size(path: Path) -> None:
@@ -139,10 +176,12 @@ def _check_size(path: Path) -> None:
         raise UnreadableError(path, why)
 
 
-def _last(done: "subprocess.CompletedProcess[bytes]") -> str:
+def _last(said: Path, code: int) -> str:
     """Return how the child ended, in its last words."""
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return said[-1][:300] if said else f"it ended with {done.returncode}"
+    with said.open("rb") as file:
+        file.seek(max(0, said.stat().st_size - _LAST_BYTES))
+        words = file.read().decode("utf-8", "replace").strip().splitlines()
+    return words[-1][:300] if words else f"it ended with {code}"
 
 
 def check_has_samples(path: Path, number: int, total: object) -> None:

@@ -12,24 +12,29 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.artifacts import digest_of
-from harness.errors import IncomparableError, ReasonCode, RunDirectoryError
+from harness.errors import IncomparableError, ReasonCode, RunDirectoryError, UnreadableError
 from harness.foreign.gaps import unseen
 from harness.foreign.lm_eval_conditions import conditions_of, directions_of
 from harness.foreign.lm_eval_samples import SamplesFile, read_samples_file
-from harness.foreign.recorded import Exported, Recorded, RecordedTask, checkpoint_of
+from harness.foreign.recorded import (
+    Exported,
+    Recorded,
+    RecordedTask,
+    checkpoint_of,
+    digest_of_told,
+)
+from harness.foreign.weights import as_they_are
 from harness.reading import bounds, read_bytes, read_json_object
 
 TOOL = "lm-eval"
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
 _SERVED = re.compile(r"completions|api|chat|nemo|openai|anthropic|sglang-generate|gguf|textsynth")
 """Kinds of models of lm-eval's behind an address, which says nothing of what answers there."""
-_ALTERS = re.compile(r"quant|[48]bit|gptq|gguf|peft|delta|lora|adapter|kv_cache", re.IGNORECASE)
-"""Arguments with which a model's weights, or their arithmetic, are others than its files have."""
-_UNSET = frozenset({"", "None", "False", "false", "auto"})
 _COUNTS = ("original", "effective")
 _KEYS = ("results", "configs", "n-samples")
 _DUST = 1e-6
@@ -229,24 +234,29 @@ def _config(run: Run) -> Mapping[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _groups(runs: Iterable[Run], tasks: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the tasks of each group whose tasks were all read, groups in it taken apart."""
+def _groups(place: Path, runs: Iterable[Run], tasks: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the tasks of each group whose tasks were all read, groups in it taken apart.
+
+    Raises:
+        UnreadableError: groups are in each other.
+    """
+    whole: dict[str, tuple[str, ...]] = {name: (name,) for name in tasks}
     listed: dict[str, list[str]] = {}
     for run in runs:
-        found = run.values.get("group_subtasks")
-        if isinstance(found, dict):
-            listed |= {k: [str(n) for n in v] for k, v in found.items() if isinstance(v, list)}
-    known = frozenset(tasks)
-
-    def leaves(name: str, above: tuple[str, ...]) -> Iterator[str]:
-        if name in known or name not in listed or name in above:
-            yield name
-        else:
-            for member in listed[name]:
-                yield from leaves(member, (*above, name))
-
-    groups = {name: tuple(dict.fromkeys(leaves(name, ()))) for name in listed if name not in known}
-    return {name: members for name, members in groups.items() if members and known >= set(members)}
+        said = run.values.get("group_subtasks")
+        groups = said if isinstance(said, dict) else {}
+        listed |= {k: [*map(str, v)] for k, v in groups.items() if isinstance(v, list)}
+    listed = {name: members for name, members in listed.items() if name not in whole}
+    try:
+        order = list(TopologicalSorter(listed).static_order())
+    except CycleError as error:
+        names = ", ".join(error.args[1][:3])
+        raise UnreadableError(place, f"has groups of tasks in each other: {names:.80}") from error
+    for name in order:  # a group's members stand before it
+        members = [whole.get(member, ()) for member in listed.get(name, ())]
+        if members and all(members):
+            whole[name] = tuple(dict.fromkeys(chain(*members)))
+    return {name: whole[name] for name in listed if name in whole}
 
 
 def _recorded(path: Path, chosen: Mapping[str, Run], tasks: tuple[RecordedTask, ...]) -> Recorded:
@@ -254,7 +264,8 @@ def _recorded(path: Path, chosen: Mapping[str, Run], tasks: tuple[RecordedTask, 
     config = _config(last)
     exported = _exported(last.values)
     kind = str(last.values.get("model_source") or config.get("model") or "unknown")
-    model = str(last.values.get("model_name") or config.get("model_args") or "unknown")
+    named = str(last.values.get("model_name") or "")
+    model = named or str(config.get("model_args") or "unknown")
     told = [kind, model, config.get("model_args"), config.get("model_sha")]
     is_loaded = exported.checkpoint != "" if exported else not _SERVED.search(kind)
     return Recorded(
@@ -263,24 +274,17 @@ def _recorded(path: Path, chosen: Mapping[str, Run], tasks: tuple[RecordedTask, 
         version=str(last.values.get("lm_eval_version") or "unknown"),
         place=str(path),
         model=model,
-        identity=digest_of(exported.checkpoint if exported else told) if is_loaded else "",
-        loaded=model if is_loaded and not _alters(config.get("model_args")) else "",
+        identity=digest_of_told(exported.checkpoint if exported else told) if is_loaded else "",
+        loaded=as_they_are(named, config.get("model_args")) if is_loaded else "",
         runs=frozenset(_sha256(run.path) for run in chosen.values()),
         engine=kind,
         dtype=str(config.get("model_dtype") or "").removeprefix("torch."),
         device=str(config.get("device") or ""),
         tasks=tasks,
-        groups=_groups(chosen.values(), chosen),
+        groups=_groups(path, chosen.values(), chosen),
         gaps=unseen(str(path), TOOL, endings=True),
         exported=exported,
     )
-
-
-def _alters(arguments: object) -> bool:
-    """Return whether a model was loaded otherwise than its files have it, such as quantized."""
-    if not isinstance(arguments, dict):
-        arguments = dict(pair.partition("=")[::2] for pair in str(arguments or "").split(","))
-    return any(_ALTERS.search(str(k)) and str(v) not in _UNSET for k, v in arguments.items())
 
 
 def _exported(values: Mapping[str, Any]) -> Exported | None:
@@ -288,7 +292,9 @@ def _exported(values: Mapping[str, Any]) -> Exported | None:
     own = values.get("harness")
     card = own.get("scorecard") if isinstance(own, dict) else None
     served = card.get("deployment") if isinstance(card, dict) else None
-    return Exported(digest_of(card), checkpoint_of(served)) if isinstance(served, dict) else None
+    return (
+        Exported(digest_of_told(card), checkpoint_of(served)) if isinstance(served, dict) else None
+    )
 
 
 def _sha256(file: Path) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from harness.errors import IncomparableError, UnreadableError
-from harness.foreign.recorded import Answer, Metric
+from harness.foreign.recorded import Answer, Metric, whole_number
 from harness.reading import JsonLine, iter_json_lines
 
 Line = Mapping[str, Any]
@@ -180,8 +180,8 @@ def _chosen(line: Line, options: Sequence[str]) -> str:
 
 def _target(line: Line, options: Sequence[str]) -> str:
     target = str(line.get("target", ""))
-    is_index = target.isdecimal() and int(target) < len(options) > 1
-    return options[int(target)] if is_index else target
+    index = whole_number(target)
+    return options[index] if index is not None and index < len(options) > 1 else target
 
 
 def _means(
@@ -190,7 +190,7 @@ def _means(
     """Return the averages that the results must show, where lm-eval averages."""
     listed = config.get("metric_list")
     said = listed if isinstance(listed, list) else []
-    kinds = {m.get("metric"): m.get("aggregation") for m in said if isinstance(m, dict)}
+    kinds = {str(m.get("metric")): m.get("aggregation") for m in said if isinstance(m, dict)}
     means = {}
     for metric in metrics:
         values = [answer.values[metric] for answer in answers]

@@ -14,7 +14,7 @@ from harness.errors import IncomparableError, RunDirectoryError, UnreadableError
 from harness.foreign.gaps import unseen
 from harness.foreign.lm_eval import read_lm_eval
 from harness.foreign.nel_bundle import TOOL, sha256_of_files
-from harness.foreign.nel_samples import read_samples_of, samples_in
+from harness.foreign.nel_samples import not_compared, read_samples_of, samples_in
 from harness.foreign.recorded import Recorded, RecordedTask
 from harness.reading import bounds, read_json_object, read_yaml_file
 
@@ -93,7 +93,11 @@ def _read(folder: Path) -> Recorded:
         notes, runs, parts = own.notes, own.runs, _PARTS[1:]  # lm-eval counts what a limit leaves
     else:
         tasks, scorer, version, groups = read_samples_of(folder, harness), harness, "", {}
-        notes, runs, parts = (), frozenset({_run_of(folder)}), _PARTS
+        notes, runs, parts = (
+            tuple(not_compared(folder, tasks)),
+            frozenset({_run_of(folder)}),
+            _PARTS,
+        )
     cut = _num_cut(folder) if len(tasks) == 1 else None
     return Recorded(
         tool=f"{TOOL} ({harness})",

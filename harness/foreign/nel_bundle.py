@@ -218,7 +218,8 @@ def _read_endings(file: Path) -> dict[tuple[str, int], Ending]:
             tokens = model.get("tokens")
             count = tokens.get("completion") if isinstance(tokens, dict) else None
             finish = _ENDINGS.get(str(model.get("finish_reason")), "unknown")
-            found[key] = Ending(finish, count if isinstance(count, int) else None)
+            is_count = isinstance(count, int) and not isinstance(count, bool) and count >= 0
+            found[key] = Ending(finish, count if is_count else None)
     return found
 
 

@@ -40,6 +40,18 @@ def samples_in(folder: Path) -> list[Path]:
     return sorted(file for pattern in _PATTERNS for file in folder.glob(pattern))
 
 
+def not_compared(folder: Path, tasks: Sequence[RecordedTask]) -> Iterator[str]:
+    """Say of which tasks nothing beside the answers shows that the results were computed of them.
+
+    A benchmark of one's own alone keeps its results in the terms of its answers.
+    """
+    compared = {file.parent.name for file in folder.glob("*/byob_results.json")}
+    common = any(folder.glob(_PATTERNS[0]))
+    for task in tasks:
+        if common or task.name not in compared:
+            yield f"the answers to {task.name} in '{folder}' were not compared with its results"
+
+
 def read_samples_of(folder: Path, harness: str) -> tuple[RecordedTask, ...]:
     """Return the tasks whose answers lie in a folder of artifacts.
 

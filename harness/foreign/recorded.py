@@ -5,11 +5,12 @@ Values of metrics are kept as they were found, so that one which is no number is
 and never read as a wrong answer.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from harness.artifacts import Gap
+from harness.artifacts import Gap, digest_of
 from harness.reading import bounds
 
 
@@ -51,8 +52,12 @@ class Answer:
 
 def by_item(answer: Answer) -> tuple[int, str, int]:
     """Return where an answer stands: by number where items are numbered."""
-    is_number = len(answer.item) <= bounds.DIGITS and answer.item.isdecimal()
-    return (int(answer.item) if is_number else 0, answer.item, answer.repeat)
+    return (whole_number(answer.item) or 0, answer.item, answer.repeat)
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a text of digits is; None where it is none, or beyond any."""
+    return int(text) if len(text) <= bounds.DIGITS and text.isdecimal() else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,11 @@ class Exported(NamedTuple):
     """Digest of the arm's scorecard."""
     checkpoint: str
     """Digest of the files that answered; empty where somebody else's server did."""
+
+
+def digest_of_told(*values: object) -> str:
+    """Return the digest of values as a tool wrote them, in which numbers may be infinite."""
+    return digest_of(json.dumps(values, sort_keys=True))
 
 
 def checkpoint_of(served: object) -> str:

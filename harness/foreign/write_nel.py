@@ -30,7 +30,7 @@ def write_nel(arm: Arm, suite: Suite, into: Path, stamp: str) -> list[Path]:
         stamp: time of the writing, in ISO 8601 with `-` in place of `:`.
     """
     files: list[Path] = []
-    time = re.sub(r"[-.]|\d*$", "", stamp)[:15] + "Z"
+    time = stamp[:19].replace("-", "") + "Z"
     for spec in suite.tasks:
         samples = arm.samples.get(spec.name)
         if not samples:

@@ -43,11 +43,11 @@ LINES_BYTES = 1 << 30
 """A file of JSON lines, whose texts are held in memory together."""
 
 LOG_MEMORY_BYTES = 4 << 30
-"""Memory that inspect_ai's library may take for a log, beyond what it has when it begins: a log of
-1 GiB in one JSON text becomes three times as much."""
+"""Memory that inspect_ai's library may take for a folder of logs, one after another, beyond
+what it has when it begins: a log of 1 GiB in one JSON text becomes three times as much."""
 
 LOG_CPU_S = 600
-"""For one such log; 1 GiB takes a minute."""
+"""For all logs of one folder, which one process reads; 1 GiB takes a minute."""
 
 DEPTH = 64
 """Levels of lists and mappings in each other. Real files have 12; the readers of Rust programs

@@ -329,7 +329,7 @@ def test_what_is_no_archive_is_refused(
 def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HARNESS_INSPECT", raising=False)
     monkeypatch.setattr("harness.foreign.inspect_logs.find_spec", lambda _: None)
-    with pytest.raises(PrerequisiteError, match="harness-ptq-gate\\[inspect\\]"):
+    with pytest.raises(PrerequisiteError, match="bin/pip install inspect-ai"):
         read_recorded(LOGS / "baseline")
 
 

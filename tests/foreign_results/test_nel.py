@@ -338,6 +338,15 @@ def test_settings_with_keys_that_are_no_texts_are_compared(byob: Arms) -> None:
     assert "the arms differ in classes of task" in refusal(*byob, *MARGIN)
 
 
+@pytest.mark.parametrize("count", [-1, True, "2", None])
+def test_a_length_that_is_no_count_is_unknown(bundles: Arms, count: object) -> None:
+    file = bundle_of(bundles[1]).with_name("trajectories.jsonl")
+    change_rows(file, lambda rows: rows[0]["model"]["tokens"].update(completion=count))
+    (task,) = read_recorded(bundles[1]).tasks
+    assert [answer.num_tokens for answer in task.answers].count(None) == 1
+    assert judge(*bundles, *MARGIN).json["tasks"][0]["num_lost"] == 3
+
+
 def test_two_harnesses_are_refused(tmp_path: Path) -> None:
     arms = copied("byob", tmp_path / "a")[0], copied("lm_eval", tmp_path / "b")[1]
     text = refusal(*arms, "--suite", "canary")
@@ -430,8 +439,16 @@ def as_common(byob: Arms, *, alone: bool = True) -> None:
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_common_form_of_samples_is_read_once(byob: Arms, *, alone: bool) -> None:
     as_common(byob, alone=alone)
-    (task,) = judge(*byob, *MARGIN).json["tasks"]
+    verdict = judge(*byob, *MARGIN).json
+    (task,) = verdict["tasks"]
     assert (task["task"], task["num_items"], task["num_lost"]) == ("sums", 20, 3)
+    for arm in byob:
+        said = f"the answers to sums in '{arm}' were not compared with its results"
+        assert said in verdict["scope"]
+
+
+def test_answers_that_fit_their_results_are_not_spoken_of(byob: Arms) -> None:
+    assert "were not compared" not in " ".join(judge(*byob, *MARGIN).json["scope"])
 
 
 def common(row: dict[str, Any]) -> dict[str, Any]:

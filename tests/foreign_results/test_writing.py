@@ -13,6 +13,7 @@ from harness.artifacts import Arm, Sample, Suite
 from harness.errors import UsageError
 from harness.foreign import read_recorded, write_as
 from harness.foreign.arms import to_arm
+from harness.foreign.write_nel import write_nel
 from tests.foreign_results.conftest import DATA, judge, refusal
 from tests.nouns import deployment, sample, scorecard, suite_of, task_score, task_spec
 from tests.tiers import slow
@@ -60,6 +61,13 @@ def test_one_model_written_twice_is_refused(both: Arms, tmp_path: Path, layout: 
         write_as(layout, both, suite(), tmp_path / again)
     arms = (tmp_path / "one" / "baseline", tmp_path / "two" / "baseline")
     assert re.search("hold the same run|are of the same model", refusal(*arms, "--margin", 0.02))
+
+
+@pytest.mark.parametrize("fraction", ["", ".250000"])
+def test_a_bundle_has_the_time_to_the_second(tmp_path: Path, fraction: str) -> None:
+    stamp = f"2026-01-02T03-04-05{fraction}"
+    files = write_nel(arm_of("baseline", [1.0] * 20), suite(), tmp_path, stamp)
+    assert "eval-20260102T030405Z-mul20.json" in {file.name for file in files}
 
 
 def test_lm_eval_s_own_table_reads_the_results(both: Arms, tmp_path: Path) -> None:
