@@ -7,6 +7,10 @@ from typing import Any
 
 import yaml
 
+from harness.artifacts import Suite
+from harness.recipe import load_suite
+from harness.score import mistakes_of
+
 GENERATED: Mapping[str, Any] = {
     "task": "own_next",
     "dataset_path": "json",
@@ -64,6 +68,9 @@ SUITE: Mapping[str, Any] = {
     "max_truncated": 0.05,
     "tasks_from": ["tasks"],
 }
+MARK = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n"
+"""Python that leaves a file 'ran' beside it when it is run."""
+ASK = "def ask(doc):\n    return doc['prompt']\n"
 
 
 class OwnTasks:
@@ -109,3 +116,19 @@ class OwnTasks:
         path = self.root / "mine.yaml"
         path.write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
         return path
+
+
+def write_code(own: OwnTasks, function: str, file: str = "", **changes: object) -> Path:
+    """Write a task whose prompts are made by a function."""
+    path = own.write_task(GENERATED, file, **changes)
+    path.write_text(path.read_text().replace("'{{prompt}}'", f"!function {function}"))
+    return path
+
+
+def loaded(own: OwnTasks, *, task_code: bool = False) -> Suite:
+    return load_suite(str(own.suite), task_code=task_code)
+
+
+def lines(own: OwnTasks, *, task_code: bool = False) -> list[str]:
+    """Return all that is wrong with the suite."""
+    return [str(error) for error in mistakes_of(loaded(own, task_code=task_code))]

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -26,11 +27,28 @@ _KEYS = frozenset(field.name for field in dataclasses.fields(TaskConfig)) | {"ta
 _CALLED = ("process_docs", "process_results", "custom_dataset")
 """What can only be a function."""
 _UNSUPPORTED = {
-    "use_prompt": "a prompt of promptsource",
     "doc_to_image": "images",
     "doc_to_audio": "sounds",
 }
+_OF_THE_HUB = ("data_files", "data_dir", "revision", "verification_mode", "header", "column_names")
+_IN_THE_DATA_SET = re.compile(r"[^/:][^:]*")
+"""With a colon it is an address; some ('reference::') are read with templates of their own."""
 _HUB_NAME = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)?")
+
+
+def refusals_to_load(definition: Definition, *, task_code: bool) -> Iterator[str]:
+    """Yield why a task or group is not loaded: lm-eval would run Python, or fetch it, as it is.
+
+    Args:
+        definition: of the task or group.
+        task_code: whether its own Python may run; Python of the Hub never does.
+    """
+    yield from refusals_of(definition, task_code=task_code)
+    if definition.is_group:
+        return
+    shapes = list(shapes_of(definition.config))
+    yield from shapes or _code_elsewhere(definition.config)
+    yield from () if shapes else _data(definition)
 
 
 def mistakes_of_definition(
@@ -50,13 +68,12 @@ def mistakes_of_definition(
     if shapes:
         return
     checks = (
-        refusals_of(definition, task_code=task_code),
-        _code(config),
+        refusals_to_load(definition, task_code=task_code),
+        _called(config),
         _keys(config),
         _templates(config),
-        _metrics(config),
+        _aggregations(config),
         _filters(config),
-        _data(definition),
         _splits(definition, spec),
     )
     for check in checks:
@@ -64,14 +81,25 @@ def mistakes_of_definition(
             yield f"{who} {what}"
 
 
-def _code(config: Mapping[str, Any]) -> Iterator[str]:
+def _called(config: Mapping[str, Any]) -> Iterator[str]:
     for key in _CALLED:
         value = config.get(key)
         if isinstance(value, str) and not isinstance(value, FunctionName):
             yield f"has {key}: {value}, a text. Write {key}: !function {value}."
-    kwargs = config.get("dataset_kwargs")
-    if isinstance(kwargs, Mapping) and kwargs.get("trust_remote_code"):
+
+
+def _code_elsewhere(config: Mapping[str, Any]) -> Iterator[str]:
+    arguments = config.get("dataset_kwargs")
+    if isinstance(arguments, Mapping) and arguments.get("trust_remote_code"):
         yield "asks to run the data set's own code (trust_remote_code). Take the line out."
+    if config.get("use_prompt"):
+        yield "asks for a prompt of promptsource (use_prompt). Write it as doc_to_text."
+    for entry in config.get("metric_list") or ():
+        name = entry["metric"]
+        if entry.get("hf_evaluate"):
+            yield f"takes the metric '{name}' from the Hub, where it is code. Use lm-eval's own."
+        elif not _is_known(name, METRIC_REGISTRY) and config.get("process_results") is None:
+            yield f"has the metric '{name}', which lm-eval has not.{_near(name, METRIC_REGISTRY)}"
 
 
 def _keys(config: Mapping[str, Any]) -> Iterator[str]:
@@ -110,13 +138,9 @@ def _templates(config: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _metrics(config: Mapping[str, Any]) -> Iterator[str]:
+def _aggregations(config: Mapping[str, Any]) -> Iterator[str]:
     for entry in config.get("metric_list") or ():
-        name, aggregation = entry["metric"], entry.get("aggregation")
-        if entry.get("hf_evaluate"):
-            yield f"takes the metric '{name}' from the Hub, where it is code. Use lm-eval's own."
-        elif not _is_known(name, METRIC_REGISTRY) and config.get("process_results") is None:
-            yield f"has the metric '{name}', which lm-eval has not.{_near(name, METRIC_REGISTRY)}"
+        aggregation = entry.get("aggregation")
         if aggregation is not None and not _is_known(aggregation, AGGREGATION_REGISTRY):
             near = _near(aggregation, AGGREGATION_REGISTRY)
             yield f"has the aggregation '{aggregation}', which lm-eval has not.{near}"
@@ -147,7 +171,7 @@ def _data(definition: Definition) -> Iterator[str]:
             yield "has no dataset_path. Write 'dataset_path: json', and data_files behind it."
     elif path in BUILDERS:
         yield from _data_files(definition)
-    elif is_there(definition.folder / str(path)) or str(path).endswith(".py"):
+    elif any(is_there(place / str(path)) for place in (definition.folder, Path())):
         yield (
             f"has dataset_path '{path}', a file or folder. Write 'dataset_path: json' (or csv, "
             "parquet), and data_files in dataset_kwargs."
@@ -157,8 +181,33 @@ def _data(definition: Definition) -> Iterator[str]:
             f"has items of the kind '{path}' (dataset_path), which harness does not read. Keep "
             "them as json, csv or parquet."
         )
-    elif not _HUB_NAME.fullmatch(str(path)):
+    elif str(path).endswith(".py") or not _HUB_NAME.fullmatch(str(path)):
         yield f"has dataset_path '{path}', no folder that is there and no name of a data set."
+    elif config.get("custom_dataset") is None:
+        yield from _of_the_hub(config.get("dataset_kwargs") or {})
+
+
+def _of_the_hub(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which arguments would do more than choose items of a data set of the Hub."""
+    for key in arguments:
+        if key not in (*_OF_THE_HUB, "trust_remote_code"):
+            known = ", ".join(_OF_THE_HUB)
+            yield f"has dataset_kwargs.{key}, and a data set of the Hub takes {known} alone."
+    for key in ("data_files", "data_dir"):
+        for path in _texts_in(arguments.get(key)):
+            if not _IN_THE_DATA_SET.fullmatch(path) or ".." in path.split("/"):
+                yield (
+                    f"has dataset_kwargs.{key} '{path}', which is no path within the data set. "
+                    "Write it as the Hub lists it, such as 'data/test.jsonl'."
+                )
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(part)
+    elif value is not None:
+        yield str(value)
 
 
 def _data_files(definition: Definition) -> Iterator[str]:

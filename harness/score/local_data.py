@@ -111,7 +111,8 @@ def _parquet(path: Path, _: Mapping[str, Any]) -> Iterator[Item]:
     except (pa.ArrowException, OSError) as error:
         why = " ".join(str(error).split())[:200]
         raise UnreadableError(path, f"is no Parquet file that can be read: {why}") from error
-    return _rows_of(Dataset(table), path)
+    # What else is noted there may turn values into pictures, or into files that are fetched.
+    return _rows_of(Dataset(table.replace_schema_metadata(None)), path)
 
 
 def _rows_of(table: Dataset, path: Path) -> Iterator[Item]:

@@ -15,7 +15,7 @@ from harness.score.catalog import (
     check_shares,
     check_thinking,
 )
-from harness.score.definitions import mistakes_of_definition
+from harness.score.definitions import mistakes_of_definition, refusals_to_load
 from harness.score.items import mistakes_of_items
 from harness.score.local_data import read_local_splits
 from harness.score.metrics import nearest_to
@@ -23,7 +23,7 @@ from harness.score.prepare import try_prompts
 from harness.score.shapes import shapes_of
 from harness.score.shares import most_of_each, sizes_of
 from harness.score.sources import Catalog, lm_eval_file_of
-from harness.tasks import refusals_of, written_members
+from harness.tasks import written_members
 
 
 def mistakes_of(suite: Suite) -> tuple[SuiteError, ...]:
@@ -63,7 +63,7 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec) -> Iterator[str]:
 def _of_groups(catalog: Catalog, spec: TaskSpec) -> Iterator[str]:
     """Yield what own groups would lay over their members, or run."""
     for group in catalog.own.of(spec.asked):
-        for what in refusals_of(group, task_code=True) if group.is_group else ():
+        for what in refusals_to_load(group, task_code=True) if group.is_group else ():
             yield f"group '{group.name}' ('{group.file}') {what}"
 
 

@@ -8,9 +8,11 @@ options there: both arms must see the same.
 """
 
 import random
+import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,11 +24,11 @@ import torch
 
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError, UsageError
+from harness.score.definitions import refusals_to_load
 from harness.score.local_data import files_read_here
 from harness.score.shares import limit_of
 from harness.score.sources import Catalog, quiet_lm_eval
 from harness.score.templating import templates
-from harness.tasks import refusals_of
 
 Tasks = Mapping[str, Any]
 """lm-eval's task objects by name: one, or the members of a group."""
@@ -112,7 +114,7 @@ def _refuse_code(catalog: Catalog, suite: Suite, spec: TaskSpec) -> None:
         message = f"unknown task: '{spec.asked}'. Name a task, group or tag."
         raise SuiteError(message)
     for definition in catalog.own.of(spec.asked):
-        for what in refusals_of(definition, task_code=suite.task_code):
+        for what in refusals_to_load(definition, task_code=suite.task_code):
             message = f"'{definition.name}' ('{definition.file}') {what}"
             raise SuiteError(message)
 
@@ -210,7 +212,9 @@ def _keep_requests(**_: object) -> None:
 def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
     """Return lm-eval's task objects by name, with the suite's number of worked examples."""
     try:
-        with quiet_lm_eval(), files_read_here():
+        is_coded = any(definition.functions for definition in catalog.own.of(spec.asked))
+        code_taken = _code_from_its_text() if is_coded else nullcontext()
+        with quiet_lm_eval(), files_read_here(), code_taken:
             tasks: Tasks = catalog.manager(spec.asked).load([spec.asked])["tasks"]
     except (OSError, ValueError, KeyError, ImportError) as error:
         message = (
@@ -221,6 +225,21 @@ def _load_tasks(catalog: Catalog, spec: TaskSpec) -> Tasks:
     for task in tasks.values():
         task.set_config(key="num_fewshot", value=spec.num_fewshot)
     return tasks
+
+
+@contextmanager
+def _code_from_its_text() -> Iterator[None]:
+    """Let a task's code be compiled from its files, which are what is hashed.
+
+    Python takes what lies compiled in a folder's __pycache__ instead, which may be of other code.
+    """
+    before = sys.pycache_prefix
+    with tempfile.TemporaryDirectory() as empty:
+        sys.pycache_prefix = empty
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = before
 
 
 def _set_seeds(seed: int) -> None:

@@ -1,7 +1,9 @@
 """Python that tasks name: which files it may be made of, and where lm-eval takes it from."""
 
+import importlib.util
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.errors import UnreadableError
@@ -19,6 +21,12 @@ class Function:
     file: Path
     """That names it, no link."""
     line: int
+
+    @property
+    def is_lm_evals(self) -> bool:
+        """Return whether a file of the installed lm-eval names it, which is included."""
+        folder = _lm_eval_folder()
+        return folder is not None and self.file.is_relative_to(folder)
 
     @property
     def module(self) -> Path | None:
@@ -57,3 +65,10 @@ def code_of(folder: Path) -> tuple[Path, ...]:
             )
             raise UnreadableError(folder, why)
     return tuple(sorted(found))
+
+
+@cache
+def _lm_eval_folder() -> Path | None:
+    """Return where lm-eval is installed, without importing it."""
+    found = importlib.util.find_spec("lm_eval")
+    return Path(found.origin).resolve().parent if found and found.origin else None

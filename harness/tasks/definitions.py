@@ -1,11 +1,9 @@
 """One task or group of lm-eval as its YAML file defines it, with all files that it is made of."""
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ class Definition:
     read: tuple[Path, ...]
     """The file, and those that it includes."""
     functions: tuple[Function, ...]
+    """That these files name."""
 
     @property
     def folder(self) -> Path:
@@ -84,7 +83,8 @@ class Definition:
             sha.update(split.encode() + b"\0")
             for path in paths:
                 _add(sha, path)
-        for folder in sorted({function.file.parent for function in self.functions}):
+        own = (function for function in self.functions if not function.is_lm_evals)
+        for folder in sorted({function.file.parent for function in own}):
             for path in code_of(folder):
                 _add(sha, path, path.relative_to(folder).as_posix())
         return sha.hexdigest()
@@ -113,7 +113,7 @@ def read_definition(path: Path) -> Definition | None:
         file=path,
         config=config,
         read=tuple(read),
-        functions=tuple(f for f in functions if not _is_lm_evals(f.file)),
+        functions=tuple(functions),
     )
 
 
@@ -164,15 +164,3 @@ def _add(sha: "hashlib._Hash", path: Path, called: str = "") -> None:
             sha.update(hashlib.file_digest(file, "sha256").digest())
     except UnreadableError:
         sha.update(b"absent")
-
-
-@cache
-def _lm_eval_folder() -> Path | None:
-    """Return where lm-eval is installed, without importing it."""
-    found = importlib.util.find_spec("lm_eval")
-    return Path(found.origin).resolve().parent if found and found.origin else None
-
-
-def _is_lm_evals(file: Path) -> bool:
-    folder = _lm_eval_folder()
-    return folder is not None and file.resolve().is_relative_to(folder)

@@ -24,11 +24,12 @@ def refusals_of(definition: Definition, *, task_code: bool) -> Iterator[str]:
         if definition.is_group:
             yield f"runs Python: {what}. Take it out; a group needs none."
         elif not task_code:
+            whose = "lm-eval over what it says itself" if one.is_lm_evals else "its folder"
             yield (
-                f"runs Python of its folder: {what}. Write it as a template, or type --task-code "
+                f"runs Python of {whose}: {what}. Write it as a template, or type --task-code "
                 "if you trust it."
             )
-        elif one.module is None:
+        elif not one.is_lm_evals and one.module is None:
             yield (
                 f"runs Python that is no file of its folder: {what}. Put the module's file there: "
                 "the suite's digest has no other."

@@ -7,20 +7,15 @@ from typing import Any
 
 import pytest
 
-from harness.artifacts import Suite
 from harness.errors import SuiteError, UnreadableError
 from harness.reading import bounds
-from harness.recipe import load_suite
-from harness.score import mistakes_of
 from harness.score.prepare import load_tasks, try_prompts
 from harness.score.sources import Catalog
-from tests.own_tasks import ASKED, GENERATED, OwnTasks
+from tests.own_tasks import ASK, ASKED, GENERATED, MARK, OwnTasks, lines, loaded, write_code
 
 BOTH = ["own_next", "own_second"]
 CODED = [{"metric": "some/space", "aggregation": "mean"}]
 AGGREGATED = [{"metric": "exact_match", "aggregation": "mean", "weight_by_size": True}]
-MARK = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n"
-ASK = "def ask(doc):\n    return doc['prompt']\n"
 
 
 @pytest.fixture
@@ -38,24 +33,9 @@ def elsewhere(tmp_path: Path) -> Path:
     return folder
 
 
-def loaded(own: OwnTasks, *, task_code: bool = False) -> Suite:
-    return load_suite(str(own.suite), task_code=task_code)
-
-
-def lines(own: OwnTasks, *, task_code: bool = False) -> list[str]:
-    return [str(error) for error in mistakes_of(loaded(own, task_code=task_code))]
-
-
 def write_group(own: OwnTasks, values: Mapping[str, Any], items: int = 120) -> None:
     own.write_task({"group": "own_both", **values}, "both.yaml")
     own.write_suite({**ASKED, "name": "own_both", "items": items})
-
-
-def write_code(own: OwnTasks, function: str, file: str = "", **changes: object) -> Path:
-    """Write a task whose prompts are made by a function."""
-    path = own.write_task(GENERATED, file, **changes)
-    path.write_text(path.read_text().replace("'{{prompt}}'", f"!function {function}"))
-    return path
 
 
 LAID_OVER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
