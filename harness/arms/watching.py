@@ -71,12 +71,10 @@ class BaselineWatch:
             if len(items) == spec.items:
                 self._settled.add(name)
             return None
-        rest = tuple(s.name for s in self._suite.tasks if s.name not in self._asked)
         return EarlyEnd(
             task=name,
             why=why,
             items=tuple(items),
-            not_asked=rest,
             share=self._share(),
             seconds=time.monotonic() - self._began,
         )

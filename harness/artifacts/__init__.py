@@ -70,6 +70,7 @@ from harness.artifacts.run import Failure, RunRecord
 from harness.artifacts.samples import read_samples, write_samples
 from harness.artifacts.scale import Scale, in_unit, mean_of
 from harness.artifacts.scores import (
+    DEFAULT_BUDGET,
     GO_WITH_WAIVERS,
     Arm,
     Decision,

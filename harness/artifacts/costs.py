@@ -82,6 +82,8 @@ class PaceBlock:
     num_tokens: int
     seconds: float
     """The sum of what each of them took."""
+    num_answers: int | None = None
+    """How many there are; None of scores by an older version."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,8 +22,8 @@ class EarlyEnd:
     why: WhyEnded
     items: tuple[int, ...]
     """Its items that were asked, by number, in the order of the task."""
-    not_asked: tuple[str, ...]
-    """Tasks of which nothing was asked."""
+    not_asked: tuple[str, ...] = ()
+    """Tasks of which nothing is judged: not asked, or not to their end."""
     share: float
     """What was asked, as a share of what all answers are expected to cost."""
     seconds: float

@@ -18,6 +18,9 @@ from harness.artifacts.served import Deployment
 from harness.artifacts.waivers import WaivedCheck
 from harness.errors import ReasonCode
 
+DEFAULT_BUDGET = 256
+"""Tokens of an answer for a task that does not say; lm-eval's own default."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
@@ -50,6 +53,16 @@ class Sample:
     """Whether the budget ended within the thoughts, before any answer."""
     weight: float | None = None
     """Words or bytes of its text, or 1 for a target, where the metric is a perplexity."""
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether its value is that of an answer.
+
+        A request that failed has none. One that came too late is a wrong answer, but there is no
+        log-likelihood of a text that was not read in time.
+        """
+        is_unread = self.weight is not None and self.finish == "timeout"
+        return self.finish != "error" and not is_unread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

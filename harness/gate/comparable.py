@@ -17,8 +17,8 @@ from harness.errors import IncomparableError
 from harness.reading import read_json_object_text, refused_as
 
 
-def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
-    """Refuse arms that did not answer the same questions under the same conditions.
+def check_conditions(suite: Suite, baseline: Arm, candidate: Arm) -> None:
+    """Refuse arms that were not asked under the same conditions.
 
     Raises:
         IncomparableError: the first difference, with both values.
@@ -33,6 +33,14 @@ def check_comparable(suite: Suite, baseline: Arm, candidate: Arm) -> None:
                 "Score both again under the same conditions."
             )
             raise IncomparableError(message)
+
+
+def check_items(suite: Suite, baseline: Arm, candidate: Arm) -> None:
+    """Refuse arms that did not answer the same questions, as far as both answered.
+
+    Raises:
+        IncomparableError: the first difference, with both values.
+    """
     for task in suite.tasks:
         _check_items(
             task.name, baseline.samples.get(task.name, ()), candidate.samples.get(task.name, ())
@@ -79,6 +87,13 @@ def _check_suite(suite: Suite, scorecard: Scorecard) -> None:
             f"Score it again with '{suite.name}' as it is now."
         )
         raise IncomparableError(message)
+    ended = scorecard.ended
+    if ended is not None and all(task.name != ended.task for task in suite.tasks):
+        message = (
+            f"the {scorecard.arm}'s scoring is said to have ended early at task '{ended.task}', "
+            f"which '{suite.name}' does not have. Score it again."
+        )
+        raise IncomparableError(message)
 
 
 def _conditions(baseline: Scorecard, candidate: Scorecard) -> Iterator[tuple[str, str, str]]:
@@ -108,7 +123,7 @@ def _check_items(task: str, baseline: tuple[Sample, ...], candidate: tuple[Sampl
     for index, (left, right) in enumerate(zip_longest(baseline, candidate)):
         if left is None or right is None:
             return
-        ours, theirs = _identity(left), _identity(right)
+        ours, theirs = identity(left), identity(right)
         differing = next((name for name, value in ours.items() if value != theirs[name]), None)
         if differing is not None:
             message = (
@@ -119,7 +134,7 @@ def _check_items(task: str, baseline: tuple[Sample, ...], candidate: tuple[Sampl
             raise IncomparableError(message)
 
 
-def _identity(sample: Sample) -> dict[str, str | int]:
+def identity(sample: Sample) -> dict[str, str | int]:
     """Return what makes two samples the same item."""
     return {
         "doc_id": sample.doc_id,

@@ -168,12 +168,12 @@ def _of_perplexity(task: TaskPairs, shown: _Shown) -> str:
 
 
 def _difference(task: TaskPairs) -> float | None:
-    if not task.pairs:
+    if not task.items:
         return None
     if task.is_perplexity:
         documents = task.documents
         return ratio_of(documents) if any(d.weight for d in documents) else None
-    return sum(task.differences(1.0)) / len(task.pairs)
+    return math.fsum(task.differences(1.0)) / len(task.items)
 
 
 def _known(bound: float) -> float | None:

@@ -1,8 +1,8 @@
 """The verdict on a candidate whose scoring ended before every item was asked.
 
 What ended it is not believed: it is looked at again, from the answers. The task that ended it is
-judged on the items that were asked, with the bound of that look; it and what was not asked at all
-can never be GO.
+judged on the items that were asked, with the bound of that look; it and what was not asked to its
+end can never be GO.
 """
 
 from collections import Counter
@@ -77,7 +77,7 @@ def conclude(verdict: TaskVerdict, ended: EarlyEnd | None) -> TaskVerdict:
     if ended is None or verdict.decision is Decision.NO_GO:
         return verdict
     if verdict.task in ended.not_asked:
-        message = f"not asked, since the run ended early at {ended.task}"
+        message = f"not asked to its end, since the run ended early at {ended.task}"
     elif verdict.task == ended.task:
         message = (
             f"the run ended after {len(ended.items)} items, for GO was out of reach: "
@@ -96,7 +96,7 @@ def _scope(suite: Suite, candidate: Arm) -> tuple[str, ...]:
     lines = []
     if ended is not None:
         of = next(spec.items for spec in suite.tasks if spec.name == ended.task)
-        rest = f"; nothing of {', '.join(ended.not_asked)}" if ended.not_asked else ""
+        rest = f"; nothing of {', '.join(ended.not_asked)} is judged" if ended.not_asked else ""
         lines.append(
             f"ended early ({ended.why}): {len(ended.items)} of {of} items of {ended.task} were "
             f"asked{rest}; {ended.saved}"
@@ -114,7 +114,7 @@ def _scope(suite: Suite, candidate: Arm) -> tuple[str, ...]:
 
 def _score_of(score: TaskScore, samples: tuple[Sample, ...]) -> TaskScore:
     """Return the score of a part of a task's answers."""
-    known = [sample for sample in samples if sample.finish != "error"]
+    known = [sample for sample in samples if sample.is_known]
     finishes = Counter(sample.finish for sample in samples)
     return replace(
         score,

@@ -21,13 +21,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.artifacts import Ratio, Recovery
+from harness.artifacts import Ratio, Recovery, Sample, TaskSpec
 from harness.gate.clusters import group_up, quantile_of
 from harness.gate.mean import Range, exceeds, mean_bounds
 from harness.gate.outlook import allowed_by, limit_of
-from harness.gate.pairs import TaskPairs
-from harness.gate.quantiles import z_of
-from harness.gate.ratio import NOTHING, Weighted, ratio_bounds, ratio_of, spread_seen
+from harness.gate.pairs import TaskPairs, by_item
+from harness.gate.ratio import NOTHING, Weighted, ratio_bounds, ratio_of, spread_seen, sum_up
 from harness.gate.signflip import Cluster, sign_flip_bounds
 from harness.gate.tango import Bounds, tango_bounds
 
@@ -106,8 +105,8 @@ def _at_best(task: TaskPairs) -> list[Weighted] | None:
     """
     baseline, candidate = (side.samples for side in task.sides)
     both = zip(baseline, candidate, strict=False)
-    failed = [left for left, right in both if "error" in {left.finish, right.finish}]
-    if len(failed) != task.num_unknown or any(s.finish == "error" for s in failed):
+    failed = [left for left, right in both if not (left.is_known and right.is_known)]
+    if len(failed) != task.num_unknown or not all(s.is_known for s in failed):
         return None
     return [Weighted(-s.value, s.weight or 0.0) for s in failed]
 
@@ -210,14 +209,36 @@ def _method(task: TaskPairs, num_clusters: int | None) -> str:
 
 
 def baseline_low(task: TaskPairs, *, confidence: float) -> float:
-    """Return the lower bound of the baseline's accuracy: Wilson's, if items are right or wrong.
+    """Return the lower bound of the baseline's score, on the items that both arms answered."""
+    answers = [pair.baseline for item in task.items for pair in item.answers]
+    return bounds_of_own(task.spec, answers, confidence=confidence).low if answers else 0.0
 
-    Of a perplexity it is that of its mean log-likelihood, of each document by itself.
+
+def bounds_of_own(spec: TaskSpec, answers: Sequence[Sample], *, confidence: float) -> Bounds:
+    """Return the one-sided bounds of one arm's own score.
+
+    Of items it is that of their mean (Wilson's, if they are right or wrong), as a share; of a
+    perplexity, of its mean log-likelihood. Groups of items are no more evidence than they are in
+    a difference.
+
+    Args:
+        spec: says what the answers are, and whether they are grouped.
+        answers: all of them known, at least one.
+        confidence: of each bound.
     """
-    if not task.items:
-        return 0.0
-    if task.is_perplexity:
-        own = [Weighted(p.baseline.value, p.baseline.weight or 0.0) for p in task.pairs]
-        return ratio_bounds(own, confidence=confidence).low if any(o.weight for o in own) else 0.0
-    right = Counter(item.baseline for item in task.items)
-    return mean_bounds(right, Range(0.0, 1.0), quantile=z_of(confidence)).low
+    if spec.relative_margin is not None:
+        return ratio_bounds(_texts(spec, answers), confidence=confidence)
+    items = list(by_item(answers).values())
+    means = [math.fsum(a.value for a in item) / len(item) for item in items]
+    clusters = [item[0].cluster for item in items]
+    groups = group_up(means, clusters) if spec.cluster else None
+    counts = Counter(means)
+    least = spec.design_effect
+    quantile = quantile_of(counts, groups, confidence=confidence, least=least)
+    return mean_bounds(counts, Range(0.0, 1.0), quantile=quantile)
+
+
+def _texts(spec: TaskSpec, answers: Sequence[Sample]) -> list[Weighted]:
+    """Return one arm's documents; those of a cluster are one."""
+    each = [Weighted(answer.value, answer.weight or 0.0) for answer in answers]
+    return sum_up(each, [answer.cluster for answer in answers]) if spec.cluster else each

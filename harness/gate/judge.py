@@ -32,12 +32,12 @@ from harness.artifacts import (
 from harness.errors import ReasonCode
 from harness.gate.bought import bought
 from harness.gate.claims import examine_claims
-from harness.gate.comparable import check_comparable
+from harness.gate.comparable import check_conditions, check_items
 from harness.gate.decide import decide
 from harness.gate.early import as_asked, conclude
 from harness.gate.flips import choose_flips
 from harness.gate.length import length_objections, length_of_all
-from harness.gate.objections import Objection, decisions_of, warnings_of
+from harness.gate.objections import SEVERITY, Objection, decisions_of, warnings_of
 from harness.gate.pairs import TaskPairs, pair
 from harness.gate.phrases import (
     Conditions,
@@ -88,7 +88,6 @@ _PRECEDENCE = (
 )
 """Reasons in the order in which they decide; of those found that decide alike, the first one is
 the verdict's own."""
-_SEVERITY = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
 
 
 class Subject(NamedTuple):
@@ -170,7 +169,7 @@ def judge(  # noqa: PLR0913  the one door; each argument is another stage's resu
         tasks=tasks,
         flips=choose_flips(paired),
         flip_rate=_flip_rate(tasks),
-        pooled_difference=pooled.difference if pooled else None,
+        pooled_difference=pooled.difference if pooled and pooled.num_items else None,
         scope=(subject.compared(deployment, compared), *scope(suite, compared, conditions)),
         pooled=pooled,
         rerun_flip_rate=sum_flips(flips.values()).rate,
@@ -238,9 +237,10 @@ class _Compared(NamedTuple):
 def _compare(
     suite: Suite, baseline: Arm, candidate: Arm, rerun: Arm | None, names: BaselineNames
 ) -> _Compared:
+    check_conditions(suite, baseline, candidate)
     suite, baseline, surely, looked = as_asked(suite, baseline, candidate)
     ended = candidate.scorecard.ended
-    check_comparable(suite, baseline, candidate)
+    check_items(suite, baseline, candidate)
     flips = count_flips(baseline, rerun) if rerun else {}
     paired = tuple(pair(spec, baseline, candidate) for spec in suite.tasks)
     decided = _decide_each(paired, suite, flips, surely)
@@ -328,7 +328,7 @@ def _in_order(
     found: Mapping[ReasonCode, Decision], pooled: PooledTest | None, conditions: Conditions
 ) -> tuple[ReasonCode, ...]:
     """Return the reasons, the one that decides first; a GO says so, and what it passes over."""
-    ranked = sorted(found, key=lambda r: (_SEVERITY.index(found[r]), _PRECEDENCE.index(r)))
+    ranked = sorted(found, key=lambda r: (SEVERITY.index(found[r]), _PRECEDENCE.index(r)))
     alarm = (ReasonCode.POOLED_ALARM,) if pooled is not None and pooled.alarm else ()
     warnings = (*alarm, *warnings_of(conditions.objections), *reasons_of(conditions.gaps))
     return tuple(ranked) or (ReasonCode.NON_INFERIOR, *warnings)

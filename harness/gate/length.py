@@ -38,7 +38,7 @@ from harness.errors import ReasonCode
 from harness.gate.clusters import group_up, quantile_of
 from harness.gate.mean import Range, mean_bounds
 from harness.gate.objections import Objection
-from harness.gate.pairs import AnswerPair, TaskPairs
+from harness.gate.pairs import ItemPair, TaskPairs
 from harness.gate.quantiles import t_of
 from harness.gate.tango import Bounds
 
@@ -46,6 +46,8 @@ UNSEEN = math.log(8)
 """Largest change of an answer's length that is taken for possible though it was not seen."""
 _CUT = math.log(2)
 """By how much an answer that was cut may be longer than it was seen."""
+_READ = {"scored", "error", "timeout"}
+"""How the requests of a task end that generates nothing."""
 
 
 class Change(NamedTuple):
@@ -63,8 +65,7 @@ def length_of(task: TaskPairs, suite: Suite) -> LengthVerdict | None:
     """Compare the lengths of one task's answers; None where none was counted in both arms."""
     band = task.spec.length or suite.length
     least_effect = task.spec.design_effect if task.spec.cluster else None
-    num_unknown = max(task.spec.items - len({p.baseline.doc_id for p in task.pairs}), 0)
-    num_unknown += len(_by_item(task.pairs)) - len(_by_item(_counted(task.pairs)))
+    num_unknown = max(task.spec.items - len(_counted(task)), 0)
     return _verdict([task], band, _Certainty(suite.confidence, least_effect, num_unknown))
 
 
@@ -87,7 +88,7 @@ def length_objections(
         tier = (pairs.spec.length or suite.length).tier
         found = task.length
         if found is None:
-            if tier is Tier.CRITICAL and any(p.baseline.finish != "scored" for p in pairs.pairs):
+            if tier is Tier.CRITICAL and _may_be_generated(pairs):
                 message = f"{task.task}: the tokens of its answers were not counted in both arms"
                 yield Objection(ReasonCode.NOT_ENOUGH_EVIDENCE, Decision.INCONCLUSIVE, message)
         elif tier is Tier.CRITICAL and found.standing is not Standing.WITHIN:
@@ -109,15 +110,16 @@ class _Certainty(NamedTuple):
 
 
 def _verdict(tasks: Sequence[TaskPairs], band: Band, certainty: _Certainty) -> LengthVerdict | None:
-    pairs = [pair for task in tasks for pair in _counted(task.pairs)]
-    if not pairs:
+    known = [(task, item) for task in tasks for item in _counted(task)]
+    if not known:
         return None
-    changes = [change for task in tasks for change in changes_of(task.pairs, task.spec.name)]
+    changes = [_change_of(item, task.spec.name) for task, item in known]
     bounds = bounds_of(changes, certainty.confidence, certainty.least_effect)
     if certainty.num_unknown:
         bounds = _widened(changes, certainty)
     limit = math.log1p(band.band)
     standing, reason = _stand(bounds, limit)
+    pairs = [pair for _, item in known for pair in item.answers]
     ours, theirs = [p.baseline for p in pairs], [p.candidate for p in pairs]
     found = LengthVerdict(
         tier=band.tier,
@@ -139,20 +141,14 @@ def _verdict(tasks: Sequence[TaskPairs], band: Band, certainty: _Certainty) -> L
     return dataclasses.replace(found, message=_message(found))
 
 
-def changes_of(pairs: Sequence[AnswerPair], task: str) -> list[Change]:
-    """Return the change of each item, the mean of its answers where it was asked several times."""
-    changes = []
-    for item in _by_item(_counted(pairs)).values():
-        seen = [math.log(_tokens(p.candidate) / _tokens(p.baseline)) for p in item]
-        cut_before = fmean(p.baseline.finish == "length" for p in item)
-        cut_after = fmean(p.candidate.finish == "length" for p in item)
-        first = item[0].baseline
-        cluster = f"{task} {first.cluster or first.doc_id}"
-        mean = fmean(seen)
-        changes.append(
-            Change(mean, mean - _CUT * cut_before, mean + _CUT * cut_after, cluster=cluster)
-        )
-    return changes
+def _change_of(item: ItemPair, task: str) -> Change:
+    """Return the change of an item, the mean of its answers where it was asked several times."""
+    mean = fmean(math.log(_tokens(p.candidate) / _tokens(p.baseline)) for p in item.answers)
+    cut_before = fmean(p.baseline.finish == "length" for p in item.answers)
+    cut_after = fmean(p.candidate.finish == "length" for p in item.answers)
+    first = item.answers[0].baseline
+    cluster = f"{task} {first.cluster or first.doc_id}"
+    return Change(mean, mean - _CUT * cut_before, mean + _CUT * cut_after, cluster=cluster)
 
 
 def bounds_of(
@@ -223,16 +219,19 @@ def _message(found: LengthVerdict) -> str:
     return text
 
 
-def _counted(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
-    """Return the pairs whose tokens are known in both arms."""
-    return [p for p in pairs if p.baseline.num_tokens and p.candidate.num_tokens]
+def _counted(task: TaskPairs) -> list[ItemPair]:
+    """Return the items of which the tokens of every answer are known in both arms."""
+    return [
+        item
+        for item in task.items
+        if all(p.baseline.num_tokens and p.candidate.num_tokens for p in item.answers)
+    ]
 
 
-def _by_item(pairs: Sequence[AnswerPair]) -> dict[int, list[AnswerPair]]:
-    items: dict[int, list[AnswerPair]] = {}
-    for pair in pairs:
-        items.setdefault(pair.baseline.doc_id, []).append(pair)
-    return items
+def _may_be_generated(task: TaskPairs) -> bool:
+    """Return whether a task's answers have a length; where no answer tells, they may have one."""
+    finishes = {sample.finish for side in task.sides for sample in side.samples}
+    return not task.is_perplexity and ("scored" not in finishes or not finishes <= _READ)
 
 
 def _tokens(sample: Sample) -> int:

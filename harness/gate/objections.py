@@ -10,7 +10,8 @@ from typing import NamedTuple
 from harness.artifacts import Decision
 from harness.errors import ReasonCode
 
-_SEVERITY = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
+SEVERITY = (Decision.NO_GO, Decision.INCONCLUSIVE, Decision.GO)
+"""What wins over what, the first over the others."""
 
 
 class Objection(NamedTuple):
@@ -28,7 +29,7 @@ def decisions_of(objections: Iterable[Objection]) -> Mapping[ReasonCode, Decisio
     found: dict[ReasonCode, Decision] = {}
     for one in objections:
         known = found.get(one.reason, Decision.GO)
-        found[one.reason] = min(known, one.decision, key=_SEVERITY.index)
+        found[one.reason] = min(known, one.decision, key=SEVERITY.index)
     return {reason: decision for reason, decision in found.items() if decision is not Decision.GO}
 
 
@@ -41,5 +42,5 @@ def warnings_of(objections: Iterable[Objection]) -> tuple[ReasonCode, ...]:
 def said_of(objections: Iterable[Objection], reason: ReasonCode) -> str | None:
     """Return the evidence of a reason; None if nothing was said of it."""
     alike = [one for one in objections if one.reason is reason]
-    first = min(alike, key=lambda one: _SEVERITY.index(one.decision), default=None)
+    first = min(alike, key=lambda one: SEVERITY.index(one.decision), default=None)
     return None if first is None else first.message

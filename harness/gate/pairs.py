@@ -15,11 +15,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
 from harness.errors import SuiteError
-from harness.gate.ratio import Weighted
+from harness.gate.ratio import Weighted, sum_up
+
+
+class _OfItem(Protocol):
+    """Whatever belongs to one item."""
+
+    @property
+    def doc_id(self) -> int: ...
+
+
+_Answer = TypeVar("_Answer", bound=_OfItem)
 
 
 class AnswerPair(NamedTuple):
@@ -29,12 +39,15 @@ class AnswerPair(NamedTuple):
     candidate: Sample
 
     @property
+    def doc_id(self) -> int:
+        """Number of the item."""
+        return self.baseline.doc_id
+
+    @property
     def failed(self) -> bool:
         """Whether a request failed, so that an answer is unknown."""
-        finishes = {self.baseline.finish, self.candidate.finish}
-        if self.candidate.weight is not None and "timeout" in finishes:
-            return True
-        return "error" in finishes or self.baseline.finish == "timeout"
+        both_known = self.baseline.is_known and self.candidate.is_known
+        return not both_known or self.baseline.finish == "timeout"
 
 
 class ItemPair(NamedTuple):
@@ -45,17 +58,17 @@ class ItemPair(NamedTuple):
     @property
     def baseline(self) -> float:
         """Mean of the baseline's answers."""
-        return sum(pair.baseline.value for pair in self.answers) / len(self.answers)
+        return math.fsum(pair.baseline.value for pair in self.answers) / len(self.answers)
 
     @property
     def candidate(self) -> float:
         """Mean of the candidate's answers."""
-        return sum(pair.candidate.value for pair in self.answers) / len(self.answers)
+        return math.fsum(pair.candidate.value for pair in self.answers) / len(self.answers)
 
     @property
     def candidate_at_best(self) -> float:
         """The same, had all that came too late been right."""
-        return sum(_at_best(pair.candidate) for pair in self.answers) / len(self.answers)
+        return math.fsum(_at_best(pair.candidate) for pair in self.answers) / len(self.answers)
 
     def shown(self, *, lost: bool) -> AnswerPair:
         """Return the first answers that differ in this direction, or the first ones."""
@@ -89,8 +102,8 @@ class TaskPairs:
         if self.spec.repeats == 1:
             return tuple(ItemPair((pair,)) for pair in self.pairs)
         return tuple(
-            ItemPair(answers)
-            for answers in _by_item(self.pairs)
+            ItemPair(tuple(answers))
+            for answers in by_item(self.pairs).values()
             if len(answers) == self.spec.repeats
         )
 
@@ -128,12 +141,7 @@ class TaskPairs:
     def documents(self) -> tuple[Weighted, ...]:
         """The documents of a perplexity; those of a cluster are one."""
         each = [Weighted(*_differ(p)) for p in self.pairs]
-        if not self.spec.cluster:
-            return tuple(each)
-        groups: dict[str, list[Weighted]] = {}
-        for cluster, one in zip(self.clusters, each, strict=True):
-            groups.setdefault(cluster, []).append(one)
-        return tuple(Weighted(*map(math.fsum, zip(*g, strict=True))) for g in groups.values())
+        return tuple(sum_up(each, self.clusters) if self.spec.cluster else each)
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -179,11 +187,12 @@ def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
     return TaskPairs(spec, sides, tuple(p for p in answered if not p.failed))
 
 
-def _by_item(pairs: Iterable[AnswerPair]) -> Iterable[tuple[AnswerPair, ...]]:
-    found: dict[int, list[AnswerPair]] = {}
-    for pair_of_answers in pairs:
-        found.setdefault(pair_of_answers.baseline.doc_id, []).append(pair_of_answers)
-    return map(tuple, found.values())
+def by_item(answers: Iterable[_Answer]) -> dict[int, list[_Answer]]:
+    """Return the answers to each item, by its number, in the order in which they come."""
+    found: dict[int, list[_Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.doc_id, []).append(answer)
+    return found
 
 
 def _at_best(sample: Sample) -> float:

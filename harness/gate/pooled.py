@@ -6,7 +6,8 @@ where values are not 0 or 1, or grouped. An alarm is a warning and changes no de
 it asks the wrong question of a lossy format: with enough items any loss is significant, and
 correct NVFP4 really costs something on hard tasks. A suite that gives a `pooled_margin` asks the
 right one, whether the loss is larger than that, and then the pool gates like a task: GO needs it
-within even if every unknown item was lost, NO-GO needs it beyond even if all were won.
+within even if every unknown item was lost, NO-GO needs it beyond even if all were won, and all that
+came too late was right.
 
 An item counts once: of several metrics of one task the first critical one is pooled. Perplexities
 are no share of anything and are left out.
@@ -29,11 +30,16 @@ _WITHIN = Range(-1.0, 1.0)
 
 
 def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
-    """Test all items together; None if no item was answered by both arms."""
+    """Test all items together.
+
+    Returns:
+        None if no item was answered by both arms, unless a margin asks for proof: there nothing
+        is shown, and that is never GO.
+    """
     paired = [task for task in paired if task.spec.name in names_pooled(suite)]
     differences = [d for task in paired for d in task.differences(1.0)]
     if not differences:
-        return None
+        return None if suite.pooled_margin is None else _nothing(suite.pooled_margin)
     units = [unit for task in paired for unit in units_of(task, task.differences(1.0))]
     is_grouped = any(task.spec.cluster for task in paired)
     quantile = quantile_of(
@@ -44,7 +50,7 @@ def pool(paired: Sequence[TaskPairs], suite: Suite) -> PooledTest | None:
     )
     bounds = mean_bounds(Counter(differences), _WITHIN, quantile=quantile)
     p_value = _p_value(paired, units)
-    decision = _decide(differences, sum(t.num_unknown for t in paired), quantile, suite)
+    decision = _decide(paired, quantile, suite)
     lost, won = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
     is_worse = p_value <= 1 - suite.confidence
     return PooledTest(
@@ -79,13 +85,32 @@ def _p_value(paired: Sequence[TaskPairs], units: Sequence[Cluster]) -> float:
     return p_worse(sum(len(t.lost) for t in paired), sum(len(t.won) for t in paired))
 
 
-def _decide(differences: Sequence[float], unknown: int, quantile: float, suite: Suite) -> Decision:
+def _nothing(margin: float) -> PooledTest:
+    return PooledTest(
+        num_items=0,
+        num_lost=0,
+        num_won=0,
+        difference=0.0,
+        low=_WITHIN.lowest,
+        high=_WITHIN.highest,
+        p_value=1.0,
+        margin=margin,
+        decision=Decision.INCONCLUSIVE,
+        alarm=True,
+        message=f"shows nothing: both arms answered no item, where {points(-margin)} is allowed",
+    )
+
+
+def _decide(paired: Sequence[TaskPairs], quantile: float, suite: Suite) -> Decision:
     if suite.pooled_margin is None:
         return Decision.GO
-    if _bounds([*differences, *[1.0] * unknown], quantile).high < -suite.pooled_margin:
+    unknown = sum(task.num_unknown for task in paired)
+    best = [d for task in paired for d in task.best_differences(1.0)]
+    if _bounds([*best, *[1.0] * unknown], quantile).high < -suite.pooled_margin:
         return Decision.NO_GO
-    worst = _bounds([*differences, *[-1.0] * unknown], quantile)
-    return Decision.GO if worst.low > -suite.pooled_margin else Decision.INCONCLUSIVE
+    worst = [d for task in paired for d in task.differences(1.0)]
+    low = _bounds([*worst, *[-1.0] * unknown], quantile).low
+    return Decision.GO if low > -suite.pooled_margin else Decision.INCONCLUSIVE
 
 
 def _bounds(differences: Sequence[float], quantile: float) -> Bounds:

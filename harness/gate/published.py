@@ -16,12 +16,12 @@ proof: a fine-tuned copy has that name too. Another model's score is not compare
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
 from harness.artifacts import (
+    DEFAULT_BUDGET,
     Decision,
     Plausibility,
     Published,
@@ -34,17 +34,13 @@ from harness.artifacts import (
     mean_of,
 )
 from harness.errors import ReasonCode, UnreadableError
-from harness.gate.mean import Range, mean_bounds
+from harness.gate.forms import bounds_of_own
 from harness.gate.objections import Objection
 from harness.gate.pairs import TaskPairs
-from harness.gate.quantiles import z_of
-from harness.gate.ratio import Weighted, ratio_bounds
 from harness.gate.tango import Bounds
 from harness.reading import read_json_object_text
 
 _CACHED = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")
-_DEFAULT_BUDGET = 256
-"""Tokens of an answer for a task that does not say; lm-eval's own default."""
 
 
 class BaselineNames(NamedTuple):
@@ -204,20 +200,14 @@ def _stranger(published: Published, names: BaselineNames) -> str:
 
 def _interval(task: TaskPairs, confidence: float) -> Bounds:
     """Return the bounds of the baseline's score, in the metric's own unit."""
-    samples, scale = task.sides[0].samples, _scale(task)
-    if scale is not Scale.SHARE:
-        texts = [Weighted(s.value, s.weight or 0.0) for s in samples]
-        found = ratio_bounds(texts, confidence=confidence)
-        ends = in_unit(found.high, scale), in_unit(found.low, scale)
-        return Bounds(*sorted(ends))
-    by_item: dict[int, list[float]] = {}
-    for sample in samples:
-        by_item.setdefault(sample.doc_id, []).append(sample.value)
-    means = Counter(sum(values) / len(values) for values in by_item.values())
-    bounds = mean_bounds(means, Range(0.0, 1.0), quantile=z_of(confidence))
-    worst, best = task.spec.value_range or (0.0, 1.0)
-    low, high = (worst + share * (best - worst) for share in bounds)
-    return Bounds(min(low, high), max(low, high))
+    own = bounds_of_own(task.spec, task.sides[0].samples, confidence=confidence)
+    scale = _scale(task)
+    if scale is Scale.SHARE:
+        worst, best = task.spec.value_range or (0.0, 1.0)
+        ends = [worst + share * (best - worst) for share in own]
+    else:
+        ends = [in_unit(mean, scale) for mean in own]
+    return Bounds(*sorted(ends))
 
 
 def _scale(task: TaskPairs) -> Scale:
@@ -237,7 +227,7 @@ def _budget(baseline: Scorecard, suite: Suite, task: str) -> int | None:
     generation = asked.get("generation")
     if asked.get("output_type") != "generate_until" or not isinstance(generation, Mapping):
         return None
-    answer = generation.get("max_gen_toks", _DEFAULT_BUDGET)
+    answer = generation.get("max_gen_toks", DEFAULT_BUDGET)
     return answer + suite.thinking_budget if isinstance(answer, int) else None
 
 

@@ -62,8 +62,8 @@ def _what_is_missing(side: Side, spec: TaskSpec) -> str | None:
 
 def _what_differs(side: Side, score: TaskScore) -> str | None:
     """Ask whether a score is the one that its samples make, where all of them are known."""
-    failed = score.num_errors or any(s.finish == "error" for s in side.samples)
-    if failed or not side.samples:
+    all_known = not score.num_errors and all(s.is_known for s in side.samples)
+    if not all_known or not side.samples:
         return None
     made = in_unit(mean_of(side.samples), score.scale)
     if abs(made - score.value) > 1e-6 * max(abs(made), 1.0):
@@ -81,12 +81,14 @@ def _failed(task: TaskPairs, _: Suite) -> QualityIssue | None:
                 ReasonCode.REQUEST_ERRORS,
                 f"{failed} of the {side.arm}'s requests failed, so their answers are unknown",
             )
-    late = sum(sample.finish == "timeout" for sample in task.sides[0].samples)
-    if late:
-        return QualityIssue(
-            ReasonCode.REQUEST_ERRORS,
-            f"{late} of the baseline's answers did not come in time, so they are unknown",
-        )
+    # A late answer of a candidate is known to be wrong, but nothing is known of an unread text.
+    for side in task.sides if task.is_perplexity else task.sides[:1]:
+        late = sum(sample.finish == "timeout" for sample in side.samples)
+        if late:
+            return QualityIssue(
+                ReasonCode.REQUEST_ERRORS,
+                f"{late} of the {side.arm}'s answers did not come in time, so they are unknown",
+            )
     return None
 
 

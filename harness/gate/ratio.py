@@ -50,6 +50,14 @@ class _Spread(NamedTuple):
     degrees: int
 
 
+def sum_up(documents: Sequence[Weighted], clusters: Sequence[str]) -> list[Weighted]:
+    """Return one document for each cluster: all that its documents hold."""
+    groups: dict[str, list[Weighted]] = {}
+    for cluster, one in zip(clusters, documents, strict=True):
+        groups.setdefault(cluster, []).append(one)
+    return [Weighted(*map(math.fsum, zip(*group, strict=True))) for group in groups.values()]
+
+
 def ratio_of(documents: Sequence[Weighted]) -> float:
     """Return the difference for each word, over all documents; their words are more than none."""
     return math.fsum(d.difference for d in documents) / math.fsum(d.weight for d in documents)

@@ -1,6 +1,6 @@
 """Refuse a gate that nobody can pass, before anything is spent on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.artifacts import Suite, TaskSpec, Tier
 from harness.errors import ReasonCode, SuiteError
@@ -15,7 +15,7 @@ from harness.gate.outlook import (
     worth,
 )
 from harness.gate.pooled import names_pooled
-from harness.gate.quantiles import z_of
+from harness.gate.quantiles import t_of, z_of
 from harness.gate.ratio import MIN_DOCUMENTS
 from harness.gate.tango import score
 
@@ -41,21 +41,34 @@ def check_margins(suite: Suite) -> None:
         if not _reaches(task, task.items, allowed_by(task), suite.confidence):
             raise SuiteError(_message(task, suite.confidence), reason=ReasonCode.MARGIN_UNREACHABLE)
         _refuse_guessing(task, suite.confidence)
-    items = sum(task.items for task in suite.tasks if task.name in names_pooled(suite))
-    margin = suite.pooled_margin
+    _refuse_pooled(suite)
+
+
+def _refuse_pooled(suite: Suite) -> None:
+    pooled = [task for task in suite.tasks if task.name in names_pooled(suite)]
+    items, margin = sum(task.items for task in pooled), suite.pooled_margin
     if margin is not None and not items:
         message = (
             "a pooled_margin needs tasks whose items are right or wrong, and the suite has "
             "perplexities alone. Leave it out."
         )
         raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
-    if margin is not None and score(0, 0, items, difference=-margin) <= z_of(suite.confidence):
+    needed = _pooled_quantile(pooled, suite.confidence)
+    if margin is not None and score(0, 0, items, difference=-margin) <= needed:
         message = (
             f"a pooled_margin of {margin:g} cannot be met with the suite's {items} items, not even "
             "by a candidate that answers every item like its baseline. Use a larger one, or more "
             "items."
         )
         raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
+
+
+def _pooled_quantile(pooled: Sequence[TaskSpec], confidence: float) -> float:
+    """Return the quantile of the pool's interval where nothing differs; groups widen it."""
+    if not any(task.cluster for task in pooled):
+        return z_of(confidence)
+    units = sum(task.clusters if task.cluster else task.items for task in pooled)
+    return t_of(confidence, units - 1)
 
 
 def _refuse_few_documents(task: TaskSpec) -> None:
@@ -83,7 +96,7 @@ def _refuse_guessing(task: TaskSpec, confidence: float) -> None:
     """Refuse what the judge must: a margin so wide that a candidate which guesses is within it."""
     right = round(task.items * task.baseline_accuracy)
     counts = {1.0: right, 0.0: task.items - right}
-    low = mean_bounds(counts, Range(0.0, 1.0), quantile=z_of(confidence)).low
+    low = mean_bounds(counts, Range(0.0, 1.0), quantile=quantile(task, confidence)).low
     if is_above_guessing(task, low):
         return
     message = (

@@ -15,7 +15,7 @@ from math import comb, sqrt
 from typing import NamedTuple
 
 from harness.artifacts import Estimate, Sample
-from harness.gate.pairs import ItemPair, TaskPairs
+from harness.gate.pairs import ItemPair, TaskPairs, by_item
 
 _TYPICAL_SHIFT = 0.18
 """How much items differ in a candidate's losses, as a share of how much repeats of an item differ:
@@ -77,13 +77,13 @@ def variances_of(baseline: Sequence[Sample], candidate: Sequence[Sample] = ()) -
     Raises:
         ValueError: no item was answered twice.
     """
-    items = [a for a in _answers_by_item(baseline).values() if len(a) > 1]
+    items = [a for a in _known_by_item(baseline).values() if len(a) > 1]
     if not items:
         message = "no item was answered twice, so that nothing is known of how answers vary"
         raise ValueError(message)
     accuracy = sum(_mean_of(answers) for answers in items) / len(items)
     of_baseline = sum(_spread(answers) for answers in items) / len(items)
-    others = _answers_by_item(candidate)
+    others = _known_by_item(candidate)
     both = [(a, others[a[0].doc_id]) for a in items if len(others.get(a[0].doc_id, ())) > 1]
     if len(both) < 2:  # noqa: PLR2004  one item shows no spread
         repeat_sd = sqrt(2 * of_baseline)
@@ -106,12 +106,8 @@ def _mean(name: str, sides: Sequence[Sequence[float]]) -> Estimate:
     return Estimate(name=name, baseline=baseline, candidate=candidate)
 
 
-def _answers_by_item(samples: Sequence[Sample]) -> dict[int, list[Sample]]:
-    found: dict[int, list[Sample]] = {}
-    for sample in samples:
-        if sample.finish != "error":
-            found.setdefault(sample.doc_id, []).append(sample)
-    return found
+def _known_by_item(samples: Sequence[Sample]) -> dict[int, list[Sample]]:
+    return by_item(sample for sample in samples if sample.is_known)
 
 
 def _mean_of(answers: Sequence[Sample]) -> float:

@@ -43,7 +43,7 @@ def sum_flips(flips: Iterable[Flips]) -> Flips:
 def _count(first: Iterable[Sample], again: Iterable[Sample]) -> Flips:
     known = dict(_named(first))
     pairs = [(known[item], sample) for item, sample in _named(again) if item in known]
-    answered = [(a, b) for a, b in pairs if "error" not in (a.finish, b.finish)]
+    answered = [(a, b) for a, b in pairs if a.is_known and b.is_known]
     return Flips(len(answered), sum(a.value != b.value for a, b in answered))
 
 

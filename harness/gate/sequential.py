@@ -26,6 +26,7 @@ from dataclasses import replace
 from statistics import NormalDist
 
 from harness.artifacts import Sample, Suite, TaskSpec, Tier, WhyEnded
+from harness.gate.comparable import identity
 from harness.gate.forms import measure
 from harness.gate.pairs import AnswerPair, Side, TaskPairs
 from harness.gate.quantiles import z_of
@@ -60,7 +61,7 @@ def confidence_of(spec: TaskSpec, looks: Sequence[int], asked: int, confidence: 
         asked: how many items are answered now.
         confidence: of the suite.
     """
-    if not asked:
+    if not asked or (not looks and asked == spec.items):
         return confidence
     level = 1 - confidence
     before = spent(looks[-1] / spec.items, level) if looks else 0.0
@@ -80,12 +81,18 @@ def look(
         spec: the task.
         suite: says how sure the gate must be.
         baseline: its answers to all items.
-        candidate: its answers to those that were asked.
+        candidate: its answers to those that were asked; one to another question than the
+            baseline's is unknown.
         looks: after how many items was looked before.
     """
     theirs = {(sample.doc_id, sample.repeat): sample for sample in baseline}
-    ours = {(sample.doc_id, sample.repeat): sample for sample in candidate}
-    known = _pairs(spec, [(theirs[k], s) for k, s in ours.items() if k in theirs])
+    ours = {
+        key: sample
+        for sample in candidate
+        if (other := theirs.get(key := (sample.doc_id, sample.repeat)))
+        and identity(sample) == identity(other)
+    }
+    known = _pairs(spec, [(theirs[key], sample) for key, sample in ours.items()])
     asked = len({sample.doc_id for sample in candidate})
     if not known.items:
         return None

@@ -1,11 +1,12 @@
 """How fast the candidate answers beside the baseline, where that can be compared at all.
 
 A speed belongs to a machine, to what else runs there, and to the day. So nothing is said of two
-arms that were measured on different machines, on one machine at once, or days apart: the verdict
-then says why, and shows no number. Where the conditions were alike, the tokens a second of one
-request are compared block by block: the same requests in the same order. Requests of a block share
-whatever the machine did meanwhile, so a block is one observation, and Student's bounds of the mean
-of the logarithms are those of the ratio.
+arms that were measured on different machines, on one machine at once, or days apart, nor of one
+that was asked in parts (`sequential`), in another order: the verdict then says why, and shows no
+number. Where the conditions were alike, the tokens a second of one request are compared block by
+block: the same requests in the same order. Requests of a block share whatever the machine did
+meanwhile, so a block is one observation, and Student's bounds of the mean of the logarithms are
+those of the ratio.
 
 Slower is a regression, faster is none: the band has one side. The reference engine, and kernels
 that emulate a format, compute in the place of others, so their speed is no claim about any
@@ -55,7 +56,7 @@ def compare_speeds(suite: Suite, baseline: Scorecard, candidate: Scorecard) -> S
     tasks = [_Paired(ours[name], theirs[name]) for name in ours if name in theirs]
     if not tasks:
         return None
-    why_not = _why_not(tasks, baseline.deployment, candidate.deployment)
+    why_not = _why_not(tasks, baseline, candidate) or _why_unknown(suite, baseline, candidate)
     if why_not:
         return _unknown(suite.speed, why_not)
     found = _measured(suite, tasks)
@@ -103,8 +104,20 @@ def _paces(card: Scorecard) -> Mapping[str, Pace]:
     return card.times.paces if card.times else {}
 
 
-def _why_not(tasks: list[_Paired], baseline: Deployment, candidate: Deployment) -> str:
+def _why_unknown(suite: Suite, *cards: Scorecard) -> str:
+    """Return which task has times of one arm alone; of several metrics one has them."""
+    asked = {spec.name: spec.asked for spec in suite.tasks}
+    timed = [{asked.get(name, name) for name in _paces(card)} for card in cards]
+    for card, names, others in zip(cards, timed, reversed(timed), strict=True):
+        if others - names:
+            missing = ", ".join(sorted(others - names))
+            return f"there are no times of the {card.arm}'s answers to {missing}"
+    return ""
+
+
+def _why_not(tasks: list[_Paired], before: Scorecard, after: Scorecard) -> str:
     """Return why the two arms' speeds cannot be compared; empty where they can."""
+    baseline, candidate = before.deployment, after.deployment
     paces = [pace for task in tasks for pace in task]
     started = [datetime.fromisoformat(pace.began) for pace in paces]
     reasons = {
@@ -123,6 +136,12 @@ def _why_not(tasks: list[_Paired], baseline: Deployment, candidate: Deployment) 
         "the arms were sent different numbers of requests at once": (
             any(task.baseline.num_at_once != task.candidate.num_at_once for task in tasks)
         ),
+        "one arm was asked in parts, in another order": (
+            bool(before.looks or after.looks or after.ended)
+        ),
+        "different numbers of requests were timed": (
+            not all(_is_of_the_same(task) for task in tasks)
+        ),
         "both arms were at work on one machine at once": (
             not all(pace.alone for pace in paces) or _overlap(tasks)
         ),
@@ -131,6 +150,18 @@ def _why_not(tasks: list[_Paired], baseline: Deployment, candidate: Deployment) 
         ),
     }
     return next((why for why, is_so in reasons.items() if is_so), "")
+
+
+def _is_of_the_same(task: _Paired) -> bool:
+    """Return whether the same requests were timed; one that failed or came too late was not.
+
+    Late ones are the slowest: left out of one arm alone, they would make it look faster.
+    """
+    ours, theirs = task.baseline.blocks, task.candidate.blocks
+    if len(ours) != len(theirs):
+        return False
+    sizes = [(a.num_answers, b.num_answers) for a, b in zip(ours, theirs, strict=True)]
+    return all(before == after or None in (before, after) for before, after in sizes)
 
 
 def _overlap(tasks: list[_Paired]) -> bool:
@@ -161,7 +192,7 @@ def _measured(suite: Suite, tasks: list[_Paired]) -> SpeedVerdict:
     blocks = [
         pair
         for task in tasks
-        for pair in zip(task.baseline.blocks, task.candidate.blocks, strict=False)
+        for pair in zip(task.baseline.blocks, task.candidate.blocks, strict=True)
     ]
     ours = [math.log(block.num_tokens / block.seconds) for block, _ in blocks]
     theirs = [math.log(block.num_tokens / block.seconds) for _, block in blocks]

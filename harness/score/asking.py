@@ -23,7 +23,7 @@ from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normaliz
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedTokenizerBase
 
-from harness.artifacts import Suite
+from harness.artifacts import DEFAULT_BUDGET, Suite
 from harness.errors import ModelError
 from harness.reading import Chat, Raised, refused_as, render_chats
 from harness.score.recording import Item, Recorder
@@ -31,10 +31,6 @@ from harness.score.recording import Item, Recorder
 _MEND_TEMPLATE = "Mend the model's chat_template.jinja, or the suite's apply_chat_template."
 _UNREAD = 2
 """Places that no token of a long text can have: one before it, one that is generated."""
-DEFAULT_BUDGET = 256
-"""Tokens of an answer for a task that does not say; lm-eval's own default."""
-
-
 _SEED_BYTES = 4
 _MOST_SEED = 2**31 - 1
 """What every server takes for a seed."""

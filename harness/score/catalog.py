@@ -8,9 +8,8 @@ from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from harness.artifacts import Suite, TaskSpec
+from harness.artifacts import DEFAULT_BUDGET, Suite, TaskSpec
 from harness.errors import SuiteError
-from harness.score.asking import DEFAULT_BUDGET
 from harness.score.local_data import read_local_splits
 from harness.score.metrics import check_metric, scale_of, unknown
 from harness.score.shares import check_weights, sizes_of

@@ -218,21 +218,25 @@ class Connection:
     ) -> HttpReply:
         """Post until there is an answer, a refusal, or no retries left."""
         wait_s = self._retries.first_wait_s
-        begun = time.monotonic()
-        reply = await self.once("POST", path, payload, timeout_s=timeout_s)
+        reply = await self._timed(path, payload, timeout_s)
         for _ in range(self._retries.tries - 1):
             if reply.timed_out:
                 await self._check_alive(reply)
                 return reply
             if not _may_change(reply):
-                return reply._replace(begun=begun, seconds=time.monotonic() - begun)
+                return reply
             await asyncio.sleep(wait_s)
             wait_s *= 2
-            begun = time.monotonic()
-            reply = await self.once("POST", path, payload, timeout_s=timeout_s)
+            reply = await self._timed(path, payload, timeout_s)
         if _may_change(reply):
             await self._check_alive(reply)
         return reply
+
+    async def _timed(self, path: str, payload: Mapping[str, Any], timeout_s: float) -> HttpReply:
+        """Post once; the reply says how long that took."""
+        begun = time.monotonic()
+        reply = await self.once("POST", path, payload, timeout_s=timeout_s)
+        return reply._replace(begun=begun, seconds=time.monotonic() - begun)
 
     async def once(
         self, method: str, path: str, payload: Mapping[str, Any] | None, *, timeout_s: float

@@ -41,11 +41,13 @@ def finished_samples(folder: Path, task: str) -> tuple[Sample, ...]:
     """
     path = folder / "tasks" / f"{task}.json"
     if path.is_file():
-        score = load(ScoredTask, path).score
+        score: TaskScore | None = load(ScoredTask, path).score
     elif (folder / SCORECARD_FILE).is_file():
         card = load(Scorecard, folder / SCORECARD_FILE)
-        score = next(one for one in card.tasks if one.task == task)
+        score = next((one for one in card.tasks if one.task == task), None)
     else:
+        score = None
+    if score is None:
         return ()
     samples = folder / score.samples
     if not samples.is_file() or sha256_of(samples) != score.samples_sha256:

@@ -82,6 +82,7 @@ def _block(courses: Sequence[Course]) -> PaceBlock:
     return PaceBlock(
         num_tokens=sum(course.num_tokens or 0 for course in courses),
         seconds=sum(course.seconds or 0.0 for course in courses),
+        num_answers=len(courses),
     )
 
 

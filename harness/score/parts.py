@@ -26,7 +26,7 @@ class Watch(Protocol):
     def see(
         self, spec: TaskSpec, samples: Sequence[Sample], looks: Sequence[int]
     ) -> EarlyEnd | None:
-        """Return the end, if there is nothing more to be asked."""
+        """Return the end, if there is nothing more to be asked; not what is left unasked by it."""
 
 
 class Part(NamedTuple):

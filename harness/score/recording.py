@@ -46,10 +46,8 @@ class Course:
     num_thought_tokens: int | None = None
     begun_s: float | None = None
     """When it was asked, on the monotonic clock."""
-    first_token_s: float | None = None
-    """From there to the first token."""
     seconds: float | None = None
-    """From there to the last one."""
+    """From there to its last token."""
     thoughts_cut: bool = False
     """Whether the budget ended within the thoughts."""
 

@@ -110,6 +110,7 @@ def score(  # noqa: PLR0913  the one door
             _report(arm, made)
         first_token_s = mean_between(before, _first_tokens(lm))
     if ended is not None:
+        done, ended = _judged(done, suite, ended)
         _log.info("score: ended early at %s, %s: %s", ended.task, ended.why, ended.saved)
     scores = [done[spec.name] for spec in suite.tasks if spec.name in done]
     times = ArmTimes(
@@ -213,9 +214,27 @@ def _look_back(
         if watch is not None and found is not None:
             end = watch.see(spec, read_samples(into / found.score.samples), found.looks)
             if end is not None:
-                rest = tuple(name for name in end.not_asked if name not in done)
-                return dataclasses.replace(end, not_asked=rest)
+                return end
     return None
+
+
+def _judged(
+    done: Mapping[str, ScoredTask], suite: Suite, ended: EarlyEnd
+) -> tuple[dict[str, ScoredTask], EarlyEnd]:
+    """Return the tasks that count after an early end, and the end with those that do not.
+
+    The task that ended it counts, and each that was asked to its end. Another that was asked in
+    part (a second metric of the same questions, or one that was under way when an earlier one
+    could be looked at) does not: its part was not looked at, and no look of it is paid for.
+    """
+    items = {spec.name: spec.items for spec in suite.tasks}
+    kept = {
+        name: one
+        for name, one in done.items()
+        if name == ended.task or one.score.num_items == items[name]
+    }
+    rest = tuple(name for name in items if name not in kept)
+    return kept, dataclasses.replace(ended, not_asked=rest)
 
 
 def _prepared(

@@ -86,7 +86,7 @@ def to_score(
     Raises:
         ScoringError: every request failed.
     """
-    known = [sample for sample in samples if sample.finish != "error"]
+    known = [sample for sample in samples if sample.is_known]
     if not known:
         message = (
             f"every request of task '{spec.name}' failed ({len(samples)} of {len(samples)}); "
@@ -119,7 +119,7 @@ def _means(samples: Sequence[Sample]) -> list[float]:
     """Return the mean of the known answers to each item: answers to one item are no sample."""
     known: dict[int, list[float]] = {}
     for sample in samples:
-        if sample.finish != "error":
+        if sample.is_known:
             known.setdefault(sample.doc_id, []).append(sample.value)
     return [sum(values) / len(values) for values in known.values()]
 
@@ -131,7 +131,7 @@ def _stderr(samples: Sequence[Sample], score: float, scale: Scale) -> float:
     """
     if scale is Scale.SHARE:
         return _of_mean(_means(samples))
-    known = [sample for sample in samples if sample.finish != "error"]
+    known = [sample for sample in samples if sample.is_known]
     mean, words = mean_of(known), sum(sample.weight or 0.0 for sample in known)
     residuals = [sample.value - mean * (sample.weight or 0.0) for sample in known]
     error = _of_mean(residuals) * len(known) / (words or 1.0)

@@ -19,6 +19,8 @@ from harness.artifacts import (
 from harness.errors import ReasonCode
 from harness.gate import judge
 from tests.gate.arms import answers, arms_of, make_arm
+from tests.gate.test_perplexity import arms as perplexities
+from tests.gate.test_perplexity import rising
 from tests.nouns import suite_of, task_spec
 
 
@@ -86,6 +88,34 @@ def test_a_pooled_margin_is_not_met_by_items_that_nobody_answered() -> None:
         Decision.INCONCLUSIVE,
         (ReasonCode.POOLED_ALARM,),
     )
+
+
+def test_a_pooled_margin_is_not_met_where_no_item_can_be_pooled() -> None:
+    """The one critical task is a perplexity, which is not pooled, and nobody answered the other."""
+    asked = suite_of(rising(), task_spec(tier=Tier.ADVISORY), pooled_margin=0.02)
+    verdict = judge(asked, *perplexities(1.0), verified=True)
+    assert verdict.tasks[0].decision is Decision.GO
+    assert (verdict.decision, verdict.reason_codes) == (
+        Decision.INCONCLUSIVE,
+        (ReasonCode.POOLED_ALARM,),
+    )
+    assert "over all tasks together it shows nothing" in verdict.summary
+    assert verdict.pooled_difference is None
+
+
+@pytest.mark.parametrize(("finish", "decision"), [("timeout", "INCONCLUSIVE"), ("stop", "NO-GO")])
+def test_late_answers_prove_no_loss_of_all_tasks_together(finish: str, decision: str) -> None:
+    """80 of 400 items are wrong; those that came too late may have been right on a faster one."""
+    items = 400
+    asked = suite_of(
+        task_spec(items=items, margin=0.3), pooled_margin=0.05, max_truncated=0.5, max_rise=0.5
+    )
+    right = answers("add", [1.0] * items)
+    after = (*(replace(s, value=0.0, finish=finish) for s in right[:80]), *right[80:])
+    both = make_arm("baseline", {"add": right}), make_arm("candidate", {"add": after})
+    verdict = judge(asked, *both, verified=True)
+    assert pooled_of(verdict.pooled).decision == decision
+    assert verdict.decision == decision
 
 
 def test_no_go_of_a_task_is_named_before_what_all_tasks_leave_open() -> None:
@@ -185,6 +215,26 @@ def test_a_second_small_p_value_is_proof_once_the_first_is() -> None:
     verdict = judge(claimed("add", "sort"), *both(add=6, sort=5), verified=True)
     assert [t.decision for t in verdict.tasks] == [Decision.NO_GO, Decision.NO_GO]
     assert verdict.reason_codes[0] is ReasonCode.CLAIM_REFUTED
+
+
+@pytest.mark.parametrize(
+    ("finish", "decision", "reason"),
+    [
+        ("timeout", Decision.INCONCLUSIVE, ReasonCode.NOT_ENOUGH_EVIDENCE),
+        ("stop", Decision.NO_GO, ReasonCode.CLAIM_REFUTED),
+    ],
+)
+def test_late_answers_neither_refute_a_claim_of_no_loss_nor_pass_it(
+    finish: str, decision: Decision, reason: ReasonCode
+) -> None:
+    """6 of 400 items are lost, with p = 0.016 of no loss; they may have been right if not late."""
+    right = answers("add", [1.0] * 400)
+    after = (*(replace(s, value=0.0, finish=finish) for s in right[:6]), *right[6:])
+    asked = suite_of(task_spec(items=400, claim=Claim.LOSSLESS), max_rise=0.5)
+    both = make_arm("baseline", {"add": right}), make_arm("candidate", {"add": after})
+    verdict = judge(asked, *both, verified=True)
+    assert (verdict.decision, verdict.reason_codes[0]) == (decision, reason)
+    assert verdict.tasks[0].p_value == pytest.approx(2**-6)
 
 
 def test_an_outage_refutes_no_claim() -> None:

@@ -83,6 +83,16 @@ def test_answers_that_are_late_prove_no_loss_early() -> None:
     assert look(SPEC, SUITE, RIGHT, late, ()) is None
 
 
+def test_answers_to_other_prompts_are_not_looked_at() -> None:
+    others = tuple(replace(s, prompt_hash=f"another {s.doc_id}") for s in partly(40, 40))
+    assert look(SPEC, SUITE, RIGHT, others, ()) is None
+
+
+def test_a_task_that_was_never_looked_at_needs_what_the_suite_says_and_no_more() -> None:
+    allowed = (0.8, 0.9, 0.95, 0.975, 0.98, 0.99, 0.999)
+    assert tuple(confidence_of(SPEC, (), SPEC.items, each) for each in allowed) == allowed
+
+
 def test_an_early_no_go_says_what_was_not_asked() -> None:
     verdict = judged(ended_arm(partly(40, 40)))
     assert verdict.decision is Decision.NO_GO
@@ -111,6 +121,15 @@ def test_a_baseline_that_ended_early_is_none() -> None:
     candidate = make_arm("candidate", {"add": RIGHT})
     with pytest.raises(IncomparableError, match="ended early"):
         judge(suite_of(SPEC), arm, candidate, verified=True)
+
+
+def test_an_end_at_a_task_that_the_suite_lacks_is_refused() -> None:
+    baseline, candidate = make_arm("baseline", {"add": RIGHT}), ended_arm(partly(40, 40))
+    named = suite_of(task_spec("sort", items=100))
+    with pytest.raises(IncomparableError, match="ended early at task 'add', which 'tiny' does not"):
+        judge(named, baseline, candidate, verified=True)
+    with pytest.raises(IncomparableError, match="scored with another suite"):
+        judge(replace(named, digest="e" * 64), baseline, candidate, verified=True)
 
 
 def test_what_looks_have_spent_is_missing_at_the_end() -> None:

@@ -142,6 +142,37 @@ def test_answers_that_nobody_counted_are_not_enough_where_length_is_critical() -
     assert advisory.tasks[0].length is None
 
 
+@pytest.mark.parametrize("missing", ["late", "absent"])
+def test_a_critical_length_of_an_advisory_task_needs_answers_of_both_arms(missing: str) -> None:
+    hard = task_spec("hard", items=ITEMS, tier=Tier.ADVISORY, length=CRITICAL)
+    suite = critical(tasks=(task_spec(items=ITEMS), hard), length=Band())
+    right = answers("hard", [1.0] * ITEMS)
+    counted = tuple(replace(one, num_tokens=20) for one in right)
+    late = tuple(replace(one, finish="timeout", value=0.0) for one in right)
+    before = {"add": arm("baseline", BEFORE).samples["add"], "hard": counted}
+    after = {"add": before["add"], "hard": counted}
+    if missing == "late":
+        before["hard"] = late
+    else:
+        del after["hard"]
+    both = make_arm("baseline", before), make_arm("candidate", after)
+    verdict = judge(suite, *both, verified=True)
+    assert verdict.reason_codes == (ReasonCode.NOT_ENOUGH_EVIDENCE,)
+    assert "hard: the tokens of its answers were not counted in both arms" in verdict.summary
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_task_that_generates_nothing_has_no_length_to_gate(failed: int) -> None:
+    read = task_spec("read", items=ITEMS, tier=Tier.ADVISORY)
+    scored = answers("read", [1.0] * ITEMS, finish="scored")
+    broken = (*(replace(s, finish="error") for s in scored[:failed]), *scored[failed:])
+    before = {"add": arm("baseline", BEFORE).samples["add"], "read": scored}
+    after = {"add": before["add"], "read": broken}
+    both = make_arm("baseline", before), make_arm("candidate", after)
+    verdict = judge(critical(tasks=(task_spec(items=ITEMS), read)), *both, verified=True)
+    assert verdict.reason_codes == (ReasonCode.NON_INFERIOR,)
+
+
 def test_a_single_answer_that_nobody_counted_may_be_of_any_length() -> None:
     known = length_of(judged(BEFORE))
     candidate = arm("candidate", BEFORE)
@@ -164,11 +195,30 @@ def test_items_asked_several_times_count_once() -> None:
 
     before = make_arm("baseline", {"add": repeated([20] * 2 * ITEMS)})
     after = make_arm("candidate", {"add": repeated([10, 40] * ITEMS)})
-    verdict = judge(critical(), before, after, verified=True)
+    twice = critical(tasks=(task_spec(items=ITEMS, repeats=2),))
+    verdict = judge(twice, before, after, verified=True)
     found = length_of(verdict)
     assert found.num_items == ITEMS
     assert found.ratio == pytest.approx(1.0)
     assert found.standing is Standing.WITHIN
+
+
+def test_an_item_of_which_one_answer_was_not_counted_may_be_of_any_length() -> None:
+    """No item of the candidate has both answers counted: nothing is known of its length."""
+
+    def repeated(of_each: list[int | None]) -> tuple[Sample, ...]:
+        ones = answers("add", [1.0] * (2 * ITEMS))
+        return tuple(
+            replace(one, doc_id=index // 2, repeat=index % 2, num_tokens=of_each[index % 2])
+            for index, one in enumerate(ones)
+        )
+
+    before = make_arm("baseline", {"add": repeated([20, 20])})
+    after = make_arm("candidate", {"add": repeated([20, None])})
+    twice = critical(tasks=(task_spec(items=ITEMS, repeats=2, tier=Tier.ADVISORY),))
+    verdict = judge(twice, before, after, verified=True)
+    assert verdict.tasks[0].length is None
+    assert ReasonCode.NOT_ENOUGH_EVIDENCE in verdict.reason_codes
 
 
 def test_all_tasks_together_say_how_much_longer_answers_are() -> None:

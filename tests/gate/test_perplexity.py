@@ -156,6 +156,21 @@ def test_texts_that_were_not_read_never_pass(side: int) -> None:
     assert verdict.reason_codes == (ReasonCode.REQUEST_ERRORS,)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_texts_that_were_not_read_in_time_never_pass(side: int) -> None:
+    """Their value is 0, which would be the log-likelihood of a certain text."""
+    both = list(arms(0.9))
+    first, *others = both[side].samples["wiki"]
+    samples = replace(first, value=0.0, finish="timeout"), *others
+    mean = sum(s.value for s in others) / sum(s.weight or 0.0 for s in others)
+    score = replace(both[side].scorecard.tasks[0], value=math.exp(-mean), num_timeouts=1)
+    card = replace(both[side].scorecard, tasks=(score,))
+    both[side] = Arm(scorecard=card, samples={"wiki": samples})
+    verdict = judged((both[0], both[1]), max_truncated=0.5)
+    assert verdict.reason_codes == (ReasonCode.REQUEST_ERRORS,)
+    assert f"1 of the {NAMES[side]}'s answers did not come in time" in verdict.summary
+
+
 def test_a_candidate_is_refused_in_spite_of_an_outage_if_nothing_could_save_it() -> None:
     salad = arms(20.0)
     assert judged(with_errors(salad, side=1, number=1)).decision is Decision.NO_GO

@@ -173,3 +173,21 @@ def test_a_pooled_margin_that_nobody_can_meet_is_refused() -> None:
         check_margins(both)
     assert caught.value.reason is ReasonCode.MARGIN_UNREACHABLE
     check_margins(replace(both, pooled_margin=0.005))
+
+
+def test_groups_raise_what_the_pool_can_reach() -> None:
+    """With 4 groups Student's quantile is 2.35, and 2.35^2 / (600 + 2.35^2) is above 0.9 %."""
+    grouped = [task_spec(name, cluster="x", clusters=2) for name in ("add", "sort")]
+    both = suite_of(*(replace(one, tier=Tier.ADVISORY) for one in grouped), pooled_margin=0.009)
+    with pytest.raises(SuiteError, match=r"pooled_margin of 0\.009 .* 600 items"):
+        check_margins(both)
+    check_margins(replace(both, pooled_margin=0.01))
+
+
+def test_a_plan_counts_groups_where_it_asks_whether_guessing_would_pass() -> None:
+    """90 % of 300 items are shown to lie above 81 + 5 points, not so of items in 40 groups."""
+    alone = task_spec(chance=0.81, baseline_accuracy=0.9)
+    check_margins(suite_of(alone))
+    grouped = replace(alone, cluster="x", clusters=40, design_effect=1.5)
+    with pytest.raises(SuiteError, match="a candidate which guesses would fail"):
+        check_margins(suite_of(grouped))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -19,9 +20,10 @@ from harness.artifacts import (
 )
 from harness.errors import ReasonCode
 from harness.gate import Subject, judge, protocol_note
-from tests.gate.arms import arms_of
+from harness.gate.forms import bounds_of_own
+from tests.gate.arms import answers, arms_of, make_arm
 from tests.gate.test_perplexity import arms as perplexities
-from tests.gate.test_perplexity import rising
+from tests.gate.test_perplexity import documents, rising
 from tests.nouns import suite_of, task_spec
 
 MODEL = "Qwen/Qwen3-8B"
@@ -212,6 +214,46 @@ def test_a_perplexity_is_compared_in_its_own_unit(value: float, *, is_plausible:
     assert verdict.tasks[0].scale is Scale.PERPLEXITY
     assert found.low is not None
     assert found.low < 7.4954 < (found.high or math.inf)
+
+
+def in_groups() -> tuple[Arm, Arm]:
+    """Return two equal arms of 30 groups of ten items, of which 27 are right as a whole."""
+    given = answers("add", [1.0] * 270 + [0.0] * 30)
+    samples = {"add": tuple(replace(s, cluster=str(s.doc_id // 10)) for s in given)}
+    return make_arm("baseline", samples), make_arm("candidate", samples)
+
+
+@pytest.mark.parametrize(("clusters", "is_plausible"), [({"cluster": "x"}, True), ({}, False)])
+def test_items_in_groups_say_less_of_the_baselines_score(
+    clusters: dict[str, object], *, is_plausible: bool
+) -> None:
+    asked = task(published(0.84, tolerance=0.0), clusters=30, **clusters)
+    subject = Subject("x", "nvfp4", MODEL)
+    verdict = judge(suite_of(asked), *in_groups(), verified=True, subject=subject)
+    found = verdict.tasks[0].plausibility
+    assert found is not None
+    assert found.is_plausible is is_plausible
+
+
+@pytest.mark.parametrize(("clusters", "reason"), [({"cluster": "x"}, "weak"), ({}, "good")])
+def test_items_in_groups_show_less_that_a_baseline_does_not_guess(
+    clusters: dict[str, object], reason: str
+) -> None:
+    asked = task(None, clusters=30, chance=0.78, **clusters)
+    verdict = judge(suite_of(asked), *in_groups(), verified=True)
+    weak = ReasonCode.BASELINE_TOO_WEAK in verdict.reason_codes
+    assert weak is (reason == "weak")
+
+
+def test_the_documents_of_a_cluster_are_one_text_of_the_baseline() -> None:
+    draws = random.Random(1)  # noqa: S311  documents, no secrets
+    values = [-200.0 + draws.gauss(0, 10) for _ in range(20)]
+    alone = documents(values, [100.0] * 20)
+    copied = tuple(replace(s, doc_id=20 * n + s.doc_id) for n in range(5) for s in alone)
+    grouped = tuple(replace(s, cluster=str(s.doc_id % 20)) for s in copied)
+    one = bounds_of_own(rising(), alone, confidence=0.95)
+    five = bounds_of_own(rising(cluster="x", clusters=20), grouped, confidence=0.95)
+    assert five == pytest.approx(one)
 
 
 @pytest.mark.parametrize(("value", "is_plausible"), [(0.1, True), (5.0, False)])

@@ -69,6 +69,20 @@ def test_an_item_is_one_number_whatever_the_repeats() -> None:
     assert "40 items, each the mean of 4 answers (clustered by item)" in verdict.method
 
 
+def test_the_difference_is_that_of_the_two_scores() -> None:
+    verdict = judged(asked(20 * RIGHT + 20 * HALF), asked(10 * HALF + 30 * RIGHT))
+    assert (verdict.baseline, verdict.candidate) == (0.75, 0.875)
+    assert verdict.difference == pytest.approx(0.125)
+
+
+def test_the_same_answers_in_another_order_are_no_flip() -> None:
+    """Between 0 and 1, sums of floats depend on their order."""
+    values = [0.1, 0.2, 0.3, 0.4]
+    spec = {"value_range": (0.0, 1.0), "margin": 0.2}
+    verdict = judged(asked(40 * [values]), asked(40 * [values[::-1]]), **spec)
+    assert (verdict.num_lost, verdict.num_won) == (0, 0)
+
+
 def test_repeats_of_few_items_show_no_more_than_the_items() -> None:
     alike = asked(30 * RIGHT)
     verdict = judged(alike, alike)

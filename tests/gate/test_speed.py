@@ -10,6 +10,7 @@ from harness.artifacts import (
     ArmTimes,
     Band,
     Decision,
+    EarlyEnd,
     Pace,
     PaceBlock,
     SpeedVerdict,
@@ -17,11 +18,13 @@ from harness.artifacts import (
     Suite,
     Tier,
     Verdict,
+    WhyEnded,
 )
 from harness.errors import ReasonCode
 from harness.gate import judge
+from harness.gate.speed import compare_speeds
 from tests.gate.arms import answers, make_arm
-from tests.nouns import suite_of
+from tests.nouns import suite_of, task_spec
 
 ITEMS = 300
 CRITICAL = Band(band=0.05, tier=Tier.CRITICAL)
@@ -89,9 +92,15 @@ def test_a_slower_candidate_is_no_go_where_speed_is_critical_and_warned_of_else(
 
 
 def test_few_blocks_decide_nothing() -> None:
-    few: dict[str, object] = {"blocks": pace(80.0).blocks[:3]}
-    verdict, speed = judged(*both(80.0, theirs=few))
-    assert speed.standing is Standing.UNCLEAR
+    few = pace(50.0).blocks[:3], pace(80.0).blocks[:3]
+    before, after = (
+        arm(name, pace(1.0, blocks=blocks, began=began))
+        for name, blocks, began in zip(
+            ("baseline", "candidate"), few, (MORNING, LATER), strict=True
+        )
+    )
+    verdict, speed = judged(before, after)
+    assert (speed.num_blocks, speed.standing) == (3, Standing.UNCLEAR)
     assert verdict.reason_codes == (ReasonCode.NOT_ENOUGH_EVIDENCE,)
 
 
@@ -104,6 +113,7 @@ ELSEWHERE: Sequence[tuple[dict[str, object], dict[str, object], str]] = (
     ({"began": "2026-11-29T08:05:00+00:00"}, {}, "at work on one machine at once"),
     ({"began": "2026-12-01T08:00:00+00:00"}, {}, "more than a day apart"),
     ({}, {"address": "http://there"}, "somebody else runs the servers"),
+    ({"blocks": pace(80.0).blocks[:9]}, {}, "different numbers of requests were timed"),
 )
 
 
@@ -118,6 +128,58 @@ def test_speeds_that_cannot_be_compared_show_no_number(
     assert verdict.reason_codes[0] is ReasonCode.NOT_ENOUGH_EVIDENCE
     verdict, _ = judged(*both(80.0, theirs=theirs, served=served), Band())
     assert verdict.decision is Decision.GO
+
+
+def test_arms_that_were_asked_in_another_order_are_not_compared() -> None:
+    before, after = both(80.0)
+    looked = replace(after.scorecard, looks={"add": (40, 80)})
+    end = EarlyEnd(task="add", why=WhyEnded.INFERIOR, items=(0,), share=0.1, seconds=1.0)
+    ended = replace(after.scorecard, ended=end)
+    for card in (looked, ended):
+        speed = compare_speeds(suite_of(), before.scorecard, card)
+        assert speed is not None
+        assert "asked in parts" in speed.why_not
+
+
+def test_a_task_that_only_one_arm_was_timed_on_is_not_left_out() -> None:
+    """Every answer of the candidate to `hard` came too late, so that it has no pace there."""
+    before, after = both(80.0)
+    times = before.scorecard.times
+    assert times is not None
+    more = replace(times, paces={**times.paces, "hard": pace(50.0)})
+    card = replace(before.scorecard, times=more)
+    suite = suite_of(task_spec(), task_spec("hard", tier=Tier.ADVISORY))
+    speed = compare_speeds(suite, card, after.scorecard)
+    assert speed is not None
+    assert "no times of the candidate's answers to hard" in speed.why_not
+
+
+def test_answers_that_came_too_late_make_no_candidate_faster() -> None:
+    """Its 80 slowest ones of 400 were not timed: each of its blocks holds 16 and not 20."""
+
+    def timed(of_each: int, speed: float) -> Pace:
+        blocks = pace(speed).blocks
+        return pace(speed, blocks=tuple(replace(one, num_answers=of_each) for one in blocks))
+
+    before, after = arm("baseline", timed(20, 50.0)), arm("candidate", timed(16, 80.0))
+    _, speed = judged(before, after)
+    assert "different numbers of requests were timed" in speed.why_not
+    later = replace(timed(20, 80.0), began=LATER)
+    assert judged(before, arm("candidate", later))[1].why_not == ""
+    older = pace(80.0, began=LATER)
+    assert judged(before, arm("candidate", older))[1].why_not == ""
+
+
+def test_several_metrics_of_one_task_are_timed_once() -> None:
+    before, after = both(80.0)
+    times = before.scorecard.times
+    assert times is not None
+    more = replace(times, paces={**times.paces, "again": pace(50.0)})
+    card = replace(before.scorecard, times=more)
+    suite = suite_of(task_spec(), task_spec("again", task="add"))
+    speed = compare_speeds(suite, card, after.scorecard)
+    assert speed is not None
+    assert speed.why_not == ""
 
 
 @pytest.mark.parametrize(

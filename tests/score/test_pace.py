@@ -37,7 +37,7 @@ def test_blocks_follow_the_order_of_asking_and_hold_every_request() -> None:
     assert pace is not None
     assert len(pace.blocks) <= NUM_BLOCKS
     assert sum(block.num_tokens for block in pace.blocks) == 450
-    assert pace.blocks[0].num_tokens == 30
+    assert (pace.blocks[0].num_tokens, pace.blocks[0].num_answers) == (30, 3)
     assert (pace.alone, pace.num_at_once) == (True, 8)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.artifacts import EarlyEnd, Sample, Scorecard, TaskSpec, WhyEnded, read_samples
-from harness.score import score
+from harness.score import finished_samples, score
 
 Make = Callable[..., Any]
 SUCCESSORS = {"a": "b", "b": "\n", "k": "k", "?": "<|end|>"}
@@ -39,10 +39,25 @@ class Watching:
             task=spec.name,
             why=WhyEnded.INFERIOR,
             items=tuple(sorted(s.doc_id for s in samples)),
-            not_asked=("tiny_choice",),
             share=0.5,
             seconds=1.0,
         )
+
+
+class LookingBack(Watching):
+    """Ends, when `tiny_next` is first answered, for `tiny_choice`, which was answered before."""
+
+    def order(self, tasks: Sequence[Sequence[TaskSpec]]) -> list[Sequence[TaskSpec]]:
+        return sorted(tasks, key=lambda specs: specs[0].name)
+
+    def see(
+        self, spec: TaskSpec, samples: Sequence[Sample], looks: Sequence[int]
+    ) -> EarlyEnd | None:
+        super().see(spec, samples, looks)
+        if spec.name != "tiny_next":
+            return None
+        why = WhyEnded.INFERIOR
+        return EarlyEnd(task="tiny_choice", why=why, items=(0, 1), share=0.5, seconds=1.0)
 
 
 @pytest.fixture
@@ -83,6 +98,7 @@ def test_watched_to_the_end_it_is_scored_as_if_nobody_had_looked(
 def test_an_early_end_leaves_no_finished_task_behind(ask: Make, tmp_path: Path) -> None:
     card = ask(Watching(ends_at=3))
     assert card.ended is not None
+    assert card.ended.not_asked == ("tiny_choice",)
     assert [task.num_items for task in card.tasks] == [3]
     assert [s.doc_id for s in read_samples(tmp_path / "out" / card.tasks[0].samples)] == list(
         card.ended.items
@@ -102,3 +118,37 @@ def test_what_an_earlier_run_has_answered_can_end_the_next(ask: Make) -> None:
     watch = Watching(ends_at=4)
     assert ask(watch).ended is not None
     assert watch.seen[-1] == ("tiny_next", 4, ())
+
+
+def test_a_task_that_was_being_asked_when_another_ended_the_run_is_not_scored(ask: Make) -> None:
+    watch = LookingBack()
+    card = ask(watch)
+    assert watch.seen == [("tiny_choice", 2, ()), ("tiny_next", 1, ())]
+    assert [task.task for task in card.tasks] == ["tiny_choice"]
+    assert card.generation.keys() == {"tiny_choice"}
+    assert card.ended is not None
+    assert card.ended.not_asked == ("tiny_next",)
+
+
+def test_a_second_metric_of_the_task_that_ended_the_run_is_not_scored_by_a_part(
+    served: Make, spec: Make, suite: Make, tmp_path: Path
+) -> None:
+    asked = suite(spec(), spec("again", task="tiny_next"))
+    card = score(
+        served(SUCCESSORS),
+        asked,
+        arm="candidate",
+        into=tmp_path / "out",
+        watch=Watching(ends_at=3),
+    )
+    assert [task.task for task in card.tasks] == ["tiny_next"]
+    assert card.ended is not None
+    assert card.ended.not_asked == ("again",)
+
+
+def test_a_folder_of_scores_that_lacks_a_task_has_no_answers_to_it(
+    ask: Make, tmp_path: Path
+) -> None:
+    ask(Watching(ends_at=3))
+    assert len(finished_samples(tmp_path / "out", "tiny_next")) == 3
+    assert finished_samples(tmp_path / "out", "tiny_choice") == ()
