@@ -59,6 +59,8 @@ class Plausibility:
     published: Published
     is_plausible: bool | None
     """None where they were not compared."""
+    is_of_baseline: bool = True
+    """Whether the baseline is the model of which it is published; another is not compared."""
     low: float | None = None
     """One-sided lower bound of the baseline's score, in the metric's own unit."""
     high: float | None = None

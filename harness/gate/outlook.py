@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.artifacts import Claim, TaskSpec
 from harness.gate.exact import Passes
@@ -66,6 +66,14 @@ def quantile(task: TaskSpec, confidence: float) -> float:
     if not task.cluster:
         return z_of(confidence)
     return t_of(confidence, task.clusters - 1) * math.sqrt(task.design_effect)
+
+
+def pooled_quantile(pooled: Sequence[TaskSpec], confidence: float) -> float:
+    """Return the quantile of the pool's interval where nothing differs; groups widen it."""
+    if not any(task.cluster for task in pooled):
+        return z_of(confidence)
+    units = sum(task.clusters if task.cluster else task.items for task in pooled)
+    return t_of(confidence, units - 1)
 
 
 def limit_of(task: TaskSpec, allowed: float) -> float:

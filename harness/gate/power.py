@@ -19,7 +19,7 @@ from harness.artifacts import Suite, TaskSpec, Tier
 from harness.gate.drawn import NEVER, least_allowed
 from harness.gate.drawn_repeats import chance_of_repeats, least_of_repeats
 from harness.gate.exact import Chances, chance_of_passing, chances_of
-from harness.gate.outlook import allowed_by, passing
+from harness.gate.outlook import allowed_by, passing, pooled_quantile
 from harness.gate.pooled import names_pooled
 from harness.gate.quantiles import z_of
 from harness.gate.rises import chance_within, least_rise
@@ -51,10 +51,12 @@ def probability_of_go(
         ValueError: the difference is larger than the flip rate, which is impossible.
     """
     chances = chances_of(flip_rate, difference=difference, accuracy=1.0)
-    z = z_of(confidence)
+    return _chance_within(items, chances, margin, z_of(confidence))
 
+
+def _chance_within(items: int, chances: Chances, margin: float, quantile: float) -> float:
     def passes(lost: int, won: int, _: int) -> bool:
-        return score(lost, won, items, difference=-margin) > z
+        return score(lost, won, items, difference=-margin) > quantile
 
     return chance_of_passing(items, chances, passes, counts_right=False)
 
@@ -110,7 +112,7 @@ def smallest_margin(task: TaskSpec, confidence: float, *, power: float = _POWER)
     `power` is another share of times.
     """
     if task.relative_margin is not None:
-        return least_rise(task, confidence, power=_POWER)
+        return least_rise(task, confidence, power=power)
     if task.repeats > 1:
         return _whole(task) * least_of_repeats(task, confidence, power=power)
     chances = chances_of(task.flip_rate, difference=0.0, accuracy=task.baseline_accuracy)
@@ -159,4 +161,6 @@ def _chance_of_pool(suite: Suite) -> float:
     if not items:
         return 0.0
     flip_rate = sum(task.items * _variance(task) for task in pooled) / items
-    return probability_of_go(items, flip_rate, suite.pooled_margin, suite.confidence)
+    chances = chances_of(flip_rate, difference=0.0, accuracy=1.0)
+    quantile = pooled_quantile(pooled, suite.confidence)
+    return _chance_within(items, chances, suite.pooled_margin, quantile)

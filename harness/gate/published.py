@@ -6,7 +6,8 @@ room to think), and it hides what a quantization costs, for what is asked wrongl
 So a suite may name a published score. A baseline that is that very model, and of which the interval
 of its score lies wholly outside what is published and tolerated, ends the run INCONCLUSIVE, with
 what is different in how it was asked. The baseline's sampling is allowed for; that of the published
-score is a part of the tolerance.
+score is a part of the tolerance. Where nothing is known of the baseline's score, nothing shows that
+it was asked rightly, and the run is INCONCLUSIVE too.
 
 Which model a baseline is: by the digest of its files where the published score gives one, else by
 its name. A Hub id is compared whole, a folder of the Hub's cache by the id in its path, any other
@@ -25,6 +26,7 @@ from harness.artifacts import (
     Decision,
     Plausibility,
     Published,
+    Sample,
     Scale,
     Scorecard,
     Suite,
@@ -67,12 +69,18 @@ def beside_published(
 
 
 def published_objections(tasks: Sequence[TaskVerdict]) -> Iterator[Objection]:
-    """Yield what is unlike what is published: of advisory tasks too, for all are asked alike."""
+    """Yield what is unlike what is published, or where nothing is known of the baseline's score.
+
+    Of advisory tasks too, for all are asked alike.
+    """
     for task in tasks:
         found = task.plausibility
-        if found is not None and found.is_plausible is False:
-            reason = ReasonCode.BASELINE_UNLIKE_PUBLISHED
-            yield Objection(reason, Decision.INCONCLUSIVE, f"{task.task}: {found.message}")
+        if found is None or found.is_plausible or not found.is_of_baseline:
+            continue
+        is_unlike = found.is_plausible is False
+        unlike, unknown = ReasonCode.BASELINE_UNLIKE_PUBLISHED, ReasonCode.NOT_ENOUGH_EVIDENCE
+        reason = unlike if is_unlike else unknown
+        yield Objection(reason, Decision.INCONCLUSIVE, f"{task.task}: {found.message}")
 
 
 def published_scope(tasks: Sequence[TaskVerdict]) -> tuple[str, ...]:
@@ -146,12 +154,12 @@ def _compare(
     digest = "" if served.address else served.checkpoint_digest
     is_it = _recognized(one, [names.typed, served.model], digest)
     if not is_it:
-        return Plausibility(published=one, is_plausible=None, message=_stranger(one, names))
-    side = task.sides[0]
-    if side.score is None or any(s.finish in {"error", "timeout"} for s in side.samples):
+        message = _stranger(one, names)
+        return Plausibility(published=one, is_plausible=None, is_of_baseline=False, message=message)
+    bounds = _interval(task, suite.confidence)
+    if bounds is None:
         message = f"{_said(one, task)}; not compared, for answers of the baseline are unknown"
         return Plausibility(published=one, is_plausible=None, message=message)
-    bounds = _interval(task, suite.confidence)
     spread = one.value - one.tolerance, one.value + one.tolerance
     is_plausible = bounds.low <= spread[1] and bounds.high >= spread[0]
     differing = differences(one, suite, task.spec, _budget(baseline, suite, task.spec.name))
@@ -198,9 +206,27 @@ def _stranger(published: Published, names: BaselineNames) -> str:
     return said
 
 
-def _interval(task: TaskPairs, confidence: float) -> Bounds:
-    """Return the bounds of the baseline's score, in the metric's own unit."""
-    own = bounds_of_own(task.spec, task.sides[0].samples, confidence=confidence)
+def _interval(task: TaskPairs, confidence: float) -> Bounds | None:
+    """Return the bounds of the baseline's score, in the metric's own unit; None if unknown.
+
+    An answer that failed or came too late may have been any: it is wrong for the lower bound and
+    right for the upper one. Nothing bounds a text that was not read.
+    """
+    answers, known = task.sides[0].samples, _known(task)
+    if (
+        task.sides[0].score is None
+        or not known
+        or (task.is_perplexity and len(known) < len(answers))
+    ):
+        return None
+    worst_of_all, best_of_all = (
+        [a if _is_known(a) else dataclasses.replace(a, value=end) for a in answers]
+        for end in (0.0, 1.0)
+    )
+    own = Bounds(
+        bounds_of_own(task.spec, worst_of_all, confidence=confidence).low,
+        bounds_of_own(task.spec, best_of_all, confidence=confidence).high,
+    )
     scale = _scale(task)
     if scale is Scale.SHARE:
         worst, best = task.spec.value_range or (0.0, 1.0)
@@ -208,6 +234,15 @@ def _interval(task: TaskPairs, confidence: float) -> Bounds:
     else:
         ends = [in_unit(mean, scale) for mean in own]
     return Bounds(*sorted(ends))
+
+
+def _is_known(answer: Sample) -> bool:
+    return answer.is_known and answer.finish != "timeout"
+
+
+def _known(task: TaskPairs) -> list[Sample]:
+    """Return the baseline's answers that came, and in time."""
+    return [answer for answer in task.sides[0].samples if _is_known(answer)]
 
 
 def _scale(task: TaskPairs) -> Scale:
@@ -239,12 +274,15 @@ def _message(
     *,
     is_plausible: bool,
 ) -> str:
-    mean = in_unit(mean_of(task.sides[0].samples), _scale(task))
+    known = _known(task)
+    mean = in_unit(mean_of(known), _scale(task))
     if task.spec.value_range:
         worst, best = task.spec.value_range
         mean = worst + mean * (best - worst)
     low, high, value = (_number(number, task) for number in (*bounds, mean))
     said = f"the baseline scores {value}, between {low} and {high}, and {_said(published, task)}"
+    if num_unknown := len(task.sides[0].samples) - len(known):
+        said += f" ({num_unknown} of its answers are unknown and may be any)"
     asked = "; ".join(differing)
     if is_plausible:
         return said + (f" (asked otherwise: {asked})" if asked else "")

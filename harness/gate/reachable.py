@@ -1,6 +1,6 @@
 """Refuse a gate that nobody can pass, before anything is spent on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from harness.artifacts import Suite, TaskSpec, Tier
 from harness.errors import ReasonCode, SuiteError
@@ -10,12 +10,12 @@ from harness.gate.outlook import (
     is_above_guessing,
     limit_of,
     lowest,
+    pooled_quantile,
     quantile,
     value_of_each,
     worth,
 )
 from harness.gate.pooled import names_pooled
-from harness.gate.quantiles import t_of, z_of
 from harness.gate.ratio import MIN_DOCUMENTS
 from harness.gate.tango import score
 
@@ -53,7 +53,7 @@ def _refuse_pooled(suite: Suite) -> None:
             "perplexities alone. Leave it out."
         )
         raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
-    needed = _pooled_quantile(pooled, suite.confidence)
+    needed = pooled_quantile(pooled, suite.confidence)
     if margin is not None and score(0, 0, items, difference=-margin) <= needed:
         message = (
             f"a pooled_margin of {margin:g} cannot be met with the suite's {items} items, not even "
@@ -61,14 +61,6 @@ def _refuse_pooled(suite: Suite) -> None:
             "items."
         )
         raise SuiteError(message, reason=ReasonCode.MARGIN_UNREACHABLE)
-
-
-def _pooled_quantile(pooled: Sequence[TaskSpec], confidence: float) -> float:
-    """Return the quantile of the pool's interval where nothing differs; groups widen it."""
-    if not any(task.cluster for task in pooled):
-        return z_of(confidence)
-    units = sum(task.clusters if task.cluster else task.items for task in pooled)
-    return t_of(confidence, units - 1)
 
 
 def _refuse_few_documents(task: TaskSpec) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.artifacts import Arm, Claim, Decision, Sample, Scale, Suite, TaskSpec, Tier, Verdict
 from harness.errors import ReasonCode, SuiteError
-from harness.gate import chance_of_go, check_margins, judge, plan_power
+from harness.gate import chance_of_go, check_margins, judge, plan_power, smallest_margin
 from harness.gate.ratio import MIN_DOCUMENTS, Weighted, ratio_bounds
 from tests.gate.arms import answers, make_arm
 from tests.nouns import sample, suite_of, task_spec
@@ -198,6 +198,12 @@ def test_a_baseline_that_guesses_shows_nothing() -> None:
     verdict = judged(both, rising(chance=1 / 7.39))
     assert verdict.reason_codes == (ReasonCode.BASELINE_TOO_WEAK,)
     assert judged(both, rising(chance=1 / 50)).decision is Decision.GO
+
+
+def test_a_margin_that_is_met_oftener_is_wider() -> None:
+    usual, often = (smallest_margin(rising(), 0.95, power=share) for share in (0.8, 0.95))
+    assert chance_of_go(rising(relative_margin=often), 0.95) == pytest.approx(0.95)
+    assert usual < often
 
 
 def test_a_claim_of_no_loss_is_refuted_by_a_significant_one() -> None:

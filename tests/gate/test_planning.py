@@ -184,6 +184,13 @@ def test_groups_raise_what_the_pool_can_reach() -> None:
     check_margins(replace(both, pooled_margin=0.01))
 
 
+def test_groups_lower_the_chance_that_the_pool_passes() -> None:
+    tasks = [task_spec(name, tier=Tier.ADVISORY) for name in ("add", "sort")]
+    alone = suite_of(*tasks, pooled_margin=0.02)
+    grouped = replace(alone, tasks=tuple(replace(t, cluster="x", clusters=2) for t in tasks))
+    assert joint_probability_of_go(grouped) < joint_probability_of_go(alone) - 0.1
+
+
 def test_a_plan_counts_groups_where_it_asks_whether_guessing_would_pass() -> None:
     """90 % of 300 items are shown to lie above 81 + 5 points, not so of items in 40 groups."""
     alone = task_spec(chance=0.81, baseline_accuracy=0.9)

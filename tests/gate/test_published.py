@@ -187,17 +187,32 @@ def test_a_no_go_stays_one() -> None:
     assert verdict.reason_codes[1] is ReasonCode.BASELINE_UNLIKE_PUBLISHED
 
 
-def test_answers_that_are_unknown_are_not_compared() -> None:
-    baseline, candidate = arms_of(lost=0, won=0)
-    failed = replace(baseline.samples["add"][0], finish="error", value=0.0)
-    samples = {"add": (failed, *baseline.samples["add"][1:])}
-    baseline = replace(baseline, samples=samples)
-    subject = Subject("x", "nvfp4", MODEL)
-    verdict = judge(
-        suite_of(task(published(0.5))), baseline, candidate, verified=True, subject=subject
-    )
-    assert "answers of the baseline are unknown" in scope_of(verdict)
-    assert ReasonCode.BASELINE_UNLIKE_PUBLISHED not in verdict.reason_codes
+def unknown_of(num_items: int, value: float, finish: str) -> Verdict:
+    """Judge where so many of 300 answers of the baseline to an advisory task are unknown."""
+    right = answers("add", [1.0] * 300)
+    unknown = tuple(replace(s, finish=finish, value=0.0) for s in right[:num_items])
+    samples = {"add": (*unknown, *right[num_items:]), "more": answers("more", [1.0] * 300)}
+    both = make_arm("baseline", samples), make_arm("candidate", {**samples, "add": right})
+    suite = suite_of(task(published(value), tier=Tier.ADVISORY), task_spec("more"))
+    return judge(suite, *both, verified=True, subject=Subject("x", "nvfp4", MODEL))
+
+
+@pytest.mark.parametrize("finish", ["error", "timeout"])
+@pytest.mark.parametrize(
+    ("num_items", "value", "reason"),
+    [
+        (1, 0.99, ReasonCode.NON_INFERIOR),
+        (1, 0.5, ReasonCode.BASELINE_UNLIKE_PUBLISHED),
+        (150, 0.5, ReasonCode.NON_INFERIOR),
+        (300, 0.5, ReasonCode.NOT_ENOUGH_EVIDENCE),
+    ],
+)
+def test_unknown_answers_may_be_any_but_not_all_of_them(
+    finish: str, num_items: int, value: float, reason: ReasonCode
+) -> None:
+    verdict = unknown_of(num_items, value, finish)
+    assert verdict.reason_codes[0] is reason
+    assert "unknown" in scope_of(verdict)
 
 
 @pytest.mark.parametrize(("value", "is_plausible"), [(7.5, True), (9.0, False), (6.0, False)])
