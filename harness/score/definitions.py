@@ -153,15 +153,23 @@ def _filters(config: Mapping[str, Any]) -> Iterator[str]:
             if not _is_known(name, FILTER_REGISTRY):
                 near = _near(name, FILTER_REGISTRY)
                 yield f"has the filter function '{name}', which lm-eval has not.{near}"
-            elif isinstance(pattern := step.get("regex_pattern"), str):
-                yield from _pattern(str(entry["name"]), pattern)
+            elif not isinstance(name, FunctionName):
+                yield from _arguments(str(entry["name"]), step)
 
 
-def _pattern(name: str, pattern: str) -> Iterator[str]:
+def _arguments(name: str, step: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a filter cannot be made, which lm-eval does when all is answered."""
+    given = {key: value for key, value in step.items() if key != "function"}
     try:
-        re.compile(pattern)
+        FILTER_REGISTRY.get(step["function"])(**given)
     except re.error as error:
         yield f"has a filter '{name}' whose regex_pattern is broken: {error}. Mend the pattern."
+    except Exception as error:  # noqa: BLE001 -- whatever a filter raises for its arguments
+        why = f"{type(error).__name__}: {error}"
+        yield (
+            f"has a filter '{name}' whose function '{step['function']}' does not take what is "
+            f"given to it ({why[:120]}). Correct its arguments."
+        )
 
 
 def _data(definition: Definition) -> Iterator[str]:

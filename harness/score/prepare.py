@@ -18,7 +18,6 @@ from typing import Any
 
 import jinja2
 import lm_eval.api.task
-import lm_eval.utils
 import numpy as np
 import torch
 
@@ -28,7 +27,7 @@ from harness.score.definitions import refusals_to_load
 from harness.score.local_data import files_read_here
 from harness.score.shares import limit_of
 from harness.score.sources import Catalog, quiet_lm_eval
-from harness.score.templating import templates
+from harness.score.templating import render_in_sandbox
 
 Tasks = Mapping[str, Any]
 """lm-eval's task objects by name: one, or the members of a group."""
@@ -180,7 +179,8 @@ def scoring(task: str) -> Iterator[None]:
         EngineError: the model failed, or had no memory left.
         ScoringError: lm-eval failed.
     """
-    with quiet_lm_eval(), _no_progress_bars(), _templates_kept(), _failures_named(task):
+    render_in_sandbox()
+    with quiet_lm_eval(), _no_progress_bars(), _failures_named(task):
         yield
 
 
@@ -258,17 +258,6 @@ def _no_progress_bars() -> Iterator[None]:
         yield
     finally:
         lm_eval.api.task.tqdm = drawn
-
-
-@contextmanager
-def _templates_kept() -> Iterator[None]:
-    """Compile each of a task's templates once, in a sandbox; lm-eval does neither."""
-    before = lm_eval.utils.env
-    lm_eval.utils.env = templates()
-    try:
-        yield
-    finally:
-        lm_eval.utils.env = before
 
 
 @contextmanager

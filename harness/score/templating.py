@@ -33,3 +33,12 @@ def templates() -> ImmutableSandboxedEnvironment:
     compiled = made.from_string
     made.from_string = lru_cache(maxsize=256)(compiled)  # type: ignore[method-assign, assignment]
     return made
+
+
+def render_in_sandbox() -> None:
+    """Let lm-eval render all templates with these, from now on.
+
+    What a task says of a document is asked for in many places, and by several threads, so that
+    no end of this could be told.
+    """
+    lm_eval.utils.env = templates()

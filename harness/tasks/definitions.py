@@ -123,6 +123,9 @@ def _merged(
     """Return what a file says over what it includes, as lm-eval has it: what is nearer wins."""
     if path in within:
         raise UnreadableError(within[0], f"includes itself, by way of '{path.name}'")
+    if path in read:
+        why = f"includes '{path}' twice, by way of others, which lm-eval does not. Include it once"
+        raise UnreadableError(within[0], why)
     if len(read) >= _MOST_INCLUDES:
         raise UnreadableError(within[0], f"includes more than {_MOST_INCLUDES} files")
     values, named = read_yaml_with_functions(path)

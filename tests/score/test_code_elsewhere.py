@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import SuiteError
-from harness.score.prepare import try_prompts
+from harness.score.prepare import load_tasks, try_prompts
 from harness.score.sources import LM_EVAL_TASKS, Catalog
 from harness.score.templating import templates
 from tests.own_tasks import ASK, ASKED, GENERATED, MARK, OwnTasks, lines, loaded, write_code
@@ -119,6 +119,13 @@ def test_a_template_has_no_methods_of_what_is_not_plain() -> None:
     plain = "{{ text.upper() }} {{ day.year }} {% for x in items %}{{ loop.index }}{% endfor %}"
     values = {"text": "a", "day": dt.date(2020, 1, 2), "items": [1, 2]}
     assert templates().from_string(plain).render(values) == "A 2020 12"
+
+
+def test_lm_eval_renders_in_the_sandbox_after_a_task_is_loaded(own: OwnTasks) -> None:
+    suite = loaded(own)
+    tasks = load_tasks(Catalog(suite.tasks_from), suite, suite.tasks[0])
+    with pytest.raises(jinja2.exceptions.SecurityError):
+        tasks["own_next"].doc_to_text({}, "{{ ''.__class__.__mro__ }}")
 
 
 def test_a_parquet_file_gives_values_and_no_pictures(own: OwnTasks) -> None:

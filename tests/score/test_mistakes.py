@@ -88,6 +88,13 @@ def renamed(own: OwnTasks) -> None:
     path.write_text(path.read_text().replace("task: own_next", "task: own_sums"))
 
 
+def included_twice(own: OwnTasks) -> None:
+    for name in ("_one.yaml", "_other.yaml"):
+        (own.folder / name).write_text("include: _base.yaml\n")
+    (own.folder / "_base.yaml").write_text("num_fewshot: 0\n")
+    own.write_task(GENERATED, include=["_one.yaml", "_other.yaml"])
+
+
 def data(**files: object) -> dict[str, object]:
     return {"data_files": files}
 
@@ -117,6 +124,7 @@ MISTAKES: Mapping[str, Mistake] = {
     "a name that is nowhere": asked("unknown task: 'own_nxt'", "'own_next'", name="own_nxt"),
     "an include that is not there": task("includes 'base.yaml'", include="base.yaml"),
     "an include of itself": task("includes itself", include="own_next.yaml"),
+    "an include that comes by two ways": Mistake(("_base.yaml' twice",), included_twice),
     "a key that lm-eval does not know": task(
         "the key 'doc_to_txt'", "Did you mean 'doc_to_text'?", doc_to_txt="{{prompt}}"
     ),
@@ -247,6 +255,10 @@ MISTAKES: Mapping[str, Mistake] = {
     "a broken pattern of a filter": task(
         "regex_pattern is broken",
         filter_list=[{"name": "plain", "filter": [{"function": "regex", "regex_pattern": "("}]}],
+    ),
+    "a filter that lacks what it needs": task(
+        "a filter 'plain' whose function 'custom' does not take what is given",
+        filter_list=[{"name": "plain", "filter": [{"function": "custom"}]}],
     ),
     "a filter without steps": task("in its filter_list", filter_list=[{"name": "plain"}]),
     "a text where a list belongs": task("has filter_list: 'x', no list", filter_list="x"),
