@@ -67,7 +67,7 @@ from harness.artifacts.recipe import (
     Wording,
 )
 from harness.artifacts.run import Failure, RunRecord
-from harness.artifacts.samples import read_samples, write_samples
+from harness.artifacts.samples import by_item, read_samples, write_samples
 from harness.artifacts.scale import Scale, in_unit, mean_of
 from harness.artifacts.scores import (
     DEFAULT_BUDGET,

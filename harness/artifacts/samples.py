@@ -1,8 +1,9 @@
-"""The samples of a task as JSON lines, one answered item a line."""
+"""The samples of a task: as JSON lines, one answer a line, and by item."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,6 +12,16 @@ from harness.artifacts.store import to_json
 from harness.doors import write_atomically
 from harness.errors import RunDirectoryError, UnreadableError
 from harness.reading import iter_json_lines
+
+
+class _OfItem(Protocol):
+    """Whatever belongs to one item."""
+
+    @property
+    def doc_id(self) -> int: ...
+
+
+_Answer = TypeVar("_Answer", bound=_OfItem)
 
 
 def write_samples(samples: Iterable[Sample], path: Path) -> None:
@@ -36,3 +47,11 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
         )
         raise RunDirectoryError(message) from error
     return tuple(samples)
+
+
+def by_item(answers: Iterable[_Answer]) -> dict[int, list[_Answer]]:
+    """Return the answers to each item, by its number, in the order in which they come."""
+    found: dict[int, list[_Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.doc_id, []).append(answer)
+    return found

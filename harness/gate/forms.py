@@ -21,11 +21,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.artifacts import Ratio, Recovery, Sample, TaskSpec
+from harness.artifacts import Ratio, Recovery, Sample, TaskSpec, by_item
 from harness.gate.clusters import group_up, quantile_of
 from harness.gate.mean import Range, exceeds, mean_bounds
 from harness.gate.outlook import allowed_by, limit_of
-from harness.gate.pairs import TaskPairs, by_item
+from harness.gate.pairs import TaskPairs
 from harness.gate.ratio import NOTHING, Weighted, ratio_bounds, ratio_of, spread_seen, sum_up
 from harness.gate.signflip import Cluster, sign_flip_bounds
 from harness.gate.tango import Bounds, tango_bounds

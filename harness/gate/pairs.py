@@ -12,24 +12,13 @@ of a perplexity, for no log-likelihood stands for a text that was not read.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
-from harness.artifacts import Arm, Sample, TaskScore, TaskSpec
+from harness.artifacts import Arm, Sample, TaskScore, TaskSpec, by_item
 from harness.errors import SuiteError
 from harness.gate.ratio import Weighted, sum_up
-
-
-class _OfItem(Protocol):
-    """Whatever belongs to one item."""
-
-    @property
-    def doc_id(self) -> int: ...
-
-
-_Answer = TypeVar("_Answer", bound=_OfItem)
 
 
 class AnswerPair(NamedTuple):
@@ -185,14 +174,6 @@ def pair(spec: TaskSpec, baseline: Arm, candidate: Arm) -> TaskPairs:
         _check_value(spec, sample)
     answered = (AnswerPair(a, b) for a, b in zip(sides[0].samples, sides[1].samples, strict=False))
     return TaskPairs(spec, sides, tuple(p for p in answered if not p.failed))
-
-
-def by_item(answers: Iterable[_Answer]) -> dict[int, list[_Answer]]:
-    """Return the answers to each item, by its number, in the order in which they come."""
-    found: dict[int, list[_Answer]] = {}
-    for answer in answers:
-        found.setdefault(answer.doc_id, []).append(answer)
-    return found
 
 
 def _at_best(sample: Sample) -> float:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from math import comb, sqrt
 from typing import NamedTuple
 
-from harness.artifacts import Estimate, Sample
-from harness.gate.pairs import ItemPair, TaskPairs, by_item
+from harness.artifacts import Estimate, Sample, by_item
+from harness.gate.pairs import ItemPair, TaskPairs
 
 _TYPICAL_SHIFT = 0.18
 """How much items differ in a candidate's losses, as a share of how much repeats of an item differ:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import pvariance
 from typing import Any
 
-from harness.artifacts import Sample, Scale, TaskScore, TaskSpec, in_unit, mean_of
+from harness.artifacts import Sample, Scale, TaskScore, TaskSpec, by_item, in_unit, mean_of
 from harness.errors import ScoringError
 from harness.score.answers import answer_of, prompt_of, target_of
 from harness.score.metrics import BRIER
@@ -117,11 +117,8 @@ def to_score(
 
 def _means(samples: Sequence[Sample]) -> list[float]:
     """Return the mean of the known answers to each item: answers to one item are no sample."""
-    known: dict[int, list[float]] = {}
-    for sample in samples:
-        if sample.is_known:
-            known.setdefault(sample.doc_id, []).append(sample.value)
-    return [sum(values) / len(values) for values in known.values()]
+    known = by_item(sample for sample in samples if sample.is_known)
+    return [mean_of(answers) for answers in known.values()]
 
 
 def _stderr(samples: Sequence[Sample], score: float, scale: Scale) -> float:
