@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from harness.artifacts import Arm, Scorecard, save, write_samples
-from harness.foreign import read_recorded
+from harness.foreign import read_recorded, write_as
 from harness.foreign.arms import to_arm
 from harness.recipe import load_suite
+from harness.score import read_arm
 from harness.score.arm import sha256_of
 from tests.foreign_results.conftest import change_results, change_samples, judge, refusal
 from tests.foreign_results.test_lm_eval import write_suite
@@ -154,20 +155,17 @@ def test_our_model_loaded_otherwise_by_lm_eval_is_judged(
     assert judge(own, arms[1], "--suite", suite).code == 4
 
 
-def export(own: Path, arm: Path, into: Path) -> Path:
-    """Lay out an arm of lm-eval's as the export of an arm of ours."""
-    shutil.copytree(arm, into)
-    card = json.loads((own / "scorecard.json").read_text())
-    shown = {key: card[key] for key in card if key not in {"made_from", "record_sha256"}}
-    change_results(into, lambda values: values.update(harness={"scorecard": shown}))
-    return into
+def export(own: Path, suite: Path, into: Path) -> Path:
+    """Write an arm of ours in lm-eval's layout, as `harness report --as` does."""
+    write_as("lm-eval", {"arm": read_arm(own)}, load_suite(str(suite)), into)
+    return into / "arm"
 
 
 def test_our_own_export_is_the_same_run(
     arms: tuple[Path, Path], suite: Path, tmp_path: Path
 ) -> None:
     own = write_own(tmp_path / "own", arms[0], suite)
-    written = export(own, arms[0], tmp_path / "as-lm-eval")
+    written = export(own, suite, tmp_path / "as-lm-eval")
     assert "hold the same run" in refusal(own, written, "--suite", suite)
 
 
@@ -176,7 +174,7 @@ def test_an_export_of_our_model_s_other_run_is_the_same_model(
 ) -> None:
     own = write_own(tmp_path / "own", arms[0], suite)
     later = write_own(tmp_path / "later", arms[1], suite, served_from(tmp_path / "elsewhere"))
-    written = export(later, arms[1], tmp_path / "as-lm-eval")
+    written = export(later, suite, tmp_path / "as-lm-eval")
     assert "are of the same model" in refusal(own, written, "--suite", suite)
 
 

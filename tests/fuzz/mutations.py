@@ -31,6 +31,8 @@ _TEXTS = [
     "2020-13-45",
     "inf",
     "nan",
+    "--5",
+    "7" * 5000,
 ]
 _CONTAINERS: list[object] = [[], {}, [[]], [{}], [None], [1], ["x"], {"": []}, {"x": {"x": [1]}}]
 HOSTILE: Values = st.one_of(

@@ -3,6 +3,7 @@
 A reader must end in a value or in a HarnessError, whatever lies there.
 """
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -42,7 +43,8 @@ from harness.baselines import import_baseline
 from harness.calibrate import check_data, measure_extent
 from harness.engines import read_declared, read_demands
 from harness.errors import HarnessError
-from harness.foreign import read_recorded
+from harness.foreign import pair_recorded, read_recorded, suite_of_recorded
+from harness.gate import judge
 from harness.models import (
     ids_beyond_embedding,
     open_source,
@@ -450,6 +452,15 @@ def _make_nel(kind: str, folder: Path) -> None:
         file.rename(folder / name)
 
 
+def _judge_records(path: Path) -> None:
+    """Judge an arm against itself under another name, as far as the gate goes."""
+    recorded = read_recorded(path)
+    other = dataclasses.replace(recorded, runs=frozenset(), identity="", loaded="")
+    suite = suite_of_recorded(recorded, other, 0.02)
+    pairing = pair_recorded(recorded, other, suite, is_named=False)
+    judge(suite, pairing.baseline, pairing.candidate, verified=True)
+
+
 def _make_engine_answers(folder: Path) -> None:
     (folder / "answers.jsonl").write_text(fake_vllm.answers())
 
@@ -556,21 +567,26 @@ TARGETS = (
             "results_2026-01-01T00-00-00.json": json_of,
             "samples_t_2026-01-01T00-00-00.jsonl": lines_of,
         },
-        read_recorded,
+        _judge_records,
         share=2,
     ),
     Target(
         "NeMo Evaluator's bundle",
         partial(_make_nel, "bundle"),
         {"eval-1-t.json": json_of, "results.jsonl": lines_of, "trajectories.jsonl": lines_of},
-        read_recorded,
+        _judge_records,
         share=2,
     ),
     Target(
         "NeMo Evaluator's artifacts",
         partial(_make_nel, "byob"),
-        {"run_config.yml": yaml_of, "eval_factory_metrics.json": json_of},
-        read_recorded,
+        {
+            "run_config.yml": yaml_of,
+            "eval_factory_metrics.json": json_of,
+            "sums20b/byob_predictions.jsonl": lines_of,
+            "sums20b/byob_results.json": json_of,
+        },
+        _judge_records,
     ),
     Target("HTTP answer", _make_answer, {"answer.json": json_of}, _read_answer, share=6),
 )
