@@ -30,6 +30,16 @@ from harness.artifacts.costs import (
 )
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.ending import EarlyEnd, WhyEnded
+from harness.artifacts.nights import (
+    Alarm,
+    AlarmCause,
+    AlarmKind,
+    CellEnding,
+    CellWaiver,
+    NightRow,
+    Purpose,
+    TaskNight,
+)
 from harness.artifacts.plan import (
     MIXED,
     Attention,
