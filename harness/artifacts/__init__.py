@@ -82,6 +82,7 @@ from harness.artifacts.scale import Scale, in_unit, mean_of
 from harness.artifacts.scores import (
     DEFAULT_BUDGET,
     GO_WITH_WAIVERS,
+    THOUGHTS_CUT,
     Arm,
     Decision,
     Estimate,

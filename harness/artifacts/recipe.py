@@ -234,6 +234,8 @@ class TaskSpec:
     """How far repeats of one item differ (standard deviation of one answer's candidate - baseline
     within an item); planning of `repeats` uses it. Measured."""
 
+    thinking_budget: Count | None = None
+    """Tokens for what is thought before an answer; None: the suite's."""
     published: Published | None = None
     """A score that somebody has published; it changes no score, so it is part of no digest."""
 
@@ -267,7 +269,8 @@ class Suite:
     think_end_token: str | None = None
     """What ends the reasoning, such as `</think>`; the answer follows it."""
     thinking_budget: int = 0
-    """Tokens for the reasoning, on top of each task's own output budget."""
+    """Tokens for the reasoning, apart from each task's own output budget, where a task does not say
+    another."""
     seed: int
     batch_size: int
     """Prompts answered at once by the reference engine."""
@@ -292,6 +295,11 @@ class Suite:
     """Folders of own tasks; what they hold is in the digest, where they lie is not."""
     task_code: bool = False
     """Whether Python that own tasks name may run; said on the command line alone."""
+
+    def thinking_budget_of(self, task: TaskSpec) -> int:
+        """Return the tokens for what is thought before each answer to a task."""
+        own = task.thinking_budget
+        return self.thinking_budget if own is None else own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -131,8 +131,11 @@ def test_a_budget_with_thoughts_is_compared_with_both_together() -> None:
     together = task(published(0.8, protocol=Protocol(max_gen_toks=116)))
     apart = task(published(0.8, protocol=Protocol(max_gen_toks=16, thinking_budget=100)))
     for one in (together, apart):
-        verdict = judged(one, thinking=True, thinking_budget=100)
-        assert "tokens of an answer" not in verdict.summary
+        for own, of_suite in ((None, 100), (100, 7)):
+            asked = replace(one, thinking_budget=own)
+            verdict = judged(asked, thinking=True, thinking_budget=of_suite)
+            assert "tokens of an answer" not in verdict.summary
+            assert "tokens for thoughts" not in verdict.summary
 
 
 @pytest.mark.parametrize(
