@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import score
-from harness.arms import DEPLOYMENT_FILE, BaselineWatch
+from harness.arms import DEPLOYMENT_FILE, BaselineWatch, asks_elsewhere
 from harness.artifacts import (
     Endpoint,
     MadeFrom,
@@ -61,7 +61,7 @@ def deployments_gate(job: DeploymentsJob, run: RunDirectory) -> Verdict:
             integrity = check_files(trial, folder, job.checkpoint.digest, run, Origin(None))
             refuse_files(integrity, None, waived_checks(trial, folder))
         waived = waived_checks(trial, folder)
-    how = {"suite": suite.digest, "versions": digest_of(versions())}
+    how = {"suite": suite.digest, "versions": digest_of(versions(suite))}
     theirs = {"baseline": baseline.identity, **how}
     ours = {"candidate": candidate.identity, **how}
     if suite.smoke is not None:
@@ -105,14 +105,19 @@ def _smoke(
 
 
 def _score(arm: _Arm, suite: Suite, into: Path, watch: BaselineWatch | None) -> Scorecard:
-    return score.score(arm.endpoint, suite, arm="candidate", into=into, watch=watch)
+    elsewhere = asks_elsewhere(arm.endpoint, suite, arm="candidate")
+    return score.score(
+        arm.endpoint, suite, arm="candidate", into=into, watch=watch, elsewhere=elsewhere
+    )
 
 
 def _measure(arm: _Arm, suite: Suite, into: Path) -> Scorecard:
     """Score the baseline, and a share of its items once more (A/A)."""
     folder = into / BASELINE_FOLDER
-    card = score.score(arm.endpoint, suite, arm="baseline", into=folder)
-    score.score_again(arm.endpoint, suite, into=folder / AGAIN, share=RERUN_SHARE)
+    elsewhere = asks_elsewhere(arm.endpoint, suite, arm="baseline")
+    card = score.score(arm.endpoint, suite, arm="baseline", into=folder, elsewhere=elsewhere)
+    again = folder / AGAIN
+    score.score_again(arm.endpoint, suite, into=again, share=RERUN_SHARE, elsewhere=elsewhere)
     return card
 
 

@@ -245,7 +245,7 @@ def asked_of(trial: Trial) -> MadeFrom:
     return {
         "suite": trial.suite.digest,
         "engine": digest_of(trial.engine.identity()),
-        "versions": digest_of(versions()),
+        "versions": digest_of(versions(trial.suite)),
     }
 
 

@@ -39,6 +39,7 @@ class Request:
     suite: Annotated[str | None, "A suite: a file in evals/suites/, or a path."] = None
     tasks: Annotated[tuple[Path, ...], "Folder of own lm-eval tasks; repeatable."] = ()
     task_code: Annotated[bool, "Run the Python that own tasks name (!function)."] = False
+    nel: Annotated[Path | None, "Environment that holds NeMo Evaluator, or its python."] = None
     margin: Annotated[float | None, "Allowed loss of each task, fraction of 1."] = None
     engine: Annotated[str | None, "auto, reference, vllm, docker, sglang or trtllm."] = None
     numerics: Annotated[str | None, "deployed or declared."] = None
@@ -72,7 +73,7 @@ SERVING = (
     *("vllm", "sglang", "trtllm", "image"),
 )
 """Options of a command that serves."""
-ASKING = ("suite", "tasks", "task_code")
+ASKING = ("suite", "tasks", "task_code", "nel")
 """Options of a command that asks a suite."""
 JUDGING = (
     *ASKING,

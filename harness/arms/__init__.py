@@ -15,6 +15,7 @@ from harness.arms.baseline import (
     read_probe,
 )
 from harness.arms.candidate import Candidate, CandidateOrder
+from harness.arms.elsewhere import asks_elsewhere
 from harness.arms.findings import DEPLOYMENT_FILE, failed_findings, refuse_findings
 from harness.arms.gpus import Gpus, assign_gpus
 from harness.arms.measuring import Measuring
@@ -32,6 +33,7 @@ __all__ = [
     "Gpus",
     "Measuring",
     "SmokeBaseline",
+    "asks_elsewhere",
     "assign_gpus",
     "failed_findings",
     "keep_baseline",

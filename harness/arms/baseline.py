@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import baselines, score
+from harness.arms.elsewhere import asks_elsewhere
 from harness.arms.findings import DEPLOYMENT_FILE, errors_of
 from harness.arms.gpus import Gpus, free_gpu_memory
 from harness.artifacts import (
@@ -60,13 +61,17 @@ def measure_baseline(order: BaselineOrder, *, alone: bool = True) -> Path:
         if lacking.scores:
             _say_what_changed(inputs)
         with _serve_baseline(order, entry) as served:
+            elsewhere = asks_elsewhere(served, suite, arm="baseline")
             if suite.smoke is not None and lacking.answers:
                 _keep_probe(served, suite.smoke, entry)
             if lacking.scores:
-                score.score(served, suite, arm="baseline", into=entry, alone=alone)
+                score.score(
+                    served, suite, arm="baseline", into=entry, alone=alone, elsewhere=elsewhere
+                )
             if lacking.rerun:
                 _log.info("baseline: %.0f %% of its items once more (A/A)", 100 * share)
-                score.score_again(served, suite, into=entry / baselines.AGAIN, share=share)
+                again = entry / baselines.AGAIN
+                score.score_again(served, suite, into=again, share=share, elsewhere=elsewhere)
         if lacking.rerun:
             baselines.finish_entry(entry, inputs, share=share)
         return entry

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from harness import score
+from harness.arms.elsewhere import asks_elsewhere
 from harness.arms.findings import DEPLOYMENT_FILE, refuse_findings
 from harness.arms.gpus import Gpus, free_gpu_memory
 from harness.arms.measuring import Measuring, alone, is_crowded
@@ -97,7 +98,13 @@ class Candidate:
         with self._unchanged("scored"):
             return self._asked(
                 lambda served: score.score(
-                    served, suite, arm="candidate", into=into, alone=alone, watch=watch
+                    served,
+                    suite,
+                    arm="candidate",
+                    into=into,
+                    alone=alone,
+                    watch=watch,
+                    elsewhere=asks_elsewhere(served, suite, arm="candidate"),
                 )
             )
 

@@ -30,16 +30,6 @@ from harness.artifacts.costs import (
 )
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.ending import EarlyEnd, WhyEnded
-from harness.artifacts.nights import (
-    Alarm,
-    AlarmCause,
-    AlarmKind,
-    CellEnding,
-    CellWaiver,
-    NightRow,
-    Purpose,
-    TaskNight,
-)
 from harness.artifacts.plan import (
     MIXED,
     Attention,
@@ -82,7 +72,6 @@ from harness.artifacts.scale import Scale, in_unit, mean_of
 from harness.artifacts.scores import (
     DEFAULT_BUDGET,
     GO_WITH_WAIVERS,
-    THOUGHTS_CUT,
     Arm,
     Decision,
     Estimate,
@@ -118,5 +107,6 @@ from harness.artifacts.store import (
     save,
     to_json,
 )
+from harness.artifacts.tools import NelSpec, Tool
 from harness.artifacts.waivers import WaivedCheck, Waiver
 from harness.doors import write_atomically

@@ -20,6 +20,7 @@ from harness.artifacts.limits import (
 )
 from harness.artifacts.published import Published
 from harness.artifacts.smoke_set import SmokeSet
+from harness.artifacts.tools import NelSpec, Tool
 from harness.artifacts.waivers import Waiver
 
 
@@ -174,13 +175,15 @@ class MemorySpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
-    """One lm-eval task of a suite."""
+    """One task of a suite, lm-eval's unless it says otherwise."""
 
     __pydantic_config__ = STRICT
     name: TaskName
     """As lm-eval knows it, or any name where `task` has lm-eval's."""
     task: TaskName | None = None
     """As lm-eval knows it, where that is not `name`; tasks of one such are asked once."""
+    tool: Tool = Tool.LM_EVAL
+    """`nel`: one of the benchmarks in the suite's configuration of NeMo Evaluator."""
     tier: Tier
     metric: str
     """Metric of lm-eval, such as `exact_match` or `acc`: 0 or 1 for each item, unless `value_range`
@@ -234,14 +237,12 @@ class TaskSpec:
     """How far repeats of one item differ (standard deviation of one answer's candidate - baseline
     within an item); planning of `repeats` uses it. Measured."""
 
-    thinking_budget: Count | None = None
-    """Tokens for what is thought before an answer; None: the suite's."""
     published: Published | None = None
     """A score that somebody has published; it changes no score, so it is part of no digest."""
 
     @property
     def asked(self) -> str:
-        """Return the name under which lm-eval knows the task."""
+        """Return the name under which lm-eval, or another tool, knows the task."""
         return self.task or self.name
 
     @property
@@ -269,8 +270,7 @@ class Suite:
     think_end_token: str | None = None
     """What ends the reasoning, such as `</think>`; the answer follows it."""
     thinking_budget: int = 0
-    """Tokens for the reasoning, apart from each task's own output budget, where a task does not say
-    another."""
+    """Tokens for the reasoning, on top of each task's own output budget."""
     seed: int
     batch_size: int
     """Prompts answered at once by the reference engine."""
@@ -295,11 +295,18 @@ class Suite:
     """Folders of own tasks; what they hold is in the digest, where they lie is not."""
     task_code: bool = False
     """Whether Python that own tasks name may run; said on the command line alone."""
+    nel: NelSpec | None = None
+    """None where NeMo Evaluator asks no task."""
 
-    def thinking_budget_of(self, task: TaskSpec) -> int:
-        """Return the tokens for what is thought before each answer to a task."""
-        own = task.thinking_budget
-        return self.thinking_budget if own is None else own
+    @property
+    def of_lm_eval(self) -> tuple[TaskSpec, ...]:
+        """Return the tasks that lm-eval asks."""
+        return tuple(task for task in self.tasks if task.tool is Tool.LM_EVAL)
+
+    @property
+    def of_nel(self) -> tuple[TaskSpec, ...]:
+        """Return the tasks that NeMo Evaluator asks."""
+        return tuple(task for task in self.tasks if task.tool is Tool.NEL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,14 @@ from harness.models import Source, architecture_of
 _PACKAGES = ("torch", "transformers", "lm_eval", "safetensors", "tokenizers")
 
 
-def versions() -> Mapping[str, str]:
-    """Return the versions of harness and of the packages that change numbers."""
-    return {"harness": __version__} | {name: version(name) for name in _PACKAGES}
+def versions(suite: Suite | None = None) -> Mapping[str, str]:
+    """Return the versions of harness and of the packages that change numbers.
+
+    Where NeMo Evaluator asks a part of the suite, its own too, with what it told of its tasks.
+    """
+    ours = {"harness": __version__} | {name: version(name) for name in _PACKAGES}
+    nel = None if suite is None else suite.nel
+    return ours if nel is None else ours | {"nemo-evaluator": f"{nel.version} {nel.digest}"}
 
 
 def inputs_of(source: Source, engine: EngineSpec, suite: Suite) -> BaselineInputs:
@@ -23,6 +28,6 @@ def inputs_of(source: Source, engine: EngineSpec, suite: Suite) -> BaselineInput
         suite=suite.name,
         suite_digest=suite.digest,
         engine=engine.identity(),
-        versions=versions(),
+        versions=versions(suite),
         architecture=architecture_of(source.config),
     )

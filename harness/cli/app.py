@@ -201,7 +201,7 @@ def score(
 @command(
     app,
     "judge baseline-scores candidate-scores --suite canary",
-    *(*ASKING, "margin", "missing_evidence"),
+    *("suite", "tasks", "task_code", "margin", "missing_evidence"),
 )
 def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.CandidateArm) -> Result:
     """Compare two scored arms: ours, or what other tools recorded.

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import score as scoring
+from harness.arms import asks_elsewhere
 from harness.artifacts import Endpoint, EngineSpec, Suite, save, to_json
 from harness.cli import text
 from harness.cli.console import Result, emit
 from harness.doors import check_apart, check_folder
 from harness.errors import ExitCode, UsageError
 from harness.models import Source, open_source
-from harness.preflight import check_answerable, check_suite, engine_for
+from harness.preflight import check_answerable, check_has_address, check_suite, engine_for
 from harness.recipe import Request, load_engine, load_suite, suite_of
-from harness.serve import examine, serve, serve_command, wait_until_gone
+from harness.serve import Served, examine, serve, serve_command, wait_until_gone
 
 _SCHEMES = ("http://", "https://")
 _LONGEST = 4096
@@ -35,7 +36,7 @@ def score(request: Request, server: Server, out: Path) -> Result:
     """Score a folder, served by the engine, or a URL."""
     suite = suite_of(request, str(request.suite))
     is_url = request.model.startswith(_SCHEMES)
-    check_suite(suite, None if is_url else open_source(request.model))
+    suite = check_suite(suite, None if is_url else open_source(request.model))
     check_folder(out)
     with ExitStack() as stack:
         if is_url:
@@ -43,15 +44,17 @@ def score(request: Request, server: Server, out: Path) -> Result:
                 request.model, suite=suite, model=server.model, tokenizer=server.tokenizer
             )
             out.mkdir(parents=True, exist_ok=True)
-            card = scoring.score(endpoint, suite, arm="candidate", into=out)
+            served: Served | Endpoint = endpoint
         else:
             check_answerable(load_engine(request, suite), suite)
             engine, source = _prepare(request, suite)
+            check_has_address(engine, suite)
             folder = source.path
             check_apart(out, [folder])
             out.mkdir(parents=True, exist_ok=True)
             served = stack.enter_context(serve(engine, folder, records=out))
-            card = scoring.score(served, suite, arm="candidate", into=out)
+        elsewhere = asks_elsewhere(served, suite, arm="candidate")
+        card = scoring.score(served, suite, arm="candidate", into=out, elsewhere=elsewhere)
     return Result(text=text.of_scorecard(card), values=to_json(card))
 
 

@@ -29,7 +29,7 @@ suite_app = typer.Typer(
 @command(
     suite_app,
     "suite check SUITE --model canary",
-    *("model", "tasks", "task_code"),
+    *("model", "tasks", "task_code", "nel"),
     name="check",
     model=opt.AskedModel,
 )

@@ -1,5 +1,6 @@
 """Scores that other tools recorded, read as arms, and ours written as theirs."""
 
+from harness.foreign.arms import to_arm
 from harness.foreign.pairing import (
     Pairing,
     is_recorded,
@@ -19,5 +20,6 @@ __all__ = [
     "pair_with_own",
     "read_recorded",
     "suite_of_recorded",
+    "to_arm",
     "write_as",
 ]

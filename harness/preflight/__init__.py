@@ -11,6 +11,7 @@ from harness.preflight.devices import Gpus, assign_gpus
 from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.gate_job import GateJob, preflight_gate
 from harness.preflight.job import Job, check_suite, preflight
+from harness.preflight.nel_tasks import check_has_address
 from harness.preflight.summary import (
     DeploymentsPlanSummary,
     GatePlanSummary,
@@ -38,6 +39,7 @@ __all__ = [
     "Way",
     "assign_gpus",
     "check_answerable",
+    "check_has_address",
     "check_suite",
     "engine_for",
     "plan_arms",

@@ -18,12 +18,12 @@ def note_asked(problems: Problems, suite: Suite, source: Source) -> None:
 
     It may have no tokenizer, no chat template that works where chats are asked, or fewer positions
     than the suite's max_model_len. Prompts of own tasks are counted in its tokens; those of shipped
-    tasks are known to be short, but not whether thoughts leave room for them.
+    tasks are known to be short.
     """
     is_sound = not any(isinstance(error, SuiteError) for error in problems.found)
     problems.attempt(partial(_check_positions, suite, source))
     can_read = problems.attempt(partial(_reads, suite, source))
-    if is_sound and can_read and (suite.tasks_from or suite.thinking):
+    if is_sound and can_read and suite.tasks_from:
         found = problems.attempt(partial(score.cut_or_unsayable, suite, source.path))
         problems.note(found or ())
 
@@ -38,7 +38,7 @@ def _reads(suite: Suite, source: Source) -> bool:
     asks_chats = suite.apply_chat_template or (
         suite.smoke is not None and suite.smoke.apply_chat_template
     )
-    if asks_chats:
+    if asks_chats or (suite.nel is not None and suite.nel.chats):
         check_template(suite.name, source.path)
     return True
 

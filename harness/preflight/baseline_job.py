@@ -8,6 +8,7 @@ from harness.models import Source
 from harness.preflight.asked import note_asked
 from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.job import check_questions
+from harness.preflight.nel_tasks import check_has_address
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
 from harness.recipe import Request, load_engine, suite_of
@@ -33,7 +34,7 @@ def preflight_baseline(request: Request) -> BaselineJob:
     suite = problems.attempt(lambda: suite_of(request, str(request.suite)))
     opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if suite is not None:
-        check_questions(problems, suite)
+        suite = check_questions(problems, suite)
     asked, source = problems.demand(suite), problems.demand(opened)
     found = problems.attempt(lambda: _engine(request, asked, source))
     problems.attempt(check_writable)
@@ -47,4 +48,6 @@ def preflight_baseline(request: Request) -> BaselineJob:
 def _engine(request: Request, suite: Suite, source: Source) -> EngineSpec:
     typed = load_engine(request, suite)
     check_answerable(typed, suite)
-    return engine_for(typed, source)
+    engine = engine_for(typed, source)
+    check_has_address(engine, suite)
+    return engine

@@ -81,8 +81,7 @@ def preflight_deployments(
     asked = problems.attempt(lambda: suite_of(request, named))
     folder = servers.checkpoint
     source = problems.attempt(lambda: open_source(str(folder))) if folder is not None else None
-    suite = problems.demand(asked)
-    check_questions(problems, suite)
+    suite = check_questions(problems, problems.demand(asked))
     arms = [problems.attempt(partial(_endpoint, servers, suite, arm)) for arm in _ARMS]
     problems.attempt(lambda: check_written(into, [source.path] if source is not None else []))
     candidate, baseline = (problems.demand(arm) for arm in arms)

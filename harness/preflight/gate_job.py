@@ -16,6 +16,7 @@ from harness.preflight.budget import within_budget
 from harness.preflight.engine import check_answerable, choose_engine, resolve_device
 from harness.preflight.given import Baseline, check_baseline, open_baseline
 from harness.preflight.job import check_questions, check_written, read_by
+from harness.preflight.nel_tasks import check_has_address
 from harness.preflight.problems import Problems
 from harness.recipe import Request, load_trial
 from harness.serve import check_served
@@ -50,8 +51,7 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     if trial is not None and candidate is not None:
         trial = problems.attempt(partial(_in_time, trial, request.budget, candidate))
     if trial is not None:
-        check_questions(problems, trial.suite, trial.waivers)
-        problems.attempt(lambda: check_answerable(trial.engine, trial.suite))
+        trial = _examined(problems, trial)
     demands = problems.attempt(lambda: _demands(candidate)) if candidate is not None else None
     if trial is None or candidate is None or baseline is None or demands is None:
         problems.raise_any()
@@ -67,6 +67,7 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
     sized = baseline if isinstance(baseline, Source) else candidate
     engine = problems.attempt(lambda: choose_engine(trial.engine, sized))
     if engine is not None:
+        problems.attempt(lambda: check_has_address(engine, trial.suite))
         problems.attempt(lambda: check_served(engine, demands))
         resolved = dataclasses.replace(trial, engine=engine)
         problems.attempt(lambda: check_baseline(baseline, candidate, resolved, is_its_model=False))
@@ -81,6 +82,12 @@ def preflight_gate(request: Request, checkpoint: Path, *, into: Path | None = No
 
 def _in_time(trial: Trial, budget: str | None, source: Source) -> Trial:
     return dataclasses.replace(trial, suite=within_budget(trial, budget, source))
+
+
+def _examined(problems: Problems, trial: Trial) -> Trial:
+    suite = check_questions(problems, trial.suite, trial.waivers)
+    problems.attempt(partial(check_answerable, trial.engine, suite))
+    return dataclasses.replace(trial, suite=suite)
 
 
 def _with_device(trial: Trial) -> Trial:

@@ -30,6 +30,7 @@ from harness.preflight.engine import (
     resolve_device,
 )
 from harness.preflight.given import Baseline, check_baseline, open_baseline
+from harness.preflight.nel_tasks import check_has_address, with_nel
 from harness.preflight.problems import Problems
 from harness.preflight.unquantized import open_unquantized
 from harness.preflight.waived import check_waivers
@@ -79,7 +80,8 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     if recipe is not None and opened is not None and scored:
         recipe = problems.attempt(partial(_in_time, recipe, request.budget, opened))
     if recipe is not None and scored:
-        check_questions(problems, recipe.suite, recipe.waivers)
+        suite = check_questions(problems, recipe.suite, recipe.waivers)
+        recipe = dataclasses.replace(recipe, suite=suite)
         problems.attempt(lambda: check_answerable(recipe.engine, recipe.suite))
     if recipe is not None and opened is None:
         spec = recipe.calibration
@@ -110,26 +112,33 @@ def _check_ends(problems: Problems, job: Job, into: Path | None, *, scored: bool
             problems.attempt(check_writable)
 
 
-def check_questions(problems: Problems, suite: Suite, waivers: tuple[Waiver, ...] = ()) -> None:
-    """Note what is wrong with a suite's tasks and margins, and with waivers of its checks."""
+def check_questions(problems: Problems, suite: Suite, waivers: tuple[Waiver, ...] = ()) -> Suite:
+    """Note what is wrong with a suite's tasks and margins, and with waivers of its checks.
+
+    Returned with what NeMo Evaluator tells of its tasks.
+    """
     problems.note(problems.attempt(lambda: score.mistakes_of(suite)) or ())
     problems.attempt(lambda: check_margins(suite))
     problems.attempt(lambda: check_waivers(waivers))
+    return with_nel(problems, suite)
 
 
-def check_suite(suite: Suite, source: Source | None = None) -> None:
-    """Refuse a suite with anything that is wrong with its tasks, or for a model.
+def check_suite(suite: Suite, source: Source | None = None) -> Suite:
+    """Return a suite with what NeMo Evaluator tells of its tasks; refuse one with mistakes.
 
-    Who scores one arm compares nothing, so that margins are no matter.
+    For a model too, where one is given. Who scores one arm compares nothing, so that margins are
+    no matter.
 
     Raises:
         UsageError: everything that is wrong, with what to do about each.
     """
     problems = Problems()
     problems.note(problems.attempt(lambda: score.mistakes_of(suite)) or ())
+    suite = with_nel(problems, suite)
     if source is not None:
         note_asked(problems, suite, source)
     problems.raise_any()
+    return suite
 
 
 def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool) -> Job | None:
@@ -149,6 +158,7 @@ def _resolve(problems: Problems, recipe: Recipe, source: Source, *, scored: bool
         asked = dataclasses.replace(
             demands_of(planned), architectures=architectures_of(source.config)
         )
+        problems.attempt(lambda: check_has_address(resolved, recipe.suite))
         problems.attempt(lambda: check_served(resolved, asked))
         problems.attempt(lambda: check_widths(resolved, planned))
     if not engines_for(demands_of(planned)):

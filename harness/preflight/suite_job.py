@@ -44,7 +44,7 @@ def examine_suite(request: Request, file: Path, *, model: str | None) -> Examine
     suite = problems.attempt(lambda: suite_of(request, str(file)))
     source = problems.attempt(lambda: open_source(model)) if model else None
     if suite is not None:
-        check_questions(problems, suite)
+        suite = check_questions(problems, suite)
         for task in suite.tasks:
             alone = dataclasses.replace(suite, tasks=(task,), pooled_margin=None)
             problems.attempt(partial(check_margins, alone))

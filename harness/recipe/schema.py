@@ -161,6 +161,8 @@ class SuiteFile(Strict):
     """Name of the smoke set, or the path of its file from the suite's folder."""
     tasks_from: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     """Folders of own lm-eval tasks, from the suite's folder."""
+    nel: Text | None = None
+    """NeMo Evaluator's configuration, from the suite's folder; its tasks say `tool: nel`."""
     tasks: Annotated[
         tuple[Annotated[TaskSpec, WrapValidator(_fits_together)], ...], Field(min_length=1)
     ]

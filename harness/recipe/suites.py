@@ -7,11 +7,12 @@ their files are in the digest, and not where the folder lies.
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness import shipped
-from harness.artifacts import Suite, TaskSpec, digest_of
+from harness.artifacts import NelSpec, Suite, TaskSpec, Tool, digest_of
 from harness.doors import expanded
 from harness.errors import SuiteError
 from harness.recipe.names import choose_file, first_double
@@ -22,9 +23,7 @@ from harness.tasks import read_own_tasks
 
 _JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin"}
 """Settings that change no score."""
-_ASKING = (
-    *("items", "num_fewshot", "repeats", "temperature", "top_p", "top_k", "thinking_budget"),
-)
+_ASKING = ("items", "num_fewshot", "repeats", "temperature", "top_p", "top_k")
 """Of a task, what decides its requests."""
 
 
@@ -34,6 +33,7 @@ def load_suite(
     margin: float | None = None,
     tasks: Sequence[Path] = (),
     task_code: bool = False,
+    nel: Path | None = None,
 ) -> Suite:
     """Read the suite `name` (a shipped one, or a YAML file).
 
@@ -42,6 +42,7 @@ def load_suite(
         margin: replaces the margin of every critical and advisory task, as a fraction of 1.
         tasks: folders of own lm-eval tasks, beside those that the file names.
         task_code: whether Python that own tasks name may be run.
+        nel: environment that holds NeMo Evaluator.
 
     Raises:
         SuiteError: there is no such suite, or its file is malformed; a folder of tasks is none.
@@ -57,14 +58,18 @@ def load_suite(
     _check_asked_once(path, asked)
     asked = asked if margin is None else _with_margin(asked, margin)
     settings = file.model_dump(
-        exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length", "speed"}
+        exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length", "speed", "nel"}
     )
     score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
-    if file.thinking:  # scores of thoughts and answers that shared one budget are others
-        score_keys["budgets"] = "apart"
     folders = _folders([*(path.parent / expanded(f) for f in file.tasks_from), *tasks])
     own = read_own_tasks(folders)
-    files = [own.digest_of(task.asked) or _digest_of_files(task.asked) for task in asked]
+    spec = _nel(path, file.nel, asked, place=nel)
+    files = [
+        _digest_of_nel(spec)
+        if spec is not None and task.tool is Tool.NEL
+        else own.digest_of(task.asked) or _digest_of_files(task.asked)
+        for task in asked
+    ]
     digest = digest_of(score_keys, [_asked(task) for task in asked], files)
     smoke = None if file.smoke is None else load_smoke(file.smoke, beside=path.parent)
     return Suite(
@@ -76,6 +81,7 @@ def load_suite(
         smoke=smoke,
         tasks_from=tuple(map(str, folders)),
         task_code=task_code,
+        nel=spec,
     )
 
 
@@ -90,7 +96,46 @@ def suite_of(request: Request, name: str) -> Suite:
         margin=request.margin,
         tasks=request.tasks,
         task_code=request.task_code,
+        nel=request.nel,
     )
+
+
+def _nel(
+    path: Path, named: str | None, tasks: Sequence[TaskSpec], *, place: Path | None
+) -> NelSpec | None:
+    """Return NeMo Evaluator's part of a suite.
+
+    Raises:
+        SuiteError: its configuration is missing, or no task is its own.
+    """
+    theirs = [task.name for task in tasks if task.tool is Tool.NEL]
+    if named is None:
+        if theirs:
+            message = (
+                f"'{path}' lists '{theirs[0]}' with tool nel, and names no configuration of NeMo "
+                "Evaluator. Add 'nel: FILE'."
+            )
+            raise SuiteError(message)
+        return None
+    config = (path.parent / expanded(named)).resolve()
+    if not theirs:
+        message = (
+            f"'{path}' names '{named}' of NeMo Evaluator, and no task says 'tool: nel'. List those "
+            "of its benchmarks that count, each with its items and margin."
+        )
+        raise SuiteError(message)
+    if not config.is_file():
+        message = f"'{path}', nel: '{config}' is no file. Name NeMo Evaluator's configuration."
+        raise SuiteError(message)
+    return NelSpec(config=str(config), place=os.fspath(place) if place else None)
+
+
+def _digest_of_nel(spec: NelSpec) -> str:
+    """Return the sha256 of NeMo Evaluator's configuration.
+
+    What it names, and which items there are, is known when NeMo Evaluator has been asked.
+    """
+    return hashlib.sha256(Path(spec.config).read_bytes()).hexdigest()
 
 
 def _with_margin(tasks: tuple[TaskSpec, ...], margin: float) -> tuple[TaskSpec, ...]:
@@ -134,9 +179,9 @@ def _check_asked_once(path: Path, tasks: tuple[TaskSpec, ...]) -> None:
     Raises:
         SuiteError: with what differs.
     """
-    first: dict[str, TaskSpec] = {}
+    first: dict[tuple[Tool, str], TaskSpec] = {}
     for task in tasks:
-        other = first.setdefault(task.asked, task)
+        other = first.setdefault((task.tool, task.asked), task)
         for field in _ASKING:
             if getattr(task, field) != getattr(other, field):
                 message = (
@@ -160,8 +205,8 @@ def _asked(task: TaskSpec) -> tuple[object, ...]:
         asked += (task.cluster, task.value_range)
     if task.is_drawn:
         asked += (task.repeats, task.temperature, task.top_p, task.top_k)
-    if task.thinking_budget is not None:
-        asked += (("thinking_budget", task.thinking_budget),)
+    if task.tool is not Tool.LM_EVAL:
+        asked += (task.tool,)
     return asked
 
 

@@ -12,6 +12,7 @@ from harness.score.arm import read_arm
 if TYPE_CHECKING:
     from harness.score.again import part_of, score_again
     from harness.score.catalog import answer_budgets, check_suite, tasks_of_likelihoods
+    from harness.score.elsewhere import Answered, Elsewhere
     from harness.score.endpoint import endpoint_of
     from harness.score.finished import finished_samples
     from harness.score.lengths import cut_or_unsayable, lengths_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from harness.score.same_prompts import check_same_prompts, check_same_questions
 
 __all__ = [
+    "Answered",
+    "Elsewhere",
     "answer_budgets",
     "check_same_prompts",
     "check_same_questions",
@@ -45,6 +48,8 @@ __all__ = [
 ]
 
 _LATER = {
+    "Answered": "elsewhere",
+    "Elsewhere": "elsewhere",
     "answer_budgets": "catalog",
     "check_same_prompts": "same_prompts",
     "check_same_questions": "same_prompts",

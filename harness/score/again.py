@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from harness.artifacts import Endpoint, Scorecard, Suite, TaskSpec, digest_of, made_from, save
+from harness.score.elsewhere import Elsewhere
 from harness.score.reference_lm import Answering
 from harness.score.run import score
 from harness.score.sources import Catalog
@@ -23,7 +24,12 @@ class _Share:
 
 
 def score_again(
-    served: Answering | Endpoint, suite: Suite, *, into: Path, share: float
+    served: Answering | Endpoint,
+    suite: Suite,
+    *,
+    into: Path,
+    share: float,
+    elsewhere: Elsewhere | None = None,
 ) -> Scorecard:
     """Answer the first `share` of each task's items again and write them `into` a folder.
 
@@ -32,6 +38,7 @@ def score_again(
         suite: the suite that it was scored with.
         into: folder; tasks that an earlier run of the same share finished are not asked again.
         share: of each task's items, above 0 and at most 1.
+        elsewhere: asks the tasks of another tool.
 
     Raises:
         ScoringError: as score().
@@ -45,7 +52,7 @@ def score_again(
         shutil.rmtree(into)
     into.mkdir(parents=True, exist_ok=True)
     save(_Share(share=share), into / SHARE_FILE, made_from=asked_before)
-    return score(served, asked, arm="baseline", into=into)
+    return score(served, asked, arm="baseline", into=into, elsewhere=elsewhere)
 
 
 def part_of(suite: Suite, share: float) -> Suite:

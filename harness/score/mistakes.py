@@ -34,7 +34,7 @@ def mistakes_of(suite: Suite) -> tuple[SuiteError, ...]:
     """
     catalog = Catalog(suite.tasks_from)
     lines = list(_raised(partial(check_thinking, suite)))
-    for spec in suite.tasks:
+    for spec in suite.of_lm_eval:
         found = list(_of_task(catalog, suite, spec))
         lines += found or _raised(partial(try_prompts, catalog, suite, spec))
     return tuple(SuiteError(line) for line in dict.fromkeys(lines))

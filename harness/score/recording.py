@@ -26,12 +26,10 @@ class Finish(IntEnum):
     STOP = 1
     """At a stop string or the end token."""
     LENGTH = 2
-    """At the answer's budget."""
-    THOUGHTS_CUT = 3
-    """The thoughts before it outran theirs, so that there is no answer."""
-    TIMEOUT = 4
+    """At the output budget."""
+    TIMEOUT = 3
     """It did not come in time; it is not asked for again."""
-    ERROR = 5
+    ERROR = 4
     """The request failed: the answer is unknown, not wrong."""
 
 
@@ -50,6 +48,8 @@ class Course:
     """When it was asked, on the monotonic clock."""
     seconds: float | None = None
     """From there to its last token."""
+    thoughts_cut: bool = False
+    """Whether the budget ended within the thoughts."""
 
 
 UNKNOWN = Course()

@@ -69,10 +69,11 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
             seconds = time.monotonic() - begun
             for request, answer in zip(batch, generated, strict=True):
                 answers[request.position] = answer.text
+                finish = Finish.STOP if answer.stopped else Finish.LENGTH
                 error = None if answer.finite else "the model's logits are not finite"
                 self.recorder.note(
                     request.item,
-                    Finish.ERROR if error else answer.finish,
+                    Finish.ERROR if error else finish,
                     prompt_cut=request.cut,
                     error=error,
                     course=Course(
@@ -80,6 +81,7 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
                         num_thought_tokens=answer.num_thought_tokens,
                         begun_s=begun,
                         seconds=seconds,
+                        thoughts_cut=answer.thoughts_cut,
                     ),
                 )
             log_progress(batch[0].item[0], len(answers), len(requests), step=len(batch))

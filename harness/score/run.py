@@ -28,7 +28,7 @@ from harness.artifacts import (
     Scorecard,
     Suite,
     TaskSpec,
-    digest_of,
+    Tool,
     read_samples,
     save,
     write_samples,
@@ -36,7 +36,8 @@ from harness.artifacts import (
 from harness.errors import HarnessError
 from harness.score.arm import SCORECARD_FILE
 from harness.score.catalog import check_protocol, tasks_of_likelihoods
-from harness.score.finished import ASKED, ScoredTask, find_task
+from harness.score.elsewhere import Elsewhere, scored_elsewhere
+from harness.score.finished import ASKED, ScoredTask, done_before, key_of, stays
 from harness.score.http_lm import ChatLM, CompletionsLM
 from harness.score.metrics import scale_in
 from harness.score.pace import first_tokens_of, mean_between, pace_of, resident_bytes
@@ -62,6 +63,8 @@ class _Asking(NamedTuple):
     served: Answering | Endpoint
     alone: bool
     """Whether nothing else of the run is at work meanwhile."""
+    elsewhere: Elsewhere | None
+    """Asks the tasks of another tool."""
 
 
 def score(  # noqa: PLR0913  the one door
@@ -72,6 +75,7 @@ def score(  # noqa: PLR0913  the one door
     into: Path,
     alone: bool = True,
     watch: Watch | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Scorecard:
     """Answer every task of `suite` and write scorecard, samples and tasks `into` a folder.
 
@@ -82,6 +86,7 @@ def score(  # noqa: PLR0913  the one door
         into: folder; tasks that an earlier run finished in it are not asked again.
         alone: whether nothing else of the run is at work meanwhile, so that times mean something.
         watch: who looks at the answers meanwhile, and may end the asking.
+        elsewhere: asks the tasks of another tool, after our own.
 
     Raises:
         SuiteError: a task's data cannot be had, or the server cannot answer it.
@@ -92,15 +97,15 @@ def score(  # noqa: PLR0913  the one door
         check_protocol(suite, served.protocol)
     for folder in ("samples", "tasks"):
         (into / folder).mkdir(parents=True, exist_ok=True)
-    keys = {spec.name: digest_of(suite.digest, spec.name, _how(served)) for spec in suite.tasks}
-    done = _done_before(into, keys) if _stays(served) else {}
+    keys = {spec.name: key_of(suite, spec, served) for spec in suite.tasks}
+    done = done_before(into, keys) if stays(served) else {}
     for one in done.values():
         _report(arm, one)
     ended = _look_back(done, suite, into, watch)
     missing = [] if ended else [spec for spec in suite.tasks if spec.name not in done]
     with _to_lm(served, suite) as lm:
-        asking = _Asking(lm, suite, into, watch, served, alone)
-        _prove(lm, suite, missing)
+        asking = _Asking(lm, suite, into, watch, served, alone, elsewhere)
+        _prove(lm, suite, [spec for spec in missing if spec.tool is Tool.LM_EVAL])
         before = _first_tokens(lm)
         for spec, made, end in _newly_scored(asking, missing):
             if made.score.num_items == spec.items:
@@ -155,13 +160,27 @@ def _newly_scored(
     asking: _Asking, missing: Sequence[TaskSpec]
 ) -> Iterator[tuple[TaskSpec, ScoredTask, EarlyEnd | None]]:
     """Yield each task as it is answered, until all are or the watch ends it."""
-    by_task = {spec.asked: [m for m in missing if m.asked == spec.asked] for spec in missing}
+    ours = [spec for spec in missing if spec.tool is Tool.LM_EVAL]
+    by_task = {spec.asked: [m for m in ours if m.asked == spec.asked] for spec in ours}
     for specs, tasks, parts in _prepared(asking, list(by_task.values())):
         answers = _answers(asking, specs, tasks, parts)
         for spec, made in _scored(asking, specs, tasks, answers):
             yield spec, _paced(made, asking) if spec is specs[0] else made, answers.end
         if answers.end is not None:
             return
+    yield from _newly_elsewhere(asking, [spec for spec in missing if spec not in ours])
+
+
+def _newly_elsewhere(
+    asking: _Asking, specs: Sequence[TaskSpec]
+) -> Iterator[tuple[TaskSpec, ScoredTask, EarlyEnd | None]]:
+    """Yield the tasks of another tool, which asks them all at once."""
+    if not specs:
+        return
+    if asking.elsewhere is None:
+        raise AssertionError  # whoever asks a suite with such tasks gives what asks them
+    for spec, made, samples in scored_elsewhere(asking.elsewhere, specs, asking.into):
+        yield spec, made, asking.watch.see(spec, samples, ()) if asking.watch else None
 
 
 def _paced(task: ScoredTask, asking: _Asking) -> ScoredTask:
@@ -268,23 +287,6 @@ def _prepared(
         yield specs, tasks, parts
 
 
-def _how(served: Answering | Endpoint) -> list[object]:
-    """Return what decides the answers, beside the suite."""
-    how = served.deployment
-    computed = [how.engine, how.version, how.arguments, how.device, how.dtype, how.kernels]
-    return [how.checkpoint_digest, *computed, how.tensor_parallel_size, version("lm_eval")]
-
-
-def _stays(served: Answering | Endpoint) -> bool:
-    """Return whether the digests tell the model: behind an address it may be exchanged."""
-    return not served.deployment.address
-
-
-def _done_before(into: Path, keys: Mapping[str, str]) -> dict[str, ScoredTask]:
-    found = {name: find_task(into, name, key) for name, key in keys.items()}
-    return {name: one for name, one in found.items() if one is not None}
-
-
 class _Answers(NamedTuple):
     """What was answered of one task."""
 
@@ -374,7 +376,7 @@ def _generation(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks) -> str:
         "apply_chat_template": suite.apply_chat_template,
         "thinking": suite.thinking,
         "think_end_token": suite.think_end_token,
-        "thinking_budget": suite.thinking_budget_of(spec),
+        "thinking_budget": suite.thinking_budget,
         "chats_rendered_by": "server" if isinstance(lm, ChatLM) else "harness",
         "max_model_len": suite.max_model_len,
         "batch_size": suite.batch_size,

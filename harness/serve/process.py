@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,16 +23,11 @@ from typing import Protocol
 import psutil
 
 from harness.errors import EngineError
+from harness.kept import GRACE_SECONDS, OUTER_EXTRA_SECONDS, blot_out, kept_command
 from harness.serve.listening import foreign, listeners
 
 LOCALHOST = "127.0.0.1"
-GRACE_SECONDS = 8
-"""Between SIGTERM and SIGKILL. vLLM ends in 1 s once ready, and not by itself while it loads."""
-_KEEPER = Path(__file__).with_name("keeper.py")
-_OUTER_EXTRA_SECONDS = 5
-"""The outer keeper lets the inner one finish."""
 _POLL_SECONDS = 0.05
-_PIECE = 1 << 20
 
 
 class RunningServer(Protocol):
@@ -124,7 +118,7 @@ class KeptProcess:
                 pipe.close()
         # On time the keepers do it all; what follows is for keepers that were killed themselves.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._keeper.wait(GRACE_SECONDS + 2 * _OUTER_EXTRA_SECONDS)
+            self._keeper.wait(GRACE_SECONDS + 2 * OUTER_EXTRA_SECONDS)
         give_up = time.monotonic() + GRACE_SECONDS
         while (left := self._left()) or not (self._is_taken or _is_free(self._port)):
             if time.monotonic() >= give_up:
@@ -184,13 +178,10 @@ def started(
     Raises:
         EngineError: it could not be ended.
     """
-    keeper = (sys.executable, "-I", "-S", str(_KEEPER))
-    outer = (*keeper, str(GRACE_SECONDS + _OUTER_EXTRA_SECONDS))
-    inner = (*keeper, str(GRACE_SECONDS))
     with TemporaryDirectory(prefix="harness-server-", ignore_cleanup_errors=True) as empty:
         with log_path.open("ab") as log:
             process = subprocess.Popen(
-                [*outer, *inner, *command],
+                kept_command(command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -205,21 +196,6 @@ def started(
         finally:
             server.stop()
             blot_out(key, log_path)
-
-
-def blot_out(secret: str, path: Path) -> None:
-    """Overwrite a secret wherever a log holds it: SGLang writes it, and what vLLM loads might."""
-    found = secret.encode()
-    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
-        position, kept = 0, b""
-        while piece := file.read(_PIECE):
-            text = kept + piece
-            if found in text:
-                file.seek(position - len(kept))
-                file.write(text.replace(found, b"*" * len(found)))
-            position += len(piece)
-            file.seek(position)
-            kept = text.replace(found, b"*" * len(found))[1 - len(found) :]
 
 
 @contextmanager

@@ -19,11 +19,12 @@ from docker.errors import APIError, NotFound
 from docker.models import containers
 
 from harness.errors import EngineError
+from harness.kept import blot_out
 from harness.serve.docker.container import LOCALHOST, Container
 from harness.serve.docker.daemon import FAILURES, explained, first_line
 from harness.serve.docker.owner import RUN_LABEL
 from harness.serve.listening import listeners
-from harness.serve.process import blot_out, taken
+from harness.serve.process import taken
 from harness.serve.vllm.variables import KEY_VARIABLE, passed_on
 
 GRACE_SECONDS = 15

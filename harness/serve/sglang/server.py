@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 from harness.artifacts import Deployment, Endpoint, EngineSpec, Finding, Severity
 from harness.engines import Demands, Place, read_demands, refuse_unserved, sglang_flag
 from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
+from harness.kept import blot_out
 from harness.models import Source, open_source
 from harness.over_http import get
 from harness.processes import mark_of
 from harness.serve.process import (
     LOCALHOST,
     KeptProcess,
-    blot_out,
     kept_records,
     reserved_port,
     started,

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.serve import keeper as keeper_module
+from harness import keeper as keeper_module
 
 Gone = Callable[[Iterable[int], float], bool]
 KEEPER = (sys.executable, "-I", "-S", str(keeper_module.__file__))

@@ -16,9 +16,9 @@ import pytest
 
 from harness.artifacts import Endpoint
 from harness.errors import EngineError
+from harness.kept import blot_out
 from harness.score.client import connect
 from harness.serve.listening import foreign, listeners, sockets_of
-from harness.serve.process import blot_out
 from harness.serve.readiness import StartLimits
 
 from .conftest import Fake
@@ -164,7 +164,7 @@ def test_a_secret_is_blotted_out_wherever_a_log_holds_it(
 ) -> None:
     log, secret = tmp_path / "log", "0123456789"
     for piece in range(1, 30):
-        monkeypatch.setattr("harness.serve.process._PIECE", piece)
+        monkeypatch.setattr("harness.kept._PIECE", piece)
         log.write_text(f"a{secret}bcd{secret}{secret}\n0123{secret[:-1]}e", encoding="ascii")
         blot_out(secret, log)
         hidden = "*" * 10
