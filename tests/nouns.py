@@ -114,7 +114,7 @@ def task_score(task: str, samples: Sequence[Sample], **changes: object) -> TaskS
         num_items=len(samples),
         num_errors=sum(s.finish == "error" for s in samples),
         num_empty=0,
-        num_truncated=sum(s.finish == "length" for s in samples),
+        num_truncated=sum(s.is_cut for s in samples),
         num_prompts_cut=0,
         samples=f"samples/{task}.jsonl",
         samples_sha256="0" * 64,

@@ -30,6 +30,16 @@ from harness.artifacts.costs import (
 )
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.ending import EarlyEnd, WhyEnded
+from harness.artifacts.nights import (
+    Alarm,
+    AlarmCause,
+    AlarmKind,
+    CellEnding,
+    CellWaiver,
+    NightRow,
+    Purpose,
+    TaskNight,
+)
 from harness.artifacts.plan import (
     MIXED,
     Attention,
@@ -59,7 +69,6 @@ from harness.artifacts.recipe import (
     MissingEvidence,
     Recipe,
     Rule,
-    ServerShare,
     Suite,
     TaskSpec,
     Tier,
@@ -72,6 +81,7 @@ from harness.artifacts.scale import Scale, in_unit, mean_of
 from harness.artifacts.scores import (
     DEFAULT_BUDGET,
     GO_WITH_WAIVERS,
+    THOUGHTS_CUT,
     Arm,
     Decision,
     Estimate,
@@ -85,7 +95,7 @@ from harness.artifacts.scores import (
     TaskVerdict,
     Verdict,
 )
-from harness.artifacts.served import Deployment, Endpoint, Finding, Gap, Loaded
+from harness.artifacts.served import Deployment, Endpoint, Finding, Gap, Loaded, ServerShare
 from harness.artifacts.smoke import (
     KLD_CHECK,
     Measure,

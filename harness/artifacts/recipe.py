@@ -19,6 +19,7 @@ from harness.artifacts.limits import (
     Text,
 )
 from harness.artifacts.published import Published
+from harness.artifacts.served import ServerShare
 from harness.artifacts.smoke_set import SmokeSet
 from harness.artifacts.tools import NelSpec, Tool
 from harness.artifacts.waivers import Waiver
@@ -237,6 +238,8 @@ class TaskSpec:
     """How far repeats of one item differ (standard deviation of one answer's candidate - baseline
     within an item); planning of `repeats` uses it. Measured."""
 
+    thinking_budget: Count | None = None
+    """Tokens for what is thought before an answer; None: the suite's."""
     published: Published | None = None
     """A score that somebody has published; it changes no score, so it is part of no digest."""
 
@@ -270,7 +273,8 @@ class Suite:
     think_end_token: str | None = None
     """What ends the reasoning, such as `</think>`; the answer follows it."""
     thinking_budget: int = 0
-    """Tokens for the reasoning, on top of each task's own output budget."""
+    """Tokens for the reasoning, apart from each task's own output budget, where a task does not say
+    another."""
     seed: int
     batch_size: int
     """Prompts answered at once by the reference engine."""
@@ -308,19 +312,10 @@ class Suite:
         """Return the tasks that NeMo Evaluator asks."""
         return tuple(task for task in self.tasks if task.tool is Tool.NEL)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServerShare:
-    """What one of two servers may take that run at once on the same device."""
-
-    kv_bytes: int = 0
-    """Of each GPU, for keys and values; the same for both. 0 where they are on no GPU."""
-    utilization: float = 0.0
-    """Share of a GPU's memory that must be free for one to start."""
-    requests: int = 0
-    """Answered at once at most: some models keep a state for each that may be."""
-    cores: tuple[int, ...] = ()
-    """Of the CPU, that its threads are bound to; empty where they are on a GPU."""
+    def thinking_budget_of(self, task: TaskSpec) -> int:
+        """Return the tokens for what is thought before each answer to a task."""
+        own = task.thinking_budget
+        return self.thinking_budget if own is None else own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,8 @@ from harness.errors import ReasonCode
 
 DEFAULT_BUDGET = 256
 """Tokens of an answer for a task that does not say; lm-eval's own default."""
+THOUGHTS_CUT = "thoughts_cut"
+"""How an answer ended whose thoughts outran their budget: there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ class Sample:
     target: str
     answer: str
     finish: str
-    """`stop`, `length`, `timeout`, `error`, or `scored` for log-likelihood items."""
+    """`stop`, `length`, `thoughts_cut`, `timeout`, `error`, or `scored` of log-likelihoods."""
     cluster: str = ""
     """Group of the item, such as a subject; empty where items are independent."""
     num_tokens: int | None = None
@@ -49,8 +51,6 @@ class Sample:
     """Which of the item's answers it is; they lie one after another."""
     voted: str = ""
     """What the task's filter took from the answer, where items are asked several times."""
-    thoughts_cut: bool = False
-    """Whether the budget ended within the thoughts, before any answer."""
     weight: float | None = None
     """Words or bytes of its text, or 1 for a target, where the metric is a perplexity."""
 
@@ -63,6 +63,11 @@ class Sample:
         """
         is_unread = self.weight is not None and self.finish == "timeout"
         return self.finish != "error" and not is_unread
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether it outran a budget: its own, or that of the thoughts before it."""
+        return self.finish in {"length", THOUGHTS_CUT}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +83,7 @@ class TaskScore:
     num_errors: int
     num_empty: int
     num_truncated: int
-    """Answers that ended at the output budget."""
+    """Answers that outran a budget: their own, or that of the thoughts before them."""
     num_prompts_cut: int
     """Prompts that did not fit and lost tokens."""
     samples: str
@@ -89,7 +94,7 @@ class TaskScore:
     num_timeouts: int = 0
     """Answers that did not come in time; they count as wrong."""
     num_thoughts_cut: int = 0
-    """Of the truncated: those that ended within the thoughts."""
+    """Of the truncated: those whose thoughts outran theirs."""
     finishes: Mapping[str, int] = field(default_factory=dict)
     """How many answers ended for which reason."""
     scale: Scale = Scale.SHARE

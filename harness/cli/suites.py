@@ -68,7 +68,7 @@ def _sound(examined: ExaminedSuite) -> Iterator[str]:
     for one in examined.lengths:
         yield (
             f"{one.task}: the longest of {one.num_requests} requests takes {one.longest} tokens "
-            f"with its answer, of {room} (max_model_len)"
+            f"with its {'thoughts and ' if one.thinking else ''}answer, of {room} (max_model_len)"
         )
 
 

@@ -14,10 +14,12 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from harness import __version__
-from harness.artifacts import Arm, Sample, Suite, TaskSpec, to_json
+from harness.artifacts import THOUGHTS_CUT, Arm, Sample, Suite, TaskSpec, to_json
 from harness.doors import write_atomically
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_.-]")
+_ENDINGS = {"scored": "stop", THOUGHTS_CUT: "length"}
+"""By ours, in the words that it knows."""
 
 
 def write_nel(arm: Arm, suite: Suite, into: Path, stamp: str) -> list[Path]:
@@ -139,7 +141,7 @@ def _step(arm: Arm, sample: Sample) -> dict[str, Any]:
     }
     if failed:
         return step | {"model_error": sample.answer}
-    ending = "stop" if sample.finish == "scored" else sample.finish
+    ending = _ENDINGS.get(sample.finish, sample.finish)
     tokens = {"completion": sample.num_tokens, "reasoning": sample.num_thought_tokens}
     model = {"content": sample.answer, "model": arm.scorecard.deployment.model}
     return step | {"model": model | {"finish_reason": ending, "tokens": tokens}}

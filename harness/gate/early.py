@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from harness.artifacts import (
+    THOUGHTS_CUT,
     Arm,
     Decision,
     EarlyEnd,
@@ -121,7 +122,8 @@ def _score_of(score: TaskScore, samples: tuple[Sample, ...]) -> TaskScore:
         value=in_unit(mean_of(known), score.scale) if known else 0.0,
         num_items=len({sample.doc_id for sample in samples}),
         num_errors=finishes["error"],
-        num_truncated=finishes["length"],
+        num_truncated=sum(sample.is_cut for sample in samples),
+        num_thoughts_cut=finishes[THOUGHTS_CUT],
         num_timeouts=finishes["timeout"],
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
     )

@@ -228,7 +228,7 @@ def bounds_of_own(spec: TaskSpec, answers: Sequence[Sample], *, confidence: floa
     """
     if spec.relative_margin is not None:
         return ratio_bounds(_texts(spec, answers), confidence=confidence)
-    items = list(by_item(answers).values())
+    items = [[a] for a in answers] if spec.repeats == 1 else list(by_item(answers).values())
     means = [math.fsum(a.value for a in item) / len(item) for item in items]
     clusters = [item[0].cluster for item in items]
     groups = group_up(means, clusters) if spec.cluster else None

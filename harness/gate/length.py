@@ -144,8 +144,8 @@ def _verdict(tasks: Sequence[TaskPairs], band: Band, certainty: _Certainty) -> L
 def _change_of(item: ItemPair, task: str) -> Change:
     """Return the change of an item, the mean of its answers where it was asked several times."""
     mean = fmean(math.log(_tokens(p.candidate) / _tokens(p.baseline)) for p in item.answers)
-    cut_before = fmean(p.baseline.finish == "length" for p in item.answers)
-    cut_after = fmean(p.candidate.finish == "length" for p in item.answers)
+    cut_before = fmean(p.baseline.is_cut for p in item.answers)
+    cut_after = fmean(p.candidate.is_cut for p in item.answers)
     first = item.answers[0].baseline
     cluster = f"{task} {first.cluster or first.doc_id}"
     return Change(mean, mean - _CUT * cut_before, mean + _CUT * cut_after, cluster=cluster)
@@ -248,4 +248,4 @@ def _mean_thoughts(samples: Sequence[Sample]) -> float | None:
 
 
 def _num_cut(samples: Sequence[Sample]) -> int:
-    return sum(sample.finish == "length" for sample in samples)
+    return sum(sample.is_cut for sample in samples)

@@ -121,12 +121,12 @@ def differences(
     there = published.protocol
     answer = budget
     if budget is not None and there.thinking_budget is not None:
-        answer = budget - suite.thinking_budget
+        answer = budget - suite.thinking_budget_of(task)
     pairs: tuple[tuple[str, object, object], ...] = (
         ("chat template", there.chat_template, suite.apply_chat_template),
         ("worked examples", there.num_fewshot, task.num_fewshot),
         ("thinking", there.thinking, suite.thinking),
-        ("tokens for thoughts", there.thinking_budget, suite.thinking_budget),
+        ("tokens for thoughts", there.thinking_budget, suite.thinking_budget_of(task)),
         ("tokens of an answer", there.max_gen_toks, answer),
         ("tokens of prompt and answer", there.max_model_len, suite.max_model_len),
         ("temperature", there.temperature, task.temperature),
@@ -162,7 +162,7 @@ def _compare(
         return Plausibility(published=one, is_plausible=None, message=message)
     spread = one.value - one.tolerance, one.value + one.tolerance
     is_plausible = bounds.low <= spread[1] and bounds.high >= spread[0]
-    differing = differences(one, suite, task.spec, _budget(baseline, suite, task.spec.name))
+    differing = differences(one, suite, task.spec, _budget(baseline, suite, task.spec))
     return Plausibility(
         published=one,
         is_plausible=is_plausible,
@@ -250,20 +250,21 @@ def _scale(task: TaskPairs) -> Scale:
     return Scale.SHARE if score is None else score.scale
 
 
-def _budget(baseline: Scorecard, suite: Suite, task: str) -> int | None:
+def _budget(baseline: Scorecard, suite: Suite, task: TaskSpec) -> int | None:
     """Return the tokens of an answer at most, thoughts included; None where nothing is generated.
 
     The scorecard's own words are read, for they are what was asked.
     """
     try:
-        asked = read_json_object_text(baseline.generation.get(task, ""), f"what '{task}' was asked")
+        said = baseline.generation.get(task.name, "")
+        asked = read_json_object_text(said, f"what '{task.name}' was asked")
     except UnreadableError:
         return None
     generation = asked.get("generation")
     if asked.get("output_type") != "generate_until" or not isinstance(generation, Mapping):
         return None
     answer = generation.get("max_gen_toks", DEFAULT_BUDGET)
-    return answer + suite.thinking_budget if isinstance(answer, int) else None
+    return answer + suite.thinking_budget_of(task) if isinstance(answer, int) else None
 
 
 def _message(

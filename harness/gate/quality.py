@@ -19,7 +19,7 @@ _ENDINGS: tuple[tuple[ReasonCode, str, Callable[[Sample], bool]], ...] = (
     (
         ReasonCode.TRUNCATION_RISE,
         "cut off",
-        lambda sample: sample.finish in {"length", "timeout"},
+        lambda sample: sample.is_cut or sample.finish == "timeout",
     ),
     (ReasonCode.EMPTY_RISE, "empty", lambda sample: not sample.answer.strip()),
 )
@@ -102,19 +102,20 @@ def _truncated(task: TaskPairs, suite: Suite) -> QualityIssue | None:
         if cut > suite.max_truncated * score.num_answers:
             return QualityIssue(
                 ReasonCode.TRUNCATED_ANSWERS,
-                f"{cut} of the {side.arm}'s {score.num_answers} answers hit the output budget"
+                f"{cut} of the {side.arm}'s {score.num_answers} answers outran their budget"
                 f"{_in_detail(score)}, where the suite tolerates {suite.max_truncated:.1%}",
             )
     return None
 
 
 def _in_detail(score: TaskScore) -> str:
-    """Return where the budget ended, as far as that is told apart."""
+    """Return which budget was outrun, as far as that is told apart."""
     parts = []
     if score.num_thoughts_cut:
-        parts.append(f"{score.num_thoughts_cut} within the thoughts")
+        rest = score.num_truncated - score.num_thoughts_cut
+        parts += [f"{score.num_thoughts_cut} that of their thoughts", f"{rest} their own"]
     if score.num_timeouts:
-        parts.append(f"{score.num_timeouts} of them the time for an answer")
+        parts.append(f"{score.num_timeouts} the time for an answer")
     return f" ({', '.join(parts)})" if parts else ""
 
 

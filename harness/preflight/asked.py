@@ -18,12 +18,12 @@ def note_asked(problems: Problems, suite: Suite, source: Source) -> None:
 
     It may have no tokenizer, no chat template that works where chats are asked, or fewer positions
     than the suite's max_model_len. Prompts of own tasks are counted in its tokens; those of shipped
-    tasks are known to be short.
+    tasks are known to be short, but not whether thoughts leave room for them.
     """
     is_sound = not any(isinstance(error, SuiteError) for error in problems.found)
     problems.attempt(partial(_check_positions, suite, source))
     can_read = problems.attempt(partial(_reads, suite, source))
-    if is_sound and can_read and suite.tasks_from:
+    if is_sound and can_read and (suite.tasks_from or suite.thinking):
         found = problems.attempt(partial(score.cut_or_unsayable, suite, source.path))
         problems.note(found or ())
 

@@ -23,7 +23,9 @@ from harness.tasks import read_own_tasks
 
 _JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin"}
 """Settings that change no score."""
-_ASKING = ("items", "num_fewshot", "repeats", "temperature", "top_p", "top_k")
+_ASKING = (
+    *("items", "num_fewshot", "repeats", "temperature", "top_p", "top_k", "thinking_budget"),
+)
 """Of a task, what decides its requests."""
 
 
@@ -61,6 +63,8 @@ def load_suite(
         exclude={"version", "tasks", "smoke", "claim", "tasks_from", "length", "speed", "nel"}
     )
     score_keys = {k: v for k, v in settings.items() if k not in _JUDGING}
+    if file.thinking:  # scores of thoughts and answers that shared one budget are others
+        score_keys["budgets"] = "apart"
     folders = _folders([*(path.parent / expanded(f) for f in file.tasks_from), *tasks])
     own = read_own_tasks(folders)
     spec = _nel(path, file.nel, asked, place=nel)
@@ -205,6 +209,8 @@ def _asked(task: TaskSpec) -> tuple[object, ...]:
         asked += (task.cluster, task.value_range)
     if task.is_drawn:
         asked += (task.repeats, task.temperature, task.top_p, task.top_k)
+    if task.thinking_budget is not None:
+        asked += (("thinking_budget", task.thinking_budget),)
     if task.tool is not Tool.LM_EVAL:
         asked += (task.tool,)
     return asked

@@ -218,7 +218,6 @@ def _is_unusual(score: TaskScore) -> bool:
 
 def _endings(score: TaskScore) -> str:
     often_first = sorted(score.finishes.items(), key=lambda one: -one[1])
-    said = [f"{count} {ending}" for ending, count in often_first if count]
-    if score.num_thoughts_cut:
-        said.append(f"{score.num_thoughts_cut} of them within their thoughts")
-    return ", ".join(said)
+    return ", ".join(
+        f"{count} {ending.replace('_', ' ')}" for ending, count in often_first if count
+    )

@@ -6,9 +6,8 @@ two differ: its Hugging Face model lets the tokenizer put a first token (BOS) be
 HTTP client does not; only the first passes arguments to a chat template. Here it is once, after
 the first.
 
-Reasoning: a model that thinks before it answers gets a budget for that on top of the task's, and
-the task's stops apply to what follows the token that ends the thinking. Thinking that never ends
-is an answer that hit its budget, whatever the engine calls it.
+Reasoning: a model that thinks before it answers gets a budget for that beside the task's; how what
+it generated is read is in `thoughts`.
 
 Drawn answers have a seed each, made of the suite's, the task, the item and the repeat: whatever is
 asked beside them, and in which order, the same answer is drawn again.
@@ -31,6 +30,9 @@ from harness.score.recording import Item, Recorder
 _MEND_TEMPLATE = "Mend the model's chat_template.jinja, or the suite's apply_chat_template."
 _UNREAD = 2
 """Places that no token of a long text can have: one before it, one that is generated."""
+THINKING_BUDGET = "thinking_budget"
+"""A prepared task's own, among lm-eval's generation arguments."""
+
 _SEED_BYTES = 4
 _MOST_SEED = 2**31 - 1
 """What every server takes for a seed."""
@@ -45,58 +47,37 @@ class Drawing(NamedTuple):
     """0: from the whole vocabulary."""
 
 
+class Thoughts(NamedTuple):
+    """What is thought before the answer."""
+
+    end: str
+    """What ends it."""
+    budget: int
+    """Tokens at most, with what ends it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """Where an answer ends, and how its tokens are chosen."""
 
     stops: tuple[str, ...]
     """Of the answer; what is thought before it may hold them."""
-    max_new_tokens: int
-    """Of thoughts and answer together."""
-    think_end: str | None = None
-    """What ends the thoughts; None for a model that does not think."""
+    answer_budget: int
+    """Tokens of the answer at most."""
+    thoughts: Thoughts | None = None
+    """None for a model that does not think."""
     drawing: Drawing | None = None
     """None: greedily."""
 
-    def is_within_thoughts(self, text: str) -> bool:
-        """Return whether what was generated ended before the answer began."""
-        return self.think_end is not None and self.think_end not in text
+    @property
+    def max_new_tokens(self) -> int:
+        """Return the tokens of thoughts and answer together, which an engine is told."""
+        return self.answer_budget + (self.thoughts.budget if self.thoughts else 0)
 
     @property
     def engine_stops(self) -> tuple[str, ...]:
         """Return the strings at which an engine may stop by itself."""
-        return self.stops if self.think_end is None else ()
-
-    def settle(self, text: str, *, stopped: bool) -> tuple[str, bool]:
-        """Return the answer in what was generated, and whether it ended before the budget."""
-        if self.think_end is not None:
-            _, end, text = text.rpartition(self.think_end)
-            if not end:
-                return "", False
-            text = text.lstrip()
-        for stop in self.stops:
-            text, found, _ = text.partition(stop)
-            stopped = stopped or bool(found)
-        return text, stopped
-
-
-def num_thought_tokens(
-    tokenizer: PreTrainedTokenizerBase, text: str, limits: Limits, num_tokens: int
-) -> int | None:
-    """Return how many of an answer's tokens were thoughts; None for a model that does not think.
-
-    Args:
-        tokenizer: the model's.
-        text: all that was generated.
-        limits: say what ends the thoughts.
-        num_tokens: all that were generated.
-    """
-    if limits.think_end is None:
-        return None
-    thoughts, end, _ = text.rpartition(limits.think_end)
-    if not end:
-        return num_tokens
-    return min(len(tokenizer.encode(thoughts + end, add_special_tokens=False)), num_tokens)
+        return self.stops if self.thoughts is None else ()
 
 
 class AnswerRequest(NamedTuple):
@@ -129,16 +110,19 @@ def limits_of(arguments: Mapping[str, Any], suite: Suite, end: str | None) -> Li
     """Return where an answer ends.
 
     Args:
-        arguments: lm-eval's generation arguments of the task.
-        suite: says whether the model thinks, and how long it may.
+        arguments: lm-eval's generation arguments of the task, as it was prepared.
+        suite: says whether the model thinks, and what ends its thoughts.
         end: text of the token that ends an answer.
     """
     settings = normalize_gen_kwargs(dict(arguments), DEFAULT_BUDGET)
-    thinking = suite.thinking_budget if suite.thinking else 0
+    thoughts = None
+    if suite.thinking and suite.think_end_token:
+        budget = settings.get(THINKING_BUDGET, suite.thinking_budget)
+        thoughts = Thoughts(suite.think_end_token, int(budget))
     return Limits(
         stops=tuple(s for s in handle_stop_sequences(settings["until"], eos=end) if s),
-        max_new_tokens=settings["max_gen_toks"] + thinking,
-        think_end=suite.think_end_token if suite.thinking else None,
+        answer_budget=settings["max_gen_toks"],
+        thoughts=thoughts,
         drawing=_drawing_of(settings),
     )
 

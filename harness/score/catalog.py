@@ -88,19 +88,20 @@ def check_asked(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -> None
 
 
 def answer_budgets(suite: Suite) -> Mapping[str, int]:
-    """Return the most tokens of an answer, by task; 0 where it is one of several choices."""
+    """Return the most tokens of an answer with its thoughts, by task; 0 where it is a choice."""
     catalog = Catalog(suite.tasks_from)
 
-    def budget(task: str) -> int:
+    def budget(task: str, thinking: int) -> int:
         config = catalog.entry(task).cfg or {}
         if config.get("output_type", _GENERATED) != _GENERATED:
             return 0
-        return int(_settings(config)["max_gen_toks"]) + suite.thinking_budget
+        return int(_settings(config)["max_gen_toks"]) + thinking
 
-    return {
-        spec.name: max((budget(leaf) for leaf in catalog.leaves(spec.asked)), default=0)
-        for spec in suite.tasks
-    }
+    def budget_of(spec: TaskSpec) -> int:
+        thinking = suite.thinking_budget_of(spec)
+        return max((budget(leaf, thinking) for leaf in catalog.leaves(spec.asked)), default=0)
+
+    return {spec.name: budget_of(spec) for spec in suite.tasks}
 
 
 def check_protocol(suite: Suite, protocol: str) -> None:
@@ -143,16 +144,20 @@ def check_thinking(suite: Suite) -> None:
     Raises:
         SuiteError: with what is missing.
     """
-    complete = suite.think_end_token and suite.thinking_budget and suite.apply_chat_template
+    budgets = {task.name: suite.thinking_budget_of(task) for task in suite.tasks}
+    complete = suite.think_end_token and all(budgets.values()) and suite.apply_chat_template
     if suite.thinking and not complete:
         message = (
             f"suite '{suite.name}' has thinking on. It also needs think_end_token (such as "
-            "</think>), a thinking_budget in tokens, and apply_chat_template."
+            "</think>), a thinking_budget in tokens (its own, or one of each task), and "
+            "apply_chat_template."
         )
         raise SuiteError(message)
-    if suite.thinking_budget and not suite.thinking:
+    if any(budgets.values()) and not suite.thinking:
+        of_task = "" if suite.thinking_budget else " of a task"
         message = (
-            f"suite '{suite.name}' has a thinking_budget but thinking is off. Set one of them."
+            f"suite '{suite.name}' has a thinking_budget{of_task} but thinking is off. Set one of "
+            "them."
         )
         raise SuiteError(message)
 
@@ -197,11 +202,12 @@ def _check_generation(spec: TaskSpec, config: Mapping[str, Any], suite: Suite) -
         return
     settings = _settings(config)
     _check_drawing(spec, config, settings)
-    budget = settings["max_gen_toks"] + suite.thinking_budget
-    if budget >= suite.max_model_len:
+    answer, thinking = settings["max_gen_toks"], suite.thinking_budget_of(spec)
+    if answer + thinking >= suite.max_model_len:
+        may = f"think for {thinking} tokens and answer with {answer}" if thinking else ""
         message = (
-            f"task '{spec.name}' may answer with {budget} tokens, which leaves "
-            f"no room for a prompt. Make the suite's max_model_len {suite.max_model_len} larger."
+            f"task '{spec.name}' may {may or f'answer with {answer} tokens'}, which leaves no room "
+            f"for a prompt. Make the suite's max_model_len {suite.max_model_len} larger."
         )
         raise SuiteError(message)
 

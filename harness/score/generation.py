@@ -25,7 +25,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from harness.score.asking import Drawing, Limits, num_thought_tokens
+from harness.score.asking import Drawing, Limits
+from harness.score.recording import Finish
+from harness.score.thoughts import tell
 
 _EXTRA_TOKENS = 2
 """A stop string may begin or end inside a token, so that many more tokens are looked at."""
@@ -36,16 +38,14 @@ class Generated(NamedTuple):
 
     text: str
     """After the thoughts, up to the first stop string, which is no part of it."""
-    stopped: bool
-    """Whether it ended at a stop string or an end token, not at the budget."""
+    finish: Finish
+    """At a stop string or an end token, or which budget it outran."""
     finite: bool
     """Whether every step had finite logits; without them the text means nothing."""
     num_tokens: int
     """Of thoughts and answer, with the token that ended it."""
     num_thought_tokens: int | None
     """None for a model that does not think."""
-    thoughts_cut: bool = False
-    """Whether it ended within the thoughts."""
 
 
 class _StopStrings(StoppingCriteria):
@@ -153,16 +153,16 @@ def generate(
         at_stop = stop_strings.num_tokens.get(row)
         at_end = next((i for i, token in enumerate(tokens) if token in ends), None)
         # The token that ends the thoughts may count as special.
-        plain = limits.think_end is None
+        plain = limits.thoughts is None
         text = str(tokenizer.decode(tokens[:at_stop][:at_end], skip_special_tokens=plain))
         # The token that ended the answer was generated as well.
         ends_at = len(tokens) if at_end is None else at_end + 1
         num_tokens = ends_at if at_stop is None else min(ends_at, at_stop)
-        num_thoughts = num_thought_tokens(tokenizer, text, limits, num_tokens)
-        is_cut = limits.is_within_thoughts(text)
-        text, stopped = limits.settle(text, stopped=at_stop is not None or at_end is not None)
+        stopped = at_stop is not None or at_end is not None
+        told = tell(text, limits, tokenizer, stopped=stopped)
         finite = bool(finiteness.finite_B[row])
-        answers.append(Generated(text, stopped, finite, num_tokens, num_thoughts, is_cut))
+        num_thoughts = told.num_thought_tokens
+        answers.append(Generated(told.answer, told.finish, finite, num_tokens, num_thoughts))
     return answers
 
 

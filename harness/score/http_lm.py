@@ -15,6 +15,7 @@ nothing were wrong. So log probabilities are asked for with every answer, and ch
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,6 @@ from harness.score.asking import (
     SamePrompts,
     item_of,
     limits_of,
-    num_thought_tokens,
     seed_of,
 )
 from harness.score.client import CHATS, COMPLETIONS, HttpReply
@@ -93,7 +93,8 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
         disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 -- lm-eval's signature
     ) -> list[str]:
         """Answer `requests`."""
-        return self._note_answers("generate_until", requests, read_answer)
+        read = partial(read_answer, tokenizer=self.tokenizer)
+        return self._note_answers("generate_until", requests, read)
 
     def loglikelihood(
         self,
@@ -107,17 +108,13 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
             results.append((chosen.log_likelihood, chosen.is_greedy))
         return results
 
-    def _counted(self, asked: AnswerRequest, answer: Answer) -> tuple[int | None, int | None]:
+    def _num_tokens(self, answer: Answer) -> int:
         """Return the same, counted here where the server does not say it."""
-        num_tokens, num_thoughts = super()._counted(asked, answer)
-        if num_tokens is None:
-            spelled = self.tokenizer.encode(answer.whole, add_special_tokens=False)
-            num_tokens = len(spelled) + (answer.finish is Finish.STOP)
-        if num_thoughts is None:
-            num_thoughts = num_thought_tokens(
-                self.tokenizer, answer.whole, asked.limits, num_tokens
-            )
-        return num_tokens, num_thoughts
+        said = super()._num_tokens(answer)
+        if said is not None:
+            return said
+        spelled = self.tokenizer.encode(answer.whole, add_special_tokens=False)
+        return len(spelled) + (answer.finish is Finish.STOP)
 
     def loglikelihood_rolling(
         self,
@@ -168,7 +165,7 @@ class CompletionsLM(SendsAhead, SamePrompts, LocalCompletionsAPI):  # type: igno
                     [one.tokens],
                     generate=True,
                     gen_kwargs=_arguments(one.limits, self.endpoint)
-                    | {"logprobs": 1, "skip_special_tokens": one.limits.think_end is None}
+                    | {"logprobs": 1, "skip_special_tokens": one.limits.thoughts is None}
                     | words_of(self.endpoint),
                     seed=self._seed,
                 ),
@@ -225,7 +222,8 @@ class ChatLM(SendsAhead, LocalChatCompletion):  # type: ignore[misc]  # lm-eval 
             EngineError: the server's answers cannot be scored, with what came back.
         """
         del reads
-        self.shown = prove_chats(self.endpoint, self._connection)
+        thinks = self._suite.thinking
+        self.shown = prove_chats(self.endpoint, self._connection, thinks=thinks)
 
     def apply_chat_template(
         self,

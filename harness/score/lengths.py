@@ -33,6 +33,8 @@ class Lengths(NamedTuple):
     """Expected answers that are longer than the budget."""
     budget: int
     """Of an answer, thoughts included; 0 where it is chosen."""
+    thinking: int = 0
+    """Of the budget, what the thoughts may take."""
 
 
 def lengths_of(suite: Suite, folder: Path) -> tuple[Lengths, ...]:
@@ -68,18 +70,26 @@ def cut_or_unsayable(suite: Suite, folder: Path) -> tuple[SuiteError, ...]:
 
 def _lines(lengths: Lengths, suite: Suite) -> Iterator[str]:
     if lengths.num_cut:
-        answer = f" of which the answer may take {lengths.budget}" if lengths.budget else ""
         yield (
             f"task '{lengths.task}': {lengths.num_cut} of {lengths.num_requests} prompts do not "
-            f"fit into the suite's max_model_len of {suite.max_model_len} tokens{answer}, and "
-            f"would be cut. Set max_model_len to at least {lengths.longest}."
+            f"fit into the suite's max_model_len of {suite.max_model_len} tokens{_taken(lengths)}, "
+            f"and would be cut. Set max_model_len to at least {lengths.longest}."
         )
     if lengths.num_unsayable:
         yield (
             f"task '{lengths.task}': {lengths.num_unsayable} of {lengths.num_requests} expected "
-            f"answers are longer than its max_gen_toks ({lengths.budget - suite.thinking_budget}), "
+            f"answers are longer than its max_gen_toks ({lengths.budget - lengths.thinking}), "
             "so that no model can give them. Raise max_gen_toks in its generation_kwargs."
         )
+
+
+def _taken(lengths: Lengths) -> str:
+    """Say what the thoughts and the answer may take."""
+    if not lengths.budget:
+        return ""
+    answer = f"the answer may take {lengths.budget - lengths.thinking}"
+    thoughts = f"the thoughts may take {lengths.thinking} and " if lengths.thinking else ""
+    return f" of which {thoughts}{answer}"
 
 
 def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec, prompts: Prompts) -> Lengths:
@@ -97,9 +107,9 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec, prompts: Prompts) -
             budget = max(budget, limits.max_new_tokens)
             needed.append(len(prompts.encode(request.args[0])) + limits.max_new_tokens)
             answers = _answers(task, request.doc)
-            room = limits.max_new_tokens - suite.thinking_budget
             too_long = [
-                len(prompts.encode(answer, add_special_tokens=False)) > room for answer in answers
+                len(prompts.encode(answer, add_special_tokens=False)) > limits.answer_budget
+                for answer in answers
             ]
             num_unsayable += bool(too_long) and all(too_long)
     return Lengths(
@@ -109,6 +119,7 @@ def _of_task(catalog: Catalog, suite: Suite, spec: TaskSpec, prompts: Prompts) -
         num_cut=sum(one > suite.max_model_len for one in needed),
         num_unsayable=num_unsayable,
         budget=budget,
+        thinking=suite.thinking_budget_of(spec) if budget else 0,
     )
 
 

@@ -23,6 +23,7 @@ import torch
 
 from harness.artifacts import Suite, TaskSpec
 from harness.errors import EngineError, ReasonCode, ScoringError, SuiteError, UsageError
+from harness.score.asking import THINKING_BUDGET
 from harness.score.definitions import refusals_to_load
 from harness.score.local_data import files_read_here
 from harness.score.shares import limit_of
@@ -95,6 +96,7 @@ def _build(
         for task in tasks.values():
             task.set_fewshot_seed(seed=suite.seed)
             _set_drawing(task, spec)
+            _set_budget(task, suite, spec)
             task.build_all_requests(
                 limit=items_of_each(spec, tasks),
                 apply_chat_template=suite.apply_chat_template,
@@ -127,6 +129,14 @@ def _set_drawing(task: Any, spec: TaskSpec) -> None:  # noqa: ANN401 -- lm-eval 
     arguments.pop("min_p", None)
     task.set_config(key="generation_kwargs", value=arguments)
     task.set_config(key="repeats", value=1)
+
+
+def _set_budget(task: Any, suite: Suite, spec: TaskSpec) -> None:  # noqa: ANN401 -- lm-eval has no types
+    """Let each request of a model that thinks carry its task's budget for that."""
+    if suite.thinking:
+        arguments = dict(task.get_config("generation_kwargs") or {})
+        budget = {THINKING_BUDGET: suite.thinking_budget_of(spec)}
+        task.set_config(key="generation_kwargs", value=arguments | budget)
 
 
 @contextmanager

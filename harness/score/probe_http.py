@@ -137,7 +137,7 @@ class ChatProbed(ServerProbed):
         return ()
 
     def _asked(self, ask: Ask) -> AnswerRequest:
-        limits = Limits(stops=ask.stops, max_new_tokens=ask.max_tokens)
+        limits = Limits(stops=ask.stops, answer_budget=ask.max_tokens)
         return AnswerRequest(0, ("smoke", 0, 0), [], limits, cut=False)
 
     def _prompt(self, ask: Ask, asked: AnswerRequest) -> Mapping[str, Any]:

@@ -59,7 +59,7 @@ class LocalProbed:
                     self._served.model, self._served.tokenizer, prompts, how, seeds=seeds
                 )
             for index, said in zip(indices, generated, strict=True):
-                finish = Finish.STOP if said.stopped else Finish.LENGTH
+                finish = said.finish
                 answers[index] = (
                     Answer(said.text, finish)
                     if said.finite

@@ -32,7 +32,7 @@ class SmokePrompts:
         tokens = self._encoder.encode(text)
         room = self._max_length - ask.max_tokens
         stops = tuple(dict.fromkeys((*ask.stops, self._encoder.end)))
-        limits = Limits(stops=stops, max_new_tokens=ask.max_tokens)
+        limits = Limits(stops=stops, answer_budget=ask.max_tokens)
         position = self._prompts.asks.index(ask)
         return AnswerRequest(
             position, ("smoke", position, 0), tokens[-room:], limits, len(tokens) > room

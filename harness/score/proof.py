@@ -28,6 +28,7 @@ from harness.score.replies import (
     Shown,
     WrongReplyError,
     chat_logprobs,
+    chat_tokens,
     check_budget,
     check_end,
     check_logprobs,
@@ -134,8 +135,13 @@ def prove(
     return _shown(endpoint, seen)
 
 
-def prove_chats(endpoint: Endpoint, server: Connection) -> Shown:
+def prove_chats(endpoint: Endpoint, server: Connection, *, thinks: bool = False) -> Shown:
     """Do the same with a server of chats, as far as chats can show it.
+
+    Args:
+        endpoint: the server.
+        server: connection to it.
+        thinks: whether thoughts will have to be told from answers, token by token.
 
     Raises:
         EngineError: it gave no answer, or one that proves nothing, with what came back.
@@ -145,7 +151,7 @@ def prove_chats(endpoint: Endpoint, server: Connection) -> Shown:
     replies = server.send(CHATS, [{**one, "logprobs": True} for one in plain]).result()
     if all(reply.status == _REFUSED for reply in replies):
         replies = server.send(CHATS, plain).result()
-    seen = [_proven(endpoint, reply, _chatted) for reply in replies]
+    seen = [_proven(endpoint, reply, partial(_chatted, thinks=thinks)) for reply in replies]
     _proven(endpoint, replies[0], lambda body: _check_longer(body, replies[1].body or {}))
     return _shown(endpoint, seen)
 
@@ -267,13 +273,15 @@ def _check_prompt(body: Mapping[str, Any], tokens: Sequence[int]) -> tuple[bool,
     return is_named, is_counted
 
 
-def _chatted(body: Mapping[str, Any]) -> _Seen:
+def _chatted(body: Mapping[str, Any], *, thinks: bool) -> _Seen:
     """Look at an answer to a chat."""
     choice = only_choice(body)
     check_end(choice)
     values = chat_logprobs(choice)
     check_logprobs([value for value in values if is_finite(value)])
     check_budget(body, len(values), _BUDGET)
+    if thinks:
+        chat_tokens(choice)
     num_generated = (body.get("usage") or {}).get("completion_tokens")
     if not values and num_generated is None:
         message = "nothing in its answer shows that it heeds max_tokens"

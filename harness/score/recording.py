@@ -26,10 +26,12 @@ class Finish(IntEnum):
     STOP = 1
     """At a stop string or the end token."""
     LENGTH = 2
-    """At the output budget."""
-    TIMEOUT = 3
+    """At the answer's budget."""
+    THOUGHTS_CUT = 3
+    """The thoughts before it outran theirs, so that there is no answer."""
+    TIMEOUT = 4
     """It did not come in time; it is not asked for again."""
-    ERROR = 4
+    ERROR = 5
     """The request failed: the answer is unknown, not wrong."""
 
 
@@ -48,8 +50,6 @@ class Course:
     """When it was asked, on the monotonic clock."""
     seconds: float | None = None
     """From there to its last token."""
-    thoughts_cut: bool = False
-    """Whether the budget ended within the thoughts."""
 
 
 UNKNOWN = Course()

@@ -69,11 +69,10 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
             seconds = time.monotonic() - begun
             for request, answer in zip(batch, generated, strict=True):
                 answers[request.position] = answer.text
-                finish = Finish.STOP if answer.stopped else Finish.LENGTH
                 error = None if answer.finite else "the model's logits are not finite"
                 self.recorder.note(
                     request.item,
-                    Finish.ERROR if error else finish,
+                    Finish.ERROR if error else answer.finish,
                     prompt_cut=request.cut,
                     error=error,
                     course=Course(
@@ -81,7 +80,6 @@ class ReferenceLM(SamePrompts, HFLM):  # type: ignore[misc]  # lm-eval has no ty
                         num_thought_tokens=answer.num_thought_tokens,
                         begun_s=begun,
                         seconds=seconds,
-                        thoughts_cut=answer.thoughts_cut,
                     ),
                 )
             log_progress(batch[0].item[0], len(answers), len(requests), step=len(batch))

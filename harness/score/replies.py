@@ -10,11 +10,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from transformers import PreTrainedTokenizerBase
+
 from harness.errors import EngineError
 from harness.over_http import in_words
 from harness.score.asking import AnswerRequest
 from harness.score.client import HttpReply
 from harness.score.recording import Finish
+from harness.score.thoughts import Spoken, Told, tell, tell_chat
 
 T = TypeVar("T")
 CLAMPED = -9999.0
@@ -56,11 +59,9 @@ class Answer(NamedTuple):
     num_tokens: int | None = None
     """All that was generated, as the server counts it; None where it does not say."""
     num_thought_tokens: int | None = None
-    """As the server says; where it does not, the text tells."""
+    """As the text tells; of a model that should not think, as the server says."""
     whole: str = ""
     """The text with its thoughts, and what follows its stop."""
-    thoughts_cut: bool = False
-    """Whether it ended within the thoughts."""
 
 
 class Chosen(NamedTuple):
@@ -71,8 +72,20 @@ class Chosen(NamedTuple):
     error: str | None = None
 
 
-def read_answer(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = None) -> Answer:
+def read_answer(
+    reply: HttpReply,
+    asked: AnswerRequest,
+    shown: Shown | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Answer:
     """Read a completion.
+
+    Args:
+        reply: what came back.
+        asked: the request.
+        shown: what the server's first answers have shown.
+        tokenizer: the model's; needed for one that thinks.
 
     Raises:
         EngineError: it is another model's, or an answer to another prompt.
@@ -87,7 +100,9 @@ def read_answer(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = No
             message = "the answer came without log probabilities, and earlier ones had them"
             raise WrongReplyError(message)
         check_budget(body, len(values), asked.limits.max_new_tokens)
-        return _counted(_settle(choice["text"], choice.get("finish_reason"), asked), body, values)
+        text, stopped = _text(choice["text"]), check_end(choice) == "stop"
+        told = tell(text, asked.limits, tokenizer, stopped=stopped)
+        return _answer(told, text, body, values)
 
     return _read(reply, read, lambda error: _failed(reply, error))
 
@@ -106,12 +121,13 @@ def read_chat(reply: HttpReply, asked: AnswerRequest, shown: Shown | None = None
         check_logprobs(values)
         check_budget(body, len(values), asked.limits.max_new_tokens)
         message = choice["message"]
-        content = message.get("content")
+        content = _text(message.get("content") or "")
         thoughts = message.get("reasoning") or message.get("reasoning_content")
-        end = asked.limits.think_end
-        if end is not None and thoughts and content is not None:
-            content = end + content
-        return _counted(_settle(content or "", choice.get("finish_reason"), asked), body, values)
+        stopped = check_end(choice) == "stop"
+        tokens = chat_tokens(choice) if asked.limits.thoughts else ()
+        spoken = Spoken(content, is_apart=bool(thoughts), tokens=tokens)
+        told = tell_chat(spoken, asked.limits, stopped=stopped)
+        return _answer(told, content, body, values)
 
     return _read(reply, read, lambda error: _failed(reply, error))
 
@@ -196,6 +212,20 @@ def chat_logprobs(choice: Mapping[str, Any]) -> Sequence[Any]:
     """Return the same of a chat."""
     content = (choice.get("logprobs") or {}).get("content") or ()
     return [entry["logprob"] for entry in content]
+
+
+def chat_tokens(choice: Mapping[str, Any]) -> Sequence[str]:
+    """Return the text of each token of a chat's thoughts and answer.
+
+    Raises:
+        WrongReplyError: the server does not name them.
+    """
+    content = (choice.get("logprobs") or {}).get("content") or ()
+    tokens = [entry.get("token") for entry in content]
+    if not tokens or not all(isinstance(token, str) for token in tokens):
+        message = "it does not name the tokens of its answer, so thoughts cannot be counted apart"
+        raise WrongReplyError(message)
+    return tokens
 
 
 def named_tokens(body: Mapping[str, Any]) -> Sequence[int] | None:
@@ -310,30 +340,36 @@ def _read(
         return failed(in_words(f"the answer cannot be read: {type(error).__name__} {error}"))
 
 
-def _settle(text: object, reason: object, asked: AnswerRequest) -> Answer:
-    """Cut the answer at its stops.
+def _text(text: object) -> str:
+    """Return what was generated.
 
     Raises:
-        UnicodeEncodeError: a part of it is no text (half of a surrogate pair).
+        WrongReplyError: it is no text.
+        UnicodeEncodeError: a part of it is none (half of a surrogate pair).
     """
     if not isinstance(text, str):
         message = f"the answer is of type {type(text).__name__}, no text"
         raise WrongReplyError(message)
     text.encode()
-    ended = check_end({"finish_reason": reason})
-    answer, stopped = asked.limits.settle(text, stopped=ended == "stop")
-    is_cut = asked.limits.is_within_thoughts(text)
-    finish = Finish.STOP if stopped else Finish.LENGTH
-    return Answer(answer, finish, whole=text, thoughts_cut=is_cut)
+    return text
 
 
-def _counted(answer: Answer, body: Mapping[str, Any], log_probabilities: Sequence[Any]) -> Answer:
+def _answer(
+    told: Told, whole: str, body: Mapping[str, Any], log_probabilities: Sequence[Any]
+) -> Answer:
     """Return the answer with the tokens that were generated, as the server counts them."""
-    num_tokens = _number(body, "completion_tokens", len(log_probabilities)) or None
-    details = (body.get("usage") or {}).get("completion_tokens_details")
-    thoughts = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    is_count = isinstance(thoughts, int) and not isinstance(thoughts, bool)
-    return answer._replace(num_tokens=num_tokens, num_thought_tokens=thoughts if is_count else None)
+    thoughts = told.num_thought_tokens
+    if thoughts is None:
+        details = (body.get("usage") or {}).get("completion_tokens_details")
+        said = details.get("reasoning_tokens") if isinstance(details, dict) else None
+        thoughts = said if isinstance(said, int) and not isinstance(said, bool) else None
+    return Answer(
+        told.answer,
+        told.finish,
+        num_tokens=_number(body, "completion_tokens", len(log_probabilities)) or None,
+        num_thought_tokens=thoughts,
+        whole=whole,
+    )
 
 
 def _failed(reply: HttpReply, error: str) -> Answer:

@@ -376,7 +376,7 @@ def _generation(lm: Lm, suite: Suite, spec: TaskSpec, tasks: Tasks) -> str:
         "apply_chat_template": suite.apply_chat_template,
         "thinking": suite.thinking,
         "think_end_token": suite.think_end_token,
-        "thinking_budget": suite.thinking_budget,
+        "thinking_budget": suite.thinking_budget_of(spec),
         "chats_rendered_by": "server" if isinstance(lm, ChatLM) else "harness",
         "max_model_len": suite.max_model_len,
         "batch_size": suite.batch_size,

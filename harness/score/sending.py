@@ -119,13 +119,11 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
         asked, replies = self._take(kind, requests)
         answers = [read(reply, one, self.shown) for reply, one in zip(replies, asked, strict=True)]
         for one, answer, reply in zip(asked, answers, replies, strict=True):
-            num_tokens, num_thoughts = self._counted(one, answer)
             course = Course(
-                num_tokens=num_tokens,
-                num_thought_tokens=num_thoughts,
+                num_tokens=self._num_tokens(answer),
+                num_thought_tokens=answer.num_thought_tokens,
                 begun_s=reply.begun,
                 seconds=reply.seconds,
-                thoughts_cut=answer.thoughts_cut,
             )
             self.recorder.note(
                 one.item,
@@ -136,10 +134,9 @@ class SendsAhead(TemplateAPI):  # type: ignore[misc]  # lm-eval has no types
             )
         return [answer.text for answer in answers]
 
-    def _counted(self, asked: AnswerRequest, answer: Answer) -> tuple[int | None, int | None]:
-        """Return how many tokens an answer has, and how many of them are thoughts."""
-        del asked
-        return answer.num_tokens, answer.num_thought_tokens
+    def _num_tokens(self, answer: Answer) -> int | None:
+        """Return how many tokens an answer has with its thoughts."""
+        return answer.num_tokens
 
 
 def takes_seeds(endpoint: Endpoint) -> bool:

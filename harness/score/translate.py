@@ -13,7 +13,16 @@ from pathlib import Path
 from statistics import pvariance
 from typing import Any
 
-from harness.artifacts import Sample, Scale, TaskScore, TaskSpec, by_item, in_unit, mean_of
+from harness.artifacts import (
+    THOUGHTS_CUT,
+    Sample,
+    Scale,
+    TaskScore,
+    TaskSpec,
+    by_item,
+    in_unit,
+    mean_of,
+)
 from harness.errors import ScoringError
 from harness.score.answers import answer_of, prompt_of, target_of
 from harness.score.metrics import BRIER
@@ -103,13 +112,13 @@ def to_score(
         num_items=len(samples) // spec.repeats,
         num_errors=finishes.count("error"),
         num_empty=sum(s.finish != "error" and not s.answer.strip() for s in samples),
-        num_truncated=finishes.count("length"),
+        num_truncated=sum(sample.is_cut for sample in samples),
         num_prompts_cut=num_prompts_cut,
         samples=f"{file.parent.name}/{file.name}",
         samples_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         repeats=spec.repeats,
         num_timeouts=finishes.count("timeout"),
-        num_thoughts_cut=sum(sample.thoughts_cut for sample in samples),
+        num_thoughts_cut=finishes.count(THOUGHTS_CUT),
         finishes=dict(sorted(Counter(finishes).items())),
         scale=scale,
     )
@@ -158,7 +167,6 @@ def _to_sample(entry: Logged, spec: TaskSpec, outcome: Outcome, place: tuple[int
         num_thought_tokens=course.num_thought_tokens,
         repeat=repeat,
         voted=str(entry["filtered_resps"][0]) if spec.repeats > 1 and not failed else "",
-        thoughts_cut=course.thoughts_cut,
         weight=None if spec.relative_margin is None else _text(entry, spec)[1],
     )
 

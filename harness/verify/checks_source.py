@@ -134,7 +134,7 @@ def unquantized_copied(contents: Contents) -> Check:
 def weights_near_source(contents: Contents) -> Check:
     """Ask whether each dequantized weight is what rounding makes of its source."""
     comparison = origin_of(contents).comparison
-    fits = comparison.fits
+    fits, misfits = comparison.fits, [*comparison.misfits, *comparison.misscaled()]
     largest: dict[str, float] = {}
     for algo, fit in fits.values():
         largest[algo] = max(largest.get(algo, 0.0), fit.error)
@@ -143,10 +143,10 @@ def weights_near_source(contents: Contents) -> Check:
     left_out = f"; {stacks} stacks of experts are not compared here" if stacks else ""
     return finding(
         "weights-near-source",
-        [_spelled(misfit) for misfit in comparison.misfits],
+        [_spelled(misfit) for misfit in misfits],
         good=f"{len(fits)} quantized weights are near their source; largest relative error: "
         f"{spelled or 'nothing to compare'}{left_out}",
-        bad=f"{len(comparison.misfits)} of {len(fits) + len(comparison.misfits)} quantized weights "
+        bad=f"{len(misfits)} of {len(fits) + len(comparison.misfits)} quantized weights "
         "are not what rounding makes of their source",
     )
 
@@ -160,7 +160,8 @@ def weights_near_baseline(contents: Contents) -> Check:
     of one layer that have each other's scales cost next to nothing.
     """
     comparison = origin_of(contents).comparison
-    misfits, num_compared = comparison.misfits, len(comparison.fits) + len(comparison.misfits)
+    misfits = [*comparison.misfits, *comparison.misscaled()]
+    num_compared = len(comparison.fits) + len(comparison.misfits)
     is_made_from = len(misfits) <= _FEW * num_compared
     others = f"{len(misfits)} of {num_compared} quantized weights"
     return finding(

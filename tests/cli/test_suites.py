@@ -77,6 +77,20 @@ def test_prompts_that_would_be_cut_are_told(cli: Cli, own: OwnTasks) -> None:
     assert "of 60 prompts do not fit into the suite's max_model_len of 14 tokens" in done.out
 
 
+def test_room_for_thoughts_the_answer_and_the_prompt_is_told(cli: Cli, own: OwnTasks) -> None:
+    thinks = {"thinking": True, "think_end_token": "</think>", "apply_chat_template": True}
+    own.write_suite(ASKED, **thinks, thinking_budget=40, max_model_len=64)
+    done = cli("suite", "check", own.suite, "--model", "canary")
+    assert done.code == 2
+    assert (
+        "60 of 60 prompts do not fit into the suite's max_model_len of 64 tokens of which the "
+        "thoughts may take 40 and the answer may take 8, and would be cut" in done.out
+    )
+    own.write_suite(ASKED, **thinks, thinking_budget=60, max_model_len=64)
+    done = cli("suite", "check", own.suite, "--model", "canary")
+    assert "may think for 60 tokens and answer with 8, which leaves no room" in done.out
+
+
 def test_answers_longer_than_their_budget_are_told(cli: Cli, own: OwnTasks) -> None:
     own.write_items("own_next", [{**one, "answer": "1234567890" * 3} for one in own.items])
     done = cli("suite", "check", own.suite, "--model", "canary")

@@ -398,9 +398,7 @@ def _bundles(content: bytes) -> Content:
     return st.one_of(inside, inside, damaged(content))
 
 
-_ASKED = AnswerRequest(
-    0, ("task", 0, 0), [1, 2], Limits(stops=("\n",), max_new_tokens=4), cut=False
-)
+_ASKED = AnswerRequest(0, ("task", 0, 0), [1, 2], Limits(stops=("\n",), answer_budget=4), cut=False)
 _ANSWER = {
     "choices": [
         {

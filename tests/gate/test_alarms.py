@@ -157,7 +157,7 @@ def ending(arm: Arm, number: int, **changes: object) -> Arm:
     first = (replace(s, **changes) for s in arm.samples[name][:number])  # type: ignore[arg-type]
     changed = (*first, *arm.samples[name][number:])
     (score,) = arm.scorecard.tasks
-    cut = sum(sample.finish == "length" for sample in changed)
+    cut = sum(sample.is_cut for sample in changed)
     card = replace(arm.scorecard, tasks=(replace(score, num_truncated=cut),))
     return Arm(scorecard=card, samples={name: changed})
 
@@ -166,6 +166,7 @@ def ending(arm: Arm, number: int, **changes: object) -> Arm:
     ("changes", "reason", "word"),
     [
         ({"finish": "length"}, ReasonCode.TRUNCATION_RISE, "cut off"),
+        ({"finish": "thoughts_cut"}, ReasonCode.TRUNCATION_RISE, "cut off"),
         ({"answer": " \n"}, ReasonCode.EMPTY_RISE, "empty"),
     ],
 )

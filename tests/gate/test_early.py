@@ -7,6 +7,7 @@ import pytest
 from harness.artifacts import Arm, Decision, EarlyEnd, Sample, Tier, Verdict, WhyEnded
 from harness.errors import IncomparableError, ReasonCode
 from harness.gate import items_to_decide, judge, look, looks_of
+from harness.gate.early import _score_of
 from harness.gate.sequential import confidence_of, spent
 from harness.gate.tango import tango_bounds
 from tests.gate.arms import answers, make_arm
@@ -114,6 +115,12 @@ def test_a_part_of_the_answers_never_passes_as_all_of_them() -> None:
     verdict = judged(Arm(scorecard=whole, samples=samples))
     assert verdict.decision is Decision.INCONCLUSIVE
     assert ReasonCode.SCORE_MISSING in verdict.reason_codes
+
+
+def test_thoughts_that_were_cut_are_counted_in_a_part_too() -> None:
+    cut = (replace(RIGHT[0], value=0.0, answer="", finish="thoughts_cut"), *RIGHT[1:160])
+    score = _score_of(make_arm("candidate", {"add": RIGHT}).scorecard.tasks[0], cut)
+    assert (score.num_truncated, score.num_thoughts_cut, score.num_items) == (1, 1, 160)
 
 
 def test_a_baseline_that_ended_early_is_none() -> None:

@@ -131,8 +131,11 @@ def test_a_budget_with_thoughts_is_compared_with_both_together() -> None:
     together = task(published(0.8, protocol=Protocol(max_gen_toks=116)))
     apart = task(published(0.8, protocol=Protocol(max_gen_toks=16, thinking_budget=100)))
     for one in (together, apart):
-        verdict = judged(one, thinking=True, thinking_budget=100)
-        assert "tokens of an answer" not in verdict.summary
+        for own, of_suite in ((None, 100), (100, 7)):
+            asked = replace(one, thinking_budget=own)
+            verdict = judged(asked, thinking=True, thinking_budget=of_suite)
+            assert "tokens of an answer" not in verdict.summary
+            assert "tokens for thoughts" not in verdict.summary
 
 
 @pytest.mark.parametrize(
@@ -293,3 +296,12 @@ def test_a_plan_names_the_differences_before_anything_runs() -> None:
     assert protocol_note(suite, task(published()), MODEL, None) == ""
     assert "not known to be" in protocol_note(suite, asked, "another/model", None)
     assert protocol_note(suite, task(None), MODEL, None) == ""
+
+
+def test_answers_to_items_that_were_asked_once_are_items() -> None:
+    """As the judge has it, whatever numbers the items of a group's members have."""
+    given = answers("add", [1.0] * 90 + [0.0] * 10)
+    alike = tuple(replace(one, doc_id=one.doc_id % 10) for one in given)
+    assert bounds_of_own(task_spec(), alike, confidence=0.95) == bounds_of_own(
+        task_spec(), given, confidence=0.95
+    )

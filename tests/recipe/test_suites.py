@@ -65,12 +65,22 @@ def test_so_do_the_suites_own_settings_of_it(write: Write, setting: dict[str, ob
     assert loaded(write(suite=setting)).digest == before
 
 
-@pytest.mark.parametrize("task", [CLUSTER, VALUES, REPEATS, {"temperature": 0.6}])
+@pytest.mark.parametrize(
+    "task", [CLUSTER, VALUES, REPEATS, {"temperature": 0.6}, {"thinking_budget": 1024}]
+)
 def test_what_changes_the_samples_needs_another_baseline(
     write: Write, task: dict[str, object]
 ) -> None:
     before = loaded(write()).digest
     assert loaded(write(**task)).digest != before
+
+
+def test_a_task_has_one_budget_for_its_thoughts(write: Write) -> None:
+    thinks = {"thinking": True, "think_end_token": "</think>", "thinking_budget": 512}
+    suite = loaded(write(suite=thinks, thinking_budget=1024))
+    assert [suite.thinking_budget_of(task) for task in suite.tasks[:2]] == [1024, 512]
+    with pytest.raises(SuiteError, match=r"tasks\.0\.thinking_budget"):
+        loaded(write(suite=thinks, thinking_budget=-1))
 
 
 def test_how_much_answers_vary_is_for_the_plan_alone(write: Write) -> None:

@@ -11,12 +11,13 @@ from transformers import PreTrainedTokenizerFast
 from harness.artifacts import Suite
 from harness.errors import ModelError, SuiteError
 from harness.score import check_suite
-from harness.score.asking import Limits, Prompts
+from harness.score.asking import Limits, Prompts, Thoughts
 from harness.score.generation import generate
+from harness.score.recording import Finish
 from tests.score.conftest import make_model, make_tokenizer
 
 Make = Callable[..., Any]
-THINK = Limits(stops=("\n",), max_new_tokens=6, think_end="/")
+THINK = Limits(stops=("\n",), answer_budget=3, thoughts=Thoughts("/", 3))
 
 
 @pytest.fixture
@@ -56,30 +57,14 @@ def test_a_template_that_knows_no_system_gets_none(suite: Make) -> None:
     assert Prompts(tokenizer, thinking, max_length=32).render(history) == "uTrue"
 
 
-@pytest.mark.parametrize(
-    ("text", "stopped", "expected"),
-    [
-        ("\nhm/ b\nc", False, ("b", True)),
-        ("hm/b", False, ("b", False)),
-        ("hm/b", True, ("b", True)),
-        ("a/b/c", True, ("c", True)),
-        ("hm\n", True, ("", False)),
-    ],
-)
-def test_an_answer_is_what_follows_the_thoughts(
-    text: str, expected: tuple[str, bool], *, stopped: bool
-) -> None:
-    assert THINK.settle(text, stopped=stopped) == expected
-
-
 def test_a_model_in_process_thinks_past_its_stop_strings() -> None:
     tokenizer = make_tokenizer()
     successors = {"<": "\n", "\n": "/", "/": "b", "b": "<|end|>", "k": "k"}
     model = make_model(tokenizer, successors)
     prompts = [tokenizer.encode("<"), tokenizer.encode("k")]
     ended, endless = generate(model, tokenizer, prompts, THINK)
-    assert (ended.text, ended.stopped) == ("b", True)
-    assert (endless.text, endless.stopped) == ("", False)
+    assert (ended.text, ended.finish) == ("b", Finish.STOP)
+    assert (endless.text, endless.finish) == ("", Finish.THOUGHTS_CUT)
 
 
 @pytest.mark.usefixtures("tasks")
@@ -94,10 +79,18 @@ def test_a_suite_that_lets_models_think_says_how(spec: Make, suite: Make) -> Non
     for missing in ({"think_end_token": None}, {"thinking_budget": 0}):
         with pytest.raises(SuiteError, match="It also needs think_end_token"):
             check(spec(), **missing)
-    with pytest.raises(SuiteError, match="thinking is off"):
+    with pytest.raises(SuiteError, match="has a thinking_budget but thinking is off"):
         check(spec(), thinking=False)
-    with pytest.raises(SuiteError, match="may answer with 36 tokens"):
+    with pytest.raises(SuiteError, match="may think for 30 tokens and answer with 6, which leaves"):
         check(spec(), thinking_budget=30)
+    own = spec(thinking_budget=5)
+    check(own, thinking_budget=0)
+    with pytest.raises(SuiteError, match="It also needs think_end_token"):
+        check(own, spec("tiny_other"), thinking_budget=0)
+    with pytest.raises(SuiteError, match="has a thinking_budget of a task but thinking is off"):
+        check(own, thinking=False, thinking_budget=0)
+    with pytest.raises(SuiteError, match="may think for 26 tokens and answer with 6"):
+        check(spec(thinking_budget=26))
     with pytest.raises(SuiteError, match="reads given texts"):
         check(spec("tiny_choice", metric="acc", items=2))
 

@@ -318,6 +318,12 @@ def test_more_python_than_is_hashed_is_refused(
         loaded(own, task_code=True)
 
 
+def test_a_folder_of_tasks_is_no_whole_disk(own: OwnTasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "FOLDER_FILES", 3)
+    with pytest.raises(UnreadableError, match="more than 3 files"):
+        loaded(own)
+
+
 def test_a_file_whose_name_is_no_text_is_hashed(own: OwnTasks) -> None:
     write_code(own, "mine.ask")
     (own.folder / "mine.py").write_text(ASK)

@@ -11,8 +11,9 @@ import pytest
 from harness.artifacts import Sample, Scorecard, read_samples
 from harness.errors import SuiteError
 from harness.score import check_suite, score
-from harness.score.asking import Drawing, Limits, seed_of
+from harness.score.asking import Drawing, Limits, Thoughts, seed_of
 from harness.score.generation import generate
+from harness.score.recording import Finish
 from tests.score.conftest import NUM_TOKENS, make_model, make_tokenizer
 
 Make = Callable[..., Any]
@@ -20,7 +21,7 @@ DRAWN = {"repeats": 3, "temperature": 1.0, "item_sd": 0.1, "repeat_sd": 0.5}
 SUCCESSORS = {"a": "b", "b": "\n", "k": "k", "?": "<|end|>"}
 NORM = NUM_TOKENS**0.5
 """Length that the last layer gives to what it reads."""
-ONE = Limits(stops=(), max_new_tokens=1, drawing=Drawing())
+ONE = Limits(stops=(), answer_budget=1, drawing=Drawing())
 
 pytestmark = pytest.mark.usefixtures("tasks")
 
@@ -34,7 +35,7 @@ def drawn(prompts: list[str], limits: Limits, seeds: list[int], scale: float = 4
 
 
 def test_an_answer_is_drawn_alike_whatever_is_asked_beside_it() -> None:
-    limits = replace(ONE, max_new_tokens=6)
+    limits = replace(ONE, answer_budget=6)
     seeds = list(range(5))
     together = drawn(["xa", "a", "k", "xxk", "aa"], limits, seeds)
     alone = [drawn([p], limits, [s])[0] for p, s in zip(["xa", "a"], seeds, strict=False)]
@@ -139,8 +140,8 @@ def test_a_task_that_samples_needs_a_temperature_in_the_suite(
 def test_thoughts_that_never_end_are_told_from_answers_that_do_not() -> None:
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, {"<": "/", "/": "b", "b": "b", "k": "k"})
-    limits = Limits(stops=("\n",), max_new_tokens=6, think_end="/")
+    limits = Limits(stops=("\n",), answer_budget=3, thoughts=Thoughts("/", 3))
     prompts = [tokenizer.encode("<"), tokenizer.encode("k")]
     answer, thought = generate(model, tokenizer, prompts, limits)
-    assert (answer.stopped, answer.thoughts_cut) == (False, False)
-    assert (thought.stopped, thought.thoughts_cut) == (False, True)
+    assert (answer.text, answer.finish) == ("bbb", Finish.LENGTH)
+    assert (thought.text, thought.finish) == ("", Finish.THOUGHTS_CUT)

@@ -264,4 +264,4 @@ def test_thoughts_are_counted_apart(served: Make, spec: Make, suite: Make, tmp_p
     # `?` thinks m, n and the end of it, then answers; `k` never ends its thoughts.
     assert (samples[3].num_tokens, samples[3].num_thought_tokens) == (5, 3)
     assert (samples[2].num_tokens, samples[2].num_thought_tokens) == (11, 11)
-    assert samples[2].finish == "length"
+    assert samples[2].finish == "thoughts_cut"

@@ -442,6 +442,18 @@ def test_one_damaged_weight_among_the_baselines_is_an_error(
     assert "its scale is" in check.message
 
 
+@pytest.mark.parametrize("times", [0.98, 1.02])
+def test_a_scale_that_is_a_little_off_is_an_error(
+    copy: Make, tiny_qwen3_5_moe: Path, times: float
+) -> None:
+    damaged = copy("fp8")
+    name = f"{EXPERT}.down_proj.weight_scale"
+    damaged.change(lambda tensors: tensors.update({name: tensors[name] * times}))
+    check = of_baseline(damaged.folder, tiny_qwen3_5_moe)
+    assert (check.passed, check.severity, check.num_faulty) == (False, Severity.ERROR, 1)
+    assert "times what the others' are" in check.message
+
+
 def test_weights_that_were_trained_on_are_no_fault(copy: Make, tiny_qwen3_5_moe: Path) -> None:
     trained = copy("fp8")
 

@@ -33,6 +33,8 @@ class Script:
     """By the prompt's text: what happens to its next requests; the last stays."""
     always: str = ""
     """What happens to every request."""
+    parses: str = ""
+    """What ends the thoughts that it takes out of chats, as a server with a reasoning parser."""
     answers_proof: bool = True
     """Whether it answers the prompts that a server is proven by as it should, whatever else."""
     words: frozenset[str] = frozenset()
@@ -63,6 +65,10 @@ class Script:
             self.arrived.notify_all()
             self.arrived.wait_for(lambda: len(self.waiting) > (place ^ 1), timeout=1)
             return self.waiting[place ^ 1] if len(self.waiting) > (place ^ 1) else tokens
+
+    def parsed(self, text: str) -> dict[str, object]:
+        thoughts, end, answer = text.partition(self.parses) if self.parses else ("", "-", text)
+        return {"content": answer if end else None, "reasoning": thoughts or None}
 
     def fault(self, prompt: str) -> str:
         if self.is_proof(prompt) and self.answers_proof:
@@ -163,14 +169,15 @@ class Handler(BaseHTTPRequestHandler):
         text, reason = self.script.generate(prompt, self.budgeted(payload, fault))
         body: dict[str, Any] = {
             "model": self.script.name,
-            "choices": [{"message": {"content": text}, "finish_reason": reason}],
+            "choices": [{"message": self.script.parsed(text), "finish_reason": reason}],
             "usage": {
                 "prompt_tokens": len(prompt) + 8,
                 "completion_tokens": len(text) + (reason == "stop"),
             },
         }
         if payload.get("logprobs"):
-            content = [{"logprob": -0.1}] * (len(text) + (reason == "stop"))
+            letters = [*text, *([END] if reason == "stop" else [])]
+            content = [{"token": letter, "logprob": -0.1} for letter in letters]
             body["choices"][0]["logprobs"] = {"content": content}
         FAULTS.get(fault, unchanged)(body)
         return body
@@ -317,6 +324,11 @@ FAULTS: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "no log probabilities of the prompt": without_prompt_logprobs,
     "truncated log probabilities": without_first_logprob,
     "no log probabilities": lambda body: first_choice(body).pop("logprobs"),
+    "no names of tokens": lambda body: first_choice(body)["logprobs"].update(
+        content=[
+            {"logprob": entry["logprob"]} for entry in first_choice(body)["logprobs"]["content"]
+        ]
+    ),
     "echo ignored": without_echo,
     "wrong tokens": with_other_tokens,
     "no finish_reason": lambda body: first_choice(body).pop("finish_reason"),

@@ -21,7 +21,7 @@ from harness.score.replies import read_answer, read_chat, read_chosen
 from tests.nouns import deployment as deployment_of
 from tests.score.conftest import make_tokenizer
 
-ASKED = AnswerRequest(0, ("task", 0, 0), [1, 2], Limits(stops=("x",), max_new_tokens=4), cut=False)
+ASKED = AnswerRequest(0, ("task", 0, 0), [1, 2], Limits(stops=("x",), answer_budget=4), cut=False)
 KEYS = (
     *("choices", "text", "finish_reason", "message", "content", "reasoning", "logprobs", "1", "2"),
     *("token_logprobs", "top_logprobs", "usage", "prompt_tokens", "prompt_logprobs", "logprob"),

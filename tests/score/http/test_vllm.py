@@ -80,11 +80,12 @@ def test_both_engines_answer_the_same_items_alike(
     assert ours.generation == theirs.generation
 
 
+@pytest.mark.parametrize("mode", ["chat", "thinking"])
 def test_a_chat_is_answered_alike_whoever_renders_it(
-    vllm: Endpoint, shortened: Suite, tmp_path: Path
+    vllm: Endpoint, shortened: Suite, tmp_path: Path, mode: str
 ) -> None:
     generated = tuple(task for task in shortened.tasks if task.metric == "exact_match")
-    suite = replace(shortened, tasks=generated, **MODES["chat"])
+    suite = replace(shortened, tasks=generated, **MODES[mode])
     here = score(vllm, suite, arm="a", into=tmp_path / "here")
     chats = replace(vllm, protocol="chat", tokenizer="")
     there = score(chats, suite, arm="a", into=tmp_path / "there")
@@ -92,6 +93,11 @@ def test_a_chat_is_answered_alike_whoever_renders_it(
     assert len({a["answer"] for a in left}) > len(generated)
     assert [two for two in right if two["finish"] == "error"] == []
     assert sum(a["answer"] != b["answer"] for a, b in zip(left, right, strict=True)) <= FLIPS
+    for name in ("finish", "num_tokens", "num_thought_tokens"):
+        differing = [a[name] != b[name] for a, b in zip(left, right, strict=True)]
+        assert sum(differing) <= FLIPS, name
+    if mode == "thinking":
+        assert {one["finish"] for one in right} == {"stop", "thoughts_cut"}
 
 
 def test_an_answer_at_its_budget_and_one_at_its_stop_are_told_apart(vllm: Endpoint) -> None:

@@ -1,0 +1,156 @@
+"""One cell of a nightly in one night: what was run, on what, and how it ended.
+
+A cell is a model, a recipe, an engine and its version, a suite and a kind of hardware. A row is
+what the ledger of nightlies keeps of one run of it; the run directory that it names holds the rest,
+item by item.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+
+from harness.artifacts.recipe import Tier
+from harness.artifacts.scores import Decision
+
+
+class CellEnding(StrEnum):
+    """How a cell ended; only GO is green."""
+
+    GO = "GO"
+    NO_GO = "NO-GO"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INFRA_FAILED = "infra-failed"
+    """Not the model's doing: no memory, no disk, a server or a machine that died."""
+    BOTH_ARMS_FAILED = "both-arms-failed"
+    """The baseline failed as the candidate did, so that nothing is said of the candidate."""
+    NO_BASELINE = "no-baseline"
+    """There is nothing that the candidate could be compared with."""
+    NOT_RUN = "not-run"
+    """It was to run and did not: refused, left out, or the nightly ended before."""
+
+
+class Purpose(StrEnum):
+    """Why a cell was run; only a regular run enters the statistics."""
+
+    REGULAR = "regular"
+    RETRY = "retry"
+    """Again, after a run that failed for a reason which may pass."""
+    CONFIRMATION = "confirmation"
+    """Again, on the same bytes and environment, because an alarm was raised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskNight:
+    """A task of a cell, as its verdict says it."""
+
+    task: str
+    tier: Tier
+    baseline: float | None
+    """Accuracy as a fraction of 1; None where there is none. The same holds for all below."""
+    candidate: float | None
+    difference: float | None
+    low: float | None
+    """One-sided bounds of the difference."""
+    high: float | None
+    margin: float
+    num_items: int
+    decision: Decision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellWaiver:
+    """Why a cell's ending does not count until a day; it runs and is recorded all the same."""
+
+    reason: str
+    approver: str
+    expires: date
+    """The last day on which it holds, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NightRow:
+    """One run of one cell."""
+
+    cell: str
+    """Its name in the matrix."""
+    night: str
+    """Which nightly it belongs to, such as `2031-12-31`."""
+    attempt: int
+    """From 1 within the night."""
+    purpose: Purpose
+    started: str
+    """UTC, such as `2031-12-31T01:02:03Z`."""
+    ended: str
+    ending: CellEnding
+    exit_code: int | None
+    """Of the cell's process; None where none was started or none is known."""
+    reason_codes: tuple[str, ...]
+    message: str
+    """One line: the verdict's summary, or why there is none."""
+    digests: Mapping[str, str]
+    """sha256 by name: `recipe`, `checkpoint`, `baseline`, `suite`, `engine`, `image`, `versions`;
+    what is not known is not there."""
+    host: str
+    """Name of the machine; empty where it did not run."""
+    gpu: str
+    """As the deployment says it, such as `NVIDIA H200 (sm_90)`."""
+    harness: str
+    """Version and commit of harness."""
+    engine: str
+    """Name and version that really served, such as `vllm 0.33.0`."""
+    run_dir: str
+    """Relative to the ledger's folder where it lies below it; empty where there is none."""
+    tasks: tuple[TaskNight, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What else is followed over nights, by name: `flip_rate`, `pooled_difference`, `kld`,
+    `tokens_per_s`, `memory_bytes`, `load_s`, `answer_tokens`; what is not known is not there."""
+    waiver: CellWaiver | None = None
+
+    @property
+    def is_green(self) -> bool:
+        """Return whether it ended GO: a waiver excuses an ending and never makes it green."""
+        return self.ending is CellEnding.GO
+
+    @property
+    def is_counted(self) -> bool:
+        """Return whether it enters the statistics of the cell."""
+        return self.purpose is Purpose.REGULAR
+
+
+class AlarmKind(StrEnum):
+    """What raised an alarm."""
+
+    LOSS = "loss"
+    """One night is proven to be worse than the anchor, item by item."""
+    DRIFT = "drift"
+    """Many nights together are, though none alone is: a one-sided CUSUM."""
+
+
+class AlarmCause(StrEnum):
+    """What the rerun on the same bytes and environment made of an alarm."""
+
+    UNCONFIRMED = "unconfirmed"
+    """It was not run again yet; nobody is told."""
+    REAL = "real"
+    FLAKY = "flaky"
+    """Run again, it was not there."""
+    INFRASTRUCTURE = "infrastructure"
+    """Run again on another host, or after a failed start, it was not there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alarm:
+    """A cell that got worse than its anchor, its last signed-off run."""
+
+    cell: str
+    night: str
+    """In which it was raised."""
+    kind: AlarmKind
+    what: str
+    """The task, or the name of a measure."""
+    since: str
+    """The night from which on it is estimated to be so."""
+    cause: AlarmCause
+    message: str
+    """One line with the numbers."""
