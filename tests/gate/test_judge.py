@@ -179,6 +179,16 @@ def test_answers_cut_off_in_either_arm_never_pass(which: str) -> None:
     assert tolerated.decision is Decision.GO
 
 
+def test_it_is_said_which_budget_was_outrun() -> None:
+    baseline, candidate = arms_of(lost=0, won=0)
+    candidate = rescored(candidate, num_truncated=7, num_thoughts_cut=5, num_timeouts=1)
+    verdict = judge(suite_of(), baseline, candidate, verified=True)
+    assert (
+        "8 of the candidate's 300 answers outran their budget (5 that of their thoughts, 2 their "
+        "own, 1 the time for an answer)"
+    ) in verdict.summary
+
+
 def test_a_baseline_that_guesses_shows_nothing() -> None:
     guessed = [1.0, 0.0, 0.0, 0.0] * 75
     both = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.artifacts import Endpoint
 from harness.errors import EngineError
-from harness.score.asking import AnswerRequest, Limits
+from harness.score.asking import AnswerRequest, Limits, Thoughts
 from harness.score.client import HttpReply
 from harness.score.probe_http import _read as read_passage
 from harness.score.probe_http import _reading, _reading_natively
@@ -22,9 +22,20 @@ from tests.nouns import deployment as deployment_of
 from tests.score.conftest import make_tokenizer
 
 ASKED = AnswerRequest(0, ("task", 0, 0), [1, 2], Limits(stops=("x",), answer_budget=4), cut=False)
+LIMITS = Limits(stops=("x",), answer_budget=2, thoughts=Thoughts("/", 2))
+THINKS = ASKED._replace(limits=LIMITS)
+TOKENIZER = make_tokenizer()
 KEYS = (
     *("choices", "text", "finish_reason", "message", "content", "reasoning", "logprobs", "1", "2"),
-    *("token_logprobs", "top_logprobs", "usage", "prompt_tokens", "prompt_logprobs", "logprob"),
+    *(
+        "token",
+        "token_logprobs",
+        "top_logprobs",
+        "usage",
+        "prompt_tokens",
+        "prompt_logprobs",
+        "logprob",
+    ),
 )
 SCALARS = (
     st.none()
@@ -32,7 +43,7 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=5)
-    | st.sampled_from([10**400, "\ud800", "stop", "length", 2, -0.5])
+    | st.sampled_from([10**400, "\ud800", "stop", "length", "a/b", 2, -0.5])
 )
 VALUES = st.recursive(
     SCALARS,
@@ -50,7 +61,10 @@ BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | VALUES.map
 @given(BODIES)
 def test_any_body_is_read_or_is_a_failed_request(body: dict[str, Any]) -> None:
     reply = HttpReply(body, None, 200)
-    for answer in (read_answer(reply, ASKED), read_chat(reply, ASKED)):
+    for answer in (
+        *(read_answer(reply, ASKED), read_chat(reply, ASKED), read_chat(reply, THINKS)),
+        read_answer(reply, THINKS, tokenizer=TOKENIZER),
+    ):
         json.dumps(answer.text).encode()
         answer.text.encode()
         assert (answer.error is None) == (answer.finish is not Finish.ERROR)
