@@ -11,6 +11,7 @@ from datetime import date
 from enum import StrEnum
 
 from harness.artifacts.recipe import Tier
+from harness.artifacts.scale import Scale
 from harness.artifacts.scores import Decision
 
 
@@ -56,6 +57,8 @@ class TaskNight:
     margin: float
     num_items: int
     decision: Decision
+    scale: Scale = Scale.SHARE
+    """What the scores are; of a perplexity the bounds are on another scale than the scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
