@@ -95,7 +95,8 @@ from harness.artifacts.scores import (
     TaskVerdict,
     Verdict,
 )
-from harness.artifacts.served import Deployment, Endpoint, Finding, Gap, Loaded, ServerShare
+from harness.artifacts.served import Deployment, Endpoint, Finding, Gap, Loaded
+from harness.artifacts.sharing import ServerShare
 from harness.artifacts.smoke import (
     KLD_CHECK,
     Measure,

@@ -19,7 +19,7 @@ from harness.artifacts.limits import (
     Text,
 )
 from harness.artifacts.published import Published
-from harness.artifacts.served import ServerShare
+from harness.artifacts.sharing import ServerShare
 from harness.artifacts.smoke_set import SmokeSet
 from harness.artifacts.tools import NelSpec, Tool
 from harness.artifacts.waivers import Waiver
