@@ -1,0 +1,221 @@
+"""The row of one run of a cell, read from its run directory.
+
+The same run directory gives the same row whenever it is read, so that a nightly that was killed
+between a run and its row adds it when it goes on, and never twice.
+"""
+
+import math
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import fmean
+
+from harness import __version__
+from harness.artifacts import (
+    KLD_CHECK,
+    RunRecord,
+    Scale,
+    Scorecard,
+    TaskNight,
+    TaskVerdict,
+    Verdict,
+    digest_of,
+    made_from,
+)
+from harness.artifacts.nights import CellEnding, CellWaiver, NightRow, Purpose
+from harness.errors import RunDirectoryError
+from harness.nights.endings import ending_of, of_no_run
+from harness.rundir import RECIPE_FILE, read_times
+from harness.runs import FAILURE_FILE, read_run
+from harness.stages import CANDIDATE, JUDGE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellRun:
+    """What is known of a run beside its directory."""
+
+    cell: str
+    night: str
+    attempt: int
+    purpose: Purpose
+    exit_code: int | None
+    """Of the process; None where none was started or none is known."""
+    started: str = ""
+    """UTC, such as `2031-12-31T01:02:03Z`; by default by the run directory's files, as is
+    `ended`."""
+    ended: str = ""
+    host: str = ""
+    """By default this machine's name."""
+    gpu: str = ""
+    """By default as the deployment says it."""
+    image: str = ""
+    """Digest of the container's image, if it ran in one."""
+    harness: str = f"harness {__version__}"
+    message: str = ""
+    """Why there was no run, where there was none."""
+    waiver: CellWaiver | None = None
+
+
+def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None) -> NightRow:
+    """Return the row of a cell that was run, or was to.
+
+    Args:
+        run_dir: of the run; None or an empty folder where nothing was begun.
+        run: what else is known.
+        ledger: folder of the ledger; a run directory below it is named relative to it.
+    """
+    if run_dir is None or not (run_dir / RECIPE_FILE).exists():
+        ending, why = of_no_run(run.exit_code)
+        return _row(run, run_dir, ending, run.message or why)
+    try:
+        record = read_run(run_dir)
+    except RunDirectoryError as error:
+        found = _row(run, run_dir, CellEnding.INFRA_FAILED, str(error))
+        return _replaced(found, reason_codes=(error.reason.value,), run_dir=_named(run_dir, ledger))
+    ending, why = ending_of(record, run.exit_code)
+    started, ended = _times_of(run_dir, run)
+    served = record.deployment
+    return _replaced(
+        _row(run, run_dir, ending, _one_line(why)),
+        started=started,
+        ended=ended,
+        reason_codes=tuple(_reasons(record)),
+        digests={**_digests(record, run_dir), **({"image": run.image} if run.image else {})},
+        gpu=run.gpu or (served.device if served else ""),
+        engine=f"{served.engine} {served.version}" if served else "",
+        run_dir=_named(run_dir, ledger),
+        tasks=tuple(_task(task) for task in record.verdict.tasks) if record.verdict else (),
+        measures=dict(_measures(record)),
+    )
+
+
+def _row(run: CellRun, run_dir: Path | None, ending: CellEnding, message: str) -> NightRow:
+    return NightRow(
+        cell=run.cell,
+        night=run.night,
+        attempt=run.attempt,
+        purpose=run.purpose,
+        started=run.started,
+        ended=run.ended,
+        ending=ending,
+        exit_code=run.exit_code,
+        reason_codes=(),
+        message=message,
+        digests={"image": run.image} if run.image else {},
+        host=(run.host or platform.node()) if ending is not CellEnding.NOT_RUN else run.host,
+        gpu=run.gpu,
+        harness=run.harness,
+        engine="",
+        run_dir="" if run_dir is None else str(run_dir),
+        waiver=run.waiver,
+    )
+
+
+def _replaced(row: NightRow, **changes: object) -> NightRow:
+    values = {name: getattr(row, name) for name in NightRow.__dataclass_fields__}
+    return NightRow(**{**values, **changes})
+
+
+def _named(run_dir: Path, ledger: Path | None) -> str:
+    here = run_dir.resolve()
+    if ledger is not None and here.is_relative_to(ledger.resolve()):
+        return str(here.relative_to(ledger.resolve()))
+    return str(here)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _times_of(run_dir: Path, run: CellRun) -> tuple[str, str]:
+    """Return when a run began and ended, by its files where nobody took the time."""
+    files = (run_dir / name for name in (JUDGE.file, FAILURE_FILE, RECIPE_FILE))
+    last = next(path for path in files if path.exists()).stat().st_mtime
+    ended = datetime.fromtimestamp(last, UTC)
+    began = ended - timedelta(seconds=math.fsum(read_times(run_dir).values()))
+    return run.started or _stamp(began), run.ended or _stamp(ended)
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _reasons(record: RunRecord) -> Iterator[str]:
+    if record.failure is not None:
+        yield record.failure.reason_code.value
+    elif record.verdict is not None:
+        yield from (reason.value for reason in record.verdict.reason_codes)
+
+
+def _digests(record: RunRecord, run_dir: Path) -> Mapping[str, str]:
+    verdict, served = record.verdict, record.deployment
+    checkpoint = (
+        (verdict.checkpoint_digest if verdict else None)
+        or (record.checkpoint.digest if record.checkpoint else None)
+        or (served.checkpoint_digest if served else None)
+    )
+    base = record.baseline.deployment.checkpoint_digest if record.baseline else None
+    used = made_from(run_dir / CANDIDATE.file) or {}
+    found = {
+        "recipe": digest_of(record.recipe),
+        "suite": record.recipe.suite.digest,
+        "checkpoint": checkpoint,
+        "baseline": (verdict.baseline_digest if verdict else None) or base,
+        "engine": used.get("engine", digest_of(record.recipe.engine.identity())),
+        "versions": used.get("versions"),
+    }
+    return {name: digest for name, digest in found.items() if digest}
+
+
+def _task(task: TaskVerdict) -> TaskNight:
+    return TaskNight(
+        task=task.task,
+        tier=task.tier,
+        baseline=task.baseline,
+        candidate=task.candidate,
+        difference=task.difference,
+        low=_finite(task.low),
+        high=_finite(task.high),
+        margin=task.margin,
+        num_items=task.num_items,
+        decision=task.decision,
+        scale=task.scale,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _measures(record: RunRecord) -> Iterator[tuple[str, float]]:
+    """Yield what is followed over nights, of what is known and finite."""
+    found: dict[str, float | None] = dict(_of_verdict(record.verdict) if record.verdict else ())
+    if record.smoke is not None:
+        klds = [one.difference for one in record.smoke.measures if one.name == KLD_CHECK]
+        found["kld"] = klds[0] if klds else None
+    if record.candidate is not None:
+        found |= dict(_of_candidate(record.candidate))
+    for name, value in found.items():
+        if value is not None and math.isfinite(value):
+            yield name, float(value)
+
+
+def _of_verdict(verdict: Verdict) -> Iterator[tuple[str, float | None]]:
+    yield "flip_rate", verdict.flip_rate
+    yield "pooled_difference", verdict.pooled_difference
+    yield "answer_tokens", verdict.length.candidate if verdict.length else None
+    if any(task.scale is not Scale.SHARE for task in verdict.tasks):
+        ratios = [t.ratio.observed for t in verdict.tasks if t.ratio is not None]
+        yield "perplexity_ratio", fmean(ratios) if ratios else None
+
+
+def _of_candidate(card: Scorecard) -> Iterator[tuple[str, float | None]]:
+    served, times = card.deployment, card.times
+    memory = (times.memory_bytes if times else None) or served.weights_memory_bytes
+    yield "memory_bytes", float(memory) if memory else None
+    yield "load_s", served.load_s
+    blocks = [b for pace in times.paces.values() for b in pace.blocks] if times else []
+    rates = [math.log(b.num_tokens / b.seconds) for b in blocks if b.num_tokens and b.seconds > 0]
+    yield "tokens_per_s", math.exp(fmean(rates)) if rates else None
