@@ -142,6 +142,9 @@ def _order(suite: Suite, tasks: Sequence[TaskSpec], folder: Path) -> dict[str, A
             "repeats": task.repeats,
             "temperature": task.temperature,
             "top_p": task.top_p,
+            "num_fewshot": task.num_fewshot,
+            "cluster": task.cluster,
+            "metrics": [other.metric for other in tasks if other.asked == task.asked],
         }
         for task in tasks
     }

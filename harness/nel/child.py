@@ -22,6 +22,8 @@ _SCHEMES = ("lm-eval",)
 """Of tasks that are no names of NeMo Evaluator's: the others need containers or servers."""
 _KEPT = ("extra_body", "request_timeout", "max_retries", "max_concurrent_upstream")
 """Settings of a service's proxy that are kept."""
+_PATHS = {"chat_completions": "/chat/completions", "completions": ""}
+"""What NeMo Evaluator wants behind an address, by protocol."""
 _CONTAINERS = ("docker", "podman", "apptainer", "enroot", "srun")
 _LONGEST = 400
 
@@ -45,10 +47,10 @@ def ask(order: dict[str, Any]) -> dict[str, Any]:
 
     config, names = _configuration(order)
     config.output.dir = order["folder"]
-    bundles = run_local(config)
+    bundles = run_local(config)  # one of each benchmark, in their order
     failed = {
-        names[bundle["benchmark"]["name"]]: _short(bundle.get("_error"))
-        for bundle in bundles
+        name: _short(bundle.get("_error"))
+        for name, bundle in zip(names, bundles, strict=False)
         if bundle.get("_failed")
     }
     return {"failed": failed}
@@ -70,8 +72,7 @@ def tell(order: dict[str, Any]) -> dict[str, Any]:
         config, names = _configuration(order)
     except Mistake as mistake:
         return {**told, "mistakes": str(mistake).splitlines()}
-    for bench in config.benchmarks:
-        name = names[bench.name]
+    for name, bench in zip(names, config.benchmarks, strict=True):
         try:
             told["tasks"][name] = _task(bench, order["tasks"][name], config)
         except Mistake as mistake:
@@ -82,8 +83,8 @@ def tell(order: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _configuration(order: dict[str, Any]) -> tuple[Any, dict[str, str]]:
-    """Return NeMo Evaluator's configuration of the tasks, and each benchmark's name in the suite.
+def _configuration(order: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Return NeMo Evaluator's configuration of the tasks, and what the suite calls each.
 
     The model's service is the one that the order names; nothing else is started.
 
@@ -102,26 +103,31 @@ def _configuration(order: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     if config.cluster.type != "local":
         message = f"cluster '{config.cluster.type}': harness runs it on this machine. Take it out."
         raise Mistake(message)
-    names = {bench.name: name for bench in config.benchmarks if (name := _name(bench, order))}
     wanted = order["tasks"]
+    named = [(_name(bench, order), bench) for bench in config.benchmarks]
+    names = [name for name, _ in named]
     lines = [
-        f"unknown task: '{name}'. '{order['config']}' has {', '.join(names.values()) or 'none'}."
+        f"'{order['config']}' has {names.count(name)} benchmarks '{name}', of {', '.join(names)}."
         for name in wanted
-        if list(names.values()).count(name) != 1
+        if names.count(name) != 1
     ]
-    chosen = [bench for bench in config.benchmarks if names.get(bench.name) in wanted]
-    for bench in chosen:
-        lines += [f"task '{names[bench.name]}': {said}" for said in _refused(bench, config)]
+    chosen = [(name, bench) for name, bench in named if name in wanted]
+    for name, bench in chosen:
+        said = [*_refused(bench, config), *_otherwise(bench, wanted[name], config)]
+        lines += [f"task '{name}': {line}" for line in said]
     if lines:
         raise Mistake("\n".join(lines))
-    config.benchmarks = [_pinned(bench, wanted[names[bench.name]], config) for bench in chosen]
-    config.services = {
-        name: _service(config.services[name], bench, order)
-        for bench in config.benchmarks
-        for name in [bench.solver.service]
-    }
+    services = {}
+    for number, (name, bench) in enumerate(chosen):
+        service = config.services[bench.solver.service]
+        _pin(bench, wanted[name], service)
+        # Each its own: what a service says of generation overrides what its solvers say.
+        bench.solver.service = f"model_{number}"
+        services[bench.solver.service] = _service(service, bench, order)
+    config.benchmarks = [bench for _, bench in chosen]
+    config.services = services
     config.output.export = []
-    return config, names
+    return config, [name for name, _ in chosen]
 
 
 def _name(bench: Any, order: dict[str, Any]) -> str:  # noqa: ANN401 -- NeMo Evaluator's
@@ -133,6 +139,9 @@ def _name(bench: Any, order: dict[str, Any]) -> str:  # noqa: ANN401 -- NeMo Eva
     is_uri = "://" in bench.name
     is_code = ".py" in bench.name if not is_uri else bench.name.endswith((".yaml", ".yml"))
     if is_code and not order["task_code"]:
+        _, is_named, named = bench.name.rpartition(".py:")
+        if is_named and named not in order["tasks"]:
+            return str(named)
         message = f"the benchmark '{bench.name}' is code, which would run here. Read it, and type"
         raise Mistake(message + " --task-code.")
     if is_uri or not is_code:
@@ -177,46 +186,60 @@ def _refused(bench: Any, config: Any) -> list[str]:  # noqa: ANN401 -- NeMo Eval
     return [f"{what}. {advice}." for what, is_so in problems.items() if is_so]
 
 
-def _pinned(bench: Any, asked: dict[str, Any], config: Any) -> Any:  # noqa: ANN401 -- NeMo Evaluator's
-    """Return a benchmark with what the suite says of it, and its whole generation in one place.
-
-    Raises:
-        Mistake: the configuration says otherwise, or does not bound the answers.
-    """
-    service = config.services[bench.solver.service].generation
-    generation = bench.solver.generation
-    generation = service if generation is None else generation.merge_onto(service)
-    pinned = {"temperature": asked["temperature"]}
-    pinned |= {"top_p": asked["top_p"]} if asked["temperature"] else {}
-    for what, wanted in pinned.items():
-        if getattr(generation, what) not in (None, wanted):
-            said = getattr(generation, what)
-            message = f"task '{asked['name']}': {what} is {said} there and {wanted} in the suite."
-            raise Mistake(message + " Say the same in both.")
+def _otherwise(bench: Any, asked: dict[str, Any], config: Any) -> list[str]:  # noqa: ANN401 -- NeMo Evaluator's
+    """Return what the configuration says otherwise than the suite, or not at all."""
+    service = config.services.get(getattr(bench.solver, "service", None) or "")
+    if service is None or not hasattr(service, "generation"):
+        return []
+    generation = _generation(bench, service)
+    both = {what: (getattr(generation, what), wanted) for what, wanted in _drawn(asked).items()}
+    both["num_fewshot"] = (bench.fewshot, asked["num_fewshot"])
+    lines = [
+        f"{what} is {said} there and {wanted} in the suite. Say the same in both."
+        for what, (said, wanted) in both.items()
+        if said not in (None, wanted)
+    ]
+    metrics = ["reward", *(f"scorer:{metric.name}" for metric in bench.scoring.metrics)]
+    lines += [
+        f"it has no metric '{metric}', only {', '.join(metrics)}."
+        for metric in asked["metrics"]
+        if metric not in metrics
+    ]
     if generation.max_tokens is None:
-        message = f"task '{asked['name']}': nothing bounds its answers. Give max_tokens under"
-        raise Mistake(message + " its service's generation.")
+        lines.append("nothing bounds its answers. Give max_tokens under its service's generation.")
     if generation.seed is not None and asked["repeats"] > 1:
-        message = f"task '{asked['name']}': with one seed all repeats are alike. Take it out."
-        raise Mistake(message)
-    bench.solver.generation = generation.model_copy(update=pinned)
+        lines.append("with one seed all repeats are alike. Take it out of the generation.")
+    if service.protocol not in _PATHS:
+        known = " or ".join(_PATHS)
+        lines.append(f"protocol '{service.protocol}' is not supported. Take {known}.")
+    return lines
+
+
+def _generation(bench: Any, service: Any) -> Any:  # noqa: ANN401 -- NeMo Evaluator's
+    own = bench.solver.generation
+    return service.generation if own is None else own.merge_onto(service.generation)
+
+
+def _drawn(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return how answers are drawn."""
+    greedy = {"temperature": asked["temperature"]}
+    return greedy | {"top_p": asked["top_p"]} if asked["temperature"] else greedy
+
+
+def _pin(bench: Any, asked: dict[str, Any], service: Any) -> None:  # noqa: ANN401 -- NeMo Evaluator's
+    """Put into a benchmark what the suite says of it, and its whole generation in one place."""
+    bench.solver.generation = _generation(bench, service).model_copy(update=_drawn(asked))
     bench.repeats, bench.max_problems = asked["repeats"], asked["items"]
-    return bench
 
 
 def _service(service: Any, bench: Any, order: dict[str, Any]) -> Any:  # noqa: ANN401 -- NeMo Evaluator's
     from nemo_evaluator.config import ExternalApiService  # noqa: PLC0415 -- not ours
 
-    protocol = service.protocol
-    path = {"chat_completions": "/chat/completions", "completions": ""}.get(protocol)
-    if path is None:
-        message = f"protocol '{protocol}' is not supported. Take chat_completions or completions."
-        raise Mistake(message)
     proxy = getattr(service, "proxy", None)
     kept = proxy.model_dump(include=set(_KEPT)) if proxy is not None else None
     return ExternalApiService(
-        url=f"{order.get('url', 'http://127.0.0.1:9/v1')}{path}",
-        protocol=protocol,
+        url=f"{order.get('url', 'http://127.0.0.1:9/v1')}{_PATHS[service.protocol]}",
+        protocol=service.protocol,
         model=order.get("model", "not served yet"),
         api_key=os.environ.get(KEY_VARIABLE),
         generation=bench.solver.generation,
@@ -238,6 +261,10 @@ def _task(bench: Any, asked: dict[str, Any], config: Any) -> dict[str, Any]:  # 
         num_fewshot=bench.fewshot,
         params=bench.params,
     )
+    called = str(environment.name).rsplit("/", 1)[-1]
+    if called != asked["name"]:
+        message = f"NeMo Evaluator calls it '{called}'. Call it so in the suite."
+        raise Mistake(message)
     service = config.services[bench.solver.service]
     how = bench.model_dump(mode="json", exclude={"solver", "max_concurrent", "timeout"})
     how["name"] = environment.name
@@ -262,6 +289,9 @@ async def _items(environment: Any, asked: dict[str, Any]) -> str:  # noqa: ANN40
         seed = await environment.seed(index)
         if seed.sandbox_spec is not None or seed.verify_sandbox_spec is not None:
             message = f"item {index} needs a container. Take another benchmark."
+            raise Mistake(message)
+        if asked["cluster"] and asked["cluster"] not in seed.metadata:
+            message = f"item {index} has no field '{asked['cluster']}' to group it by."
             raise Mistake(message)
         texts = [seed.prompt, seed.expected_answer, seed.messages, seed.system]
         sha.update(json.dumps(texts, default=str).encode() + b"\n")

@@ -26,6 +26,7 @@ from harness.artifacts import (
     MissingEvidence,
     Rule,
     TaskSpec,
+    Tool,
     Wording,
 )
 from harness.artifacts.limits import STRICT, Count, Fraction, Name, Number, Seed, Share, Text
@@ -100,6 +101,12 @@ def _fits_together(given: object, made: ValidatorFunctionWrapHandler) -> TaskSpe
         ),
         "repeats are grouped by item, so they cannot have a cluster beside it": (
             task.repeats > 1 and task.cluster
+        ),
+        "NeMo Evaluator's tasks have no top_k, thinking_budget, relative_margin or filter": (
+            task.tool is Tool.NEL
+            and (
+                task.top_k or task.thinking_budget or task.relative_margin or task.filter != "none"
+            )
         ),
         **_of_a_perplexity(task, typed),
     }

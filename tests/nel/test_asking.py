@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.arms import asks_elsewhere
-from harness.artifacts import Endpoint, Sample
+from harness.artifacts import Endpoint
 from harness.recipe import load_suite
 from harness.score import Answered
 from tests.nel.answering import KEY, Answering, answering
@@ -47,10 +47,6 @@ def ask(nel: Mapping[str, str], suite: Suite, server: Answering, tmp_path: Path)
     return run
 
 
-def values_of(samples: tuple[Sample, ...]) -> list[float]:
-    return [sample.value for sample in samples]
-
-
 @pytest.mark.parametrize("protocol", ["completions", "chat_completions"])
 def test_each_answer_is_scored_as_by_hand(
     ask: Ask, suite: Suite, server: Answering, protocol: str
@@ -75,6 +71,16 @@ def test_the_suite_s_sampling_is_what_the_server_is_asked_for(
     assert {asked["max_tokens"] for asked in server.asked} == {7}
     assert [s.repeat for s in samples] == [0, 1] * 6
     assert len(server.asked) == 12
+
+
+def test_a_further_scorer_is_a_metric_of_the_same_answers(
+    ask: Ask, suite: Suite, server: Answering
+) -> None:
+    suite.benchmark["scoring"] = {"metrics": [{"type": "scorer", "name": "exact_match"}]}
+    suite.task(metric="scorer:exact_match")
+    server.wrong = {4}
+    assert [s.doc_id for s in ask().samples if not s.value] == [4]
+    assert len(server.asked) == 20
 
 
 def test_nothing_that_is_kept_holds_the_key(ask: Ask, tmp_path: Path) -> None:

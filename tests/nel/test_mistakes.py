@@ -31,7 +31,7 @@ def service(**changes: object) -> Change:
 
 
 MISTAKES: Mapping[str, tuple[Change, str]] = {
-    "another task": (lambda s: s.task(name="other"), "unknown task: 'other'. "),
+    "another task": (lambda s: s.task(name="other"), "has 0 benchmarks 'other', of sums."),
     "an unknown benchmark": (
         lambda s: (s.task(name="gsm9k"), bench(name="gsm9k")(s)),
         "Unknown environment 'gsm9k'",
@@ -70,6 +70,20 @@ MISTAKES: Mapping[str, tuple[Change, str]] = {
     "another temperature": (
         service(generation={"max_tokens": 7, "temperature": 0.7}),
         "temperature is 0.7 there and 0.0 in the suite",
+    ),
+    "another metric": (lambda s: s.task(metric="accuracy"), "it has no metric 'accuracy', only"),
+    "other examples": (bench(fewshot=5), "num_fewshot is 5 there and 0 in the suite"),
+    "one benchmark twice": (
+        lambda s: s.settings["benchmarks"].append(dict(s.benchmark, name="bench.py:sums")),
+        "has 2 benchmarks 'sums'",
+    ),
+    "groups that items lack": (
+        lambda s: s.task(cluster="subject", clusters=4),
+        "item 0 has no field 'subject' to group it by",
+    ),
+    "another spelling": (
+        lambda s: (s.task(name="Sums"), bench(name="bench.py:Sums")(s)),
+        "NeMo Evaluator calls it 'sums'",
     ),
     "no bound": (service(generation={}), "nothing bounds its answers"),
     "too long a bound": (service(generation={"max_tokens": 256}), "leaves no room for a prompt"),
@@ -115,6 +129,16 @@ def test_a_benchmark_s_code_runs_only_when_it_is_asked_for(
     suite.code.write_text("raise SystemExit(9)")
     (mistake,) = mistakes_of(suite, task_code=False)
     assert "'bench.py' is code, which would run here" in mistake
+
+
+def test_code_of_a_task_that_is_not_asked_needs_nothing(
+    nel: Mapping[str, str], suite: Suite
+) -> None:
+    assert nel
+    suite.settings["benchmarks"].append(suite.benchmark | {"name": "gsm8k"})
+    bench(name="bench.py:sums")(suite)
+    suite.task(name="gsm8k")
+    assert not any("is code" in mistake for mistake in mistakes_of(suite, task_code=False))
 
 
 def test_code_that_another_file_names_needs_to_be_asked_for_too(
