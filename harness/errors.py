@@ -11,6 +11,7 @@
     - IncomparableError        two arms that may not be compared
     - BaselineError            a baseline that is damaged, missing or stale
     - WaiverError              the file of waivers
+    - MatrixError              the matrix of a nightly
     - UnreadableError          a file or a text that breaks its format or a bound
   + StageError            3    a stage failed; the run directory can be resumed
     - CorruptWeightError       a weight that holds NaN or infinity, or a file that ends early
@@ -156,6 +157,8 @@ class ReasonCode(StrEnum):
     """A bundle of a baseline is damaged, or the store has no such baseline."""
     STALE_BASELINE = "stale-baseline"
     """The baseline was made from something else than this run compares with."""
+    BAD_MATRIX = "bad-matrix"
+    """The matrix of a nightly is malformed, or names what is not there."""
     BAD_WAIVERS = "bad-waivers"
     """The file of waivers is malformed, expired, or waives what is no check."""
     UNREADABLE = "unreadable"
@@ -242,6 +245,12 @@ class WaiverError(UsageError):
     """The file of waivers is malformed, or one in it can never apply."""
 
     default_reason = ReasonCode.BAD_WAIVERS
+
+
+class MatrixError(UsageError):
+    """The matrix of a nightly is malformed, or has no such cell."""
+
+    default_reason = ReasonCode.BAD_MATRIX
 
 
 class UnreadableError(UsageError):

@@ -5,9 +5,10 @@ is not the name. The command line (harness.cli.command) reads the declarations, 
 fills in a recipe from the values.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args, get_type_hints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,3 +92,29 @@ MAKING = (
     *("layerwise", "experts", "ranks", "gpu_memory", "host_memory", "device", "revision"),
 )
 """Options of a command that makes a checkpoint."""
+
+
+def option_of(name: str) -> str:
+    """Return how a field is spelled; `--layerwise/--whole` where no has a spelling of its own."""
+    _, _, *spelled = get_args(get_type_hints(Request, include_extras=True)[name])
+    return str(spelled[0]) if spelled else f"--{name.replace('_', '-')}"
+
+
+def as_typed(request: Request, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the options that say what a request says, of those fields that are not as they were.
+
+    Each is one word, `--option=value`, so that no value is taken for an option.
+    """
+    defaults = {field.name: field.default for field in fields(Request)}
+    words: list[str] = []
+    for name in names:
+        value, option = getattr(request, name), option_of(name)
+        if value == defaults[name]:
+            continue
+        yes, _, no = option.partition("/")
+        if isinstance(value, bool):
+            words.append(yes if value else no)
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            words += [f"{yes}={one}" for one in several]
+    return tuple(words)

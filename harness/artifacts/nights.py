@@ -7,12 +7,13 @@ item by item.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from enum import StrEnum
 
+from harness.artifacts.limits import STRICT, Stripped
 from harness.artifacts.recipe import Tier
 from harness.artifacts.scale import Scale
 from harness.artifacts.scores import Decision
+from harness.artifacts.waivers import Day
 
 
 class CellEnding(StrEnum):
@@ -65,9 +66,10 @@ class TaskNight:
 class CellWaiver:
     """Why a cell's ending does not count until a day; it runs and is recorded all the same."""
 
-    reason: str
-    approver: str
-    expires: date
+    __pydantic_config__ = STRICT
+    reason: Stripped
+    approver: Stripped
+    expires: Day
     """The last day on which it holds, UTC."""
 
 

@@ -17,6 +17,10 @@ def _day(value: object) -> object:
     raise ValueError(message)
 
 
+Day = Annotated[date, BeforeValidator(_day)]
+"""A day that somebody wrote down."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiver:
     """One entry of a reviewed waivers.yaml."""
@@ -28,7 +32,7 @@ class Waiver:
     """Digest of the one checkpoint for which it holds, 64 hexadecimal digits."""
     reason: Stripped
     approver: Stripped
-    expires: Annotated[date, BeforeValidator(_day)]
+    expires: Day
     """The last day on which it holds, UTC."""
 
 

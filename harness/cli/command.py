@@ -10,7 +10,7 @@ import typer
 
 from harness.cli import options as opt
 from harness.cli.console import Result, concluding, emit
-from harness.request import Request
+from harness.request import Request, option_of
 from harness.shipped import CANARY
 
 Function = Callable[..., Result | None]
@@ -81,8 +81,8 @@ def _parameter(name: str, declared: object) -> inspect.Parameter:
 
 
 def _option(name: str, hint: object) -> object:
-    kind, help_text, *spelled = get_args(hint)
-    dashed = spelled[0] if spelled else f"--{name.replace('_', '-')}"
+    kind, help_text, *_ = get_args(hint)
+    dashed = option_of(name)
     names = [dashed]
     if "-" in dashed[2:] and "/" not in dashed:  # Model-Optimizer's users type underscores
         names.append(f"--{dashed[2:].replace('-', '_')}")

@@ -9,8 +9,9 @@ from harness.recipe.load import (
     load_trial,
     recipe_names,
 )
-from harness.recipe.names import nearest
+from harness.recipe.names import first_double, nearest
 from harness.recipe.plan import plan
+from harness.recipe.schema import Strict, mistakes_in, read_yaml
 from harness.recipe.smoke import load_smoke
 from harness.recipe.suites import load_suite, suite_of
 from harness.request import Request
@@ -18,6 +19,8 @@ from harness.request import Request
 __all__ = [
     "Made",
     "Request",
+    "Strict",
+    "first_double",
     "load_deployments",
     "load_engine",
     "load_missing_evidence",
@@ -25,8 +28,10 @@ __all__ = [
     "load_smoke",
     "load_suite",
     "load_trial",
+    "mistakes_in",
     "nearest",
     "plan",
+    "read_yaml",
     "recipe_names",
     "shipped_formats",
     "suite_of",

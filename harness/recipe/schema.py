@@ -4,7 +4,7 @@ A file is complete and flat: no inheritance, no variables. What the command line
 optional here only where a value could not be written down before the model is known (`auto`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -186,16 +186,28 @@ def read_yaml(path: Path, schema: type[Model], error: type[UsageError]) -> Model
     try:
         return schema.model_validate(values)
     except ValidationError as cause:
-        found = [_said(one, schema) for one in cause.errors()]
+        found = mistakes_in(cause, schema.model_fields, nested=TaskSpec.__dataclass_fields__)
         message = f"'{path}', {'; '.join(found[:_MOST_SAID])}. Mend the file."
         raise error(message) from cause
 
 
-def _said(found: Mapping[str, Any], schema: type[BaseModel]) -> str:
+def mistakes_in(
+    error: ValidationError, known: Iterable[str], *, nested: Iterable[str] = ()
+) -> list[str]:
+    """Return what is wrong with the values of a file, each with its place.
+
+    Args:
+        error: as pydantic found it.
+        known: keys that the file has.
+        nested: keys of what lies in it.
+    """
+    return [_said(one, known if len(one["loc"]) == 1 else nested) for one in error.errors()]
+
+
+def _said(found: Mapping[str, Any], known: Iterable[str]) -> str:
     """Return one thing that is wrong with a file, and where."""
     where = ".".join(str(part) for part in found["loc"]) or "the whole file"
     if found["type"] in _UNKNOWN_KEY:
-        known = schema.model_fields if len(found["loc"]) == 1 else TaskSpec.__dataclass_fields__
         near = nearest(str(found["loc"][-1]), known, count=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         return f"{where}: there is no such key{hint}"
