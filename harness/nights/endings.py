@@ -33,8 +33,8 @@ _REASONS: dict[About, str] = {
     """,
     About.ORDER: """
         bad-usage bad-recipe rule-matches-nothing rule-matches-some-experts bad-model
-        bad-calibration-data bad-suite margin-unreachable unsupported-format bad-waivers unreadable
-        run-directory-busy
+        bad-calibration-data bad-suite margin-unreachable unsupported-format bad-waivers bad-matrix
+        unreadable run-directory-busy
     """,
     About.BASELINE: "bad-baseline stale-baseline incomparable",
     About.ORIGIN: "non-finite-weight truncated-file",
