@@ -12,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness import score
+from harness.artifacts import EngineSpec
 from harness.errors import EngineError, PrerequisiteError, ScoringError, SuiteError
 from harness.nel import Server, evaluate, examine
+from harness.preflight import check_has_address
 from harness.recipe import load_suite
 from tests.nel.conftest import Suite
 from tests.serve.stand_in import make_environment
@@ -179,3 +182,19 @@ def test_the_configuration_is_in_the_suite_s_digest_and_where_it_lies_is_not(
     suite.service["generation"]["max_tokens"] = 8
     suite.write()
     assert load_suite(str(suite.file)).digest != first
+
+
+@pytest.mark.usefixtures("lm_eval_index")
+def test_its_tasks_are_planned_beside_lm_eval_s(suite: Suite) -> None:
+    asked = load_suite(str(suite.file))
+    assert set(score.answer_budgets(asked)) == {"sums"}
+    assert score.tasks_of_likelihoods(asked) == ()
+    assert score.mistakes_of(asked) == ()
+    assert [task.items for task in score.part_of(asked, 0.5).tasks] == [10]
+
+
+def test_the_reference_engine_cannot_be_asked(suite: Suite) -> None:
+    asked = load_suite(str(suite.file))
+    engine = EngineSpec(name="reference", numerics="deployed", device="cpu", dtype="float32")
+    with pytest.raises(SuiteError, match="Type --engine vllm"):
+        check_has_address(engine, asked)
