@@ -31,6 +31,7 @@ from harness.artifacts.costs import (
 from harness.artifacts.deployments import Address, DeploymentsTrial
 from harness.artifacts.ending import EarlyEnd, WhyEnded
 from harness.artifacts.nights import (
+    AgainstAnchor,
     Alarm,
     AlarmCause,
     AlarmKind,

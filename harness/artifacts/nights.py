@@ -63,6 +63,32 @@ class TaskNight:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AgainstAnchor:
+    """A night beside the cell's anchor, its last signed-off run: a task, or a measure."""
+
+    anchor: str
+    """Id of the anchor."""
+    what: str
+    """The task, `all tasks`, or the name of a measure."""
+    difference: float
+    """Night minus anchor, paired item by item: of accuracies as a fraction of 1, of a perplexity
+    minus the logarithm of the ratio; of a measure the logarithm of the ratio, its sign turned where
+    more is worse. So below 0 is worse, whatever it is."""
+    noise: float | None
+    """Standard deviation of the difference between two runs of the same bytes (A/A); None where
+    none is on record."""
+    spread: float = 0.0
+    """Standard deviation of the difference if each item's sign were chance; 0 of a measure."""
+    num_items: int = 0
+    num_lost: int = 0
+    num_won: int = 0
+    p_value: float | None = None
+    """Of so many losses if the night were no worse; None of a measure."""
+    num_tests: int = 1
+    """Of the same cell in the same night, this one included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CellWaiver:
     """Why a cell's ending does not count until a day; it runs and is recorded all the same."""
 
@@ -111,6 +137,9 @@ class NightRow:
     """What else is followed over nights, by name: `flip_rate`, `pooled_difference`, `kld`,
     `tokens_per_s`, `memory_bytes`, `load_s`, `answer_tokens`; what is not known is not there."""
     waiver: CellWaiver | None = None
+    against: tuple[AgainstAnchor, ...] = ()
+    not_compared: str = ""
+    """Why there is nothing in `against`, or not all that there might be; empty where all is."""
 
     @property
     def is_green(self) -> bool:

@@ -18,14 +18,18 @@ from harness.gate.rerun import Flips, count_flips, sum_flips
 from harness.gate.sequential import items_to_decide, look, looks_of
 from harness.gate.size import SIZE_CHECK, compare_sizes, refuse_not_reduced
 from harness.gate.waivers import Overrides, explain_waivers
+from harness.gate.worse import ALL_TASKS, Beside, beside
 
 __all__ = [
+    "ALL_TASKS",
     "SIZE_CHECK",
+    "Beside",
     "Flips",
     "Overrides",
     "Subject",
     "TaskPower",
     "Variances",
+    "beside",
     "chance_of_go",
     "check_margins",
     "compare_sizes",

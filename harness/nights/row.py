@@ -10,23 +10,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import fmean
 
 from harness import __version__
 from harness.artifacts import (
-    KLD_CHECK,
     RunRecord,
-    Scale,
-    Scorecard,
     TaskNight,
     TaskVerdict,
-    Verdict,
     digest_of,
     made_from,
 )
 from harness.artifacts.nights import CellEnding, CellWaiver, NightRow, Purpose
 from harness.errors import RunDirectoryError
+from harness.nights.against import compare_with_anchor
 from harness.nights.endings import ending_of, of_no_run
+from harness.nights.measures import measures_of
 from harness.rundir import RECIPE_FILE, read_times
 from harness.runs import FAILURE_FILE, read_run
 from harness.stages import CANDIDATE, JUDGE
@@ -64,7 +61,8 @@ def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None
     Args:
         run_dir: of the run; None or an empty folder where nothing was begun.
         run: what else is known.
-        ledger: folder of the ledger; a run directory below it is named relative to it.
+        ledger: folder of the ledger, for the cell's anchor; a run directory below it is named
+            relative to it.
     """
     if run_dir is None or not (run_dir / RECIPE_FILE).exists():
         ending, why = of_no_run(run.exit_code)
@@ -77,6 +75,7 @@ def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None
     ending, why = ending_of(record, run.exit_code)
     started, ended = _times_of(run_dir, run)
     served = record.deployment
+    beside = compare_with_anchor(record, run_dir, run.cell, ledger)
     return _replaced(
         _row(run, run_dir, ending, _one_line(why)),
         started=started,
@@ -87,7 +86,9 @@ def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None
         engine=f"{served.engine} {served.version}" if served else "",
         run_dir=_named(run_dir, ledger),
         tasks=tuple(_task(task) for task in record.verdict.tasks) if record.verdict else (),
-        measures=dict(_measures(record)),
+        measures=dict(measures_of(record)),
+        against=beside.against,
+        not_compared=beside.not_compared,
     )
 
 
@@ -187,35 +188,3 @@ def _task(task: TaskVerdict) -> TaskNight:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _measures(record: RunRecord) -> Iterator[tuple[str, float]]:
-    """Yield what is followed over nights, of what is known and finite."""
-    found: dict[str, float | None] = dict(_of_verdict(record.verdict) if record.verdict else ())
-    if record.smoke is not None:
-        klds = [one.difference for one in record.smoke.measures if one.name == KLD_CHECK]
-        found["kld"] = klds[0] if klds else None
-    if record.candidate is not None:
-        found |= dict(_of_candidate(record.candidate))
-    for name, value in found.items():
-        if value is not None and math.isfinite(value):
-            yield name, float(value)
-
-
-def _of_verdict(verdict: Verdict) -> Iterator[tuple[str, float | None]]:
-    yield "flip_rate", verdict.flip_rate
-    yield "pooled_difference", verdict.pooled_difference
-    yield "answer_tokens", verdict.length.candidate if verdict.length else None
-    if any(task.scale is not Scale.SHARE for task in verdict.tasks):
-        ratios = [t.ratio.observed for t in verdict.tasks if t.ratio is not None]
-        yield "perplexity_ratio", fmean(ratios) if ratios else None
-
-
-def _of_candidate(card: Scorecard) -> Iterator[tuple[str, float | None]]:
-    served, times = card.deployment, card.times
-    memory = (times.memory_bytes if times else None) or served.weights_memory_bytes
-    yield "memory_bytes", float(memory) if memory else None
-    yield "load_s", served.load_s
-    blocks = [b for pace in times.paces.values() for b in pace.blocks] if times else []
-    rates = [math.log(b.num_tokens / b.seconds) for b in blocks if b.num_tokens and b.seconds > 0]
-    yield "tokens_per_s", math.exp(fmean(rates)) if rates else None

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from harness.artifacts import CellEnding, NightRow, Purpose
+from harness.artifacts import AgainstAnchor, CellEnding, NightRow, Purpose
+from harness.gate.mcnemar import p_worse
 
 
 def night_row(
@@ -27,3 +28,31 @@ def night_row(
         run_dir="",
     )
     return replace(row, **changes)  # type: ignore[arg-type]  # a test's own fields
+
+
+def beside(what: str = "add", /, *, lost: int, won: int = 0, **changes: object) -> AgainstAnchor:
+    """Return a night of 1,000 items beside an anchor whose reruns never flipped."""
+    one = AgainstAnchor(
+        anchor="a" * 64,
+        what=what,
+        difference=(won - lost) / 1000,
+        noise=0.0014,
+        spread=(lost + won) ** 0.5 / 1000,
+        num_items=1000,
+        num_lost=lost,
+        num_won=won,
+        p_value=p_worse(lost, won),
+    )
+    return replace(one, **changes)  # type: ignore[arg-type]  # a test's own fields
+
+
+def measured(what: str, difference: float) -> AgainstAnchor:
+    return AgainstAnchor(anchor="a" * 64, what=what, difference=difference, noise=None)
+
+
+def series(*losses: int, cell: str = "a", **changes: object) -> list[NightRow]:
+    """Return nights of one cell that lost so many items against the anchor."""
+    return [
+        night_row(cell, f"2031-01-{night:02}", against=(beside(lost=lost),), **changes)
+        for night, lost in enumerate(losses, start=1)
+    ]
