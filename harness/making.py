@@ -7,20 +7,23 @@ end. The files are the same bytes as those of a model that is held in memory as 
 
 import dataclasses
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from harness.artifacts import CalibrationStats, Checkpoint
-from harness.calibrate import Calibration
+from harness.artifacts import CalibrationStats, Checkpoint, digest_of
+from harness.baselines import versions
+from harness.calibrate import Calibration, data_digest
 from harness.errors import ReasonCode, StageError
-from harness.export import CheckpointWriter
+from harness.export import CheckpointWriter, partial_of
 from harness.models import StackedWeights, is_out_of_memory, threads_for
+from harness.nodes import Launch, called, check_shared, launched
 from harness.preflight import Job
 from harness.quantize import ResidentQuantizer, fetched, quantize, read_unquantized, unquantized
 from harness.ranks import ALONE, Ranks, together
@@ -143,10 +146,46 @@ def _wait_for(written: "Future[None]") -> None:
 
 
 def _ranks(job: Job, into: Path) -> AbstractContextManager[Ranks]:
-    """Start the other processes, if the recipe wants any."""
+    """Start the other processes, or call those of torchrun, if the recipe wants any."""
     if job.recipe.ranks == 1:
         return nullcontext(ALONE)
+    if (launch := launched()) is not None:
+        return _ranks_of(launch, into)
     return together(job.recipe.ranks, partial(_be_a_rank, job, into))
+
+
+@contextmanager
+def _ranks_of(launch: Launch, into: Path) -> Iterator[Ranks]:
+    with called(launch) as ranks:
+        check_shared(partial_of(into), ranks)
+        yield ranks
+
+
+def help_make(job: Job, into: Path, ranks: Ranks) -> None:
+    """Do the share of a process on another machine, which sees the same folder.
+
+    Raises:
+        StageError: it sees another one.
+    """
+    check_shared(partial_of(into), ranks)
+    _be_a_rank(job, into, ranks)
+
+
+def what_is_made(job: Job) -> Mapping[str, str]:
+    """Return all that the checkpoint's bytes depend on, by what a person calls it."""
+    import torch
+
+    device = job.recipe.device
+    is_gpu = device.startswith("cuda")
+    return {
+        "model": job.source.digest,
+        "plan": job.plan.digest,
+        "calibration setting": digest_of(job.recipe.calibration, device, job.recipe.ranks),
+        "calibration data": data_digest(job.recipe.calibration),
+        "version of a library": digest_of(versions()),
+        "GPU": torch.cuda.get_device_name() if is_gpu else device,
+        "TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR", "none") if is_gpu else "",
+    }
 
 
 def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:
@@ -154,7 +193,7 @@ def _be_a_rank(job: Job, into: Path, ranks: Ranks) -> None:
     if job.recipe.device == "cuda":
         import torch
 
-        torch.cuda.set_device(ranks.number)
+        torch.cuda.set_device(ranks.gpu)
     with CheckpointWriter(job.source, job.plan, into=into, joins=True) as writer:
         writer.begin()
         make_layers(_on_own_device(job, ranks), writer, ranks)
@@ -165,5 +204,5 @@ def _on_own_device(job: Job, ranks: Ranks) -> Job:
     """Give each rank a GPU of its own."""
     if job.recipe.device != "cuda":
         return job
-    device = f"cuda:{ranks.number}"
+    device = f"cuda:{ranks.gpu}"
     return dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, device=device))

@@ -50,6 +50,13 @@ class Ranks:
 
     number: int = 0
     count: int = 1
+    place: int | None = None
+    """Among those of this machine, where they are on several."""
+
+    @property
+    def gpu(self) -> int:
+        """Which of this machine's GPUs is this process's."""
+        return self.number if self.place is None else self.place
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """Return those of `items` that are this process's."""
@@ -103,11 +110,18 @@ class Ranks:
 ALONE = Ranks()
 
 
+class PeerGoneError(RuntimeError):
+    """Another rank's connection was closed, or nothing came over it for too long."""
+
+
 def _finish(work: Any) -> None:  # noqa: ANN401 - torch's own type, and torch is not imported here
     """Wait for the others where signals are heard: gloo itself waits outside of Python."""
     while not work.is_completed():
         time.sleep(_LOOK_S)
-    work.wait()
+    try:
+        work.wait()
+    except RuntimeError as error:
+        raise PeerGoneError(str(error)) from error
 
 
 @contextmanager
@@ -125,7 +139,7 @@ def together(count: int, work: Callable[[Ranks], None]) -> Iterator[Ranks]:
         others = _Others(count, work, meeting)
         try:
             others.wait_until_ready()
-            with _sharing_cores(count), _joined(Ranks(0, count), meeting) as mine:
+            with sharing_cores(count), _joined(Ranks(0, count), meeting) as mine:
                 try:
                     yield mine
                 except BaseException:
@@ -236,7 +250,7 @@ def _run(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Conne
     collect_rarely()
     logging.getLogger("harness").setLevel(logging.ERROR)
     try:
-        with _sharing_cores(ranks.count):
+        with sharing_cores(ranks.count):
             tell.send(_READY)
             _work(work, ranks, meeting, tell)
     except SystemExit as told:
@@ -256,7 +270,7 @@ def _work(work: Callable[[Ranks], None], ranks: Ranks, meeting: Path, tell: Conn
 
 
 @contextmanager
-def _sharing_cores(count: int) -> Iterator[None]:
+def sharing_cores(count: int) -> Iterator[None]:
     """Let torch use this process's share of the machine's cores: each rank as many."""
     import torch
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from harness import pipeline, runs
 from harness.artifacts import RunRecord, to_json
-from harness.cli import text
+from harness.cli import several, text
 from harness.cli.console import Result
 from harness.doors import check_apart
 from harness.errors import ExitCode, PrerequisiteError, ReasonCode, StageError
 from harness.models import believe_no_cache
+from harness.nodes import Launch, launched
 from harness.preflight import preflight, preflight_gate, summarize, summarize_gate
 from harness.recipe import Request
 from harness.report import REPORT_FILES, terminal_table, write_report
@@ -71,10 +72,19 @@ def plan_gate(request: Request, checkpoint: Path, run_dir: Path | None) -> Resul
 
 def quantize(request: Request, out: Path, *, fresh: bool) -> Result:
     """Make and verify a checkpoint."""
+    if (launch := launched()) is not None:
+        made = several.quantize(launch, request, out, fresh=fresh)
+        return ended(*made) if made is not None else helped(launch)
     with runs.refusals_reported(out):
         job = preflight(request, into=out, scored=False)
     path, record = runs.run_job(job, into=out, fresh=fresh, work=pipeline.make_checkpoint)
     return ended(path, record)
+
+
+def helped(launch: Launch) -> Result:
+    """Say that this process of torchrun has done its share."""
+    line = f"process {launch.number} of {launch.count} has done its share"
+    return Result(text=line, values={"process": launch.number, "of": launch.count})
 
 
 def ended(path: Path, record: RunRecord) -> Result:

@@ -1,6 +1,6 @@
 """Write a checkpoint that serving engines load, and prove that it says what was meant."""
 
-from harness.export.folder import check_target
+from harness.export.folder import check_target, partial_of
 from harness.export.ignore import ignored_modules
 from harness.export.size import bits_per_weight, required_bytes, shard_bytes
 from harness.export.writer import CheckpointWriter, export
@@ -11,6 +11,7 @@ __all__ = [
     "check_target",
     "export",
     "ignored_modules",
+    "partial_of",
     "required_bytes",
     "shard_bytes",
 ]

@@ -141,6 +141,8 @@ class CheckpointWriter(ResourceOwner):
         """
         with self._disk_full():
             self._finish_work()
+            for file in self._files:  # for the one who reads it back, maybe on another machine
+                os.fsync(file)
         return {name: one.xxh3.hex() for hashes in self._hashes for name, one in hashes.items()}
 
     def adopt(self, written: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from harness.errors import UsageError
 from harness.export import check_target, ignored_modules, required_bytes
 from harness.gate import check_margins
 from harness.models import Source, read_inventory
+from harness.nodes import ranks_here
 from harness.preflight.asked import note_asked
 from harness.preflight.budget import within_budget
 from harness.preflight.engine import (
@@ -188,7 +189,7 @@ def _check_ranks(recipe: Recipe, extent: Extent) -> None:
 
 
 def _with_device(recipe: Recipe) -> Recipe:
-    device = resolve_device(recipe.device, ranks=recipe.ranks)
+    device = resolve_device(recipe.device, ranks=ranks_here(recipe.ranks))
     if recipe.memory.gpu_bytes is not None and not device.startswith("cuda"):
         message = f"--gpu-memory bounds a GPU, and the run is on '{device}'. Leave it out."
         raise UsageError(message)

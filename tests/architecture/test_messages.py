@@ -30,6 +30,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "cli/deployments.py": ("gate",),
     "cli/foretelling.py": ("doctor",),
     "cli/serving.py": ("serve", "score"),
+    "cli/several.py": ("quantize",),
     "cli/text.py": ("e2e", "gate"),
     "cli/verifying.py": ("verify",),
     "drill/": ("drill",),
