@@ -235,8 +235,13 @@ def read_times(path: Path) -> dict[str, float]:
     return {name: float(s) for name, s in times.items() if isinstance(s, int | float)}
 
 
-def read_recipe(path: Path) -> Recipe | Trial:
+def read_recipe(path: Path, *, older: bool = False) -> Recipe | Trial:
     """Return the recipe of the run in the directory at `path`.
+
+    Args:
+        path: of the run.
+        older: whether another version of harness may have written it; what that did not know then
+            stands at today's defaults.
 
     Raises:
         RunDirectoryError: there is no run.
@@ -244,12 +249,13 @@ def read_recipe(path: Path) -> Recipe | Trial:
     try:
         values = read_yaml_mapping(path / RECIPE_FILE)
         digest = values.pop("digest", None)
+        written = digest_of(values) if older else None
         recipe: Recipe | Trial = TypeAdapter(_kind_of(values)).validate_python(values)
         found = digest_of(recipe)
     except (UnreadableError, ValueError) as error:  # such as a text that means infinity
         message = f"'{path}' is no run directory ({RECIPE_FILE} cannot be read). Check the path."
         raise RunDirectoryError(message) from error
-    if digest != found:
+    if digest not in (found, written) or digest is None:
         message = f"'{path / RECIPE_FILE}' was changed after harness wrote it. Run it again."
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     return recipe

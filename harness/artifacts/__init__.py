@@ -29,6 +29,17 @@ from harness.artifacts.costs import (
     StoredWeights,
 )
 from harness.artifacts.deployments import Address, DeploymentsTrial
+from harness.artifacts.differences import (
+    Cause,
+    ComparedRun,
+    Difference,
+    FlippedItem,
+    Part,
+    RunDifference,
+    TaskDifference,
+    TensorChange,
+    TensorGroup,
+)
 from harness.artifacts.ending import EarlyEnd, WhyEnded
 from harness.artifacts.nights import (
     AgainstAnchor,

@@ -247,6 +247,17 @@ def status(*, run_dir: opt.FinishedRun, paranoid: opt.Paranoid = False) -> Resul
     return commands.status(run_dir)
 
 
+@command(app, "diff runs/canary-nvfp4-1a2b3c4d runs/canary-fp8-5e6f7a8b")
+def diff(*, run_a: opt.RunA, run_b: opt.RunB, flips: opt.NumFlips = 20) -> Result:
+    """Compare two runs: what could have made their scores differ, then everything that differs.
+
+    Each is a run directory however it ended, a scored arm, or both are another tool's records.
+    """
+    from harness.cli import differing
+
+    return differing.differ(run_a, run_b, flips)
+
+
 @command(app, "doctor --vllm .venv-vllm")
 def doctor(*, vllm: opt.ProbedVllm = None, foretold: opt.ForetoldFormat = None) -> Result:
     """Say what this machine can run, and the command that would mend what it cannot."""

@@ -120,6 +120,11 @@ RecordsDir = Annotated[
     Path | None, typer.Option("--out", help="Folder for server.log and deployment.json.")
 ]
 FinishedRun = Annotated[Path, typer.Argument(help="A run directory.")]
+RunA = Annotated[Path, typer.Argument(help="A run directory, such as the last good one.")]
+RunB = Annotated[Path, typer.Argument(help="Another one.")]
+NumFlips = Annotated[
+    int, typer.Option("--flips", min=0, help="Items to show of those that are scored otherwise.")
+]
 Layout = Annotated[
     str | None,
     typer.Option("--as", help="Instead: write both arms' scores to DIR as lm-eval or nel does."),

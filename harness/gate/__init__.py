@@ -1,6 +1,7 @@
 """Compare a candidate with its baseline and decide; plan what a suite can decide."""
 
 from harness.gate.judge import Subject, judge
+from harness.gate.paired import difference_bounds
 from harness.gate.phrases import deployments_scope, not_compared
 from harness.gate.power import (
     TaskPower,
@@ -35,6 +36,7 @@ __all__ = [
     "compare_sizes",
     "count_flips",
     "deployments_scope",
+    "difference_bounds",
     "exit_code_of",
     "explain_waivers",
     "items_to_decide",
