@@ -13,15 +13,51 @@ Listed = Annotated[bool, typer.Option("--list", help="Name the cells, and stop."
 Only = Annotated[
     list[str] | None, typer.Option("--only", help="One cell alone; repeatable. Default: all.")
 ]
+Collected = Annotated[
+    bool, typer.Option("--collect", help="Run nothing: gather what was run, and judge the night.")
+]
+Sources = Annotated[
+    list[Path] | None,
+    typer.Option("--from", help="With --collect: another machine's --out; repeatable."),
+]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Check every cell, run nothing.")]
+NightName = Annotated[
+    str | None,
+    typer.Option("--night", help="Name of the night; the same again goes on. Default: today, UTC."),
+]
+NightsDir = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of all nights. Default: runs/nightly/<matrix's name>."),
+]
 
 
 def add_nightly(app: typer.Typer) -> None:
     """Add the command to `app`."""
 
-    @command(app, "nightly MATRIX.yaml --list")
-    def nightly(*, matrix: MatrixPath, listed: Listed = False, only: Only = None) -> Result:
-        """Run every cell of a matrix; exit 0 only if each is GO."""
+    @command(app, "nightly MATRIX.yaml --night 2031-12-31 --out nights")
+    def nightly(  # noqa: PLR0913 - one parameter an option
+        *,
+        matrix: MatrixPath,
+        listed: Listed = False,
+        only: Only = None,
+        collected: Collected = False,
+        sources: Sources = None,
+        dry_run: Dry = False,
+        night: NightName = None,
+        out: NightsDir = None,
+    ) -> Result:
+        """Run every cell of a matrix, each a process; exit 0 only if each is GO.
+
+        Exit with the worst of the cells in the order 1, 3, 4, 5, 0. Typed again with the same
+        --night and --out, it goes on where it was.
+        """
         from harness.cli import nightlies
 
-        del listed
-        return nightlies.list_cells(matrix, only or [])
+        typed = nightlies.Typed(matrix, tuple(only or ()), night, out)
+        if listed:
+            return nightlies.list_cells(typed)
+        if dry_run:
+            return nightlies.check(typed)
+        if collected or sources:
+            return nightlies.collected(typed, tuple(sources or ()))
+        return nightlies.ran(typed)

@@ -2,20 +2,105 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import typer
 
 from harness.artifacts import to_json
 from harness.cli.console import Result
-from harness.nightly import Cell, load_matrix
+from harness.errors import ExitCode
+from harness.nightly import (
+    Cell,
+    Matrix,
+    NightOutcome,
+    Place,
+    add_to_summary,
+    annotations_of,
+    check_cells,
+    collect,
+    in_github,
+    lines_of,
+    load_matrix,
+    run_night,
+    this_night,
+    write_reports,
+)
 
 
-def list_cells(path: Path, only: Sequence[str]) -> Result:
+class Typed(NamedTuple):
+    """Which cells, in which night, and where."""
+
+    matrix: Path
+    only: Sequence[str]
+    night: str | None
+    out: Path | None
+
+    def read(self) -> tuple[Matrix, tuple[Cell, ...], Place]:
+        """Return the matrix, the cells that are meant, and where they are kept."""
+        matrix = load_matrix(self.matrix)
+        out = self.out or Path("runs", "nightly", matrix.name)
+        return (
+            matrix,
+            matrix.find(self.only),
+            Place(out, this_night() if self.night is None else self.night),
+        )
+
+
+def list_cells(typed: Typed) -> Result:
     """Name the cells of a matrix and what each types."""
-    cells = load_matrix(path).find(only)
+    _, cells, _ = typed.read()
     width = max(len(cell.name) for cell in cells)
     lines = [
         f"{cell.name:<{width}}  {_needs(cell):<12}  {' '.join(cell.command)}" for cell in cells
     ]
     return Result(text="\n".join(lines), values=[_values(cell) for cell in cells])
+
+
+def check(typed: Typed) -> Result:
+    """Say what would stop each cell."""
+    _, cells, place = typed.read()
+    found = check_cells(cells, place)
+    lines = [
+        f"{one.cell}: {one.problem or 'nothing is wrong'}"
+        + (f" (recipe and suite alone: {one.note})" if one.note else "")
+        for one in found
+    ]
+    is_wrong = any(one.problem for one in found)
+    return Result(
+        text="\n".join(lines),
+        values=[one._asdict() for one in found],
+        exit_code=ExitCode.USAGE if is_wrong else ExitCode.GO,
+    )
+
+
+def ran(typed: Typed) -> Result:
+    """Run the cells."""
+    matrix, cells, place = typed.read()
+    return _told(run_night(matrix, cells, place), place, typed)
+
+
+def collected(typed: Typed, sources: Sequence[Path]) -> Result:
+    """Gather what was run elsewhere."""
+    matrix, cells, place = typed.read()
+    return _told(collect(matrix, cells, place, sources), place, typed)
+
+
+def _told(night: NightOutcome, place: Place, typed: Typed) -> Result:
+    """Say how a night ended; the reports are of a whole matrix, and not of a cell alone."""
+    files = [] if typed.only else write_reports(night, place)
+    if in_github():
+        for line in annotations_of(night):
+            typer.echo(line, err=True)
+        if not typed.only:
+            add_to_summary(night)
+    lines = [*lines_of(night), *(f"report: {file}" for file in files)]
+    values = {
+        "exit_code": int(night.exit_code),
+        "out": str(place.out),
+        "files": [str(file) for file in files],
+        "night": to_json(night),
+    }
+    return Result(text="\n".join(lines), values=values, exit_code=night.exit_code)
 
 
 def _needs(cell: Cell) -> str:

@@ -234,6 +234,8 @@ def _problems(own: Mapping[str, Any], request: Request) -> Iterator[str]:
     gpus, size = own["gpus"], max(request.tensor_parallel_size, request.ranks)
     if gpus and gpus < size:
         yield f"gpus {gpus}: its servers and ranks take {size}"
+    if own["hardware"] and not gpus:
+        yield f"hardware {own['hardware']}: it has no gpus; say how many it takes"
     if gpus and request.device == "cpu":
         yield f"gpus {gpus}, and device is cpu"
 

@@ -77,6 +77,7 @@ ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("foreign/lm_eval.py", "--log"): "lm-eval's --log_samples, of the run that is judged",
     ("foreign/lm_eval.py", "--samples"): "lm-eval's, of the run that is judged",
     ("nightly/matrix.py", "--baseline"): "of the gate that a cell is",
+    ("nightly/running.py", "--run-dir"): "of what a cell types",
     ("preflight/engine.py", "--ranks"): "only where it was given",
     ("recipe/load.py", "--budget"): "only where it was given",
     ("recipe/load.py", "--engine"): "only where an environment was named, which is an engine's",

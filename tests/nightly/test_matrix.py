@@ -96,6 +96,7 @@ def test_retries_are_the_matrix_s_where_a_cell_says_none(tmp_path: Path) -> None
         ({"gpus": -1}, "gpus: Input should be greater than or equal to 0"),
         ({"gpus": 1, "tensor_parallel_size": 2}, "gpus 1: its servers and ranks take 2"),
         ({"gpus": 1, "device": "cpu"}, "gpus 1, and device is cpu"),
+        ({"hardware": "H200"}, "hardware H200: it has no gpus"),
         ({"qformat": None}, "give model with one of qformat and recipe"),
         ({"recipe": "r.yaml"}, "give model with one of qformat and recipe"),
         ({"checkpoint": "made"}, "a checkpoint is compared with baseline"),

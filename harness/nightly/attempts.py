@@ -1,0 +1,153 @@
+"""The attempts of a cell in a night: which is due, how it began and ended, and its row.
+
+An attempt is on the disk from its start on, so that a nightly that was killed goes on with it: the
+same number, the same run directory. It is over when its process has ended without being told to by
+the nightly. Then it gets its row, and it is done again only if what failed may pass.
+"""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.artifacts import Failure, load, save
+from harness.artifacts.nights import CellEnding, NightRow, Purpose
+from harness.errors import ExitCode
+from harness.nightly.child import last_line
+from harness.nightly.matrix import Cell
+from harness.nightly.places import Place, this_moment
+from harness.nights import CellRun, row_of_run
+from harness.runs import FAILURE_FILE
+from harness.stages import JUDGE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One attempt, as its file says it."""
+
+    cell: str
+    number: int
+    """From 1 within the night; of a confirmation, that of the run that it confirms."""
+    purpose: Purpose
+    host: str
+    started: str
+    ended: str = ""
+    exit_code: int | None = None
+    """None while it is under way, or was killed together with the nightly."""
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether it has come to an end that counts: a refusal is tried again."""
+        return self.exit_code not in (None, ExitCode.USAGE)
+
+
+def begin(place: Place, cell: str, number: int, purpose: Purpose) -> Attempt:
+    """Keep that an attempt begins, or goes on."""
+    found = find(place, cell, number, purpose)
+    started = found.started if found is not None and found.exit_code is None else this_moment()
+    attempt = Attempt(
+        cell=cell, number=number, purpose=purpose, host=platform.node(), started=started
+    )
+    _save(place, attempt)
+    return attempt
+
+
+def end(place: Place, attempt: Attempt, exit_code: int) -> Attempt:
+    """Keep that an attempt has ended."""
+    over = replace(attempt, ended=this_moment(), exit_code=exit_code)
+    _save(place, over)
+    return over
+
+
+def find(place: Place, cell: str, number: int, purpose: Purpose) -> Attempt | None:
+    """Return an attempt that was begun.
+
+    Raises:
+        RunDirectoryError: its file was changed.
+    """
+    path = _file(place, cell, number, purpose)
+    return load(Attempt, path, advice="Delete the file.") if path.exists() else None
+
+
+def due(place: Place, cell: Cell, rows: Sequence[NightRow]) -> tuple[int, Purpose] | None:
+    """Return the attempt that is to be made now; None where the cell has ended for the night."""
+    ran = runs_of(rows, cell.name, place.night)
+    if not ran:
+        return 1, Purpose.REGULAR
+    last = ran[-1]
+    if last.attempt > cell.retries or not may_pass(place, last):
+        return None
+    return last.attempt + 1, Purpose.RETRY
+
+
+def runs_of(rows: Sequence[NightRow], cell: str, night: str) -> list[NightRow]:
+    """Return the rows of a cell that really ran in a night, in the order of its attempts."""
+    found = [
+        row
+        for row in rows
+        if (row.cell, row.night) == (cell, night)
+        and row.purpose is not Purpose.CONFIRMATION
+        and row.ending is not CellEnding.NOT_RUN
+    ]
+    return sorted(found, key=lambda row: row.attempt)
+
+
+def may_pass(place: Place, row: NightRow) -> bool:
+    """Return whether what failed may pass when it is done again: the run says so, or it was killed.
+
+    A run of which nothing is here is not done again.
+    """
+    run_dir = place.run_dir(row.cell, row.purpose)
+    failure = run_dir / FAILURE_FILE
+    if failure.exists():
+        return load(Failure, failure).retryable
+    was_killed = row.exit_code is not None and row.exit_code < 0
+    return was_killed and not (run_dir / JUDGE.file).exists()
+
+
+def row_of(place: Place, cell: Cell, attempt: Attempt) -> NightRow:
+    """Return the row of an attempt."""
+    run = CellRun(
+        cell=attempt.cell,
+        night=place.night,
+        attempt=attempt.number,
+        purpose=attempt.purpose,
+        exit_code=attempt.exit_code,
+        started=attempt.started,
+        ended=attempt.ended,
+        host=attempt.host,
+        message=_refusal(place, attempt),
+        waiver=cell.waiver,
+    )
+    run_dir = place.run_dir(attempt.cell, attempt.purpose)
+    return row_of_run(run_dir, run, ledger=place.out)
+
+
+def row_of_none(place: Place, cell: Cell, why: str, *, host: str = "") -> NightRow:
+    """Return the row of a cell that was to run and did not."""
+    run = CellRun(
+        cell=cell.name,
+        night=place.night,
+        attempt=1,
+        purpose=Purpose.REGULAR,
+        exit_code=None,
+        host=host,
+        message=why,
+        waiver=cell.waiver,
+    )
+    return row_of_run(None, run)
+
+
+def _refusal(place: Place, attempt: Attempt) -> str:
+    log = place.attempt(attempt.cell, attempt.number, attempt.purpose).with_suffix(".log")
+    return last_line(log, beginning="harness: ").removeprefix("harness: ")
+
+
+def _save(place: Place, attempt: Attempt) -> None:
+    path = _file(place, attempt.cell, attempt.number, attempt.purpose)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(attempt, path)
+
+
+def _file(place: Place, cell: str, number: int, purpose: Purpose) -> Path:
+    return place.attempt(cell, number, purpose).with_suffix(".json")

@@ -1,0 +1,267 @@
+"""What came of a night: the exit code, what is gathered, and what people and a CI are told."""
+
+import io
+import shutil
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.artifacts import Alarm, AlarmCause, AlarmKind, CellEnding, CellWaiver, Purpose
+from harness.errors import ExitCode, RunDirectoryError
+from harness.nightly import (
+    Cell,
+    Matrix,
+    NightOutcome,
+    Place,
+    annotations_of,
+    collect,
+    junit_of,
+    lines_of,
+    write_reports,
+)
+from harness.nightly.attempts import begin, end
+from harness.nightly.board import table_of
+from harness.nightly.outcome import CellOutcome, outcome_of
+from harness.nightly.running import CellState
+from harness.nightly.told import markdown_of
+from harness.nights import open_ledger
+from tests.nightly.conftest import Stage
+from tests.nightly.test_matrix import CELL, matrix
+from tests.nights.rows import night_row
+
+TODAY = datetime.now(UTC).date()
+NONE = night_row("canary", "n1", CellEnding.NOT_RUN, exit_code=None, host="")
+
+
+def cell(folder: Path, *, expires: int | None = None) -> Cell:
+    """Return the cell `canary`, with a waiver that expires so many days from now."""
+    waiver = {"reason": "r", "approver": "A", "expires": TODAY + timedelta(days=expires or 0)}
+    return matrix(folder, CELL | ({} if expires is None else {"waiver": waiver})).cells[0]
+
+
+def ended(folder: Path, ending: CellEnding, **keys: Any) -> CellOutcome:  # noqa: ANN401
+    expires = keys.pop("expires", None)
+    waiver = CellWaiver(reason="r", approver="A", expires=TODAY)
+    row = night_row("canary", "n1", ending, waiver=waiver if expires is not None else None, **keys)
+    return outcome_of(cell(folder, expires=expires), "n1", [row], NONE)
+
+
+def night(*cells: CellOutcome, alarms: tuple[Alarm, ...] = ()) -> NightOutcome:
+    return NightOutcome(matrix="m", night="n1", cells=cells, alarms=alarms)
+
+
+def alarm(cause: AlarmCause) -> Alarm:
+    return Alarm(
+        cell="canary",
+        night="n1",
+        kind=AlarmKind.LOSS,
+        what="add",
+        since="n0",
+        cause=cause,
+        message="2 points",
+    )
+
+
+@pytest.mark.parametrize("ending", list(CellEnding))
+def test_only_go_ends_with_0(tmp_path: Path, ending: CellEnding) -> None:
+    code = night(ended(tmp_path, ending)).exit_code
+    assert (code == ExitCode.GO) == (ending is CellEnding.GO)
+
+
+def test_the_worst_cell_decides_in_the_order_of_the_contract(tmp_path: Path) -> None:
+    found = {code: ended(tmp_path, CellEnding.GO) for code in (1, 3, 4, 5, 0)}
+    codes = [1, 3, 4, 5, 0]
+    cells = [CellOutcome(**{**_fields(found[code]), "exit_code": code}) for code in codes]
+    assert [night(*cells[place:]).exit_code for place in range(5)] == codes
+
+
+def _fields(one: CellOutcome) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in CellOutcome.__dataclass_fields__}
+
+
+def test_a_bug_in_harness_is_the_worst_of_all(tmp_path: Path) -> None:
+    assert night(ended(tmp_path, CellEnding.INFRA_FAILED, exit_code=1)).exit_code == ExitCode.BUG
+
+
+def test_a_cell_of_which_there_is_no_row_was_not_run(tmp_path: Path) -> None:
+    other = night_row("other", "n1"), night_row("canary", "n0")
+    found = outcome_of(cell(tmp_path), "n1", other, NONE)
+    assert (found.row.ending, found.exit_code) == (CellEnding.NOT_RUN, ExitCode.STAGE_FAILED)
+
+
+def test_a_confirmation_is_not_how_a_cell_ended(tmp_path: Path) -> None:
+    rows = [
+        night_row("canary", "n1", CellEnding.NO_GO, exit_code=4),
+        night_row("canary", "n1", purpose=Purpose.CONFIRMATION),
+    ]
+    assert outcome_of(cell(tmp_path), "n1", rows, NONE).row.ending is CellEnding.NO_GO
+
+
+def test_a_run_wins_over_a_row_that_says_it_did_not_run(tmp_path: Path) -> None:
+    rows = [night_row("canary", "n1"), NONE]
+    assert outcome_of(cell(tmp_path), "n1", rows, NONE).row.ending is CellEnding.GO
+
+
+def test_a_waiver_excuses_an_ending_until_its_day(tmp_path: Path) -> None:
+    assert night(ended(tmp_path, CellEnding.NO_GO, expires=0)).exit_code == ExitCode.GO
+    assert night(ended(tmp_path, CellEnding.NO_GO, expires=-1)).exit_code == ExitCode.NO_GO
+
+
+def test_a_waiver_excuses_no_cell_that_did_not_run(tmp_path: Path) -> None:
+    found = ended(tmp_path, CellEnding.NOT_RUN, expires=9)
+    assert (found.waived, found.exit_code) == (False, ExitCode.STAGE_FAILED)
+
+
+def test_a_waiver_excuses_no_bug(tmp_path: Path) -> None:
+    found = ended(tmp_path, CellEnding.INFRA_FAILED, expires=9, exit_code=1)
+    assert (found.waived, found.exit_code) == (False, ExitCode.BUG)
+
+
+@pytest.mark.parametrize("cause", list(AlarmCause))
+def test_an_alarm_that_was_confirmed_is_no_go(tmp_path: Path, cause: AlarmCause) -> None:
+    code = night(ended(tmp_path, CellEnding.GO), alarms=(alarm(cause),)).exit_code
+    assert (code == ExitCode.NO_GO) == (cause is AlarmCause.REAL)
+
+
+def whole(cells: tuple[Cell, ...]) -> Matrix:
+    return Matrix(name="m", path=Path("m.yaml"), slots=1, cells=cells)
+
+
+def gathered(stage: Stage, cells: tuple[Cell, ...], *sources: Path) -> NightOutcome:
+    return collect(whole(cells), cells, stage.place, sources)
+
+
+def test_a_cell_that_nobody_ran_is_written_down_as_not_run(stage: Stage) -> None:
+    cells = stage.cells({"a": "go", "b": "go"})
+    stage.run(cells[0])
+    assert gathered(stage, cells).exit_code == ExitCode.STAGE_FAILED
+    assert stage.endings()[-1][:2] == ("b", CellEnding.NOT_RUN)
+
+
+def test_gathering_twice_says_the_same(stage: Stage) -> None:
+    cells = stage.cells({"a": "go", "b": "go"})
+    stage.run(cells[0])
+    assert gathered(stage, cells) == gathered(stage, cells)
+
+
+def test_a_run_that_has_not_come_to_its_end_is_said_and_never_green(stage: Stage) -> None:
+    cells = stage.cells({"a": "go"})
+    begin(stage.place, "a", 1, Purpose.REGULAR)
+    (one,) = gathered(stage, cells).cells
+    assert "has not come to its end" in one.row.message
+    assert one.exit_code == ExitCode.STAGE_FAILED
+
+
+def test_a_row_that_was_lost_is_made_of_the_run_that_is_there(stage: Stage, runs: Path) -> None:
+    cells = stage.cells({"a": "go"})
+    attempt = begin(stage.place, "a", 1, Purpose.REGULAR)
+    shutil.copytree(runs / "no-go", stage.place.run_dir("a", Purpose.REGULAR))
+    end(stage.place, attempt, 4)
+    assert gathered(stage, cells).exit_code == ExitCode.NO_GO
+
+
+def test_rows_and_reports_of_another_machine_are_gathered_without_weights(
+    stage: Stage, tmp_path: Path
+) -> None:
+    cells = stage.cells({"a": "no-go"})
+    stage.run(*cells)
+    here = Place(tmp_path / "here", "n1")
+    found = collect(whole(cells), cells, here, [stage.place.out])
+    run = here.run_dir("a", Purpose.REGULAR)
+    assert found.exit_code == ExitCode.NO_GO
+    assert (run / "report.html").exists()
+    assert not (run / "checkpoint").exists()
+
+
+def test_a_folder_without_a_ledger_is_refused(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunDirectoryError, match="holds no ledger"):
+        gathered(stage, stage.cells({"a": "go"}), tmp_path / "empty")
+
+
+def test_what_was_gathered_stays_when_it_is_gathered_again(stage: Stage, tmp_path: Path) -> None:
+    cells = stage.cells({"a": "go"})
+    stage.run(*cells)
+    here = Place(tmp_path / "here", "n1")
+    for _ in range(2):
+        collect(whole(cells), cells, here, [stage.place.out])
+    assert len(open_ledger(here.out).rows()) == 1
+
+
+def cases(document: str) -> dict[str, list[str]]:
+    found = ET.fromstring(document).iter("testcase")  # noqa: S314 - it is ours
+    return {c.get("name", ""): [p.tag for p in c if p.tag != "properties"] for c in found}
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        (CellEnding.GO, "system-out"),
+        (CellEnding.NO_GO, "failure"),
+        (CellEnding.INCONCLUSIVE, "error"),
+        (CellEnding.NOT_RUN, "error"),
+        (CellEnding.NO_BASELINE, "error"),
+        (CellEnding.INFRA_FAILED, "error"),
+    ],
+)
+def test_in_junit_nothing_but_go_is_green(tmp_path: Path, ending: CellEnding, kind: str) -> None:
+    one = ended(tmp_path, ending, message="said")
+    assert cases(junit_of(night(one)))["canary"][0] == kind
+
+
+def test_in_junit_a_waived_cell_is_skipped_with_who_answers_for_it(tmp_path: Path) -> None:
+    document = junit_of(night(ended(tmp_path, CellEnding.NO_GO, expires=0)))
+    assert cases(document)["canary"] == ["skipped"]
+    assert "waived by A" in document
+
+
+def test_in_junit_a_confirmed_alarm_fails(tmp_path: Path) -> None:
+    found = night(ended(tmp_path, CellEnding.GO), alarms=(alarm(AlarmCause.REAL),))
+    assert cases(junit_of(found))["canary: add"] == ["failure"]
+
+
+def test_github_is_told_each_cell_that_is_not_green(tmp_path: Path) -> None:
+    one = ended(tmp_path, CellEnding.NO_GO, message="50 % lost\nand: more")
+    (line,) = annotations_of(night(one))
+    assert line == "::error title=canary%3A NO-GO::50 %25 lost%0Aand: more"
+
+
+def test_github_is_told_nothing_of_a_green_night(tmp_path: Path) -> None:
+    assert list(annotations_of(night(ended(tmp_path, CellEnding.GO)))) == []
+
+
+def test_github_is_warned_of_what_is_waived(tmp_path: Path) -> None:
+    (line,) = annotations_of(night(ended(tmp_path, CellEnding.NO_GO, expires=0)))
+    assert line.startswith("::warning ")
+
+
+def test_no_message_breaks_the_table_of_the_page(tmp_path: Path) -> None:
+    page = markdown_of(night(ended(tmp_path, CellEnding.NO_GO, message="a | b\nc")))
+    assert "a \\| b c |" in page
+
+
+def test_the_reports_are_written(tmp_path: Path) -> None:
+    place = Place(tmp_path, "n1")
+    write_reports(night(ended(tmp_path, CellEnding.GO)), place)
+    files = sorted(path.name for path in place.folder.iterdir())
+    assert files == ["nightly.json", "nightly.md", "nightly.xml"]
+
+
+def test_the_last_line_counts_what_is_green(tmp_path: Path) -> None:
+    cells = ended(tmp_path, CellEnding.GO), ended(tmp_path, CellEnding.NO_GO, expires=0)
+    assert list(lines_of(night(*cells)))[-1] == "night n1 of m: 1 of 2 cells GO, 1 waived"
+
+
+def test_the_table_shows_each_cell_on_one_line_whatever_it_printed() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    said = "[bold]not markup[/bold] " + "long " * 40
+    states = [CellState("a", "running", "GPU 0", 2, 61.0, said), CellState("b", "waiting")]
+    console.print(table_of(states))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    assert len(lines) == 3
+    assert "[bold]not markup" in lines[1]
+    assert "0:01:01" in lines[1]
