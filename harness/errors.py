@@ -20,6 +20,7 @@
     - SystemRefusedError       the operating system refused a file in the midst of a run
     - EngineError              the server or the model in it failed
     - ScoringError             lm-eval failed, or its answers are incomplete
+    - UploadError              a Hub refused what was to be published
   + RejectedError         4    the model or its checkpoint failed a check: NO-GO without a score
 
 A failed comparison is no exception: it is a Verdict.
@@ -167,6 +168,10 @@ class ReasonCode(StrEnum):
     """Another run works in this directory."""
     EVIDENCE_CHANGED = "evidence-changed"
     """A record or a file of the run is not the one that was written, verified, served or scored."""
+    NOT_SIGNED_OFF = "not-signed-off"
+    """Something stands against a release, or what is there is not what was signed off."""
+    UPLOAD_FAILED = "upload-failed"
+    """A Hub did not take what was to be published."""
     INTERRUPTED = "interrupted"
     """The run was ended from outside, or has not come to its end."""
     INTERNAL_ERROR = "internal-error"
@@ -315,6 +320,13 @@ class ScoringError(StageError):
 
     retryable = True
     default_reason = ReasonCode.SCORING_FAILED
+
+
+class UploadError(StageError):
+    """A Hub refused what was to be published, or could not be reached."""
+
+    retryable = True
+    default_reason = ReasonCode.UPLOAD_FAILED
 
 
 class RejectedError(HarnessError):

@@ -22,6 +22,7 @@ from harness.artifacts import (
     record_digest,
 )
 from harness.errors import EvidenceError, HarnessError
+from harness.installed import ENVIRONMENT_FILE
 from harness.models import digest_folder
 from harness.rundir import RunDirectory, known_digests, read_recipe
 from harness.stages import (
@@ -37,6 +38,7 @@ from harness.stages import (
 )
 
 RECIPE, CHECKPOINT, BASELINE_MODEL = "recipe", "checkpoint", "baseline model"
+ENVIRONMENT = "environment"
 """Ingredients of a verdict that are no nouns of stages; those go by the stage's name."""
 
 
@@ -78,6 +80,9 @@ def ingredients(run: RunDirectory, trial: Trial, baseline_digest: str | None = N
         found[CHECKPOINT] = digest_folder(folder)
     if baseline_digest is not None:
         found[BASELINE_MODEL] = baseline_digest
+    environment = record_digest(run.path / ENVIRONMENT_FILE)
+    if environment is not None:
+        found[ENVIRONMENT] = environment
     return {**found, **run.digests}
 
 
@@ -94,6 +99,9 @@ def changes_since_judged(directory: Path) -> list[str]:
     found = list(_changed_nouns(directory, judged))
     if digest_of(trial) != judged.get(RECIPE):
         found.append("the recipe is not the one that was judged by")
+    environment = directory / ENVIRONMENT_FILE
+    if ENVIRONMENT in judged and record_digest(environment) != judged[ENVIRONMENT]:
+        found.append(f"'{environment}' is not the one that was judged with")
     folder = folder_of(directory, trial)
     if CHECKPOINT in judged and (now := _now_or_gone(folder)) != judged[CHECKPOINT]:
         found.append(

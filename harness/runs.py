@@ -33,6 +33,7 @@ from harness.errors import ExitCode, HarnessError, ReasonCode, RejectedError
 from harness.evidence import CHECKPOINT, changes_since_judged, folder_of, ingredients
 from harness.garbage import settled
 from harness.gate import exit_code_of, explain_waivers, reject
+from harness.installed import note_surroundings
 from harness.interrupts import ToldToEndError
 from harness.judging import overrides_of
 from harness.preflight import DeploymentsJob, GateJob, Job
@@ -115,6 +116,7 @@ def run_job(
         _take_away_endings(path)
         if isinstance(job, Job):
             save(job.plan, path / PLAN_FILE)
+        note_surroundings(job.recipe.engine, path)
         pending = RunRecord(
             recipe=job.recipe, versions=versions(), stage_seconds={}, failure=_NOT_ENDED
         )

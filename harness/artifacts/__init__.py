@@ -41,6 +41,12 @@ from harness.artifacts.differences import (
     TensorGroup,
 )
 from harness.artifacts.ending import EarlyEnd, WhyEnded
+from harness.artifacts.environment import (
+    Environment,
+    Package,
+    RunSurroundings,
+    Surroundings,
+)
 from harness.artifacts.nights import (
     AgainstAnchor,
     Alarm,
@@ -109,6 +115,7 @@ from harness.artifacts.scores import (
 )
 from harness.artifacts.served import Deployment, Endpoint, Finding, Gap, Loaded
 from harness.artifacts.sharing import ServerShare
+from harness.artifacts.signoff import BundleCheck, Objection, SignOff
 from harness.artifacts.smoke import (
     KLD_CHECK,
     Measure,

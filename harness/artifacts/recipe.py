@@ -299,6 +299,9 @@ class Suite:
     """Folders of own tasks; what they hold is in the digest, where they lie is not."""
     task_code: bool = False
     """Whether Python that own tasks name may run; said on the command line alone."""
+    signoff: bool = False
+    """Whether a release may be signed off with it: its file says so, and nothing that was typed
+    (--margin, --budget, --tasks-from) made another suite of it."""
     nel: NelSpec | None = None
     """None where NeMo Evaluator asks no task."""
 

@@ -93,9 +93,13 @@ def save(noun: object, path: Path, *, made_from: MadeFrom | None = None) -> str:
         raise TypeError(message)
     record = {MADE_FROM: dict(made_from or {}), **values}
     digest = digest_of_record(record)
-    text = json.dumps({RECORD_SHA256: digest, **record}, indent=1, allow_nan=False)
-    write_atomically(path, text + "\n")
+    write_atomically(path, text_of_record({RECORD_SHA256: digest, **record}))
     return digest
+
+
+def text_of_record(values: Mapping[str, object]) -> str:
+    """Return how the values of a noun's file are spelled: the same values in one way only."""
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def made_from(path: Path) -> MadeFrom | None:

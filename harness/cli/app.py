@@ -10,6 +10,7 @@ from harness.cli import options as opt
 from harness.cli.command import command
 from harness.cli.console import Result, show_progress
 from harness.cli.night_app import add_nightly
+from harness.cli.release_app import add_release
 from harness.cli.suite_app import suite_app
 from harness.garbage import collect_rarely
 from harness.request import ASKING, JUDGING, MAKING, SERVING, Request
@@ -45,6 +46,7 @@ baseline_app = typer.Typer(
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(suite_app, name="suite")
 add_nightly(app)
+add_release(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so

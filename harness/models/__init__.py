@@ -23,7 +23,7 @@ from harness.models.observe import (
 )
 from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
 from harness.models.reading_rate import read_rate
-from harness.models.sidecars import MANIFEST_FILE, sidecars
+from harness.models.sidecars import MANIFEST_FILE, files_of, sidecars
 from harness.models.source import (
     Source,
     locate_model,
@@ -65,6 +65,7 @@ __all__ = [
     "difference",
     "digest_folder",
     "experts_run",
+    "files_of",
     "find_weights",
     "fused_convolutions",
     "gpu_index",

@@ -70,7 +70,8 @@ def within_budget(trial: Trial, typed: str | None, source: Source) -> Suite:
         return chosen
     _say(trial.suite, chosen, typed, takes(chosen))
     digest = digest_of(trial.suite.digest, [(t.name, t.items, t.repeats) for t in chosen.tasks])
-    return dataclasses.replace(chosen, name=f"{chosen.name}-{typed}", digest=digest)
+    name = f"{chosen.name}-{typed}"
+    return dataclasses.replace(chosen, name=name, digest=digest, signoff=False)
 
 
 def fit_suite(suite: Suite, seconds: float, takes: Callable[[Suite], float]) -> Suite | None:

@@ -168,6 +168,8 @@ class SuiteFile(Strict):
     """Name of the smoke set, or the path of its file from the suite's folder."""
     tasks_from: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     """Folders of own lm-eval tasks, from the suite's folder."""
+    signoff: bool = False
+    """Whether a release may be signed off with it; the same in `Suite`."""
     nel: Text | None = None
     """NeMo Evaluator's configuration, from the suite's folder; its tasks say `tool: nel`."""
     tasks: Annotated[

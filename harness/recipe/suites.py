@@ -21,7 +21,7 @@ from harness.recipe.smoke import load_smoke
 from harness.request import Request
 from harness.tasks import read_own_tasks
 
-_JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin"}
+_JUDGING = {"confidence", "max_truncated", "max_rise", "pooled_margin", "signoff"}
 """Settings that change no score."""
 _ASKING = (
     *("items", "num_fewshot", "repeats", "temperature", "top_p", "top_k", "thinking_budget"),
@@ -76,6 +76,7 @@ def load_suite(
     ]
     digest = digest_of(score_keys, [_asked(task) for task in asked], files)
     smoke = None if file.smoke is None else load_smoke(file.smoke, beside=path.parent)
+    settings["signoff"] = file.signoff and margin is None and not tasks
     return Suite(
         **settings,
         tasks=asked,

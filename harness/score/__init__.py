@@ -12,6 +12,7 @@ from harness.score.arm import read_arm
 if TYPE_CHECKING:
     from harness.score.again import part_of, score_again
     from harness.score.catalog import answer_budgets, check_suite, tasks_of_likelihoods
+    from harness.score.data_sets import DataSet, data_sets_of
     from harness.score.elsewhere import Answered, Elsewhere
     from harness.score.endpoint import endpoint_of
     from harness.score.finished import finished_samples
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answered",
+    "DataSet",
     "Elsewhere",
     "answer_budgets",
     "check_same_prompts",
     "check_same_questions",
     "check_suite",
     "cut_or_unsayable",
+    "data_sets_of",
     "endpoint_of",
     "finished_samples",
     "first_specs",
@@ -49,12 +52,14 @@ __all__ = [
 
 _LATER = {
     "Answered": "elsewhere",
+    "DataSet": "data_sets",
     "Elsewhere": "elsewhere",
     "answer_budgets": "catalog",
     "check_same_prompts": "same_prompts",
     "check_same_questions": "same_prompts",
     "check_suite": "catalog",
     "cut_or_unsayable": "lengths",
+    "data_sets_of": "data_sets",
     "endpoint_of": "endpoint",
     "first_specs": "outline",
     "lengths_of": "lengths",

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from harness.cli import app
 
 PACKAGE = Path(__file__).resolve().parents[2] / "harness"
-DECLARED_IN = ("cli/options.py", "request.py")
+DECLARED_IN = ("cli/options.py", "cli/release_app.py", "request.py")
 """Files that declare options, which are no messages."""
 
 MAKES = ("e2e", "quantize")
@@ -29,6 +29,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "cli/night": ("nightly",),
     "cli/deployments.py": ("gate",),
     "cli/foretelling.py": ("doctor",),
+    "cli/releas": ("signoff",),
     "cli/serving.py": ("serve", "score"),
     "cli/several.py": ("quantize",),
     "cli/text.py": ("e2e", "gate"),
@@ -67,6 +68,10 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "score/prepare.py": ("e2e", "gate", "score", "baseline add"),
     "score/same_prompts.py": ("gate",),
     "serve/": SERVES,
+    "signoff/demands.py": ("e2e", "gate"),
+    "signoff/publishing.py": ("publish",),
+    "signoff/upload.py": ("publish",),
+    "signoff/": ("signoff",),
     "tasks/": ("e2e", "gate", "score", "judge", "baseline add", "suite new", "suite check"),
     "verify/": ("verify",),
 }
