@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +27,7 @@ from harness.nights.lines import (
     PREFIX,
     Head,
     Line,
+    Verified,
     line_of,
     read_heads,
     read_ledger,
@@ -47,6 +48,9 @@ class Ledger:
     """The ledger in a folder, which need not be there yet."""
 
     folder: Path
+    _known: dict[str, Verified] = field(default_factory=dict, compare=False, repr=False)
+    _rows: dict[str, NightRow] = field(default_factory=dict, compare=False, repr=False)
+    """By id: a nightly asks often, and a year of rows takes seconds to read."""
 
     @property
     def exists(self) -> bool:
@@ -59,8 +63,12 @@ class Ledger:
         Raises:
             RunDirectoryError: lines were changed or are missing.
         """
-        lines = [line for file in read_ledger(self.folder).values() for line in file]
-        return tuple(_row_in(line, self.folder) for line in in_order(lines))
+        files = read_ledger(self.folder, self._known)
+        lines = in_order(line for file in files.values() for line in file)
+        for line in lines:
+            if line.id not in self._rows:
+                self._rows[line.id] = _row_in(line, self.folder)
+        return tuple(self._rows[line.id] for line in lines)
 
     def append(self, row: NightRow) -> bool:
         """Add a row; it is on the disk when this returns.
@@ -102,7 +110,7 @@ class Ledger:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (self.folder / f"{name}{LINES}").exists():
                 self._begin(name)
-            known = read_ledger(self.folder)
+            known = read_ledger(self.folder, self._known)
             yield name, read_heads(self.folder)[name], known
         except OSError as error:
             raise refusals.running(error) from error

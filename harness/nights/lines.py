@@ -83,20 +83,38 @@ def read_heads(folder: Path) -> dict[str, Head]:
     return {name: _head_of(folder, name) for name in names}
 
 
-def read_ledger(folder: Path) -> dict[str, list[Line]]:
+@dataclass(slots=True)
+class Verified:
+    """Lines of one file whose chain was checked, so that only those after them have to be."""
+
+    content: bytes = b""
+    lines: list[Line] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    """sha256 of each line."""
+
+
+def read_ledger(folder: Path, known: dict[str, Verified] | None = None) -> dict[str, list[Line]]:
     """Return the lines of every file of a ledger, by its name; nothing where there is none.
 
     Heads are read before lines, which were written before them: a row that is added meanwhile is
     never taken for a loss.
 
+    Args:
+        folder: of the ledger.
+        known: what the same reader has checked before, by the file's name; it is brought up to
+            date. Files are read in whole all the same: what differs is checked anew.
+
     Raises:
         RunDirectoryError: lines were changed or are missing.
     """
     heads = read_heads(folder)
+    known = {} if known is None else known
     names = {path.name.removesuffix(LINES) for path in folder.glob(f"{PREFIX}*{LINES}")}
     for name in names - heads.keys():
         heads[name] = _head_of(folder, name)
-    found = {name: read_lines(folder / f"{name}{LINES}", head) for name, head in heads.items()}
+    for name, head in heads.items():
+        known[name] = _verified(folder / f"{name}{LINES}", head, known.get(name, Verified()))
+    found = {name: known[name].lines for name in heads}
     for by, head in heads.items():
         for name, number in head.seen.items():
             there = len(found.get(name, ()))
@@ -106,22 +124,27 @@ def read_ledger(folder: Path) -> dict[str, list[Line]]:
     return found
 
 
-def read_lines(path: Path, head: Head) -> list[Line]:
+def _verified(path: Path, head: Head, known: Verified) -> Verified:
     """Return the whole lines of one file, checked against its head.
 
     Raises:
         RunDirectoryError: lines were changed or are missing.
     """
-    lines: list[Line] = []
-    previous = head.origin
-    for raw in whole_lines(path):
-        lines.append(_line_in(raw, previous, f"{path}:{len(lines) + 1}"))
+    raws = whole_lines(path)
+    content = b"".join(raws)
+    if not known.digests or not content.startswith(known.content):
+        known = Verified()
+    found = Verified(content, [*known.lines], [*known.digests])
+    previous = found.digests[-1] if found.digests else head.origin
+    for raw in raws[len(found.lines) :]:
+        found.lines.append(_line_in(raw, previous, f"{path}:{len(found.lines) + 1}"))
         previous = sha256_of(raw)
-        if len(lines) == head.lines and previous != head.last:
-            raise _changed(path, f"line {len(lines)} is another than '{HEAD[1:]}' says")
-    if len(lines) < head.lines:
-        raise _changed(path, f"it has {len(lines)} lines, and its head says {head.lines}")
-    return lines
+        found.digests.append(previous)
+    if len(found.lines) < head.lines:
+        raise _changed(path, f"it has {len(found.lines)} lines, and its head says {head.lines}")
+    if head.lines and found.digests[head.lines - 1] != head.last:
+        raise _changed(path, f"line {head.lines} is another than its head says")
+    return found
 
 
 def whole_lines(path: Path) -> list[bytes]:

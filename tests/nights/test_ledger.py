@@ -157,8 +157,12 @@ def _empty(lines: list[bytes]) -> list[bytes]:
 def test_lines_that_were_changed_or_taken_out_are_told(tmp_path: Path, change: object) -> None:
     for cell in "abc":
         open_ledger(tmp_path).append(night_row(cell, "2031-01-01", CellEnding.NO_GO))
+    reader = open_ledger(tmp_path)
+    reader.rows()
     lines = file_of(tmp_path).read_bytes().splitlines(keepends=True)
     file_of(tmp_path).write_bytes(b"".join(change(lines)))  # type: ignore[operator]
+    with pytest.raises(RunDirectoryError, match="was changed after harness wrote it"):
+        reader.rows()
     with pytest.raises(RunDirectoryError, match="was changed after harness wrote it"):
         open_ledger(tmp_path).rows()
     with pytest.raises(RunDirectoryError, match="was changed after harness wrote it"):
@@ -269,6 +273,14 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(
             open_ledger(tmp_path).append(night_row("b", "2031-01-01"))
     assert file_of(tmp_path).read_bytes() == before
     assert open_ledger(tmp_path).append(night_row("b", "2031-01-01"))
+
+
+def test_a_reader_sees_what_others_add(tmp_path: Path) -> None:
+    reader = open_ledger(tmp_path)
+    for number in range(1, 4):
+        open_ledger(tmp_path).append(night_row(str(number), "2031-01-01"))
+        assert len(reader.rows()) == number
+    assert not reader.append(night_row("2", "2031-01-01"))
 
 
 def test_only_a_regular_go_is_green_and_counted() -> None:
