@@ -227,8 +227,9 @@ def report(
     layout: opt.Layout = None,
     paranoid: opt.Paranoid = False,
 ) -> Result:
-    """Write the reports of a run again, or its scores in another tool's layout.
+    """Write the reports of a run again, the trend page of nightlies, or scores in another layout.
 
+    Of a folder of nightlies (their --out) it writes trend.html: cells by nights, and alarms.
     `harness report RUN_DIR --as lm-eval DIR` writes what lm-eval's own tools read, `--as nel` what
     NeMo Evaluator's do.
     """
@@ -237,6 +238,12 @@ def report(
     commands.set_paranoid(on=paranoid)
     if layout is not None or into is not None:
         return judging.write_scores(run_dir, layout, into)
+    from harness.nights import open_ledger
+
+    if open_ledger(run_dir).exists:
+        from harness.cli import trends
+
+        return trends.report(run_dir)
     return commands.report(run_dir)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from harness.artifacts import to_json
 from harness.cli.console import Result
+from harness.cli.trends import write_page
 from harness.errors import ExitCode
 from harness.nightly import (
     Cell,
@@ -87,7 +88,7 @@ def collected(typed: Typed, sources: Sequence[Path]) -> Result:
 
 def _told(night: NightOutcome, place: Place, typed: Typed) -> Result:
     """Say how a night ended; the reports are of a whole matrix, and not of a cell alone."""
-    files = [] if typed.only else write_reports(night, place)
+    files = [] if typed.only else [*write_reports(night, place), write_page(place.out)]
     if in_github():
         for line in annotations_of(night):
             typer.echo(line, err=True)

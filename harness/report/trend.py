@@ -6,8 +6,9 @@ and a policy in the page that forbids them. The same rows and alarms give the sa
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -61,14 +62,27 @@ class CellPage(NamedTuple):
     runs: list[Run]
 
 
-def write_trend(rows: Sequence[NightRow], alarms: Sequence[Alarm], into: Path) -> Path:
+class Notes(NamedTuple):
+    """What the ledger says besides its rows and alarms."""
+
+    hosts: Sequence[str] = ()
+    """Machines on which failures pile up, a sentence each."""
+    unwatched: Mapping[str, str] = MappingProxyType({})
+    """Cells whose last night was compared with no anchor, and why."""
+
+
+def write_trend(
+    rows: Sequence[NightRow], alarms: Sequence[Alarm], into: Path, notes: Notes | None = None
+) -> Path:
     """Write the page to `trend.html` in the folder `into`, replacing an older one."""
     file = into / TREND_FILE
-    write_atomically(file, trend_html(rows, alarms))
+    write_atomically(file, trend_html(rows, alarms, notes))
     return file
 
 
-def trend_html(rows: Sequence[NightRow], alarms: Sequence[Alarm]) -> str:
+def trend_html(
+    rows: Sequence[NightRow], alarms: Sequence[Alarm], notes: Notes | None = None
+) -> str:
     """Return the whole page."""
     environment = Environment(
         loader=PackageLoader("harness.report"),
@@ -81,7 +95,8 @@ def trend_html(rows: Sequence[NightRow], alarms: Sequence[Alarm]) -> str:
     style = "".join(environment.get_template(name).render() for name in ("style.css", "trend.css"))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment.get_template("trend.html.j2")
-    return page.render(_contents(rows, alarms), style=Markup(style), style_digest=digest)  # noqa: S704  # ours
+    ours = {"style": Markup(style), "style_digest": digest}  # noqa: S704  # no text of others
+    return page.render(_contents(rows, alarms), notes=notes or Notes(), **ours)
 
 
 def _finalized(value: object) -> object:
@@ -93,7 +108,6 @@ def _contents(rows: Sequence[NightRow], alarms: Sequence[Alarm]) -> dict[str, ob
     nights = trend_nights.nights_of(rows)
     cells = trend_nights.cells_of(rows, nights)
     told = [alarm for alarm in alarms if alarm.cause in _TOLD]
-    hosts = trend_nights.hosts_of(rows)
     looks = trend_nights.looks_of(cells)
     return {
         "banner": _banner(nights, cells, told),
@@ -108,8 +122,7 @@ def _contents(rows: Sequence[NightRow], alarms: Sequence[Alarm]) -> dict[str, ob
         "looks": looks,
         "alarms": sorted(alarms, key=_alarm_rank),
         "causes": _CAUSES,
-        "hosts": hosts,
-        "concentration": trend_nights.concentration(hosts),
+        "hosts": trend_nights.hosts_of(rows),
         "anchors": {cell.name: cell.anchor for cell in cells},
         "keys": {shape: trend_plots.key_of(shape) for shape in trend_plots.SHAPES},
         "title_of": trend_plots.measure_title,
@@ -137,7 +150,7 @@ def _banner(nights: Sequence[str], cells: Sequence[CellNights], told: Sequence[A
 def _word_of(not_green: Sequence[CellNights]) -> tuple[str, str]:
     if not not_green:
         return "go", "ALL GO"
-    excused = [cell for cell in not_green if cell.latest is not None and cell.latest.waiver]
+    excused = [cell for cell in not_green if _is_waived(cell)]
     if len(excused) == len(not_green):
         return "waived", "GO WITH WAIVERS"
     endings = {cell.latest.ending if cell.latest else None for cell in not_green}
@@ -148,12 +161,16 @@ def _word_of(not_green: Sequence[CellNights]) -> tuple[str, str]:
     return "failed", "NOT ALL RAN"
 
 
+def _is_waived(cell: CellNights) -> bool:
+    return cell.latest is not None and trend_nights.is_waived(cell.latest)
+
+
 def _tiles(
     nights: Sequence[str], cells: Sequence[CellNights], alarms: Sequence[Alarm]
 ) -> list[tuple[str, str, str]]:
     """Return name, value and note of the numbers that are asked for first."""
     green = sum(cell.is_green for cell in cells)
-    waived = sum(cell.latest is not None and cell.latest.waiver is not None for cell in cells)
+    waived = sum(_is_waived(cell) for cell in cells)
     causes = [alarm.cause for alarm in alarms]
     others = causes.count(AlarmCause.FLAKY) + causes.count(AlarmCause.INFRASTRUCTURE)
     waiting = f"{others} flaky or infrastructure, {causes.count(AlarmCause.UNCONFIRMED)} open"

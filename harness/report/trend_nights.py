@@ -24,7 +24,6 @@ _SIGNS: dict[CellEnding, tuple[str, str]] = {
 """Class and sign of each ending; every sign differs, so that no colour is needed to tell them."""
 NO_ROW = "no row"
 _ABSENT = ("absent", "-")
-_JUDGED = frozenset({CellEnding.GO, CellEnding.NO_GO, CellEnding.INCONCLUSIVE})
 _FAILED = frozenset({CellEnding.NO_GO, CellEnding.INFRA_FAILED, CellEnding.BOTH_ARMS_FAILED})
 """Endings that a sick machine can cause; no waived one, for its cause is known."""
 _WORST_FIRST = (
@@ -64,7 +63,7 @@ class CellNights(NamedTuple):
     @property
     def is_green(self) -> bool:
         """Return whether the last night was GO without anything being excused."""
-        return self.latest is not None and self.latest.is_green and self.latest.waiver is None
+        return self.latest is not None and self.latest.is_green and not is_waived(self.latest)
 
 
 class Look(NamedTuple):
@@ -116,13 +115,20 @@ def _cell_of(name: str, anchor: str, rows: list[NightRow], nights: Sequence[str]
 
 
 def speaking(rows: Sequence[NightRow]) -> NightRow | None:
-    """Return the run that speaks for a night: the first with a verdict, else the last one.
+    """Return the run that speaks for a night: of the last attempt, as for the exit code.
 
-    A retry replaces a run that failed, never a verdict; a confirmation is about an alarm alone.
+    That it was not run counts only where nothing else does; a confirmation is about an alarm alone.
     """
     of_the_night = [row for row in rows if row.purpose is not Purpose.CONFIRMATION]
-    judged = [row for row in of_the_night if row.ending in _JUDGED]
-    return judged[0] if judged else of_the_night[-1] if of_the_night else None
+    ran = [row for row in of_the_night if row.ending is not CellEnding.NOT_RUN]
+    last = max((row.attempt for row in ran or of_the_night), default=0)
+    return next((row for row in reversed(ran or of_the_night) if row.attempt == last), None)
+
+
+def is_waived(row: NightRow) -> bool:
+    """Return whether a waiver held on the day on which the run ended, its last day included."""
+    day = row.ended[:10] or row.night[:10]
+    return row.waiver is not None and day <= row.waiver.expires.isoformat()
 
 
 def _box_of(night: str, rows: Sequence[NightRow]) -> Box:
@@ -131,7 +137,7 @@ def _box_of(night: str, rows: Sequence[NightRow]) -> Box:
         return Box(*_ABSENT, "", short_night(night), f"{night}: {NO_ROW}")
     kind, sign = kind_and_sign(row)
     is_retried = row.purpose is Purpose.RETRY
-    marks = ("w" if row.waiver else "") + ("r" if is_retried else "")
+    marks = ("w" if is_waived(row) else "") + ("r" if is_retried else "")
     words = f"{night}: {ending_word(row)}" + (", after a retry" if is_retried else "")
     return Box(kind, sign, marks, short_night(night), visible(words))
 
@@ -139,14 +145,14 @@ def _box_of(night: str, rows: Sequence[NightRow]) -> Box:
 def kind_and_sign(row: NightRow) -> tuple[str, str]:
     """Return the class and sign of a run; a waived one is never green."""
     kind, sign = _SIGNS[row.ending]
-    return ("waived" if row.waiver else kind), sign
+    return ("waived" if is_waived(row) else kind), sign
 
 
 def ending_word(row: NightRow | None) -> str:
     """Name how a run ended, and that it is waived."""
     if row is None:
         return NO_ROW
-    return f"{row.ending} (waived)" if row.waiver else str(row.ending)
+    return f"{row.ending} (waived)" if is_waived(row) else str(row.ending)
 
 
 def ending_kind(row: NightRow | None) -> str:
@@ -171,9 +177,10 @@ def _look_of(cell: CellNights) -> Look:
         last = cell.rows[-1].night
         return Look(cell, _ABSENT[0], NO_ROW, f"nothing is recorded since {last}")
     message = row.message or ", ".join(row.reason_codes)
-    if row.waiver is not None:
-        waiver = row.waiver
-        until = f"waived by {waiver.approver} until {waiver.expires}: {waiver.reason}"
+    waiver = row.waiver
+    if waiver is not None:
+        what = "waived" if is_waived(row) else "no longer waived: it was"
+        until = f"{what} by {waiver.approver} until {waiver.expires}: {waiver.reason}"
         message = f"{until}. {message}"
     return Look(cell, ending_kind(row), ending_word(row), message)
 
@@ -182,7 +189,7 @@ def _rank(row: NightRow | None) -> tuple[bool, int]:
     if row is None:
         return False, _WORST_FIRST.index(CellEnding.NOT_RUN)
     is_known = row.ending in _WORST_FIRST
-    return row.waiver is not None, _WORST_FIRST.index(row.ending) if is_known else len(_WORST_FIRST)
+    return is_waived(row), _WORST_FIRST.index(row.ending) if is_known else len(_WORST_FIRST)
 
 
 def count_endings(cells: Iterable[CellNights]) -> dict[str, int]:
@@ -201,22 +208,10 @@ def hosts_of(rows: Iterable[NightRow]) -> list[HostShare]:
     for row in rows:
         if row.host:
             runs[row.host] += 1
-            failed[row.host] += row.ending in _FAILED and row.waiver is None
+            failed[row.host] += row.ending in _FAILED and not is_waived(row)
     expected = failed.total() / max(runs.total(), 1)
     shares = [HostShare(host, failed[host], runs[host]) for host in runs]
     return sorted(shares, key=lambda s: (expected * s.num_runs - s.num_failed, s.host))
-
-
-def concentration(hosts: Sequence[HostShare]) -> str:
-    """Say on which machine the failures are; nothing where there is none."""
-    total, runs = sum(h.num_failed for h in hosts), sum(h.num_runs for h in hosts)
-    if not total:
-        return ""
-    worst = hosts[0]
-    return (
-        f"{worst.num_failed} of {total} failures are on {worst.host}, "
-        f"which had {worst.num_runs} of {runs} runs"
-    )
 
 
 def changes_of(rows: Sequence[NightRow]) -> list[Change]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from harness.artifacts import Alarm, AlarmCause, CellEnding, NightRow, Scale, TaskNight
 from harness.report import words
-from harness.report.trend_nights import short_night
+from harness.report.trend_nights import is_waived, short_night
 
 WIDTH, HEIGHT = 340, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, WIDTH - 10, 18, HEIGHT - 24
@@ -138,7 +138,7 @@ def spelled(name: str, value: float) -> str:
 
 
 def _shape(row: NightRow) -> str:
-    if row.waiver is not None:
+    if is_waived(row):
         return "square"
     shapes = {CellEnding.GO: "disc", CellEnding.NO_GO: "cross", CellEnding.INCONCLUSIVE: "diamond"}
     return shapes.get(row.ending, "bar")

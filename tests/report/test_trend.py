@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import AlarmCause, CellEnding, CellWaiver, NightRow, Purpose, Scale
-from harness.report import write_trend
+from harness.report import Notes, write_trend
 from harness.report.trend import trend_html
+from harness.report.trend_nights import hosts_of
 from tests.report.nights import (
     alarm,
     failed_row,
@@ -108,10 +109,23 @@ def test_a_retry_replaces_a_run_that_failed_and_says_so() -> None:
     assert "after a retry" in trend_html([failed_row("a"), again], [])
 
 
-@pytest.mark.parametrize("purpose", [Purpose.RETRY, Purpose.CONFIRMATION])
-def test_no_later_run_replaces_a_verdict(purpose: Purpose) -> None:
+def test_a_confirmation_says_nothing_of_its_cell() -> None:
     lost = night_row("a", ending=CellEnding.NO_GO)
-    assert _kinds([lost, night_row("a", attempt=2, purpose=purpose)]) == ["no-go"]
+    again = night_row("a", attempt=2, purpose=Purpose.CONFIRMATION)
+    assert _kinds([lost, again]) == ["no-go"]
+
+
+def test_that_a_later_attempt_was_not_run_takes_no_ending_away() -> None:
+    lost = night_row("a", ending=CellEnding.NO_GO)
+    assert _kinds([lost, night_row("a", attempt=2, ending=CellEnding.NOT_RUN)]) == ["no-go"]
+
+
+def test_a_waiver_ends_with_its_last_day() -> None:
+    expired = replace(WAIVER, expires=date(2031, 2, 28))
+    text = trend_html([night_row("a", ending=CellEnding.NO_GO, waiver=expired)], [])
+    assert heading(text) == "NO-GO"
+    assert kinds(text) == ["no-go"]
+    assert "no longer waived: it was by A. Person until 2031-02-28" in text
 
 
 def test_runs_that_are_not_counted_are_drawn_as_rings_beside_the_line() -> None:
@@ -144,12 +158,20 @@ def test_the_bounds_of_a_perplexity_are_not_drawn_as_a_score() -> None:
     assert 'class="interval"' not in text
 
 
-def test_the_machine_that_fails_most_for_its_share_is_named() -> None:
+def test_the_machine_that_fails_most_for_its_share_stands_first() -> None:
     rows = [night_row("a", night, host="busy") for night in range(20)]
     rows += [failed_row("b", night, host="sick") for night in range(4)]
-    rows += [failed_row("a", 21, host="busy")]
-    text = trend_html(rows, [])
-    assert "4 of 5 failures are on sick, which had 4 of 25 runs" in text
+    rows += [failed_row("a", night, host="busy") for night in range(21, 26)]
+    hosts = [(one.host, one.num_failed, one.num_runs) for one in hosts_of(rows)]
+    assert hosts == [("sick", 4, 4), ("busy", 5, 25)]
+
+
+def test_a_sick_host_and_a_cell_without_an_anchor_are_told() -> None:
+    notes = Notes(hosts=("4 of 5 failures on host sick",), unwatched={"a": "no anchor is set"})
+    page = Page(trend_html([night_row("a")], [], notes))
+    assert "4 of 5 failures on host sick" in page.text
+    assert "Compared with no anchor" in page.text
+    assert "no anchor is set" in page.text
 
 
 def test_a_night_that_is_named_like_an_older_one_keeps_the_ledgers_order() -> None:
