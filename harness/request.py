@@ -67,6 +67,9 @@ class Request:
         bool, "Ask the candidate no more once a critical task is known not to be GO."
     ] = False
     skip_verify: Annotated[bool, "Do not check the files; the run cannot end GO."] = False
+    offline: Annotated[
+        Path | None, "Folder that `harness prefetch` filled: no network is asked for anything."
+    ] = None
 
 
 SERVING = (

@@ -1,6 +1,7 @@
 """Calibrate: run real text through the unquantized model and measure its ranges."""
 
 from harness.calibrate.data import check_data, data_digest
+from harness.calibrate.kept import is_public, keep_texts
 from harness.calibrate.measure import Calibration, calibrate
 from harness.calibrate.samples import Extent, measure_extent
 from harness.calibrate.store import read_stats, write_stats
@@ -14,6 +15,8 @@ __all__ = [
     "calibrate",
     "check_data",
     "data_digest",
+    "is_public",
+    "keep_texts",
     "measure_extent",
     "read_stats",
     "time_calibration",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import shipped
+from harness import offline, shipped
 from harness.artifacts import CalibrationSpec, digest_of
 from harness.doors import expanded
 from harness.errors import DataError, UnreadableError
@@ -91,11 +91,30 @@ def iter_texts(spec: CalibrationSpec) -> Iterator[Text]:
         DataError: the set is unknown, missing, empty or malformed.
     """
     if spec.data in PUBLIC_SETS:
-        yield from _public_texts(spec.data, seed=spec.seed)
+        kept = offline.kept_texts(spec.data, spec.seed)
+        yield from _kept(*kept) if kept else _public_texts(spec.data, seed=spec.seed)
         return
     texts = _read_file(_locate(spec.data))
     random.Random(spec.seed).shuffle(texts)  # noqa: S311  # an order, not a secret
     yield from texts
+
+
+def _kept(path: Path, texts: offline.KeptTexts) -> Iterator[Text]:
+    """Yield the texts of a public set that were fetched, in the order of the seed.
+
+    Raises:
+        DataError: more are asked for than were fetched, which would be another calibration.
+    """
+    with _readable():
+        for line in iter_json_lines(path):
+            place = f"{texts.data}, text {line.number}"
+            yield Text(content=_content(line.value, place), place=place)
+    if not texts.is_whole:
+        message = (
+            f"'{path}' holds the first {texts.num_texts} texts of '{texts.data}', and more are "
+            "asked for. Fetch as many with `harness prefetch --calib-size --calib-seq`."
+        )
+        raise DataError(message)
 
 
 def _locate(data: str) -> Path:

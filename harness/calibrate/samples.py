@@ -8,7 +8,7 @@ Shapes: B samples of a batch, T tokens of a sample.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,10 +39,17 @@ class Extent(NamedTuple):
     num_batches: int
 
 
-def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
+def read_samples(
+    spec: CalibrationSpec, source: Source, texts: Iterable[Text] | None = None
+) -> list[Sample]:
     """Return samples of 2 to `spec.seq` tokens, in the set's seeded order.
 
     There are at most `spec.size`, or as many as the coverage may ask for, if that is more.
+
+    Args:
+        spec: of the set.
+        source: whose tokenizer it is read with.
+        texts: in the place of the set's own.
 
     Raises:
         DataError: the set cannot be read, or has no sample of two tokens, or ids beyond the
@@ -54,7 +61,7 @@ def read_samples(spec: CalibrationSpec, source: Source) -> list[Sample]:
     most = max(spec.size, spec.coverage.max_size)
     samples: list[Sample] = []
     num_short = 0
-    for text in iter_texts(spec):
+    for text in iter_texts(spec) if texts is None else texts:
         sample = _sample(text, encode, spec.seq)
         if sample and max(sample) >= vocabulary:
             message = (

@@ -10,6 +10,7 @@ from harness.cli import options as opt
 from harness.cli.command import command
 from harness.cli.console import Result, show_progress
 from harness.cli.night_app import add_nightly
+from harness.cli.prefetch_app import add_prefetch
 from harness.cli.release_app import add_release
 from harness.cli.suite_app import suite_app
 from harness.garbage import collect_rarely
@@ -47,6 +48,7 @@ app.add_typer(baseline_app, name="baseline")
 app.add_typer(suite_app, name="suite")
 add_nightly(app)
 add_release(app)
+add_prefetch(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -73,7 +75,7 @@ def main(
     show_progress(quiet=quiet)
 
 
-@command(app, "e2e --model canary --qformat nvfp4", *MAKING, *JUDGING, "baseline")
+@command(app, "e2e --model canary --qformat nvfp4", *MAKING, *JUDGING, "baseline", "offline")
 def e2e(
     request: Request,
     *,
@@ -91,7 +93,7 @@ def e2e(
     return commands.e2e(request, run_dir, fresh=fresh)
 
 
-@command(app, "quantize --model canary --qformat nvfp4 --out /tmp/canary-nvfp4", *MAKING)
+@command(app, "quantize --model canary --qformat nvfp4 --out /tmp/canary-nvfp4", *MAKING, "offline")
 def quantize(
     request: Request,
     *,
@@ -110,7 +112,7 @@ def quantize(
 @command(
     app,
     "gate /models/Qwen3-30B-A3B-NVFP4 --baseline Qwen/Qwen3-30B-A3B",
-    *("model", "revision", "device", *JUDGING),
+    *("model", "revision", "device", *JUDGING, "offline"),
     model=opt.Baseline,
 )
 def gate(  # noqa: PLR0913 - one parameter an option
@@ -185,7 +187,7 @@ def serve(
 @command(
     app,
     "score runs/canary-nvfp4-1a2b3c4d/checkpoint --suite canary --out s",
-    *("model", *ASKING, *SERVING, "device"),
+    *("model", *ASKING, *SERVING, "device", "offline"),
     model=opt.Target,
     suite=...,
 )
@@ -321,7 +323,7 @@ def drill(  # noqa: PLR0913 - one parameter an option
 @command(
     baseline_app,
     "baseline add --model canary --suite canary",
-    *("model", "revision", *ASKING, *SERVING, "device"),
+    *("model", "revision", *ASKING, *SERVING, "device", "offline"),
     name="add",
     suite=...,
 )

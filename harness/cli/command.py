@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -43,7 +45,9 @@ def command(
         def run(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - what typer parsed
             with concluding(as_json=as_json):
                 if fields:
-                    values["request"] = _request({field: values.pop(field) for field in fields})
+                    request = _request({field: values.pop(field) for field in fields})
+                    values["request"] = request
+                    _go_offline(request.offline)
                 if "as_json" in own:
                     values["as_json"] = as_json
                 result = function(**values)
@@ -56,6 +60,18 @@ def command(
         return function
 
     return decorate
+
+
+def _go_offline(named: Path | None) -> None:
+    """Use a prefetched folder, named here or by a process that started this one.
+
+    Libraries read their settings as they are imported, so it comes before anything else.
+    """
+    folder = named or os.environ.get("HARNESS_OFFLINE")
+    if folder:
+        from harness import offline  # noqa: PLC0415 - only where it is asked for
+
+        offline.use(Path(folder))
 
 
 def _request(values: Mapping[str, Any]) -> Request:

@@ -14,7 +14,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from harness import shipped
+from harness import offline, shipped
 from harness.artifacts import TensorHeader
 from harness.doors import expanded
 from harness.errors import ModelError
@@ -67,7 +67,15 @@ def open_source(model: str, *, revision: str | None = None) -> Source:
         ModelError: it cannot be found, or its files are no checkpoint that can be read.
     """
     path = locate_model(model, revision=revision)
-    return replace(read_source(path), name=model, digest=digest_folder(path))
+    source = replace(read_source(path), name=model, digest=digest_folder(path))
+    kept = offline.kept_model(model, revision)
+    if kept is not None and kept[1] != source.digest:
+        message = (
+            f"'{path}' is not the '{model}' that was fetched: its files have the digest "
+            f"{source.digest}, not {kept[1]}. Fill the folder again with `harness prefetch`."
+        )
+        raise ModelError(message)
+    return source
 
 
 def read_source(path: Path) -> Source:
@@ -95,6 +103,9 @@ def locate_model(model: str, *, revision: str | None = None) -> Path:
     refuse_ambiguous(model)
     if model == CANARY:
         return shipped.canary() / "model"
+    kept = offline.kept_model(model, revision)
+    if kept is not None:
+        return kept[0]
     path = expanded(model)
     if path.is_dir():
         return path
@@ -135,6 +146,12 @@ def _download(hub_id: str, revision: str | None) -> Path:
             f"'{hub_id}' is no folder here, and the Hub cannot be reached. "
             "Connect, or give the path of a folder that holds the model."
         )
+        kept_in = offline.folder_in_use()
+        if kept_in is not None:
+            message = (
+                f"'{hub_id}' is not among the models in '{kept_in}'. Fetch it with `harness "
+                f"prefetch --model {hub_id}`."
+            )
         raise ModelError(message) from error
     except (HfHubHTTPError, HFValidationError) as error:
         message = (

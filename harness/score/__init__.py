@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.score.endpoint import endpoint_of
     from harness.score.finished import finished_samples
     from harness.score.lengths import cut_or_unsayable, lengths_of
+    from harness.score.loading import load_data_sets
     from harness.score.mistakes import mistakes_of
     from harness.score.outline import first_specs, outlines_of, tasks_in
     from harness.score.probing import probe
@@ -38,6 +39,7 @@ __all__ = [
     "finished_samples",
     "first_specs",
     "lengths_of",
+    "load_data_sets",
     "mistakes_of",
     "outlines_of",
     "part_of",
@@ -63,6 +65,7 @@ _LATER = {
     "endpoint_of": "endpoint",
     "first_specs": "outline",
     "lengths_of": "lengths",
+    "load_data_sets": "loading",
     "finished_samples": "finished",
     "mistakes_of": "mistakes",
     "outlines_of": "outline",
