@@ -23,6 +23,7 @@ class About(Enum):
     BASELINE = "what the candidate would be compared with"
     ORIGIN = "the unquantized model's files, which both arms are made from"
     ARM = "the arm that was at work: its files, or the engine with them"
+    RELEASE = "what is done with a run that has ended, which no run's failure has"
     ANSWERS = "a verdict's own, which no failure has"
 
 
@@ -43,6 +44,7 @@ _REASONS: dict[About, str] = {
         scale-missing scale-mismatch load-mismatch smoke-failed no-expert-observed low-coverage
         quantizer-not-observed unusable-range
     """,
+    About.RELEASE: "not-signed-off upload-failed",
     About.ANSWERS: """
         non-inferior task-inferior not-enough-evidence score-missing ended-early request-errors
         truncated-answers baseline-too-weak baseline-unlike-published claim-refuted truncation-rise
