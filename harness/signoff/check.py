@@ -22,6 +22,7 @@ from harness.artifacts.store import text_of_record
 from harness.errors import HarnessError, UnreadableError
 from harness.models import MANIFEST_FILE, sha256_of
 from harness.reading import bounds, read_bytes, read_json_object
+from harness.refusals import visible
 from harness.signoff.bundle import (
     BUNDLE_FILE,
     EVIDENCE,
@@ -180,5 +181,8 @@ def _checked(
     signoff: SignOff, faults: list[str], signature: str, *, is_proven: bool
 ) -> BundleCheck:
     return BundleCheck(
-        signoff=signoff, faults=tuple(faults), signature=signature, is_proven=is_proven
+        signoff=signoff,
+        faults=tuple(map(visible, faults)),
+        signature=signature,
+        is_proven=is_proven,
     )

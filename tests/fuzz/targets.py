@@ -31,12 +31,14 @@ from harness.artifacts import (
     Probe,
     RunRecord,
     Scorecard,
+    SignOff,
     SmokeReport,
     TensorHeader,
     Verdict,
     load,
     made_from,
     read_samples,
+    save,
     to_json,
 )
 from harness.baselines import import_baseline
@@ -49,6 +51,7 @@ from harness.models import (
     ids_beyond_embedding,
     open_source,
     read_inventory,
+    sha256_of,
     vocabulary_size,
 )
 from harness.models.headers import read_file_header, read_headers
@@ -63,6 +66,7 @@ from harness.score.client import HttpReply
 from harness.score.local_data import read_local_splits
 from harness.score.replies import read_answer, read_chat, read_chosen
 from harness.serve.vllm.answers import Said, read_answers
+from harness.signoff import Proof, Signer, check_bundle, sign_off
 from harness.tasks import read_own_tasks
 from harness.verify import check_template, checks_tokenizer, verify
 from tests.conftest import _make_qwen3_moe, _write
@@ -76,6 +80,8 @@ from tests.fuzz.mutations import (
     yaml_of,
 )
 from tests.serve.vllm import fake_vllm
+from tests.signoff.conftest import Run as SmallRun
+from tests.signoff.conftest import recipe as small_recipe
 from tests.verify.conftest import Checkpoint as CheckpointFiles
 
 NOUNS: tuple[type[object], ...] = (
@@ -392,6 +398,28 @@ def _make_bundle(folder: Path) -> None:
     (folder / "baseline.bundle").write_bytes(gzip.compress(out.getvalue()))
 
 
+def _make_signoff(folder: Path) -> None:
+    run = SmallRun(folder / "run", small_recipe()).make()
+    sign_off(run.path, folder / "bundle", Signer())
+    shutil.copytree(run.checkpoint, folder / "model")
+    shutil.rmtree(run.path)
+
+
+def _read_signoff(folder: Path) -> None:
+    """Check a bundle as it is, and as one who names its changed files anew."""
+
+    def forged() -> None:
+        bundle = folder / "bundle"
+        root = bundle / "bundle.json"
+        said = load(SignOff, root)
+        there = {name: bundle / name for name in said.files if (bundle / name).is_file()}
+        known = {name: sha256_of(path) for name, path in there.items()}
+        save(dataclasses.replace(said, files=known), root)
+        check_bundle(bundle, folder / "model", Proof())
+
+    _each(lambda: check_bundle(folder / "bundle", folder / "model", Proof()), forged)
+
+
 def _bundles(content: bytes) -> Content:
     """Damage before and after the bundle is compressed."""
     inside = damaged(gzip.decompress(content)).map(lambda b: gzip.compress(b, compresslevel=1))
@@ -550,6 +578,17 @@ TARGETS = (
         {"baseline.bundle": _bundles},
         lambda folder: import_baseline(folder / "baseline.bundle"),
         share=3,
+    ),
+    Target(
+        "sign-off bundle",
+        _make_signoff,
+        {
+            "bundle/bundle.json": json_of,
+            "bundle/statement.json": json_of,
+            "bundle/verdict.json": json_of,
+            "bundle/evidence/scorecard.json": json_of,
+        },
+        _read_signoff,
     ),
     Target(
         "engine's answers",

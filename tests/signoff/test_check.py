@@ -109,6 +109,13 @@ def test_the_card_and_results_may_lie_beside_the_checkpoint(folder: Path) -> Non
     assert check(folder).faults == ()
 
 
+def test_a_name_that_would_steer_a_terminal_is_spelled_out(folder: Path) -> None:
+    (folder / "model" / "\x1b[2Jgone").write_text("x")
+    (fault,) = check(folder).faults
+    assert "\x1b" not in fault
+    assert "\\x1b[2Jgone" in fault
+
+
 def test_another_card_beside_the_checkpoint_fails(folder: Path) -> None:
     (folder / "model" / "README.md").write_text("the best model")
     assert any("README.md" in fault for fault in check(folder).faults)
