@@ -7,6 +7,7 @@ import typer
 
 from harness import __version__
 from harness.cli import options as opt
+from harness.cli.bisect_app import add_bisect
 from harness.cli.command import command
 from harness.cli.console import Result, show_progress
 from harness.cli.night_app import add_nightly
@@ -49,6 +50,7 @@ app.add_typer(suite_app, name="suite")
 add_nightly(app)
 add_release(app)
 add_prefetch(app)
+add_bisect(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
