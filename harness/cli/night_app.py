@@ -21,6 +21,10 @@ Sources = Annotated[
     typer.Option("--from", help="With --collect: another machine's --out; repeatable."),
 ]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Check every cell, run nothing.")]
+Workflow = Annotated[
+    bool,
+    typer.Option("--workflow", help="Print a workflow for GitHub's self-hosted runners, and stop."),
+]
 NightName = Annotated[
     str | None,
     typer.Option("--night", help="Name of the night; the same again goes on. Default: today, UTC."),
@@ -43,6 +47,7 @@ def add_nightly(app: typer.Typer) -> None:
         collected: Collected = False,
         sources: Sources = None,
         dry_run: Dry = False,
+        workflow: Workflow = False,
         night: NightName = None,
         out: NightsDir = None,
     ) -> Result:
@@ -56,6 +61,8 @@ def add_nightly(app: typer.Typer) -> None:
         typed = nightlies.Typed(matrix, tuple(only or ()), night, out)
         if listed:
             return nightlies.list_cells(typed)
+        if workflow:
+            return nightlies.workflow(typed)
         if dry_run:
             return nightlies.check(typed)
         if collected or sources:

@@ -9,7 +9,7 @@ import typer
 from harness.artifacts import to_json
 from harness.cli.console import Result
 from harness.cli.trends import write_page
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 from harness.nightly import (
     Cell,
     Matrix,
@@ -24,6 +24,7 @@ from harness.nightly import (
     load_matrix,
     run_night,
     this_night,
+    workflow_of,
     write_reports,
 )
 
@@ -72,6 +73,18 @@ def check(typed: Typed) -> Result:
         values=[one._asdict() for one in found],
         exit_code=ExitCode.USAGE if is_wrong else ExitCode.GO,
     )
+
+
+def workflow(typed: Typed) -> Result:
+    """Print a workflow for self-hosted runners."""
+    if typed.out is None or not typed.out.is_absolute():
+        message = (
+            "a checkout empties the repository's folder, so the nights lie outside of it. Type "
+            "--out with an absolute path that every runner sees."
+        )
+        raise UsageError(message)
+    text = workflow_of(load_matrix(typed.matrix), typed.out)
+    return Result(text=text, values={"workflow": text})
 
 
 def ran(typed: Typed) -> Result:

@@ -13,6 +13,7 @@ from harness.nightly.told import (
     lines_of,
     write_reports,
 )
+from harness.nightly.workflow import workflow_of
 
 __all__ = [
     "Cell",
@@ -31,5 +32,6 @@ __all__ = [
     "load_matrix",
     "run_night",
     "this_night",
+    "workflow_of",
     "write_reports",
 ]

@@ -6,7 +6,7 @@ the nightly. Then it gets its row, and it is done again only if what failed may 
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Attempt:
 
     cell: str
     number: int
-    """From 1 within the night; of a confirmation, that of the run that it confirms."""
+    """From 1 within the night; confirmations are counted by themselves."""
     purpose: Purpose
     host: str
     started: str
@@ -41,9 +41,9 @@ class Attempt:
         return self.exit_code not in (None, ExitCode.USAGE)
 
 
-def begin(place: Place, cell: str, number: int, purpose: Purpose) -> Attempt:
+def begin(place: Place, cell: str, purpose: Purpose, number: int) -> Attempt:
     """Keep that an attempt begins, or goes on."""
-    found = find(place, cell, number, purpose)
+    found = find(place, cell, purpose, number)
     started = found.started if found is not None and found.exit_code is None else this_moment()
     attempt = Attempt(
         cell=cell, number=number, purpose=purpose, host=platform.node(), started=started
@@ -59,25 +59,25 @@ def end(place: Place, attempt: Attempt, exit_code: int) -> Attempt:
     return over
 
 
-def find(place: Place, cell: str, number: int, purpose: Purpose) -> Attempt | None:
+def find(place: Place, cell: str, purpose: Purpose, number: int) -> Attempt | None:
     """Return an attempt that was begun.
 
     Raises:
         RunDirectoryError: its file was changed.
     """
-    path = _file(place, cell, number, purpose)
+    path = _file(place, cell, purpose, number)
     return load(Attempt, path, advice="Delete the file.") if path.exists() else None
 
 
-def due(place: Place, cell: Cell, rows: Sequence[NightRow]) -> tuple[int, Purpose] | None:
+def due(place: Place, cell: Cell, rows: Sequence[NightRow]) -> tuple[Purpose, int] | None:
     """Return the attempt that is to be made now; None where the cell has ended for the night."""
     ran = runs_of(rows, cell.name, place.night)
     if not ran:
-        return 1, Purpose.REGULAR
+        return Purpose.REGULAR, 1
     last = ran[-1]
     if last.attempt > cell.retries or not may_pass(place, last):
         return None
-    return last.attempt + 1, Purpose.RETRY
+    return Purpose.RETRY, last.attempt + 1
 
 
 def runs_of(rows: Sequence[NightRow], cell: str, night: str) -> list[NightRow]:
@@ -119,7 +119,7 @@ def row_of(place: Place, cell: Cell, attempt: Attempt) -> NightRow:
         message=_refusal(place, attempt),
         waiver=cell.waiver,
     )
-    run_dir = place.run_dir(attempt.cell, attempt.purpose)
+    run_dir = place.run_dir(attempt.cell, attempt.purpose, attempt.number)
     return row_of_run(run_dir, run, ledger=place.out)
 
 
@@ -138,16 +138,38 @@ def row_of_none(place: Place, cell: Cell, why: str, *, host: str = "") -> NightR
     return row_of_run(None, run)
 
 
+def rows_lost(place: Place, cell: Cell, rows: Sequence[NightRow]) -> Iterator[NightRow]:
+    """Yield the rows of attempts that are over, and whose nightly ended before it wrote them."""
+    for which in _begun(place, cell.name):
+        attempt = find(place, cell.name, *which)
+        known = any(
+            (row.cell, row.night, row.purpose, row.attempt) == (cell.name, place.night, *which)
+            for row in rows
+        )
+        if attempt is not None and attempt.is_over and not known:
+            yield row_of(place, cell, attempt)
+
+
+def _begun(place: Place, cell: str) -> Iterator[tuple[Purpose, int]]:
+    """Yield the attempts that were begun, by their files, in their order."""
+    purposes = (Purpose.REGULAR, Purpose.RETRY), (Purpose.CONFIRMATION,)
+    for first, *others in purposes:
+        number = 1
+        while _file(place, cell, first, number).exists():
+            yield (first if number == 1 or not others else others[0]), number
+            number += 1
+
+
 def _refusal(place: Place, attempt: Attempt) -> str:
-    log = place.attempt(attempt.cell, attempt.number, attempt.purpose).with_suffix(".log")
+    log = place.attempt(attempt.cell, attempt.purpose, attempt.number).with_suffix(".log")
     return last_line(log, beginning="harness: ").removeprefix("harness: ")
 
 
 def _save(place: Place, attempt: Attempt) -> None:
-    path = _file(place, attempt.cell, attempt.number, attempt.purpose)
+    path = _file(place, attempt.cell, attempt.purpose, attempt.number)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(attempt, path)
 
 
-def _file(place: Place, cell: str, number: int, purpose: Purpose) -> Path:
-    return place.attempt(cell, number, purpose).with_suffix(".json")
+def _file(place: Place, cell: str, purpose: Purpose, number: int) -> Path:
+    return place.attempt(cell, purpose, number).with_suffix(".json")

@@ -22,13 +22,13 @@ _MADE = (
 """What a run has up to its checkpoint; the recipe comes last, for without it there is no run."""
 
 
-def prepare(place: Place, cell: Cell, purpose: Purpose) -> None:
+def prepare(place: Place, cell: Cell, purpose: Purpose, number: int) -> None:
     """Give a confirmation what the run that it confirms has made.
 
     Raises:
         OSError: the system refused.
     """
-    into = place.run_dir(cell.name, purpose)
+    into = place.run_dir(cell.name, purpose, number)
     if purpose is not Purpose.CONFIRMATION or cell.checkpoint is not None:
         return
     if (into / RECIPE_FILE).exists():  # it goes on

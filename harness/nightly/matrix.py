@@ -8,7 +8,6 @@ folder of the matrix, so that the same file means the same on every machine that
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -55,11 +54,6 @@ class Cell:
             return ("e2e", *as_typed(self.request, E2E_OPTIONS))
         baseline = f"--baseline={self.request.model}"
         return "gate", str(self.checkpoint), baseline, *as_typed(self.request, GATE_OPTIONS)
-
-    @property
-    def waived_now(self) -> bool:
-        """Return whether a waiver still holds today, UTC."""
-        return self.waiver is not None and self.waiver.expires >= datetime.now(UTC).date()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

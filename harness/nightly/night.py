@@ -2,18 +2,19 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.artifacts.nights import NightRow, Purpose
-from harness.nightly.attempts import due, find, row_of, row_of_none
+from harness.nightly.alarming import alarms_of, confirm, notes_of
+from harness.nightly.attempts import find, row_of_none, rows_lost
 from harness.nightly.board import board_for
 from harness.nightly.matrix import Cell, Matrix
-from harness.nightly.outcome import NightOutcome, outcome_of
+from harness.nightly.outcome import NightOutcome, outcomes_of
 from harness.nightly.places import Place
 from harness.nightly.running import Runner
 from harness.nightly.slots import Slots, gpus_here
-from harness.nights import Ledger, open_ledger
+from harness.nights import Ledger, not_recorded, open_ledger
 
 _LEFT_BEHIND = ("checkpoint*", "calibration.safetensors", "*.lock")
 """Of a run that is gathered: weights, which no report needs."""
@@ -30,7 +31,9 @@ def run_night(matrix: Matrix, cells: Sequence[Cell], place: Place) -> NightOutco
     ledger = open_ledger(place.out)
     slots = Slots(gpus_here() if any(cell.gpus for cell in cells) else (), matrix.slots)
     with board_for() as board:
-        Runner(place, ledger, slots, board).run(cells, share=_share(matrix, cells))
+        runner = Runner(place, ledger, slots, board)
+        runner.run(cells, share=_share(matrix, cells))
+        confirm(cells, place, ledger, runner)
     return _outcome(matrix, cells, place, ledger)
 
 
@@ -55,7 +58,7 @@ def collect(
         for cell in cells:
             _fetch(Place(source, place.night).cell(cell.name), place.cell(cell.name))
     for cell in cells:
-        for row in _lost(place, cell, ledger.rows()):
+        for row in rows_lost(place, cell, ledger.rows()):
             ledger.append(row)
     return _outcome(matrix, cells, place, ledger)
 
@@ -67,31 +70,25 @@ def _share(matrix: Matrix, cells: Sequence[Cell]) -> int:
 
 def _outcome(matrix: Matrix, cells: Sequence[Cell], place: Place, ledger: Ledger) -> NightOutcome:
     """Return what the ledger says of a night; a cell of which it says nothing gets its row."""
-    for cell in cells:
-        if not any((r.cell, r.night) == (cell.name, place.night) for r in ledger.rows()):
-            ledger.append(_none(place, cell))
+    by_name = {cell.name: cell for cell in cells}
+    for name in not_recorded(by_name, ledger.rows(), place.night):
+        ledger.append(_none(place, by_name[name]))
     rows = ledger.rows()
-    found = tuple(outcome_of(cell, place.night, rows, _none(place, cell)) for cell in cells)
-    return NightOutcome(matrix=matrix.name, night=place.night, cells=found)
+    return NightOutcome(
+        matrix=matrix.name,
+        night=place.night,
+        cells=tuple(outcomes_of(by_name, place.night, rows)),
+        alarms=alarms_of(rows, cells, place.night),
+        notes=tuple(notes_of(rows, cells, matrix, place)),
+    )
 
 
 def _none(place: Place, cell: Cell) -> NightRow:
-    begun = find(place, cell.name, 1, Purpose.REGULAR)
+    begun = find(place, cell.name, Purpose.REGULAR, 1)
     why = "it has no row in this night"
     if begun is not None and begun.exit_code is None:
         why = f"begun on {begun.host} at {begun.started}, and has not come to its end"
     return row_of_none(place, cell, why)
-
-
-def _lost(place: Place, cell: Cell, rows: Sequence[NightRow]) -> Iterator[NightRow]:
-    """Yield the rows of attempts that are over, and whose nightly ended before it wrote them."""
-    wanted = due(place, cell, rows)
-    while wanted is not None:
-        begun = find(place, cell.name, *wanted)
-        if begun is None or not begun.is_over:
-            return
-        yield row_of(place, cell, begun)
-        wanted = (wanted[0] + 1, Purpose.RETRY)
 
 
 def _fetch(theirs: Path, ours: Path) -> None:

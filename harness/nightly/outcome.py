@@ -1,30 +1,21 @@
 """What came of a night: how each cell of the matrix ended, what alarmed, and the exit code.
 
-Only GO is green. A cell without a row is not-run, which is never green, whoever left it out. A
-waiver excuses an ending until its day; it excuses neither a cell that did not run nor a bug.
+What stands for a cell, and what it makes of the nightly, is the ledger's to say (harness.nights).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.artifacts.nights import Alarm, AlarmCause, CellEnding, NightRow
+from harness.artifacts.nights import Alarm, AlarmCause, NightRow, Purpose
 from harness.errors import ExitCode
-from harness.nightly.attempts import runs_of
-from harness.nightly.matrix import Cell
+from harness.nights import day_of, exit_code_of_night, is_excused, standing, worst_of
 
-WORST_FIRST = (
-    ExitCode.BUG,
-    ExitCode.STAGE_FAILED,
-    ExitCode.NO_GO,
-    ExitCode.INCONCLUSIVE,
-    ExitCode.GO,
-)
-_CODES: Mapping[CellEnding, ExitCode] = {
-    CellEnding.GO: ExitCode.GO,
-    CellEnding.NO_GO: ExitCode.NO_GO,
-    CellEnding.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+_OF_ALARM = {
+    AlarmCause.REAL: ExitCode.NO_GO,
+    AlarmCause.UNCONFIRMED: ExitCode.INCONCLUSIVE,
+    AlarmCause.FLAKY: ExitCode.GO,
+    AlarmCause.INFRASTRUCTURE: ExitCode.GO,
 }
-"""Of those that have a verdict; a cell without one is a stage that failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +25,7 @@ class CellOutcome:
     cell: str
     row: NightRow
     attempts: int
+    """That were made, confirmations left out."""
     waived: bool
     """Whether a waiver excuses how it ended."""
     exit_code: int
@@ -47,7 +39,7 @@ class NightOutcome:
     night: str
     cells: tuple[CellOutcome, ...]
     alarms: tuple[Alarm, ...] = ()
-    """Raised in this night, and confirmed or not to be confirmed: who is told, is told these."""
+    """Raised in this night."""
     notes: tuple[str, ...] = ()
     """What else is worth saying, such as a host where failures pile up; a line each."""
 
@@ -55,39 +47,31 @@ class NightOutcome:
     def exit_code(self) -> ExitCode:
         """Return the worst of its cells; an alarm that was confirmed is a NO-GO."""
         waived = {one.cell for one in self.cells if one.waived}
-        codes = [ExitCode(one.exit_code) for one in self.cells]
-        codes += [
-            ExitCode.NO_GO
-            for alarm in self.alarms
-            if alarm.cause is AlarmCause.REAL and alarm.cell not in waived
-        ]
-        return min(codes, key=WORST_FIRST.index)
+        alarmed = [_OF_ALARM[a.cause] for a in self.alarms if a.cell not in waived]
+        return worst_of([*(ExitCode(one.exit_code) for one in self.cells), *alarmed])
+
+    @property
+    def told(self) -> tuple[Alarm, ...]:
+        """Return the alarms that anyone is told: those that were run again."""
+        return tuple(one for one in self.alarms if one.cause is not AlarmCause.UNCONFIRMED)
 
 
-def outcome_of(cell: Cell, night: str, rows: Sequence[NightRow], none: NightRow) -> CellOutcome:
-    """Return how a cell ended.
-
-    Args:
-        cell: of the matrix.
-        night: which.
-        rows: of the ledger.
-        none: its row where the ledger has none.
-    """
-    ran = runs_of(rows, cell.name, night)
-    others = [row for row in rows if (row.cell, row.night) == (cell.name, night)]
-    row = [none, *others, *ran][-1]
-    code = _CODES.get(row.ending, ExitCode.STAGE_FAILED)
-    if row.exit_code == ExitCode.BUG:
-        code = ExitCode.BUG
-    is_excused = cell.waived_now and code not in (ExitCode.GO, ExitCode.BUG)
-    is_waived = is_excused and row.ending is not CellEnding.NOT_RUN
-    return CellOutcome(
-        cell=cell.name,
-        row=row,
-        attempts=len(ran),
-        waived=is_waived,
-        exit_code=ExitCode.GO if is_waived else code,
-    )
+def outcomes_of(
+    cells: Iterable[str], night: str, rows: Sequence[NightRow]
+) -> Iterable[CellOutcome]:
+    """Yield how each cell ended; every one has a row."""
+    stands, today = standing(rows, night), day_of(rows)
+    for cell in cells:
+        row = stands[cell]
+        ours = [r for r in rows if (r.cell, r.night) == (cell, night)]
+        made = {r.attempt for r in ours if r.purpose is not Purpose.CONFIRMATION and r.host}
+        yield CellOutcome(
+            cell=cell,
+            row=row,
+            attempts=len(made),
+            waived=is_excused(row, today),
+            exit_code=exit_code_of_night(rows, [cell], night),
+        )
 
 
 def said(row: NightRow) -> str:

@@ -42,14 +42,17 @@ class Place:
         """Return the folder of a cell."""
         return self.folder / name
 
-    def run_dir(self, name: str, purpose: Purpose) -> Path:
+    def run_dir(self, name: str, purpose: Purpose, number: int = 1) -> Path:
         """Return the run directory: a retry goes on in the first; a confirmation has its own."""
-        is_own = purpose is Purpose.CONFIRMATION
-        return self.cell(name) / ("confirmation" if is_own else "") / "run"
+        return self._of(name, purpose, number) / "run"
 
-    def attempt(self, name: str, number: int, purpose: Purpose) -> Path:
+    def attempt(self, name: str, purpose: Purpose, number: int) -> Path:
         """Return the path of what is known of an attempt, without its suffix."""
-        return self.run_dir(name, purpose).parent / f"attempt-{number}"
+        return self._of(name, purpose, number) / f"attempt-{number}"
+
+    def _of(self, name: str, purpose: Purpose, number: int) -> Path:
+        is_own = purpose is Purpose.CONFIRMATION
+        return self.cell(name) / (f"confirmation-{number}" if is_own else "")
 
 
 def this_night() -> str:

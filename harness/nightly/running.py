@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from harness import doors
-from harness.artifacts.nights import CellEnding, NightRow, Purpose
-from harness.nightly.attempts import Attempt, begin, due, end, find, row_of, row_of_none
+from harness.artifacts.nights import NightRow, Purpose
+from harness.nightly.attempts import Attempt, begin, due, end, row_of, row_of_none, rows_lost
 from harness.nightly.child import HARNESS, CellProcess
 from harness.nightly.confirming import prepare
 from harness.nightly.matrix import Cell
@@ -63,8 +63,8 @@ class Errand(NamedTuple):
     """One attempt that is to be made."""
 
     cell: Cell
-    number: int
     purpose: Purpose
+    number: int
 
 
 class Runner:
@@ -109,16 +109,12 @@ class Runner:
 
     def _next(self, cell: Cell) -> Errand | None:
         """Return the attempt that a cell is due; None where it has ended or cannot run here."""
+        for row in rows_lost(self._place, cell, self._ledger.rows()):
+            self._keep(row)
         wanted = due(self._place, cell, self._ledger.rows())
         if wanted is None:
             self._ran_before(cell)
             return None
-        begun = find(self._place, cell.name, *wanted)
-        if begun is not None and begun.is_over:  # it was killed before the row was written
-            lost = row_of(self._place, cell, begun)
-            self._keep(lost)
-            if lost.ending is not CellEnding.NOT_RUN:
-                return self._next(cell)
         if why := self._slots.why_never(cell):
             self._keep(row_of_none(self._place, cell, why))
             return None
@@ -171,14 +167,15 @@ class Runner:
         if errand.purpose is Purpose.CONFIRMATION:
             return True
         wanted = due(self._place, errand.cell, self._ledger.rows())
-        return wanted == (errand.number, errand.purpose)
+        return wanted == (errand.purpose, errand.number)
 
     def _start(self, errand: Errand, gpus: tuple[Gpu, ...], lock: int, share: int) -> None:
         cell, place = errand.cell, self._place
-        run_dir = place.run_dir(cell.name, errand.purpose)
-        prepare(place, errand.cell, errand.purpose)
-        attempt = begin(place, cell.name, errand.number, errand.purpose)
-        log = place.attempt(cell.name, errand.number, errand.purpose).with_suffix(".log")
+        which = errand.purpose, errand.number
+        run_dir = place.run_dir(cell.name, *which)
+        prepare(place, cell, *which)
+        attempt = begin(place, cell.name, *which)
+        log = place.attempt(cell.name, *which).with_suffix(".log")
         process = CellProcess(
             [*self.program, *cell.command, f"--run-dir={run_dir}"],
             log,
@@ -219,10 +216,10 @@ class Runner:
         wanted = due(self._place, one.cell, self._ledger.rows())
         if one.attempt.purpose is Purpose.CONFIRMATION or wanted is None:
             return None
-        if wanted[0] <= one.attempt.number:
+        if wanted[1] <= one.attempt.number:
             return None
         _log.info("nightly: %s is run again, for what failed may pass", one.cell.name)
-        self._states[one.cell.name] = CellState(one.cell.name, "waiting", attempt=wanted[0])
+        self._states[one.cell.name] = CellState(one.cell.name, "waiting", attempt=wanted[1])
         return Errand(one.cell, *wanted)
 
     def _keep(self, row: NightRow) -> None:

@@ -18,7 +18,7 @@ def lines_of(night: NightOutcome) -> Iterator[str]:
     width = max(len(one.cell) for one in night.cells)
     for one in night.cells:
         yield f"{one.cell:<{width}}  {_ending(one):<16}  {said(one.row)}"
-    yield from (f"ALARM ({alarm.cause}) {_of_alarm(alarm)}" for alarm in night.alarms)
+    yield from (f"ALARM ({alarm.cause}) {_of_alarm(alarm)}" for alarm in night.told)
     yield from night.notes
     green = sum(one.row.is_green for one in night.cells)
     waived = sum(one.waived for one in night.cells)
@@ -40,7 +40,7 @@ def junit_of(night: NightOutcome) -> str:
     """Return the night as JUnit XML: a case a cell and one an alarm; only GO is green."""
     suites = {
         f"nightly.{night.matrix}": [_case(one) for one in night.cells],
-        f"alarms.{night.matrix}": [_alarm_case(alarm) for alarm in night.alarms],
+        f"alarms.{night.matrix}": [_alarm_case(alarm) for alarm in night.told],
     }
     return junit_document({name: cases for name, cases in suites.items() if cases})
 
@@ -87,10 +87,10 @@ def markdown_of(night: NightOutcome) -> str:
         f"| {_cell(one.cell)} | {_ending(one)} | {_cell(one.row.host)} | {_cell(said(one.row))} |"
         for one in night.cells
     ]
-    alarms = [f"- alarm ({alarm.cause}): {_of_alarm(alarm)}" for alarm in night.alarms]
+    alarmed = [f"- alarm ({alarm.cause}): {_of_alarm(alarm)}" for alarm in night.told]
     notes = [f"- {note}" for note in night.notes]
     table = ["| cell | ending | host | |", "|---|---|---|---|", *rows]
-    return "\n".join([head, *table, "", *alarms, *notes]).rstrip() + "\n"
+    return "\n".join([head, *table, "", *alarmed, *notes]).rstrip() + "\n"
 
 
 def annotations_of(night: NightOutcome) -> Iterator[str]:
@@ -99,7 +99,7 @@ def annotations_of(night: NightOutcome) -> Iterator[str]:
         if not one.row.is_green:
             level = "warning" if one.waived else "error"
             yield _annotation(level, f"{one.cell}: {_ending(one)}", said(one.row))
-    for alarm in night.alarms:
+    for alarm in night.told:
         level = "error" if alarm.cause is AlarmCause.REAL else "warning"
         yield _annotation(level, f"{alarm.cell}: {alarm.kind}, {alarm.cause}", alarm.message)
 

@@ -6,7 +6,14 @@ from harness.nights.confirming import Where
 from harness.nights.hosts import HostFailures, sick_hosts
 from harness.nights.ledger import Ledger, open_ledger
 from harness.nights.row import CellRun, row_of_run
-from harness.nights.standing import exit_code_of_night, is_excused, not_recorded, standing
+from harness.nights.standing import (
+    day_of,
+    exit_code_of_night,
+    is_excused,
+    not_recorded,
+    standing,
+    worst_of,
+)
 
 __all__ = [
     "Anchor",
@@ -17,6 +24,7 @@ __all__ = [
     "Where",
     "alarms",
     "anchor_of",
+    "day_of",
     "exit_code_of_night",
     "is_excused",
     "not_recorded",
@@ -27,4 +35,5 @@ __all__ = [
     "sick_hosts",
     "standing",
     "unwatched",
+    "worst_of",
 ]

@@ -63,12 +63,25 @@ def exit_code_of_night(rows: Sequence[NightRow], cells: Iterable[str], night: st
         codes.add(ExitCode.BUG)
     if not named:
         return ExitCode.STAGE_FAILED
-    return next(code for code in _WORST if code in codes or code is ExitCode.GO)
+    return worst_of(codes)
+
+
+def worst_of(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the worst of what the parts of a nightly came to."""
+    found = set(codes)
+    return next(code for code in _WORST if code in found or code is ExitCode.GO)
 
 
 def is_excused(row: NightRow, today: date) -> bool:
-    """Return whether a reviewed waiver answers for how a cell ended; its last day is one."""
-    return row.waiver is not None and not row.is_green and today <= row.waiver.expires
+    """Return whether a reviewed waiver answers for how a cell ended; its last day is one.
+
+    None answers for a cell that did not run, for what is waived runs all the same, nor for a bug.
+    """
+    if row.ending is CellEnding.NOT_RUN or row.exit_code == ExitCode.BUG:
+        return False
+    if row.waiver is None or row.is_green:
+        return False
+    return today <= row.waiver.expires
 
 
 def day_of(rows: Iterable[NightRow], now: datetime | None = None) -> date:

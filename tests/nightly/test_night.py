@@ -3,6 +3,7 @@
 import io
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.artifacts import Alarm, AlarmCause, AlarmKind, CellEnding, CellWaiver, Purpose
+from harness.artifacts import (
+    Alarm,
+    AlarmCause,
+    AlarmKind,
+    CellEnding,
+    CellWaiver,
+    NightRow,
+    Purpose,
+)
 from harness.errors import ExitCode, RunDirectoryError
 from harness.nightly import (
     Cell,
@@ -25,29 +34,29 @@ from harness.nightly import (
 )
 from harness.nightly.attempts import begin, end
 from harness.nightly.board import table_of
-from harness.nightly.outcome import CellOutcome, outcome_of
+from harness.nightly.outcome import CellOutcome, outcomes_of
 from harness.nightly.running import CellState
 from harness.nightly.told import markdown_of
 from harness.nights import open_ledger
 from tests.nightly.conftest import Stage
-from tests.nightly.test_matrix import CELL, matrix
 from tests.nights.rows import night_row
 
 TODAY = datetime.now(UTC).date()
 NONE = night_row("canary", "n1", CellEnding.NOT_RUN, exit_code=None, host="")
 
 
-def cell(folder: Path, *, expires: int | None = None) -> Cell:
-    """Return the cell `canary`, with a waiver that expires so many days from now."""
-    waiver = {"reason": "r", "approver": "A", "expires": TODAY + timedelta(days=expires or 0)}
-    return matrix(folder, CELL | ({} if expires is None else {"waiver": waiver})).cells[0]
+def stands(*rows: NightRow) -> CellOutcome:
+    """Return how the cell `canary` ended in the night `n1`."""
+    (one,) = outcomes_of(["canary"], "n1", rows)
+    return one
 
 
-def ended(folder: Path, ending: CellEnding, **keys: Any) -> CellOutcome:  # noqa: ANN401
-    expires = keys.pop("expires", None)
-    waiver = CellWaiver(reason="r", approver="A", expires=TODAY)
-    row = night_row("canary", "n1", ending, waiver=waiver if expires is not None else None, **keys)
-    return outcome_of(cell(folder, expires=expires), "n1", [row], NONE)
+def ended(ending: CellEnding, *, expires: int | None = None, **keys: Any) -> CellOutcome:  # noqa: ANN401
+    """Return how it ended, with a waiver that expires so many days from now."""
+    day = TODAY + timedelta(days=expires or 0)
+    waiver = None if expires is None else CellWaiver(reason="r", approver="A", expires=day)
+    row = night_row("canary", "n1", ending, waiver=waiver, ended=f"{TODAY}T00:00:00Z")
+    return stands(replace(row, **keys))
 
 
 def night(*cells: CellOutcome, alarms: tuple[Alarm, ...] = ()) -> NightOutcome:
@@ -67,13 +76,13 @@ def alarm(cause: AlarmCause) -> Alarm:
 
 
 @pytest.mark.parametrize("ending", list(CellEnding))
-def test_only_go_ends_with_0(tmp_path: Path, ending: CellEnding) -> None:
-    code = night(ended(tmp_path, ending)).exit_code
+def test_only_go_ends_with_0(ending: CellEnding) -> None:
+    code = night(ended(ending)).exit_code
     assert (code == ExitCode.GO) == (ending is CellEnding.GO)
 
 
-def test_the_worst_cell_decides_in_the_order_of_the_contract(tmp_path: Path) -> None:
-    found = {code: ended(tmp_path, CellEnding.GO) for code in (1, 3, 4, 5, 0)}
+def test_the_worst_cell_decides_in_the_order_of_the_contract() -> None:
+    found = {code: ended(CellEnding.GO) for code in (1, 3, 4, 5, 0)}
     codes = [1, 3, 4, 5, 0]
     cells = [CellOutcome(**{**_fields(found[code]), "exit_code": code}) for code in codes]
     assert [night(*cells[place:]).exit_code for place in range(5)] == codes
@@ -83,48 +92,43 @@ def _fields(one: CellOutcome) -> dict[str, Any]:
     return {name: getattr(one, name) for name in CellOutcome.__dataclass_fields__}
 
 
-def test_a_bug_in_harness_is_the_worst_of_all(tmp_path: Path) -> None:
-    assert night(ended(tmp_path, CellEnding.INFRA_FAILED, exit_code=1)).exit_code == ExitCode.BUG
+def test_a_bug_in_harness_is_the_worst_of_all() -> None:
+    assert night(ended(CellEnding.INFRA_FAILED, exit_code=1)).exit_code == ExitCode.BUG
 
 
-def test_a_cell_of_which_there_is_no_row_was_not_run(tmp_path: Path) -> None:
-    other = night_row("other", "n1"), night_row("canary", "n0")
-    found = outcome_of(cell(tmp_path), "n1", other, NONE)
-    assert (found.row.ending, found.exit_code) == (CellEnding.NOT_RUN, ExitCode.STAGE_FAILED)
-
-
-def test_a_confirmation_is_not_how_a_cell_ended(tmp_path: Path) -> None:
+def test_a_confirmation_is_not_how_a_cell_ended() -> None:
     rows = [
         night_row("canary", "n1", CellEnding.NO_GO, exit_code=4),
         night_row("canary", "n1", purpose=Purpose.CONFIRMATION),
     ]
-    assert outcome_of(cell(tmp_path), "n1", rows, NONE).row.ending is CellEnding.NO_GO
+    assert stands(*rows).row.ending is CellEnding.NO_GO
 
 
-def test_a_run_wins_over_a_row_that_says_it_did_not_run(tmp_path: Path) -> None:
+def test_a_run_wins_over_a_row_that_says_it_did_not_run() -> None:
     rows = [night_row("canary", "n1"), NONE]
-    assert outcome_of(cell(tmp_path), "n1", rows, NONE).row.ending is CellEnding.GO
+    assert stands(*rows).row.ending is CellEnding.GO
 
 
-def test_a_waiver_excuses_an_ending_until_its_day(tmp_path: Path) -> None:
-    assert night(ended(tmp_path, CellEnding.NO_GO, expires=0)).exit_code == ExitCode.GO
-    assert night(ended(tmp_path, CellEnding.NO_GO, expires=-1)).exit_code == ExitCode.NO_GO
+def test_a_waiver_excuses_an_ending_until_its_day() -> None:
+    assert night(ended(CellEnding.NO_GO, expires=0)).exit_code == ExitCode.GO
+    assert night(ended(CellEnding.NO_GO, expires=-1)).exit_code == ExitCode.NO_GO
 
 
-def test_a_waiver_excuses_no_cell_that_did_not_run(tmp_path: Path) -> None:
-    found = ended(tmp_path, CellEnding.NOT_RUN, expires=9)
+def test_a_waiver_excuses_no_cell_that_did_not_run() -> None:
+    found = ended(CellEnding.NOT_RUN, expires=9)
     assert (found.waived, found.exit_code) == (False, ExitCode.STAGE_FAILED)
 
 
-def test_a_waiver_excuses_no_bug(tmp_path: Path) -> None:
-    found = ended(tmp_path, CellEnding.INFRA_FAILED, expires=9, exit_code=1)
+def test_a_waiver_excuses_no_bug() -> None:
+    found = ended(CellEnding.INFRA_FAILED, expires=9, exit_code=1)
     assert (found.waived, found.exit_code) == (False, ExitCode.BUG)
 
 
 @pytest.mark.parametrize("cause", list(AlarmCause))
-def test_an_alarm_that_was_confirmed_is_no_go(tmp_path: Path, cause: AlarmCause) -> None:
-    code = night(ended(tmp_path, CellEnding.GO), alarms=(alarm(cause),)).exit_code
-    assert (code == ExitCode.NO_GO) == (cause is AlarmCause.REAL)
+def test_an_alarm_that_was_confirmed_is_no_go(cause: AlarmCause) -> None:
+    code = night(ended(CellEnding.GO), alarms=(alarm(cause),)).exit_code
+    expected = {AlarmCause.REAL: ExitCode.NO_GO, AlarmCause.UNCONFIRMED: ExitCode.INCONCLUSIVE}
+    assert code == expected.get(cause, ExitCode.GO)
 
 
 def whole(cells: tuple[Cell, ...]) -> Matrix:
@@ -150,7 +154,7 @@ def test_gathering_twice_says_the_same(stage: Stage) -> None:
 
 def test_a_run_that_has_not_come_to_its_end_is_said_and_never_green(stage: Stage) -> None:
     cells = stage.cells({"a": "go"})
-    begin(stage.place, "a", 1, Purpose.REGULAR)
+    begin(stage.place, "a", Purpose.REGULAR, 1)
     (one,) = gathered(stage, cells).cells
     assert "has not come to its end" in one.row.message
     assert one.exit_code == ExitCode.STAGE_FAILED
@@ -158,7 +162,7 @@ def test_a_run_that_has_not_come_to_its_end_is_said_and_never_green(stage: Stage
 
 def test_a_row_that_was_lost_is_made_of_the_run_that_is_there(stage: Stage, runs: Path) -> None:
     cells = stage.cells({"a": "go"})
-    attempt = begin(stage.place, "a", 1, Purpose.REGULAR)
+    attempt = begin(stage.place, "a", Purpose.REGULAR, 1)
     shutil.copytree(runs / "no-go", stage.place.run_dir("a", Purpose.REGULAR))
     end(stage.place, attempt, 4)
     assert gathered(stage, cells).exit_code == ExitCode.NO_GO
@@ -208,51 +212,51 @@ def cases(document: str) -> dict[str, list[str]]:
         (CellEnding.INFRA_FAILED, "error"),
     ],
 )
-def test_in_junit_nothing_but_go_is_green(tmp_path: Path, ending: CellEnding, kind: str) -> None:
-    one = ended(tmp_path, ending, message="said")
+def test_in_junit_nothing_but_go_is_green(ending: CellEnding, kind: str) -> None:
+    one = ended(ending, message="said")
     assert cases(junit_of(night(one)))["canary"][0] == kind
 
 
-def test_in_junit_a_waived_cell_is_skipped_with_who_answers_for_it(tmp_path: Path) -> None:
-    document = junit_of(night(ended(tmp_path, CellEnding.NO_GO, expires=0)))
+def test_in_junit_a_waived_cell_is_skipped_with_who_answers_for_it() -> None:
+    document = junit_of(night(ended(CellEnding.NO_GO, expires=0)))
     assert cases(document)["canary"] == ["skipped"]
     assert "waived by A" in document
 
 
-def test_in_junit_a_confirmed_alarm_fails(tmp_path: Path) -> None:
-    found = night(ended(tmp_path, CellEnding.GO), alarms=(alarm(AlarmCause.REAL),))
+def test_in_junit_a_confirmed_alarm_fails() -> None:
+    found = night(ended(CellEnding.GO), alarms=(alarm(AlarmCause.REAL),))
     assert cases(junit_of(found))["canary: add"] == ["failure"]
 
 
-def test_github_is_told_each_cell_that_is_not_green(tmp_path: Path) -> None:
-    one = ended(tmp_path, CellEnding.NO_GO, message="50 % lost\nand: more")
+def test_github_is_told_each_cell_that_is_not_green() -> None:
+    one = ended(CellEnding.NO_GO, message="50 % lost\nand: more")
     (line,) = annotations_of(night(one))
     assert line == "::error title=canary%3A NO-GO::50 %25 lost%0Aand: more"
 
 
-def test_github_is_told_nothing_of_a_green_night(tmp_path: Path) -> None:
-    assert list(annotations_of(night(ended(tmp_path, CellEnding.GO)))) == []
+def test_github_is_told_nothing_of_a_green_night() -> None:
+    assert list(annotations_of(night(ended(CellEnding.GO)))) == []
 
 
-def test_github_is_warned_of_what_is_waived(tmp_path: Path) -> None:
-    (line,) = annotations_of(night(ended(tmp_path, CellEnding.NO_GO, expires=0)))
+def test_github_is_warned_of_what_is_waived() -> None:
+    (line,) = annotations_of(night(ended(CellEnding.NO_GO, expires=0)))
     assert line.startswith("::warning ")
 
 
-def test_no_message_breaks_the_table_of_the_page(tmp_path: Path) -> None:
-    page = markdown_of(night(ended(tmp_path, CellEnding.NO_GO, message="a | b\nc")))
+def test_no_message_breaks_the_table_of_the_page() -> None:
+    page = markdown_of(night(ended(CellEnding.NO_GO, message="a | b\nc")))
     assert "a \\| b c |" in page
 
 
 def test_the_reports_are_written(tmp_path: Path) -> None:
     place = Place(tmp_path, "n1")
-    write_reports(night(ended(tmp_path, CellEnding.GO)), place)
+    write_reports(night(ended(CellEnding.GO)), place)
     files = sorted(path.name for path in place.folder.iterdir())
     assert files == ["nightly.json", "nightly.md", "nightly.xml"]
 
 
-def test_the_last_line_counts_what_is_green(tmp_path: Path) -> None:
-    cells = ended(tmp_path, CellEnding.GO), ended(tmp_path, CellEnding.NO_GO, expires=0)
+def test_the_last_line_counts_what_is_green() -> None:
+    cells = ended(CellEnding.GO), ended(CellEnding.NO_GO, expires=0)
     assert list(lines_of(night(*cells)))[-1] == "night n1 of m: 1 of 2 cells GO, 1 waived"
 
 

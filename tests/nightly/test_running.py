@@ -102,7 +102,7 @@ def test_a_nightly_that_is_told_to_end_leaves_no_process_and_no_row(stage: Stage
 
 def test_typed_again_an_interrupted_attempt_goes_on_and_still_counts(stage: Stage) -> None:
     interrupt(stage)
-    before = find(stage.place, "a", 1, REGULAR)
+    before = find(stage.place, "a", REGULAR, 1)
     (row,) = stage.run(*stage.cells({"a": "wait go"}))
     assert before is not None
     assert (row.ending, row.attempt, row.purpose) == (CellEnding.GO, 1, REGULAR)
@@ -111,7 +111,7 @@ def test_typed_again_an_interrupted_attempt_goes_on_and_still_counts(stage: Stag
 
 def test_a_run_whose_row_was_lost_gets_it_and_is_not_run_again(stage: Stage, runs: Path) -> None:
     cells = stage.cells({"a": "go"})
-    attempt = begin(stage.place, "a", 1, REGULAR)
+    attempt = begin(stage.place, "a", REGULAR, 1)
     (runs / "go").rename(stage.place.run_dir("a", REGULAR))
     try:
         end(stage.place, attempt, 0)
