@@ -46,8 +46,6 @@ class Anchor:
     measures: Mapping[str, float]
     gpu: str
     engine: str
-    versions: str
-    """Digest of the versions that it ran with; empty if unknown."""
     checkpoint: str
     """Digest of the files that were judged."""
 
@@ -81,7 +79,6 @@ def set_anchor(cell: str, run_dir: Path, folder: Path) -> Anchor:
         measures=dict(measures_of(record)),
         gpu=card.deployment.device,
         engine=f"{card.deployment.engine} {card.deployment.version}",
-        versions=digest_of(record.versions),
         checkpoint=verdict.checkpoint_digest or "",
     )
     place = _place(cell, folder)
