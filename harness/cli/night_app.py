@@ -33,6 +33,22 @@ NightsDir = Annotated[
     Path | None,
     typer.Option("--out", help="Folder of all nights. Default: runs/nightly/<matrix's name>."),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--as", help="Run nothing: print what slurm or kubernetes is given."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray", help="Run on a Ray cluster: its job API, as http://127.0.0.1:8265."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE for the cluster, as partition=gpu; repeatable."),
+]
+Wait = Annotated[
+    str | None,
+    typer.Option("--wait", help="With --collect: wait until all have ended, so long at most: 24h."),
+]
 
 
 def add_nightly(app: typer.Typer) -> None:
@@ -50,13 +66,17 @@ def add_nightly(app: typer.Typer) -> None:
         workflow: Workflow = False,
         night: NightName = None,
         out: NightsDir = None,
+        cluster: Cluster = None,
+        ray: RayAddress = None,
+        settings: Settings = None,
+        wait: Wait = None,
     ) -> Result:
         """Run every cell of a matrix, each a process; exit 0 only if each is GO.
 
         Exit with the worst of the cells in the order 1, 3, 4, 5, 0. Typed again with the same
         --night and --out, it goes on where it was.
         """
-        from harness.cli import nightlies
+        from harness.cli import night_clusters, nightlies
 
         typed = nightlies.Typed(matrix, tuple(only or ()), night, out)
         if listed:
@@ -65,6 +85,12 @@ def add_nightly(app: typer.Typer) -> None:
             return nightlies.workflow(typed)
         if dry_run:
             return nightlies.check(typed)
-        if collected or sources:
+        if cluster is not None:
+            return night_clusters.as_text(typed, cluster, settings or [])
+        if ray is not None:
+            return night_clusters.on_ray(typed, ray, settings or [])
+        if wait is not None:
+            night_clusters.wait(typed, wait)
+        if collected or sources or wait:
             return nightlies.collected(typed, tuple(sources or ()))
         return nightlies.ran(typed)

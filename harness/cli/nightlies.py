@@ -90,16 +90,16 @@ def workflow(typed: Typed) -> Result:
 def ran(typed: Typed) -> Result:
     """Run the cells."""
     matrix, cells, place = typed.read()
-    return _told(run_night(matrix, cells, place), place, typed)
+    return told(run_night(matrix, cells, place), place, typed)
 
 
 def collected(typed: Typed, sources: Sequence[Path]) -> Result:
     """Gather what was run elsewhere."""
     matrix, cells, place = typed.read()
-    return _told(collect(matrix, cells, place, sources), place, typed)
+    return told(collect(matrix, cells, place, sources), place, typed)
 
 
-def _told(night: NightOutcome, place: Place, typed: Typed) -> Result:
+def told(night: NightOutcome, place: Place, typed: Typed) -> Result:
     """Say how a night ended; the reports are of a whole matrix, and not of a cell alone."""
     files = [] if typed.only else [*write_reports(night, place), write_page(place.out)]
     if in_github():

@@ -87,6 +87,7 @@ ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("foreign/lm_eval.py", "--log"): "lm-eval's --log_samples, of the run that is judged",
     ("foreign/lm_eval.py", "--samples"): "lm-eval's, of the run that is judged",
     ("nightly/matrix.py", "--baseline"): "of the gate that a cell is",
+    ("nightly/slurm.py", "--dependency"): "sbatch's, in the script that is printed",
     ("nightly/running.py", "--run-dir"): "of what a cell types",
     ("preflight/engine.py", "--ranks"): "only where it was given",
     ("prefetching/collect.py", "--offline"): "of the command that is printed for the other side",

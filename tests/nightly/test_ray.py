@@ -1,0 +1,230 @@
+"""Cells as jobs of a real Ray cluster: two nodes on the loopback interface."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from harness.artifacts.nights import CellEnding
+from harness.errors import PrerequisiteError
+from harness.nightly.ray import RayWork, run_on_ray
+from harness.nights import open_ledger
+from tests.nightly.clusters import ODD
+from tests.nightly.test_matrix import write
+from tests.tiers import slow
+from tests.typed import typed as typed_command
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAY = """\
+import os, signal, sys, time
+folder, code, wait = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+signal.signal(signal.SIGTERM, lambda *_: (open(folder + "/told", "w").close(), sys.exit(143)))
+first = not os.path.exists(folder + "/begun")
+with open(folder + "/part", "w") as file:
+    file.write(f"{os.getpid()} {os.getppid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}")
+os.rename(folder + "/part", folder + "/begun")
+while first and wait == "wait":
+    time.sleep(0.05)
+sys.exit(code)
+"""
+
+
+def work(folder: Path, cell: str, code: int, *, gpus: int = 0, wait: bool = False) -> RayWork:
+    (folder / cell).mkdir(parents=True)
+    (folder / "play.py").write_text(PLAY)
+    command = (sys.executable, str(folder / "play.py"), str(folder / cell), str(code))
+    last = "wait" if wait else "go"
+    return RayWork(cell=cell, command=(*command, last), folder=folder, gpus=gpus)
+
+
+def begun(folder: Path, cell: str) -> list[str]:
+    """Wait until a cell has begun; return its process, Ray's worker above it, and its GPUs."""
+    while not (folder / cell / "begun").exists():
+        time.sleep(0.05)
+    return (folder / cell / "begun").read_text().split(" ")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def node(*arguments: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
+    command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory"]
+    started = subprocess.Popen(
+        [*command, "80000000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        below = psutil.Process(started.pid).children(recursive=True)
+        started.terminate()
+        started.wait()
+        for one in below:
+            if one.is_running():
+                one.kill()
+
+
+@pytest.fixture(scope="session")
+@slow("starts a Ray cluster of two nodes")
+def ray_cluster() -> Iterator[str]:
+    """The address of the job API: a head that runs no job, and a worker with four places for GPUs.
+
+    The worker's GPUs are a number that Ray deals out; there need be none.
+    """
+    pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
+    port, dashboard = free_port(), free_port()
+    address = f"http://127.0.0.1:{dashboard}"
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets have short paths
+    head = [f"--port={port}", f"--temp-dir={folder}", "--num-cpus=0", "--num-gpus=0"]
+    head += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    with ExitStack() as nodes:
+        nodes.callback(shutil.rmtree, folder, ignore_errors=True)
+        nodes.enter_context(node("--head", *head))
+        wait_for(address)
+        nodes.enter_context(node(f"--address=127.0.0.1:{port}", "--num-cpus=3", "--num-gpus=4"))
+        yield address
+
+
+def wait_for(address: str) -> None:
+    while True:
+        try:
+            requests.get(f"{address}/api/version", timeout=60).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.5)
+        else:
+            return
+
+
+def test_each_cell_ends_with_its_own_exit_code(ray_cluster: str, tmp_path: Path) -> None:
+    folder = tmp_path / ODD
+    works = [
+        work(folder, "go", 0),
+        work(folder, "no-go", 4, gpus=1),
+        work(folder, "big", 5, gpus=2),
+    ]
+    endings = run_on_ray(ray_cluster, works, "codes")
+    assert {cell: one.exit_code for cell, one in endings.items()} == {"go": 0, "no-go": 4, "big": 5}
+    assert [len(begun(folder, c)[2].split(",")) for c in ("no-go", "big")] == [1, 2]
+    assert not list(folder.rglob("pwned"))
+
+
+@contextmanager
+def typed(address: str, folder: Path, *works: RayWork) -> Iterator["subprocess.Popen[str]"]:
+    """A process that runs works and prints how they ended, as the command does."""
+    code = (
+        "import logging\n"
+        "from pathlib import Path\n"
+        f"logging.basicConfig(level='INFO', filename={str(folder / 'log')!r})\n"
+        "from harness.interrupts import listen\n"
+        "listen()\n"
+        "from harness.nightly.ray import RayWork, run_on_ray\n"
+        f"works = {[(one.cell, one.command) for one in works]!r}\n"
+        f"works = [RayWork(cell=a, command=b, folder=Path({str(folder)!r})) for a, b in works]\n"
+        f"for cell, one in run_on_ray({address!r}, works, {str(folder)!r}).items():\n"
+        "    print(cell, one.exit_code, one.num_lost, one.message)\n"
+    )
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_cell_whose_worker_is_killed_goes_on(ray_cluster: str, tmp_path: Path) -> None:
+    works = [work(tmp_path, "lost", 4, wait=True), work(tmp_path, "quiet", 0)]
+    with typed(ray_cluster, tmp_path, *works) as process:
+        pid, worker, _ = begun(tmp_path, "lost")
+        os.kill(int(worker), signal.SIGKILL)
+        said, _ = process.communicate()
+    assert said.splitlines() == ["lost 4 1 ", "quiet 0 0 "]
+    while not is_gone(int(pid)):  # Ray's watcher ends it; a cell's lock keeps the next one waiting
+        time.sleep(0.1)
+
+
+def test_told_to_end_it_stops_its_jobs(ray_cluster: str, tmp_path: Path) -> None:
+    with typed(ray_cluster, tmp_path, work(tmp_path, "long", 0, wait=True)) as process:
+        pid = int(begun(tmp_path, "long")[0])
+        process.terminate()
+        process.wait()
+    assert is_gone(pid)
+    assert (tmp_path / "long" / "told").exists()
+
+
+def test_typed_again_it_waits_for_the_job_that_runs(ray_cluster: str, tmp_path: Path) -> None:
+    long = work(tmp_path, "long", 4, wait=True)
+    with typed(ray_cluster, tmp_path, long):
+        pid = int(begun(tmp_path, "long")[0])
+    (tmp_path / "long" / "begun").unlink()
+    with typed(ray_cluster, tmp_path, long) as again:
+        while "long runs already, as job" not in (tmp_path / "log").read_text():
+            time.sleep(0.1)
+        assert not is_gone(pid)
+        assert not (tmp_path / "long" / "begun").exists()
+        again.terminate()
+        again.wait()
+    assert is_gone(pid)
+
+
+def test_typed_as_a_command_each_cell_is_typed_on_the_cluster_and_collected(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    cells = [{"name": name, "model": "./model", "qformat": "nvfp4"} for name in ("a", "b")]
+    matrix = write(tmp_path, cells=cells)
+    out = tmp_path / "nights"
+    done = typed_command(
+        "nightly", matrix, "--ray", ray_cluster, "--night", "n", "--out", out, env={}
+    )
+    assert done.code == 3  # both were refused, which is no verdict
+    rows = open_ledger(out).rows()
+    assert sorted((row.cell, row.ending, row.exit_code) for row in rows) == [
+        ("a", CellEnding.NOT_RUN, 2),
+        ("b", CellEnding.NOT_RUN, 2),
+    ]
+    assert (out / "nights" / "n" / "nightly.xml").exists()
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.job_submission", None)
+    with pytest.raises(PrerequisiteError, match=r"pip install 'harness-ptq-gate\[ray\]'"):
+        run_on_ray("http://127.0.0.1:1", [], "n")
+
+
+def test_an_address_where_nobody_answers_is_refused() -> None:
+    pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
+    with pytest.raises(PrerequisiteError, match="no job API of Ray answers there"):
+        run_on_ray(f"http://127.0.0.1:{free_port()}", [], "n")
