@@ -47,7 +47,10 @@ Settings = Annotated[
 ]
 Wait = Annotated[
     str | None,
-    typer.Option("--wait", help="With --collect: wait until all have ended, so long at most: 24h."),
+    typer.Option(
+        "--wait",
+        help="Collect when all have ended on other machines, waiting so long at most: 24h.",
+    ),
 ]
 
 
@@ -85,12 +88,10 @@ def add_nightly(app: typer.Typer) -> None:
             return nightlies.workflow(typed)
         if dry_run:
             return nightlies.check(typed)
-        if cluster is not None:
-            return night_clusters.as_text(typed, cluster, settings or [])
-        if ray is not None:
-            return night_clusters.on_ray(typed, ray, settings or [])
-        if wait is not None:
-            night_clusters.wait(typed, wait)
-        if collected or sources or wait:
-            return nightlies.collected(typed, tuple(sources or ()))
+        gathered = tuple(sources or ())
+        elsewhere = night_clusters.Elsewhere(cluster, ray, tuple(settings or ()), wait, gathered)
+        if elsewhere.is_meant:
+            return night_clusters.on_cluster(typed, elsewhere)
+        if collected or gathered:
+            return nightlies.collected(typed, gathered)
         return nightlies.ran(typed)

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.cli.console import Result
-from harness.cli.nightlies import Typed, told
+from harness.cli.nightlies import Typed, collected, told
 from harness.errors import UsageError
 from harness.nightly import Matrix, Place
 from harness.nightly.kubernetes import kubernetes_text
@@ -20,8 +21,34 @@ _TEXTS: Mapping[str, Callable[[Sequence[Placed], Placing], str]] = {
 }
 
 
-def as_text(typed: Typed, cluster: str, settings: Sequence[str]) -> Result:
-    """Print what a cluster is given."""
+class Elsewhere(NamedTuple):
+    """What is typed of a cluster."""
+
+    text_for: str | None
+    ray: str | None
+    settings: Sequence[str]
+    wait: str | None
+    sources: Sequence[Path]
+
+    @property
+    def is_meant(self) -> bool:
+        """Return whether other machines run the cells."""
+        return any(one is not None for one in (self.text_for, self.ray, self.wait))
+
+
+def on_cluster(typed: Typed, elsewhere: Elsewhere) -> Result:
+    """Print what a cluster is given, run on a Ray cluster, or wait for other machines."""
+    if elsewhere.text_for is not None:
+        return _as_text(typed, elsewhere.text_for, elsewhere.settings)
+    matrix, cells, place = typed.read()
+    if elsewhere.ray is not None:
+        placing = _placing(typed, matrix, place, elsewhere.settings)
+        return told(run_night_on_ray(matrix, cells, placing, elsewhere.ray), place, typed)
+    wait_for(cells, place, read_wait(elsewhere.wait or ""))
+    return collected(typed, elsewhere.sources)
+
+
+def _as_text(typed: Typed, cluster: str, settings: Sequence[str]) -> Result:
     if cluster not in _TEXTS:
         message = f"--as {cluster}: there is {' and '.join(_TEXTS)}."
         raise UsageError(message)
@@ -31,19 +58,6 @@ def as_text(typed: Typed, cluster: str, settings: Sequence[str]) -> Result:
         placing = replace(placing, night="")
     text = _TEXTS[cluster](cells, placing)
     return Result(text=text.rstrip("\n"), values={"as": cluster, "text": text})
-
-
-def on_ray(typed: Typed, address: str, settings: Sequence[str]) -> Result:
-    """Run the cells on a Ray cluster, and collect."""
-    matrix, cells, place = typed.read()
-    placing = _placing(typed, matrix, place, settings)
-    return told(run_night_on_ray(matrix, cells, placing, address), place, typed)
-
-
-def wait(typed: Typed, text: str) -> None:
-    """Wait until all cells have ended on other machines."""
-    _, cells, place = typed.read()
-    wait_for(cells, place, read_wait(text))
 
 
 def _placing(typed: Typed, matrix: Matrix, place: Place, settings: Sequence[str]) -> Placing:
