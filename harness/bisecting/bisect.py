@@ -75,7 +75,7 @@ def bisect(question: Question, folder: Path) -> Found:
     with _locked(folder):
         state = _state(question, folder)
         _say_plan(question)
-        memory = dict(state.seen)
+        memory = _without_skipped_ends(question, state.seen)
 
         def observe(place: Place, number: int) -> Outcome:
             key = f"{name_of(question, place)}-{number}"
@@ -135,6 +135,22 @@ def _state(question: Question, folder: Path) -> BisectState:
         )
         raise UsageError(message)
     return state
+
+
+def _without_skipped_ends(
+    question: Question, seen: Mapping[str, Observation]
+) -> dict[str, Observation]:
+    """Leave out runs of an end that said nothing: whoever types again has mended the cause."""
+    ends = [name_of(question, tuple(end)) for end in zip(*_ends_of(question), strict=True)]
+    return {
+        key: one
+        for key, one in seen.items()
+        if one.outcome is not Outcome.SKIP or key.rpartition("-")[0] not in ends
+    }
+
+
+def _ends_of(question: Question) -> list[tuple[int, int]]:
+    return [(0, len(axis.points) - 1) for axis in question.axes]
 
 
 def _say_plan(question: Question) -> None:

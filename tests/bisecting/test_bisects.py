@@ -125,6 +125,15 @@ def test_asked_again_it_runs_nothing_again(repository: Path, tmp_path: Path) -> 
     assert started(folder) == before
 
 
+def test_an_end_that_could_not_be_run_is_run_again(repository: Path, tmp_path: Path) -> None:
+    commit_all(repository, [3, *planted()[1:]])
+    folder = tmp_path / "b"
+    assert run(repository, folder).ending is Ending.NOT_RUN
+    before = len(started(folder))
+    run(repository, folder)
+    assert len(started(folder)) == before + 2
+
+
 def test_another_question_in_the_same_folder_is_refused(repository: Path, tmp_path: Path) -> None:
     commit_all(repository, planted())
     run(repository, tmp_path / "b")
