@@ -48,7 +48,7 @@ T = TypeVar("T")
 RECIPE_FILE = "recipe.yaml"
 TIMES_FILE = "stage_seconds.json"
 CHAIN_FILE = "chain.json"
-_LOCK_FILE = "run.lock"
+LOCK_FILE = "run.lock"
 WRITTEN = (
     RECIPE_FILE,
     TIMES_FILE,
@@ -221,7 +221,7 @@ def _open_lock(path: Path) -> int:
     _refuse_other_folders(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        return doors.open_regular(path / _LOCK_FILE, create=True)
+        return doors.open_regular(path / LOCK_FILE, create=True)
     except OSError as error:
         raise refusals.given(error) from error
 
@@ -276,8 +276,8 @@ def _mapping(values: object) -> dict[str, object]:
 
 def _refuse_other_folders(path: Path) -> None:
     """Refuse a folder with files that are no run's: a lock by itself may be anybody's."""
-    others = {entry.name for entry in path.iterdir()} - {_LOCK_FILE} if path.is_dir() else set()
-    if others and not {_LOCK_FILE, RECIPE_FILE} <= {entry.name for entry in path.iterdir()}:
+    others = {entry.name for entry in path.iterdir()} - {LOCK_FILE} if path.is_dir() else set()
+    if others and not {LOCK_FILE, RECIPE_FILE} <= {entry.name for entry in path.iterdir()}:
         message = f"'{path}' holds files but no run. Name an empty folder, or one of a run."
         raise RunDirectoryError(message)
 
@@ -299,7 +299,7 @@ def _take(lock: int, path: Path) -> None:
 def process_in(path: Path) -> int | None:
     """Return the process that works in the run directory at `path` now, if any."""
     try:
-        lock = doors.open_regular(path / _LOCK_FILE)
+        lock = doors.open_regular(path / LOCK_FILE)
     except (OSError, UsageError):
         return None
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.artifacts.nights import Purpose
 from harness.nightly.matrix import Cell
 from harness.nightly.places import Place
-from harness.rundir import CHAIN_FILE, RECIPE_FILE, TIMES_FILE
+from harness.rundir import CHAIN_FILE, LOCK_FILE, RECIPE_FILE, TIMES_FILE
 from harness.runs import PLAN_FILE
 from harness.stages import CALIBRATE, EXPORT, VERIFY
 
@@ -34,6 +34,7 @@ def prepare(place: Place, cell: Cell, purpose: Purpose, number: int) -> None:
     if (into / RECIPE_FILE).exists():  # it goes on
         return
     into.mkdir(parents=True, exist_ok=True)
+    (into / LOCK_FILE).touch()  # a file of its own: who locks one of two links locks both
     made = place.run_dir(cell.name, Purpose.REGULAR)
     for name in _MADE:
         _share(made / name, into / name)

@@ -14,7 +14,7 @@ from harness.errors import EngineError, ReasonCode, RejectedError, StageError
 from harness.gate import reject
 from harness.nightly import Cell, Place, load_matrix
 from harness.nightly.child import HARNESS
-from harness.nightly.running import Board, CellState, Errand, Runner
+from harness.nightly.running import Board, CellState, Runner
 from harness.nightly.slots import Slots
 from harness.nights import Ledger, open_ledger
 from harness.preflight import Job, preflight
@@ -25,7 +25,6 @@ from harness.stages import JUDGE
 from tests.nightly.test_matrix import write
 
 PLAYER = Path(__file__).with_name("player.py")
-ENDINGS = {"go": 0, "no-go": 4, "inconclusive": 5, "died": 3, "broken": 3}
 
 
 def _judging(decision: Decision) -> Callable[[Job, RunDirectory], None]:
@@ -96,10 +95,6 @@ class Stage:
     def run(self, *cells: Cell, slots: int = 1) -> list[NightRow]:
         self.runner(slots).run(cells, share=1)
         return list(self.ledger.rows())
-
-    def confirm(self, cell: Cell, errand: Errand) -> None:
-        del cell
-        self.runner().make([errand], share=1)
 
     def endings(self) -> list[tuple[str, CellEnding, int, str]]:
         return [(r.cell, r.ending, r.attempt, r.purpose) for r in self.ledger.rows()]

@@ -12,9 +12,11 @@ import pytest
 from harness.artifacts import CellEnding, Purpose
 from harness.interrupts import ToldToEndError
 from harness.nightly.attempts import begin, end, find
-from harness.nightly.running import CellState
+from harness.nightly.confirming import prepare
+from harness.nightly.running import CellState, Errand
 from harness.nightly.slots import Gpu, Slots
 from harness.processes import mark_of
+from harness.rundir import open_run, read_recipe
 from tests.nightly.conftest import Stage
 from tests.nightly.test_matrix import CELL, matrix
 
@@ -190,3 +192,22 @@ def test_as_many_cells_without_gpus_run_as_there_are_slots(tmp_path: Path) -> No
     (cell,) = matrix(tmp_path, CELL).cells
     slots = Slots((), 2)
     assert [slots.take(cell), slots.take(cell), slots.take(cell)] == [(), (), None]
+
+
+def test_an_alarm_is_confirmed_on_the_bytes_that_the_run_has_made(stage: Stage) -> None:
+    (cell,) = stage.cells({"a": "go"})
+    stage.run(cell)
+    prepare(stage.place, cell, Purpose.CONFIRMATION, 1)
+    made = stage.place.run_dir("a", REGULAR)
+    again = stage.place.run_dir("a", Purpose.CONFIRMATION, 1)
+    with open_run(again, read_recipe(made)):
+        names = {file.name for file in again.iterdir()}
+    assert (again / "checkpoint" / "config.json").samefile(made / "checkpoint" / "config.json")
+    assert "verdict.json" not in names
+
+
+def test_a_confirmation_is_a_row_of_its_own_and_never_counted(stage: Stage) -> None:
+    (cell,) = stage.cells({"a": "go no-go"})
+    stage.run(cell)
+    stage.runner().make([Errand(cell, Purpose.CONFIRMATION, 1)], share=1)
+    assert stage.endings()[1:] == [("a", CellEnding.NO_GO, 1, Purpose.CONFIRMATION)]
