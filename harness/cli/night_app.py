@@ -21,10 +21,6 @@ Sources = Annotated[
     typer.Option("--from", help="With --collect: another machine's --out; repeatable."),
 ]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Check every cell, run nothing.")]
-Workflow = Annotated[
-    bool,
-    typer.Option("--workflow", help="Print a workflow for GitHub's self-hosted runners, and stop."),
-]
 NightName = Annotated[
     str | None,
     typer.Option("--night", help="Name of the night; the same again goes on. Default: today, UTC."),
@@ -35,7 +31,7 @@ NightsDir = Annotated[
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option("--as", help="Run nothing: print what slurm or kubernetes is given."),
+    typer.Option("--as", help="Run nothing: print what slurm, kubernetes or github is given."),
 ]
 RayAddress = Annotated[
     str | None,
@@ -66,7 +62,6 @@ def add_nightly(app: typer.Typer) -> None:
         collected: Collected = False,
         sources: Sources = None,
         dry_run: Dry = False,
-        workflow: Workflow = False,
         night: NightName = None,
         out: NightsDir = None,
         cluster: Cluster = None,
@@ -84,8 +79,6 @@ def add_nightly(app: typer.Typer) -> None:
         typed = nightlies.Typed(matrix, tuple(only or ()), night, out)
         if listed:
             return nightlies.list_cells(typed)
-        if workflow:
-            return nightlies.workflow(typed)
         if dry_run:
             return nightlies.check(typed)
         gathered = tuple(sources or ())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.cli.console import Result
-from harness.cli.nightlies import Typed, collected, told
+from harness.cli.nightlies import Typed, collected, told, workflow
 from harness.errors import UsageError
 from harness.nightly import Matrix, Place
 from harness.nightly.kubernetes import kubernetes_text
@@ -37,7 +37,7 @@ class Elsewhere(NamedTuple):
 
 
 def on_cluster(typed: Typed, elsewhere: Elsewhere) -> Result:
-    """Print what a cluster is given, run on a Ray cluster, or wait for other machines."""
+    """Print what others are given, run on a Ray cluster, or wait for other machines."""
     if elsewhere.text_for is not None:
         return _as_text(typed, elsewhere.text_for, elsewhere.settings)
     matrix, cells, place = typed.read()
@@ -49,8 +49,10 @@ def on_cluster(typed: Typed, elsewhere: Elsewhere) -> Result:
 
 
 def _as_text(typed: Typed, cluster: str, settings: Sequence[str]) -> Result:
+    if cluster == "github":
+        return workflow(typed)
     if cluster not in _TEXTS:
-        message = f"--as {cluster}: there is {' and '.join(_TEXTS)}."
+        message = f"--as {cluster}: there is {', '.join(_TEXTS)} and github."
         raise UsageError(message)
     matrix, cells, place = typed.read()
     placing = _placing(typed, matrix, place, settings)

@@ -45,7 +45,7 @@ def test_the_jobs_for_kubernetes_are_of_the_cells_that_are_meant(tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--as", "lsf"), "--as lsf: there is slurm and kubernetes."),
+        (("--as", "lsf"), "--as lsf: there is slurm, kubernetes and github."),
         (("--as", "kubernetes"), "Kubernetes has to be told image"),
         (("--as", "slurm", "--set", "array=1"), "--set array: is set by harness"),
         (("--collect", "--wait", "long"), "--wait 'long' is no time"),

@@ -65,7 +65,7 @@ def test_paths_are_quoted(text: str) -> None:
 
 @pytest.mark.parametrize("out", [(), ("--out", "nights")])
 def test_nights_inside_of_a_checkout_are_refused(tmp_path: Path, out: tuple[str, ...]) -> None:
-    done = typed("nightly", write(tmp_path, cells=[CELL]), "--workflow", *out)
+    done = typed("nightly", write(tmp_path, cells=[CELL]), "--as", "github", *out)
     assert done.code == 2
     assert "--out" in done.line()
 
