@@ -188,3 +188,5 @@ class Alarm:
     cause: AlarmCause
     message: str
     """One line with the numbers."""
+    stands: bool = True
+    """Whether it is real and still there in the last night that is known."""

@@ -11,7 +11,7 @@ from harness.artifacts.nights import Alarm, NightRow, Purpose
 from harness.nightly.matrix import Cell, Matrix
 from harness.nightly.places import Place
 from harness.nightly.running import Errand, Runner
-from harness.nights import Ledger, Raised, Where, raised, sick_hosts, unwatched
+from harness.nights import Ledger, Raised, Where, raised, raised_by, sick_hosts, unwatched
 
 _MOST_RERUNS = 2
 _NIGHTS = 14
@@ -38,9 +38,9 @@ def confirm(cells: Sequence[Cell], place: Place, ledger: Ledger, runner: Runner)
 
 
 def alarms_of(rows: Sequence[NightRow], cells: Sequence[Cell], night: str) -> tuple[Alarm, ...]:
-    """Return what alarmed in a night, of these cells."""
+    """Return what alarms in a night, of these cells, real losses of earlier nights among it."""
     names = {cell.name for cell in cells}
-    return tuple(one.alarm for one in _raised(rows, night) if one.row.cell in names)
+    return tuple(one.alarm for one in raised_by(rows, night) if one.row.cell in names)
 
 
 def notes_of(

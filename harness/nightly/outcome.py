@@ -39,7 +39,7 @@ class NightOutcome:
     night: str
     cells: tuple[CellOutcome, ...]
     alarms: tuple[Alarm, ...] = ()
-    """Raised in this night."""
+    """Raised in this night, or real since an earlier one."""
     notes: tuple[str, ...] = ()
     """What else is worth saying, such as a host where failures pile up; a line each."""
 

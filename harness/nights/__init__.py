@@ -1,6 +1,6 @@
 """The ledger of nightlies, and what drifts from one night to the next."""
 
-from harness.nights.alarms import Raised, alarms, raised, unwatched
+from harness.nights.alarms import Raised, alarms, raised, raised_by, unwatched
 from harness.nights.anchors import Anchor, anchor_of, set_anchor
 from harness.nights.confirming import Where
 from harness.nights.hosts import HostFailures, sick_hosts
@@ -30,6 +30,7 @@ __all__ = [
     "not_recorded",
     "open_ledger",
     "raised",
+    "raised_by",
     "row_of_run",
     "set_anchor",
     "sick_hosts",

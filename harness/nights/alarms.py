@@ -9,6 +9,7 @@ until the sum is back at zero, and is not raised again meanwhile.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import log
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from harness.nights.confirming import Confirmed, Where, confirm, is_same
 from harness.nights.cusum import AGAIN, FEWEST_PAIRS, LEVEL, Cusum, H, loss_of, noise_of
 from harness.nights.hosts import sick_hosts
 from harness.nights.measures import WORSE
+from harness.nights.order import night_key
 
 
 class Raised(NamedTuple):
@@ -53,6 +55,17 @@ def raised(rows: Sequence[NightRow]) -> tuple[Raised, ...]:
     return tuple(sorted(kept, key=lambda one: place[id(one.row)]))
 
 
+def raised_by(rows: Sequence[NightRow], night: str) -> tuple[Raised, ...]:
+    """Return what alarms in a night: what it raised, and what is real since an earlier one.
+
+    A loss that was told once and is still there is told every night: nobody who was away is to
+    find it green.
+    """
+    key = night_key(night)
+    known = [row for row in rows if night_key(row.night) <= key]
+    return tuple(one for one in raised(known) if one.alarm.night == night or one.alarm.stands)
+
+
 def unwatched(rows: Iterable[NightRow]) -> Mapping[str, str]:
     """Return the cells whose last regular night was not compared with an anchor, and why."""
     last = {row.cell: row for row in rows if row.is_counted and row.tasks}
@@ -70,6 +83,7 @@ def _of_cell(cell: str, rows: Sequence[NightRow]) -> Iterator[Raised]:
     ours = [row for row in rows if row.cell == cell]
     regular = list({_run_of(row): row for row in ours if row.is_counted and row.against}.values())
     series = dict.fromkeys((one.anchor, one.what) for row in regular for one in row.against)
+    last = regular[-1].against[0].anchor if regular else ""
     for anchor, what in series:
         nights = [
             _Night(row, one, _noise(one, row, ours))
@@ -77,7 +91,8 @@ def _of_cell(cell: str, rows: Sequence[NightRow]) -> Iterator[Raised]:
             for one in row.against
             if (one.anchor, one.what) == (anchor, what)
         ]
-        yield from _of_series(nights, rows)
+        for found in _of_series([n for n in nights if n.noise is not None], rows):
+            yield found if anchor == last else _ended(found)
 
 
 def _run_of(row: NightRow) -> tuple[str, int, str]:
@@ -99,21 +114,32 @@ def _noise(one: AgainstAnchor, row: NightRow, rows: Sequence[NightRow]) -> float
 
 
 def _of_series(nights: Sequence[_Night], rows: Sequence[NightRow]) -> Iterator[Raised]:
-    total, is_standing = Cusum(), False
+    total, standing = Cusum(), None
     for night in nights:
-        if night.noise is None:
-            continue
         before, total = total, _with(total, night, night.one)
         is_loss = _is_loss(night.one, LEVEL / night.one.num_tests)
-        is_standing = is_standing and (is_loss or total.value > 0)
-        if is_standing or not (is_loss or total.is_beyond):
+        if standing is not None and (is_loss or total.value > 0):
+            continue
+        if standing is not None:
+            yield _ended(standing)
+            standing = None
+        if not (is_loss or total.is_beyond):
             continue
         kind = AlarmKind.LOSS if is_loss else AlarmKind.DRIFT
         said = _confirm(night, before, kind, rows)
-        yield Raised(_alarm(night, total, kind, said), night.row, said.ask)
-        is_standing = said.cause is AlarmCause.REAL
+        found = Raised(_alarm(night, total, kind, said), night.row, said.ask)
+        if said.cause is AlarmCause.REAL:
+            standing = found
+            continue
+        yield _ended(found)
         if said.cause in {AlarmCause.FLAKY, AlarmCause.INFRASTRUCTURE}:
             total = before
+    if standing is not None:
+        yield standing
+
+
+def _ended(found: Raised) -> Raised:
+    return found._replace(alarm=replace(found.alarm, stands=False))
 
 
 def _with(total: Cusum, night: _Night, one: AgainstAnchor) -> Cusum:

@@ -139,7 +139,7 @@ def _banner(nights: Sequence[str], cells: Sequence[CellNights], told: Sequence[A
         return Banner("failed", "NO NIGHT", "Nothing was recorded.")
     counts = trend_nights.count_endings(cells)
     sentence = f"Night {nights[-1]}: " + ", ".join(f"{n} {word}" for word, n in counts.items())
-    real = [alarm for alarm in told if alarm.cause is AlarmCause.REAL]
+    real = [alarm for alarm in told if alarm.cause is AlarmCause.REAL and alarm.stands]
     if real:
         named = ", ".join(dict.fromkeys(alarm.cell for alarm in real))
         return Banner("no-go", "ALARM", f"{sentence}. Worse than the anchor: {named}.")

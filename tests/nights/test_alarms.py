@@ -16,7 +16,7 @@ from harness.artifacts import (
     TaskNight,
     Tier,
 )
-from harness.nights import Where, alarms, raised, unwatched
+from harness.nights import Where, alarms, raised, raised_by, unwatched
 from tests.nights.rows import beside, measured, night_row, series
 
 
@@ -66,6 +66,39 @@ def test_a_cell_that_recovered_and_is_lost_again_is_told_again() -> None:
     rows = series(20, 0, 0, 0, 20)
     rows.insert(1, rerun(rows[0], lost=20, host="other"))
     assert [night for night, *_ in told(rows)] == ["01", "05"]
+
+
+def standing_in(rows: Sequence[NightRow], night: str) -> list[tuple[str, bool]]:
+    return [(one.alarm.night[-2:], one.alarm.stands) for one in raised_by(rows, night)]
+
+
+def test_a_real_loss_that_is_still_there_is_told_in_every_later_night() -> None:
+    rows = series(0, 20, 20, 20)
+    rows.insert(2, rerun(rows[1], lost=19, host="other"))
+    assert standing_in(rows, "2031-01-01") == []
+    assert standing_in(rows, "2031-01-02") == [("02", True)]
+    assert standing_in(rows, "2031-01-04") == [("02", True)]
+
+
+def test_a_loss_that_is_gone_is_told_no_more() -> None:
+    rows = series(20, 20, 0, 0)
+    rows.insert(1, rerun(rows[0], lost=20, host="other"))
+    assert standing_in(rows, "2031-01-02") == [("01", True)]
+    assert standing_in(rows, "2031-01-04") == []
+
+
+def test_a_loss_is_told_no_more_once_the_cell_is_signed_off_anew() -> None:
+    rows = series(20, 20)
+    rows.insert(1, rerun(rows[0], lost=20, host="other"))
+    rows.append(night_row("a", "2031-01-03", against=(beside(lost=0, anchor="b" * 64),)))
+    assert standing_in(rows, "2031-01-03") == []
+
+
+def test_a_flaky_alarm_is_told_in_its_own_night_alone() -> None:
+    rows = series(20, 0)
+    rows.insert(1, rerun(rows[0], lost=0))
+    assert standing_in(rows, "2031-01-01") == [("01", False)]
+    assert standing_in(rows, "2031-01-02") == []
 
 
 @pytest.mark.parametrize(
