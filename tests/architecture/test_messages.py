@@ -23,7 +23,10 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "baselines/bundle.py": ("baseline export",),
     "baselines/scored.py": ("e2e", "gate"),
     "calibrate/": MAKES,
+    "bisecting/": ("bisect",),
     "cli/app.py": ("",),
+    "cli/bisect": ("bisect",),
+    "cli/differing.py": ("diff",),
     "cli/suite_app.py": ("suite new", "suite check"),
     "cli/judging.py": ("judge",),
     "cli/night": ("nightly",),
@@ -34,6 +37,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "cli/several.py": ("quantize",),
     "cli/text.py": ("e2e", "gate"),
     "cli/verifying.py": ("verify",),
+    "comparing/": ("diff",),
     "drill/": ("drill",),
     "engines/": SERVES,
     "export/": MAKES,
@@ -79,8 +83,18 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 }
 """The commands that may print the messages of a room or file."""
 
+TYPED_BY_US: Mapping[str, str] = {
+    "bisecting/": "git's, setup-vllm's and of the command that is tried",
+    "comparing/parts.py": "of servers, whose addresses are no difference",
+}
+"""Places where an option that stands alone is an argument and no advice, and whose it is."""
+
 ELSEWHERE: Mapping[tuple[str, str], str] = {
     ("artifacts/store.py", "--fresh"): "of the command that began the run, as the message says",
+    ("bisecting/trial.py", "--recipe"): "of the command that is tried",
+    ("cli/bisect_app.py", "--model"): "of the command that is tried",
+    ("cli/bisect_app.py", "--qformat"): "of the command that is tried",
+    ("cli/bisect_app.py", "--suite"): "of the command that is tried",
     ("cli/prefetches.py", "--find-links"): "pip's",
     ("cli/prefetches.py", "--no-index"): "pip's",
     ("cli/prefetches.py", "--quiet"): "of the program, before the command",
@@ -202,6 +216,9 @@ def wrong_options(message: Message) -> Iterator[str]:
 
 
 def _is_foreign(message: Message, option: str) -> bool:
+    is_alone = message.text.partition("=")[0].replace("_", "-").startswith(option)
+    if is_alone and message.place.startswith(tuple(TYPED_BY_US)):
+        return True
     return (
         option in FOREIGN
         and message.place.startswith(("engines/", "serve/"))
