@@ -17,6 +17,9 @@ _IMPLAUSIBLE = 1e-3
 """An input scale this many times smaller than the checkpoint's median is worth a look."""
 _ENORMOUS = 1e5
 """And one this many times larger: real outliers stay far below."""
+_LEAST_MIDDLE = 1e-7
+"""Behind a norm the largest input is about 1 or more, so that the median scale is 4e-4 (NVFP4) or
+2e-3 (FP8). Where it is thousands of times smaller, none was measured."""
 _NOTHING = 2e-4
 """Where even the largest input scale of a projection is this much smaller, nothing was measured."""
 
@@ -198,7 +201,9 @@ def input_scales_measured(contents: Contents) -> Check:
         where = re.sub(r"\.experts\.\d+\.", ".experts.*.", name)
         largest[where] = max(largest.get(where, 0.0), value)
     faults = [
-        f"{where} is {value:.3g}" for where, value in largest.items() if value < _NOTHING * middle
+        f"{where} is {value:.3g}"
+        for where, value in largest.items()
+        if value < _NOTHING * middle or middle < _LEAST_MIDDLE
     ]
     return finding(
         "input-scales-measured",

@@ -451,7 +451,33 @@ def test_a_scale_that_is_a_little_off_is_an_error(
     damaged.change(lambda tensors: tensors.update({name: tensors[name] * times}))
     check = of_baseline(damaged.folder, tiny_qwen3_5_moe)
     assert (check.passed, check.severity, check.num_faulty) == (False, Severity.ERROR, 1)
-    assert "times what the others' are" in check.message
+    assert "its scale is" in check.message
+
+
+def test_input_scales_that_are_all_next_to_nothing_are_an_error(copy: Make) -> None:
+    damaged = copy("nvfp4")
+
+    def shrink(tensors: Tensors) -> None:
+        for name in [n for n in tensors if n.endswith(".input_scale")]:
+            tensors[name] = tensors[name] * 1e-6
+
+    damaged.change(shrink)
+    checks = verify(damaged.folder).checks
+    check = next(check for check in checks if check.id == "input-scales-measured")
+    assert (check.passed, check.severity) == (False, Severity.ERROR)
+
+
+def test_scales_that_are_all_a_little_off_are_an_error(copy: Make, tiny_qwen3_5_moe: Path) -> None:
+    damaged = copy("fp8")
+
+    def shrink(tensors: Tensors) -> None:
+        for name in [n for n in tensors if n.endswith(".weight_scale")]:
+            tensors[name] = tensors[name] * 0.95
+
+    damaged.change(shrink)
+    checks = verify(damaged.folder, source=tiny_qwen3_5_moe).checks
+    check = next(check for check in checks if check.id == "weights-near-source")
+    assert (check.passed, check.severity) == (False, Severity.ERROR)
 
 
 def test_weights_that_were_trained_on_are_no_fault(copy: Make, tiny_qwen3_5_moe: Path) -> None:
