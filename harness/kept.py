@@ -25,6 +25,35 @@ def kept_command(command: Sequence[str]) -> list[str]:
     return [*outer, *keeper, str(GRACE_SECONDS), *command]
 
 
+def start_kept(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    folder: Path,
+    log: Path,
+    stdout: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a program under two keepers; it ends when the pipe to its stdin does.
+
+    Args:
+        command: the program's, without a shell.
+        environment: the whole of it.
+        folder: that it runs in.
+        log: what it prints to stderr is added to this file.
+        stdout: what becomes of the rest, as subprocess takes it.
+    """
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            kept_command(command),
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=out,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+
+
 def run_kept(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -44,16 +73,7 @@ def run_kept(
         log: what it prints is added to this file.
         meanwhile: called again and again; what it raises ends the program.
     """
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            kept_command(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=out,
-            env=dict(environment),
-            cwd=folder,
-            start_new_session=True,
-        )
+    process = start_kept(command, environment, folder=folder, log=log)
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -4,13 +4,16 @@ Of N runs on several hosts F failed. Had the host nothing to do with it, its n r
 of the N, and the number of failures among them hypergeometric. A host is named if so many failures
 or more had a chance of 1 % at most, times the number of hosts, for each of them could have been it.
 
+What a verdict says and what a machine does are tested apart, and the chance counts twice for that:
+a few bad checkpoints, which fail wherever they run, would hide a machine that loses half its runs.
+
 Runs of one cell in one night count once on each host, however often it was tried there. A failure
 by a verdict counts once for each cell and host over all nights: a checkpoint that is bad stays bad,
 wherever it runs.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import comb
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from harness.artifacts import CellEnding, NightRow, Purpose
 
 LEVEL = 0.01
 _FEWEST = 2
+_NUM_KINDS = 2
 _OF_A_VERDICT = {CellEnding.NO_GO, CellEnding.INCONCLUSIVE}
 _Key = tuple[str, str, str]
 """Cell, night (empty for a failure by a verdict), host."""
@@ -47,22 +51,30 @@ class HostFailures(NamedTuple):
 
 def sick_hosts(rows: Iterable[NightRow]) -> tuple[HostFailures, ...]:
     """Return the hosts on which the failures of these rows pile up, the likeliest first."""
+    ran = [row for row in rows if row.host and row.ending is not CellEnding.NOT_RUN]
+    chosen = [row for row in ran if _is_chosen(row)]
+    found: dict[str, HostFailures] = {}
+    for by_verdict in (False, True):
+        for one in _piled_up(chosen, by_verdict=by_verdict):
+            if one.host not in found or one.chance < found[one.host].chance:
+                found[one.host] = one
+    return tuple(sorted(found.values(), key=lambda one: (one.chance, one.host)))
+
+
+def _piled_up(rows: Iterable[NightRow], *, by_verdict: bool) -> Iterator[HostFailures]:
+    """Yield the hosts that have too many failures of one kind; others count as runs without."""
     units: dict[_Key, bool] = {}
     for row in rows:
-        if row.host and row.ending is not CellEnding.NOT_RUN and _is_chosen(row):
-            by_verdict = row.ending in _OF_A_VERDICT
-            key = row.cell, "" if by_verdict else row.night, row.host
-            units[key] = units.get(key, False) or not row.is_green
+        is_failed = not row.is_green and (row.ending in _OF_A_VERDICT) is by_verdict
+        key = row.cell, "" if is_failed and by_verdict else row.night, row.host
+        units[key] = units.get(key, False) or is_failed
     ran = Counter(host for *_, host in units)
     failed = Counter(host for (*_, host), is_failed in units.items() if is_failed)
-    found = []
     for host, number in failed.items():
-        tail = _at_least(number, ran[host], failed.total(), ran.total())
-        chance = min(1.0, tail * len(ran))
+        counts = number, ran[host], failed.total(), ran.total()
+        chance = min(1.0, _at_least(*counts) * len(ran) * _NUM_KINDS)
         if number >= _FEWEST and len(ran) > 1 and chance <= LEVEL:
-            counts = number, ran[host], failed.total(), ran.total()
-            found.append(HostFailures(host, *counts, chance))
-    return tuple(sorted(found, key=lambda one: (one.chance, one.host)))
+            yield HostFailures(host, *counts, chance)
 
 
 def _is_chosen(row: NightRow) -> bool:

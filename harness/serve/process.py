@@ -23,7 +23,7 @@ from typing import Protocol
 import psutil
 
 from harness.errors import EngineError
-from harness.kept import GRACE_SECONDS, OUTER_EXTRA_SECONDS, blot_out, kept_command
+from harness.kept import GRACE_SECONDS, OUTER_EXTRA_SECONDS, blot_out, start_kept
 from harness.serve.listening import foreign, listeners
 
 LOCALHOST = "127.0.0.1"
@@ -179,16 +179,9 @@ def started(
         EngineError: it could not be ended.
     """
     with TemporaryDirectory(prefix="harness-server-", ignore_cleanup_errors=True) as empty:
-        with log_path.open("ab") as log:
-            process = subprocess.Popen(
-                kept_command(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=dict(environment),
-                cwd=empty,
-                start_new_session=True,
-            )
+        process = start_kept(
+            command, environment, folder=Path(empty), log=log_path, stdout=subprocess.PIPE
+        )
         server = KeptProcess(process, log_path=log_path, port=port, key=key)
         try:
             server.read_session()

@@ -52,6 +52,20 @@ def test_a_bad_checkpoint_on_one_host_night_after_night_names_nobody() -> None:
     assert sick_hosts(rows) == ()
 
 
+def test_bad_checkpoints_hide_no_machine_that_loses_runs() -> None:
+    rows = [
+        *night({"x": 2}, {"x": 1, "y": 4, "z": 4}, "1"),
+        *night({"x": 2}, {"y": 4, "z": 4}, "2"),
+    ]
+    bad = [
+        night_row(f"bad {number}", name, CellEnding.NO_GO, host=host)
+        for number in range(4)
+        for name in ("1", "2")
+        for host in "yz"
+    ]
+    assert [found.host for found in sick_hosts([*rows, *bad])] == ["x"]
+
+
 def test_tries_of_one_cell_count_once() -> None:
     rows = night({}, {"x": 3, "y": 5})
     rows += [night_row("a", "1", FAILED, host="x", attempt=n) for n in range(1, 9)]

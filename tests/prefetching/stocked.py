@@ -7,21 +7,17 @@ from pathlib import Path
 import yaml
 
 from harness import shipped
+from tests.own_tasks import GENERATED
 
 MODEL, DATA, TEXTS = "tester/bird", "tester/sums", "Salesforce/wikitext"
 TASK = {
+    **{
+        key: value
+        for key, value in GENERATED.items()
+        if key not in {"dataset_kwargs", "fewshot_split"}
+    },
     "task": "hub_sums",
     "dataset_path": DATA,
-    "test_split": "test",
-    "output_type": "generate_until",
-    "doc_to_text": "{{prompt}}",
-    "doc_to_target": "{{answer}}",
-    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8, "do_sample": False},
-    "filter_list": [
-        {"name": "plain", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
-    ],
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    "metadata": {"version": 1.0},
 }
 SUITE = {
     "version": 1,
