@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts import Arm, Sample, Suite
-from harness.errors import UsageError
+from harness.errors import PrerequisiteError, UsageError
 from harness.foreign import read_recorded, write_as
 from harness.foreign.arms import to_arm
 from harness.foreign.write_nel import write_nel
+from harness.nel import find_nel
 from tests.foreign_results.conftest import DATA, judge, refusal
 from tests.nouns import deployment, sample, scorecard, suite_of, task_score, task_spec
 from tests.tiers import slow
@@ -168,10 +168,10 @@ def test_lm_eval_s_arms_can_be_written_as_bundles(tmp_path: Path) -> None:
 @pytest.fixture
 @slow("NeMo Evaluator compares two bundles, in a process that takes seconds to begin")
 def nel() -> str:
-    named = os.environ.get("HARNESS_NEL", "")
-    if not named:
-        pytest.skip("no NeMo Evaluator here: HARNESS_NEL names a Python that has 0.3 or later")
-    return named
+    try:
+        return str(find_nel(None))
+    except PrerequisiteError as error:
+        pytest.skip(str(error))
 
 
 def test_nemo_evaluator_s_own_comparison_reads_the_bundles(
