@@ -19,6 +19,7 @@ from harness.artifacts import (
     Package,
     RunSurroundings,
     Surroundings,
+    digest_of,
     load,
     save,
 )
@@ -53,6 +54,14 @@ def read_surroundings(run_dir: Path) -> tuple[Surroundings, ...]:
     return load(RunSurroundings, path).seen if path.exists() else ()
 
 
+def digest_of_all(seen: tuple[Surroundings, ...]) -> str | None:
+    """Return one digest of what was installed in all that a run was at work in; None of none."""
+    digests = list(dict.fromkeys(one.digest for one in seen))
+    if len(digests) > 1:
+        return digest_of(digests)
+    return digests[0] if digests else None
+
+
 @cache
 def surroundings_of(engine: EngineSpec) -> Surroundings:
     """Return what is installed for harness and for an engine with an environment of its own."""
@@ -63,7 +72,10 @@ def surroundings_of(engine: EngineSpec) -> Surroundings:
     )
     theirs = () if engine.place is None else _of_place(Path(engine.place))
     return Surroundings(
-        environments=(ours, *theirs), platform=platform.platform(), image=engine.image
+        environments=(ours, *theirs),
+        platform=platform.platform(),
+        image=engine.image,
+        host=platform.node(),
     )
 
 

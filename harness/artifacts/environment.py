@@ -1,7 +1,9 @@
 """What was installed where a run was at work: the lock of its environment."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from harness.artifacts.store import digest_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +49,28 @@ class Surroundings:
     """Such as `Linux-6.1-x86_64`."""
     image: str | None = None
     """Of the docker engine, by digest or id."""
+    host: str = ""
+    """Name of the machine; empty where an earlier version of harness did not write it down."""
+
+    @property
+    def digest(self) -> str:
+        """Return a sha256 of what is installed, which is the same wherever that is installed.
+
+        It is of versions: a package's RECORD names scripts, and these the folder they were put in.
+        """
+        pythons = {one.name: one.python for one in self.environments}
+        return digest_of(pythons, self.versions, self.image)
+
+    def is_as(self, other: "Surroundings") -> bool:
+        """Return whether the same is installed, on whichever host."""
+        return replace(self, host=other.host) == other
 
     def changes(self, now: "Surroundings") -> Iterator[str]:
         """Yield what is different in `now`, one clause each."""
-        if self.image != now.image:
-            yield f"the image was {self.image} and is {now.image}"
+        for what in ("image", "platform"):
+            was, has = getattr(self, what), getattr(now, what)
+            if was != has:
+                yield f"the {what} was {was} and is {has}"
         old, new = self.versions, now.versions
         for name in sorted(old.keys() | new.keys()):
             was, has = (versions.get(name, "not there") for versions in (old, new))

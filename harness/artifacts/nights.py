@@ -120,8 +120,9 @@ class NightRow:
     message: str
     """One line: the verdict's summary, or why there is none."""
     digests: Mapping[str, str]
-    """sha256 by name: `recipe`, `checkpoint`, `baseline`, `suite`, `engine`, `image`, `versions`;
-    what is not known is not there."""
+    """sha256 by name: `recipe`, `checkpoint`, `baseline`, `suite`, `engine`, `image`, `versions`
+    (of what changes numbers), `environment` (of all that is installed); what is not known is not
+    there."""
     host: str
     """Name of the machine; empty where it did not run."""
     gpu: str

@@ -11,23 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from harness.artifacts import Cause, Difference, Part
 
+_INSTALLED = (Part.VERSIONS, Part.ENVIRONMENT)
 _ASKED = (Part.PROMPTS, Part.CHECKPOINT, Part.KERNELS, Part.ARGUMENTS, Part.ENGINE, Part.HARDWARE)
+_RUN_ON = (*_INSTALLED, Part.HOST)
 _MADE_FROM: Mapping[Part, tuple[Part, ...]] = {
-    Part.PROMPTS: (Part.QUESTIONS, Part.CHECKPOINT, Part.VERSIONS),
+    Part.PROMPTS: (Part.QUESTIONS, Part.CHECKPOINT, *_INSTALLED),
     Part.PLAN: (Part.RECIPE, Part.MODEL, Part.VERSIONS),
-    Part.STATS: (Part.PLAN, Part.CALIBRATION, Part.MODEL, Part.VERSIONS),
-    Part.CHECKPOINT: (Part.PLAN, Part.STATS, Part.MODEL, Part.VERSIONS),
+    Part.STATS: (Part.PLAN, Part.CALIBRATION, Part.MODEL, *_RUN_ON),
+    Part.CHECKPOINT: (Part.PLAN, Part.STATS, Part.MODEL, *_RUN_ON),
     Part.KERNELS: (Part.CHECKPOINT, Part.ARGUMENTS, Part.ENGINE, Part.HARDWARE),
-    Part.ANSWERS: (*_ASKED, Part.QUESTIONS, Part.VERSIONS),
-    Part.CHECKS: (*_ASKED, Part.MODEL, Part.VERSIONS),
-    Part.BASELINE: tuple(p for p in (*_ASKED, Part.MODEL, Part.VERSIONS) if p != Part.CHECKPOINT),
+    Part.ENVIRONMENT: (Part.VERSIONS,),
+    Part.ANSWERS: (*_ASKED, Part.QUESTIONS, *_RUN_ON),
+    Part.CHECKS: (*_ASKED, Part.MODEL, *_RUN_ON),
+    Part.BASELINE: tuple(p for p in (*_ASKED, Part.MODEL, *_RUN_ON) if p != Part.CHECKPOINT),
     Part.ENDING: (Part.ANSWERS, Part.CHECKS, Part.BASELINE, Part.JUDGING),
 }
 OUTCOMES = (Part.ANSWERS, Part.CHECKS, Part.BASELINE, Part.ENDING)
 """What comes out of a run: explained, and no explanation."""
 _MAKING = (Part.PLAN, Part.STATS, Part.RECIPE, Part.CALIBRATION)
 """Of a checkpoint that the run itself makes."""
-_EARLY = (*_ASKED, *_MAKING, Part.MODEL, Part.VERSIONS, Part.QUESTIONS)
+_EARLY = (*_ASKED, *_MAKING, Part.MODEL, *_RUN_ON, Part.QUESTIONS)
 """Any of these may end a run in a failure."""
 
 

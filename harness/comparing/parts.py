@@ -4,7 +4,7 @@ None where a run does not record it: then nobody says whether it differs.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from harness.artifacts import (
 from harness.comparing.fields import field_differences, rule_differences
 from harness.comparing.sides import Side
 from harness.errors import HarnessError
+from harness.installed import ENGINE, HARNESS
 from harness.models import digest_folder, sha256_of
 from harness.stages import CALIBRATE, CANDIDATE, EXPORT, SMOKE, SMOKE_DECLARED, VERIFY
 
@@ -148,9 +149,12 @@ def _stats(side: Side) -> _Described:
 
 
 def _engine(side: Side) -> _Described:
+    installed = {"packages": _installed(side, ENGINE) or None}
     if side.deployment is not None:
-        return {"name": side.deployment.engine, "version": side.deployment.version}
-    return None if side.recipe is None else {"name": side.recipe.engine.name, "version": None}
+        served = {"name": side.deployment.engine, "version": side.deployment.version}
+        return {**served, **installed}
+    name = side.recipe and side.recipe.engine.name
+    return None if name is None else {"name": name, "version": None, **installed}
 
 
 def _arguments(side: Side) -> _Described:
@@ -198,6 +202,35 @@ def _versions(side: Side) -> _Described:
         "packages": side.entry and dict(side.entry.inputs.versions),
         "sha256": next((made["versions"] for made in digests if "versions" in made), None),
     }
+
+
+def _environment(side: Side) -> _Described:
+    seen = side.surroundings
+    if not seen:
+        return None
+    return {
+        "operating system": _in_turn(one.platform for one in seen),
+        "packages": _installed(side, HARNESS),
+    }
+
+
+def _installed(side: Side, name: str) -> dict[str, str]:
+    """Return the versions in one environment of a run; of a resumed run all, in their order."""
+    found: dict[str, list[str]] = {}
+    for environment in (e for one in side.surroundings for e in one.environments if e.name == name):
+        found.setdefault("Python", []).append(environment.python)
+        for package in environment.packages:
+            found.setdefault(package.name, []).append(package.version)
+    return {package: _in_turn(versions) for package, versions in found.items()}
+
+
+def _in_turn(values: Iterable[str]) -> str:
+    return ", then ".join(dict.fromkeys(values))
+
+
+def _host(side: Side) -> _Described:
+    hosts = [one.host for one in side.surroundings if one.host]
+    return {"name": _in_turn(hosts)} if hosts else None
 
 
 def _suite(side: Side) -> Suite | None:
@@ -297,6 +330,8 @@ _DESCRIBED: Mapping[Part, Callable[[Side], _Described]] = {
     Part.ENGINE: _engine,
     Part.HARDWARE: _hardware,
     Part.VERSIONS: _versions,
+    Part.ENVIRONMENT: _environment,
+    Part.HOST: _host,
     Part.CHECKS: _checks,
     Part.JUDGING: _judging,
     Part.ENDING: _ending,

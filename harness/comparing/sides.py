@@ -18,6 +18,7 @@ from harness.artifacts import (
     Failure,
     MadeFrom,
     Scorecard,
+    Surroundings,
     Trial,
     Verdict,
     load,
@@ -26,6 +27,7 @@ from harness.artifacts import (
 from harness.errors import HarnessError, RunDirectoryError, UsageError
 from harness.evidence import changes_since_judged, folder_of
 from harness.foreign import is_recorded
+from harness.installed import read_surroundings
 from harness.rundir import RECIPE_FILE, Stage, read_recipe
 from harness.runs import FAILURE_FILE, PLAN_FILE
 from harness.score import read_arm
@@ -54,6 +56,8 @@ class Side:
     entry: BaselineEntry | None = None
     deployment: Deployment | None = None
     failure: Failure | None = None
+    surroundings: tuple[Surroundings, ...] = ()
+    """More than one where it was resumed in others; empty where they are not on record."""
     folder: Path | None = None
     """Of the checkpoint, whether it is still there or not."""
     notes: tuple[str, ...] = ()
@@ -125,6 +129,7 @@ def _read_run(path: Path) -> Side:
         ),
         deployment=deployment,
         failure=failure,
+        surroundings=_tried(lambda: read_surroundings(path), notes) or (),
         folder=_folder(path, recipe, deployment),
         notes=tuple(notes),
     )

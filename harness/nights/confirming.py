@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from harness.artifacts import AlarmCause, CellEnding, NightRow, Purpose
 
-_SAME = ("checkpoint", "recipe", "suite", "engine", "versions", "image")
+_SAME = ("checkpoint", "recipe", "suite", "engine", "versions", "image", "environment")
 _MOST_WITHOUT_ANSWER = 2
 
 

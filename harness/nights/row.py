@@ -6,14 +6,16 @@ between a run and its row adds it when it goes on, and never twice.
 
 import math
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from harness import __version__
 from harness.artifacts import (
+    MadeFrom,
     RunRecord,
+    Surroundings,
     TaskNight,
     TaskVerdict,
     digest_of,
@@ -21,6 +23,7 @@ from harness.artifacts import (
 )
 from harness.artifacts.nights import CellEnding, CellWaiver, NightRow, Purpose
 from harness.errors import RunDirectoryError
+from harness.installed import digest_of_all, read_surroundings
 from harness.nights.against import compare_with_anchor
 from harness.nights.endings import ending_of, of_no_run
 from harness.nights.measures import measures_of
@@ -44,11 +47,11 @@ class CellRun:
     `ended`."""
     ended: str = ""
     host: str = ""
-    """By default this machine's name."""
+    """By default as the run directory says it, else this machine's name."""
     gpu: str = ""
     """By default as the deployment says it."""
     image: str = ""
-    """Digest of the container's image, if it ran in one."""
+    """Digest of the container's image, if it ran in one; by default the engine's."""
     harness: str = f"harness {__version__}"
     message: str = ""
     """Why there was no run, where there was none."""
@@ -68,10 +71,11 @@ def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None
         ending, why = of_no_run(run.exit_code)
         return _row(run, run_dir, ending, run.message or why)
     try:
-        record = read_run(run_dir)
+        record, seen = read_run(run_dir), read_surroundings(run_dir)
     except RunDirectoryError as error:
         found = _row(run, run_dir, CellEnding.INFRA_FAILED, str(error))
         return _replaced(found, reason_codes=(error.reason.value,), run_dir=_named(run_dir, ledger))
+    run = replace(run, host=run.host or _last(one.host for one in seen))
     ending, why = ending_of(record, run.exit_code)
     started, ended = _times_of(run_dir, run)
     served = record.deployment
@@ -81,7 +85,7 @@ def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None
         started=started,
         ended=ended,
         reason_codes=tuple(_reasons(record)),
-        digests={**_digests(record, run_dir), **({"image": run.image} if run.image else {})},
+        digests=_digests(record, run, seen, made_from(run_dir / CANDIDATE.file) or {}),
         gpu=run.gpu or (served.device if served else ""),
         engine=f"{served.engine} {served.version}" if served else "",
         run_dir=_named(run_dir, ledger),
@@ -150,7 +154,9 @@ def _reasons(record: RunRecord) -> Iterator[str]:
         yield from (reason.value for reason in record.verdict.reason_codes)
 
 
-def _digests(record: RunRecord, run_dir: Path) -> Mapping[str, str]:
+def _digests(
+    record: RunRecord, run: CellRun, seen: tuple[Surroundings, ...], used: MadeFrom
+) -> Mapping[str, str]:
     verdict, served = record.verdict, record.deployment
     checkpoint = (
         (verdict.checkpoint_digest if verdict else None)
@@ -158,16 +164,21 @@ def _digests(record: RunRecord, run_dir: Path) -> Mapping[str, str]:
         or (served.checkpoint_digest if served else None)
     )
     base = record.baseline.deployment.checkpoint_digest if record.baseline else None
-    used = made_from(run_dir / CANDIDATE.file) or {}
     found = {
         "recipe": digest_of(record.recipe),
         "suite": record.recipe.suite.digest,
         "checkpoint": checkpoint,
         "baseline": (verdict.baseline_digest if verdict else None) or base,
         "engine": used.get("engine", digest_of(record.recipe.engine.identity())),
+        "image": run.image or _last(one.image for one in seen),
         "versions": used.get("versions"),
+        "environment": digest_of_all(seen),
     }
     return {name: digest for name, digest in found.items() if digest}
+
+
+def _last(values: Iterable[str | None]) -> str:
+    return next((value for value in reversed([*values]) if value), "")
 
 
 def _task(task: TaskVerdict) -> TaskNight:

@@ -167,7 +167,7 @@ def _against_surroundings(record: RunRecord, seen: tuple[Surroundings, ...]) -> 
             "--fresh."
         )
         return
-    for now in seen[1:]:
+    for now in (later for later in seen[1:] if not later.is_as(seen[0])):
         changes = list(seen[0].changes(now)) or ["files of a package differ"]
         named = "; ".join(changes[:_MOST_NAMED])
         more = f" and {len(changes) - _MOST_NAMED} more" if len(changes) > _MOST_NAMED else ""

@@ -25,13 +25,16 @@ from harness.artifacts import (
     IntegrityReport,
     Recipe,
     Rule,
+    RunSurroundings,
     Sample,
     Severity,
+    Surroundings,
     save,
     write_samples,
 )
 from harness.errors import ReasonCode
 from harness.gate import judge
+from harness.installed import ENVIRONMENT_FILE
 from harness.models import digest_folder
 from harness.rundir import RunDirectory, open_run
 from harness.runs import FAILURE_FILE
@@ -82,6 +85,7 @@ class Made:
     asks: str = "question"
     failed_check: str = ""
     failure: Failure | None = None
+    surroundings: tuple[Surroundings, ...] = ()
 
 
 Make = Callable[[str, Made], Path]
@@ -101,6 +105,8 @@ def make(tmp_path: Path) -> Make:
 
 
 def _write(run: RunDirectory, made: Made) -> None:
+    if made.surroundings:
+        save(RunSurroundings(seen=made.surroundings), run.path / ENVIRONMENT_FILE)
     digest = _export(run, made)
     checks = tuple(_check(id_, id_ != made.failed_check) for id_ in ("shards", "scales"))
     report = IntegrityReport(

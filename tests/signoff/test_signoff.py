@@ -178,6 +178,14 @@ def test_a_run_of_two_environments_names_what_changed(
     assert "two environments: harness torch was 0.1 and is" in line
 
 
+def test_the_same_packages_on_another_host_are_one_environment(
+    made: Run, anew: Callable[..., Run], out: Path
+) -> None:
+    (seen,) = read_surroundings(made.path)
+    run = anew(before=dataclasses.replace(seen, host="another"))
+    assert isinstance(sign_off(run.path, out, UNSIGNED), SignOff)
+
+
 def test_an_image_must_be_named_by_its_digest(anew: Callable[..., Run], out: Path) -> None:
     run = anew({"engine": engine_spec("docker", image="vllm/vllm-openai:latest")})
     code, line = told(run, out)
