@@ -140,15 +140,21 @@ class RunDirectory:
         return noun
 
     def keep(self, stage: Stage[T], noun: T, made_from: MadeFrom) -> None:
-        """Write the noun of a stage."""
+        """Write the noun of a stage.
+
+        chain.json says nothing of it meanwhile: a run that was killed between a new noun and its
+        digest would keep one that contradicts the old digest, and looks changed for good.
+        """
         path = self.path / stage.file
+        known = dict(known_digests(self.path))
+        if known.pop(stage.name, None) is not None:
+            save(Chain(digests=known), self.path / CHAIN_FILE)
         if stage.write:
             digest = stage.write(noun, path, made_from)
         else:
             digest = save(noun, path, made_from=made_from)
         self.nouns[stage.name], self.digests[stage.name] = noun, digest
-        known = {**known_digests(self.path), stage.name: digest}
-        save(Chain(digests=known), self.path / CHAIN_FILE)
+        save(Chain(digests={**known, stage.name: digest}), self.path / CHAIN_FILE)
 
     def _note_time(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = round(seconds, 3)

@@ -5,20 +5,25 @@ same number, the same run directory. It is over when its process has ended witho
 the nightly. Then it gets its row, and it is done again only if what failed may pass.
 """
 
+import fcntl
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness import doors
 from harness.artifacts import Failure, load, save
 from harness.artifacts.nights import CellEnding, NightRow, Purpose
-from harness.errors import ExitCode
+from harness.errors import ExitCode, ReasonCode
 from harness.nightly.child import last_line
 from harness.nightly.matrix import Cell
 from harness.nightly.places import Place, this_moment
 from harness.nights import CellRun, row_of_run
 from harness.runs import FAILURE_FILE
-from harness.stages import JUDGE
+
+_TOLD_TO_END = 128
+"""Above it an exit code names the signal by which a process was told to end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,16 +98,31 @@ def runs_of(rows: Sequence[NightRow], cell: str, night: str) -> list[NightRow]:
 
 
 def may_pass(place: Place, row: NightRow) -> bool:
-    """Return whether what failed may pass when it is done again: the run says so, or it was killed.
+    """Return whether what failed may pass when it is done again.
 
-    A run of which nothing is here is not done again.
+    The run says so; or its process was killed, or failed and could not even write why, as on a full
+    disk. Whoever is killed behind a GO has lost it, and what is done again finds all stages made. A
+    failure that is written elsewhere is not done again.
     """
-    run_dir = place.run_dir(row.cell, row.purpose)
-    failure = run_dir / FAILURE_FILE
+    failure = place.run_dir(row.cell, row.purpose) / FAILURE_FILE
     if failure.exists():
         return load(Failure, failure).retryable
-    was_killed = row.exit_code is not None and row.exit_code < 0
-    return was_killed and not (run_dir / JUDGE.file).exists()
+    if row.ending is not CellEnding.INFRA_FAILED or row.exit_code is None:
+        return False
+    return row.exit_code < 0 or row.exit_code > _TOLD_TO_END or _is_wordless(row)
+
+
+def may_pass_at_once(row: NightRow) -> bool:
+    """Return whether what may pass is worth trying again in the same command.
+
+    A disk that is full stays so until somebody makes room and types the nightly again. A process
+    that failed without a word of why has most likely met one.
+    """
+    return ReasonCode.DISK_FULL not in row.reason_codes and not _is_wordless(row)
+
+
+def _is_wordless(row: NightRow) -> bool:
+    return row.exit_code == ExitCode.STAGE_FAILED and not row.reason_codes
 
 
 def row_of(place: Place, cell: Cell, attempt: Attempt) -> NightRow:
@@ -138,14 +158,39 @@ def row_of_none(place: Place, cell: Cell, why: str, *, host: str = "") -> NightR
     return row_of_run(None, run)
 
 
+def lock_cell(place: Place, cell: str) -> int | None:
+    """Return the lock of a cell in a night, an open file; None where another process has it.
+
+    Raises:
+        OSError: the system refused.
+    """
+    folder = place.cell(cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = doors.open_regular(folder / "cell.lock", create=True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def is_recorded(
+    rows: Sequence[NightRow], night: str, cell: str, which: tuple[Purpose, int]
+) -> bool:
+    """Return whether an attempt has its row."""
+    return any((r.night, r.cell, r.purpose, r.attempt) == (night, cell, *which) for r in rows)
+
+
 def rows_lost(place: Place, cell: Cell, rows: Sequence[NightRow]) -> Iterator[NightRow]:
-    """Yield the rows of attempts that are over, and whose nightly ended before it wrote them."""
+    """Yield the rows of attempts that are over, and whose nightly ended before it wrote them.
+
+    Whoever asks holds the cell's lock, and read the rows after taking it: otherwise another nightly
+    may be writing the very row, or have begun the attempt behind it, which changes what lies there.
+    """
     for which in _begun(place, cell.name):
         attempt = find(place, cell.name, *which)
-        known = any(
-            (row.cell, row.night, row.purpose, row.attempt) == (cell.name, place.night, *which)
-            for row in rows
-        )
+        known = is_recorded(rows, place.night, cell.name, which)
         if attempt is not None and attempt.is_over and not known:
             yield row_of(place, cell, attempt)
 

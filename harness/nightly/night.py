@@ -1,13 +1,14 @@
 """A whole night: run the cells of a matrix here, or gather what was run elsewhere."""
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.artifacts.nights import NightRow, Purpose
 from harness.nightly.alarming import alarms_of, confirm, notes_of
-from harness.nightly.attempts import find, row_of_none, rows_lost
+from harness.nightly.attempts import find, lock_cell, row_of_none, rows_lost
 from harness.nightly.board import board_for
 from harness.nightly.matrix import Cell, Matrix
 from harness.nightly.outcome import NightOutcome, outcomes_of
@@ -58,9 +59,20 @@ def collect(
         for cell in cells:
             _fetch(Place(source, place.night).cell(cell.name), place.cell(cell.name))
     for cell in cells:
+        _add_lost(place, cell, ledger)
+    return _outcome(matrix, cells, place, ledger)
+
+
+def _add_lost(place: Place, cell: Cell, ledger: Ledger) -> None:
+    """Write the rows that ended nightlies did not, unless one is at the cell, which writes them."""
+    lock = lock_cell(place, cell.name) if place.cell(cell.name).exists() else None
+    if lock is None:
+        return
+    try:
         for row in rows_lost(place, cell, ledger.rows()):
             ledger.append(row)
-    return _outcome(matrix, cells, place, ledger)
+    finally:
+        os.close(lock)
 
 
 def _share(matrix: Matrix, cells: Sequence[Cell]) -> int:

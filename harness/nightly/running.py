@@ -4,7 +4,6 @@ Whatever ends the nightly ends its cells too, and no cell that was told to end g
 again, it goes on where it was. A cell that failed is no reason to stop another.
 """
 
-import fcntl
 import logging
 import os
 import time
@@ -12,9 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness import doors
 from harness.artifacts.nights import NightRow, Purpose
-from harness.nightly.attempts import Attempt, begin, due, end, row_of, row_of_none, rows_lost
+from harness.nightly.attempts import (
+    Attempt,
+    begin,
+    due,
+    end,
+    is_recorded,
+    lock_cell,
+    may_pass_at_once,
+    row_of,
+    row_of_none,
+    rows_lost,
+)
 from harness.nightly.child import HARNESS, CellProcess
 from harness.nightly.confirming import prepare
 from harness.nightly.matrix import Cell
@@ -109,8 +118,6 @@ class Runner:
 
     def _next(self, cell: Cell) -> Errand | None:
         """Return the attempt that a cell is due; None where it has ended or cannot run here."""
-        for row in rows_lost(self._place, cell, self._ledger.rows()):
-            self._keep(row)
         wanted = due(self._place, cell, self._ledger.rows())
         if wanted is None:
             self._ran_before(cell)
@@ -138,36 +145,32 @@ class Runner:
         gpus = self._slots.take(cell)
         if gpus is None:
             return False
-        lock = self._lock(cell)
-        if lock is not None and self._is_still_due(errand):
-            self._start(errand, gpus, lock, share)
-            return True
-        self._slots.give_back(gpus)
+        lock = lock_cell(self._place, cell.name)
         if lock is None:
+            self._slots.give_back(gpus)
             why = "another nightly, or what is left of one, is at it"
             self._states[cell.name] = CellState(cell.name, "elsewhere", said=why)
             return False
+        wanted = self._still_due(errand)
+        if wanted is not None:
+            self._start(wanted, gpus, lock, share)
+            return True
+        self._slots.give_back(gpus)
         os.close(lock)
         self._ran_before(cell)
         return True
 
-    def _lock(self, cell: Cell) -> int | None:
-        """Return the cell's lock, which its process will hold too; None where another has it."""
-        folder = self._place.cell(cell.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = doors.open_regular(folder / "cell.lock", create=True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        return lock
-
-    def _is_still_due(self, errand: Errand) -> bool:
+    def _still_due(self, errand: Errand) -> Errand | None:
+        """Return what is due of a cell whose lock is held: others may have been at it, or died."""
+        cell = errand.cell
+        for row in rows_lost(self._place, cell, self._ledger.rows()):
+            self._keep(row)
+        rows = self._ledger.rows()
         if errand.purpose is Purpose.CONFIRMATION:
-            return True
-        wanted = due(self._place, errand.cell, self._ledger.rows())
-        return wanted == (errand.purpose, errand.number)
+            which = errand.purpose, errand.number
+            return None if is_recorded(rows, self._place.night, cell.name, which) else errand
+        wanted = due(self._place, cell, rows)
+        return None if wanted is None else Errand(cell, *wanted)
 
     def _start(self, errand: Errand, gpus: tuple[Gpu, ...], lock: int, share: int) -> None:
         cell, place = errand.cell, self._place
@@ -203,11 +206,11 @@ class Runner:
             if code is None:
                 continue
             self._running.remove(one)
-            over = end(self._place, one.attempt, code)
-            self._keep(row_of(self._place, one.cell, over))
+            row = row_of(self._place, one.cell, end(self._place, one.attempt, code))
+            self._keep(row)
             self._slots.give_back(one.gpus)
             os.close(one.lock)
-            errand = self._after(one)
+            errand = self._after(one) if may_pass_at_once(row) else None
             following += [errand] if errand else []
         return following
 

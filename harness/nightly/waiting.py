@@ -5,9 +5,9 @@ import re
 import time
 from collections.abc import Sequence
 
-from harness.artifacts.nights import CellEnding
+from harness.artifacts.nights import CellEnding, NightRow
 from harness.errors import UsageError
-from harness.nightly.attempts import due
+from harness.nightly.attempts import due, may_pass_at_once, runs_of
 from harness.nightly.matrix import Cell
 from harness.nightly.places import Place
 from harness.nights import open_ledger
@@ -50,4 +50,11 @@ def _waiting(cells: Sequence[Cell], place: Place) -> list[Cell]:
     refused = {
         row.cell for row in rows if row.night == place.night and row.ending is CellEnding.NOT_RUN
     }
-    return [c for c in cells if c.name not in refused and due(place, c, rows) is not None]
+    return [c for c in cells if c.name not in refused and _is_awaited(place, c, rows)]
+
+
+def _is_awaited(place: Place, cell: Cell, rows: Sequence[NightRow]) -> bool:
+    """Return whether somebody may be at a cell: not where only typing it again would go on."""
+    ran = runs_of(rows, cell.name, place.night)
+    is_left = bool(ran) and not may_pass_at_once(ran[-1])
+    return not is_left and due(place, cell, rows) is not None

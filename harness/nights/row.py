@@ -84,7 +84,7 @@ def row_of_run(run_dir: Path | None, run: CellRun, *, ledger: Path | None = None
         _row(run, run_dir, ending, _one_line(why)),
         started=started,
         ended=ended,
-        reason_codes=tuple(_reasons(record)),
+        reason_codes=tuple(_reasons(record, ending)),
         digests=_digests(record, run, seen, made_from(run_dir / CANDIDATE.file) or {}),
         gpu=run.gpu or (served.device if served else ""),
         engine=f"{served.engine} {served.version}" if served else "",
@@ -147,10 +147,11 @@ def _stamp(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _reasons(record: RunRecord) -> Iterator[str]:
+def _reasons(record: RunRecord, ending: CellEnding) -> Iterator[str]:
+    """Yield why a run ended so; a verdict is no reason of a process that failed behind it."""
     if record.failure is not None:
         yield record.failure.reason_code.value
-    elif record.verdict is not None:
+    elif record.verdict is not None and ending is not CellEnding.INFRA_FAILED:
         yield from (reason.value for reason in record.verdict.reason_codes)
 
 

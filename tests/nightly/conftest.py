@@ -10,7 +10,7 @@ import pytest
 
 from harness import evidence
 from harness.artifacts import CellEnding, Decision, NightRow
-from harness.errors import EngineError, ReasonCode, RejectedError, StageError
+from harness.errors import DiskFullError, EngineError, ReasonCode, RejectedError, StageError
 from harness.gate import reject
 from harness.nightly import Cell, Place, load_matrix
 from harness.nightly.child import HARNESS
@@ -57,6 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "inconclusive": _judging(Decision.INCONCLUSIVE),
         "died": _failing(EngineError("the server died")),
         "broken": _failing(StageError("the stage is broken")),
+        "disk": _failing(DiskFullError("no space is left")),
     }
     for name, work in works.items():
         run_job(job, into=folder / name, work=work)

@@ -1,8 +1,9 @@
 """Plays one attempt of a cell: what is typed as harness, in the place of a run of minutes.
 
 python player.py FOLDER RUNS e2e --model=NAME ... --run-dir=DIR: the word of FOLDER/NAME/play for
-this attempt says how it ends: the name of a run in RUNS, `refused`, `killed`, or `wait`, which
-waits until it is told to end.
+this attempt says how it ends: the name of a run in RUNS, `refused`, `killed`, `told` to end before
+anything was written, `full`, where the disk had no room for a word, or `wait`, which waits until it
+is told to end. `go+killed` is killed behind its verdict, `go+full` has no room for its report.
 """
 
 import os
@@ -12,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-CODES = {"go": 0, "no-go": 4, "inconclusive": 5, "died": 3, "broken": 3, "refused": 2}
+CODES = {"go": 0, "no-go": 4, "inconclusive": 5, "died": 3, "broken": 3, "disk": 3, "refused": 2}
+WORDLESS = {"told": 143, "full": 3}
 
 
 def option(name: str) -> str:
@@ -25,7 +27,7 @@ def main() -> int:
     with (folder / "played").open("a") as played:
         played.write(f"{os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']}\n")
     number = len((folder / "played").read_text().splitlines())
-    word = play[min(number, len(play)) - 1]
+    word, _, behind = play[min(number, len(play)) - 1].partition("+")
     sys.stdout.write("calibrate: 1 of 4 layers\n")
     if word == "wait":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -34,12 +36,16 @@ def main() -> int:
             time.sleep(0.05)
     if word == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if word in WORDLESS:
+        return WORDLESS[word]
     if word == "refused":
         sys.stderr.write("harness: 'x' is no model. Name one.\n")
         return CODES[word]
     shutil.rmtree(run_dir, ignore_errors=True)
     shutil.copytree(runs / word, run_dir)
-    return CODES[word]
+    if behind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return WORDLESS.get(behind, CODES[word])
 
 
 if __name__ == "__main__":

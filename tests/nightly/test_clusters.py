@@ -63,8 +63,9 @@ def test_a_time_to_wait_has_a_unit() -> None:
     assert [read_wait(text) for text in ("5s", "90m", "24h")] == [5.0, 5400.0, 86400.0]
 
 
-def test_who_collects_waits_for_nothing_where_all_have_ended(played: Stage) -> None:
-    played.cells({"a": "go", "b": "refused"})
+@pytest.mark.parametrize("play", ["refused", "disk"])
+def test_who_collects_waits_for_nothing_where_all_have_ended(played: Stage, play: str) -> None:
+    played.cells({"a": "go", "b": play}, retries=1)
     nightly(played)
     before = time.monotonic()
     assert nightly(played, "--collect", "--wait", "9h").code == 3

@@ -1,6 +1,7 @@
 """What came of a night: the exit code, what is gathered, and what people and a CI are told."""
 
 import io
+import os
 import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -32,7 +33,7 @@ from harness.nightly import (
     lines_of,
     write_reports,
 )
-from harness.nightly.attempts import begin, end
+from harness.nightly.attempts import begin, end, lock_cell
 from harness.nightly.board import table_of
 from harness.nightly.outcome import CellOutcome, outcomes_of
 from harness.nightly.running import CellState
@@ -166,6 +167,19 @@ def test_a_row_that_was_lost_is_made_of_the_run_that_is_there(stage: Stage, runs
     shutil.copytree(runs / "no-go", stage.place.run_dir("a", Purpose.REGULAR))
     end(stage.place, attempt, 4)
     assert gathered(stage, cells).exit_code == ExitCode.NO_GO
+
+
+def test_the_row_of_a_cell_at_which_a_nightly_is_at_work_is_left_to_that(
+    stage: Stage, runs: Path
+) -> None:
+    cells = stage.cells({"a": "go"})
+    shutil.copytree(runs / "no-go", stage.place.run_dir("a", Purpose.REGULAR))
+    end(stage.place, begin(stage.place, "a", Purpose.REGULAR, 1), 4)
+    lock = lock_cell(stage.place, "a")
+    gathered(stage, cells)
+    assert lock is not None
+    os.close(lock)
+    assert stage.endings() == [("a", CellEnding.NOT_RUN, 1, Purpose.REGULAR)]
 
 
 def test_rows_and_reports_of_another_machine_are_gathered_without_weights(

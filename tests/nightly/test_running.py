@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,9 +53,26 @@ def test_what_would_end_the_same_way_is_not_run_again(stage: Stage, play: str) -
     assert stage.played("a") == 1
 
 
-def test_a_process_that_was_killed_is_run_again(stage: Stage) -> None:
-    stage.run(*stage.cells({"a": "killed go"}, retries=1))
+@pytest.mark.parametrize("play", ["killed", "told", "go+killed"])
+def test_a_process_that_could_not_say_how_it_ended_is_run_again(stage: Stage, play: str) -> None:
+    stage.run(*stage.cells({"a": f"{play} go"}, retries=1))
     assert [ending for _, ending, _, _ in stage.endings()] == ["infra-failed", "GO"]
+
+
+@pytest.mark.parametrize("play", ["disk", "full", "go+full"])
+def test_what_a_full_disk_ended_is_tried_again_when_it_is_typed_again(
+    stage: Stage, play: str
+) -> None:
+    cells = stage.cells({"a": f"{play} go"}, retries=3)
+    stage.run(*cells)
+    assert stage.played("a") == 1
+    stage.run(*cells)
+    assert [ending for _, ending, _, _ in stage.endings()] == ["infra-failed", "GO"]
+
+
+def test_a_loss_stands_though_its_process_was_killed_behind_it(stage: Stage) -> None:
+    stage.run(*stage.cells({"a": "no-go+killed go"}, retries=1))
+    assert [ending for _, ending, _, _ in stage.endings()] == ["NO-GO"]
 
 
 def test_a_cell_that_was_refused_did_not_run_and_says_why(stage: Stage) -> None:
@@ -153,6 +171,26 @@ def test_two_nightlies_on_one_folder_run_each_cell_once(stage: Stage) -> None:
         list(pool.map(lambda runner: runner.run(cells, share=1), runners))
     assert sorted(cell for cell, _, _, _ in stage.endings()) == ["a", "b", "c"]
     assert [stage.played(cell.name) for cell in cells] == [1, 1, 1]
+
+
+def test_two_nightlies_confirm_an_alarm_once(stage: Stage) -> None:
+    (cell,) = stage.cells({"a": "go"})
+    stage.run(cell)
+    for _ in range(2):  # the other one has waited for the cell
+        stage.runner().make([Errand(cell, Purpose.CONFIRMATION, 1)], share=1)
+    assert [purpose for _, _, _, purpose in stage.endings()] == [REGULAR, Purpose.CONFIRMATION]
+
+
+def test_a_nightly_that_waited_for_one_that_died_makes_the_retry(stage: Stage, runs: Path) -> None:
+    """The other one has brought the first attempt to its end, and was killed before its row."""
+    (cell,) = stage.cells({"a": "go"}, retries=1)
+    shutil.copytree(runs / "died", stage.place.run_dir("a", REGULAR))
+    end(stage.place, begin(stage.place, "a", REGULAR, 1), 3)
+    stage.runner().make([Errand(cell, REGULAR, 1)], share=1)
+    assert stage.endings() == [
+        ("a", CellEnding.INFRA_FAILED, 1, REGULAR),
+        ("a", CellEnding.GO, 2, RETRY),
+    ]
 
 
 def test_cells_without_gpus_see_none(stage: Stage) -> None:

@@ -1,8 +1,9 @@
+import dataclasses
 import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,24 @@ def test_a_stage_whose_input_changed_is_run_again(tmp_path: Path, recipe: Recipe
         with open_run(tmp_path / "run", recipe) as run:
             run.stage(STAGE, made_from={"k": key}, make=counting(calls))
     assert len(calls) == 2
+
+
+def test_a_stage_that_is_killed_before_its_new_digest_is_kept_is_made_again(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    def write(noun: CalibrationStats, path: Path, made_from: Mapping[str, str]) -> str:
+        save(noun, path, made_from=made_from)
+        raise KeyboardInterrupt  # as SIGKILL: nothing is written any more
+
+    with open_run(tmp_path / "run", recipe) as run:
+        run.stage(STAGE, made_from={"k": "first"}, make=stats)
+    killed = dataclasses.replace(STAGE, write=write)
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run", recipe) as run:
+        run.stage(killed, made_from={"k": "second"}, make=stats)
+    calls: list[int] = []
+    with open_run(tmp_path / "run", recipe) as run:
+        run.stage(STAGE, made_from={"k": "second"}, make=counting(calls))
+    assert len(calls) == 1
 
 
 def test_a_stage_whose_outputs_were_deleted_is_run_again(tmp_path: Path, recipe: Recipe) -> None:
