@@ -15,7 +15,7 @@ class Mode(StrEnum):
     """How a prompt was put."""
 
     GREEDY = "greedy"
-    """By itself, the likeliest token each time."""
+    """The likeliest token each time; by itself where an answer is known."""
     BATCHED = "batched"
     """The same, with all the other prompts at once."""
     SAMPLED = "sampled"

@@ -100,10 +100,12 @@ def about(
 
 
 def smoke_steps(suite: Suite) -> int:
-    """Return the forward passes of the smoke set, whose prompts are asked one by one."""
+    """Return the forward passes of the smoke set, whose known answers come one by one."""
     if suite.smoke is None:
         return 0
-    return len(suite.smoke.passages) + sum(ask.max_tokens for ask in suite.smoke.asks)
+    asks = suite.smoke.asks
+    alone = sum(ask.max_tokens for ask in asks if ask.expect)
+    return len(suite.smoke.passages) + alone + max((ask.max_tokens for ask in asks), default=0)
 
 
 def declared_times(job: Job) -> float | None:

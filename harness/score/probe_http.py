@@ -7,6 +7,8 @@ a failed reading.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ _PLAIN = {"top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 """A server's defaults come from the model's generation_config.json; none of them is wanted."""
 _WITHOUT_READINGS = frozenset({"trtllm"})
 """Engines whose servers have no log probabilities of a prompt, and refuse to be asked."""
+_Passage = tuple[str, list[int]]
+"""Its name and its tokens."""
+_Look = Callable[[str, list[int], Mapping[str, Any]], Reading]
+"""Reads one answer."""
 
 
 class ServerProbed:
@@ -51,22 +57,19 @@ class ServerProbed:
         """
         self._shown = prove(self._endpoint, self._connection, self._tokenizer, reads=False)
 
-    def read(self) -> tuple[Reading, ...]:
-        """Return the log probabilities of the set's passages, where the server has them."""
+    def read(self) -> Callable[[], tuple[Reading, ...]]:
+        """Ask for the log probabilities of the set's passages, where the server has them."""
         if self._endpoint.dialect in _WITHOUT_READINGS:
-            return ()
+            return tuple
         passages = [(one.id, self._tokens.passage(one.text)) for one in self._prompts.passages]
         if self._endpoint.dialect == "sglang":
             return self._read_natively(passages)
         wanted = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": self._prompts.top_k}
         replies = self._send([{"prompt": [tokens], **wanted} for _, tokens in passages])
-        return tuple(
-            _read(name, tokens, reply, _reading)
-            for (name, tokens), reply in zip(passages, replies, strict=True)
-        )
+        return partial(_readings, passages, replies, _reading)
 
-    def _read_natively(self, passages: Sequence[tuple[str, list[int]]]) -> tuple[Reading, ...]:
-        """Return the same of SGLang, whose completions have no log probabilities of others."""
+    def _read_natively(self, passages: Sequence[_Passage]) -> Callable[[], tuple[Reading, ...]]:
+        """Ask SGLang for the same, whose completions have no log probabilities of others."""
         wanted = {
             "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
             "return_logprob": True,
@@ -74,14 +77,11 @@ class ServerProbed:
             "top_logprobs_num": self._prompts.top_k,
         }
         payloads = [{"input_ids": tokens, **wanted} for _, tokens in passages]
-        replies = self._connection.send(_GENERATE, payloads).result()
-        return tuple(
-            _read(name, tokens, reply, _reading_natively)
-            for (name, tokens), reply in zip(passages, replies, strict=True)
-        )
+        replies = self._connection.send(_GENERATE, payloads)
+        return partial(_readings, passages, replies, _reading_natively)
 
-    def answer(self, asks: Sequence[Ask], *, seed: int | None) -> list[Answer]:
-        """Answer the prompts, all of them sent at once."""
+    def answer(self, asks: Sequence[Ask], *, seed: int | None) -> Callable[[], list[Answer]]:
+        """Send the prompts, all of them at once."""
         asked = [self._asked(ask) for ask in asks]
         settings = _drawn(seed, self._endpoint) | _PLAIN
         settings["top_k"] = all_tokens(self._endpoint)
@@ -96,11 +96,16 @@ class ServerProbed:
                 for ask, one in zip(asks, asked, strict=True)
             ]
         )
-        return [self._answer(reply, one) for reply, one in zip(replies, asked, strict=True)]
 
-    def _send(self, payloads: Sequence[Mapping[str, Any]]) -> list[HttpReply]:
+        def wait() -> list[Answer]:
+            pairs = zip(replies.result(), asked, strict=True)
+            return [self._answer(reply, one) for reply, one in pairs]
+
+        return wait
+
+    def _send(self, payloads: Sequence[Mapping[str, Any]]) -> Future[list[HttpReply]]:
         named = [{"model": self._endpoint.model, **payload} for payload in payloads]
-        return self._connection.send(self.path, named).result()
+        return self._connection.send(self.path, named)
 
     def _asked(self, ask: Ask) -> AnswerRequest:
         return self._tokens.asked(ask)
@@ -132,9 +137,9 @@ class ChatProbed(ServerProbed):
         """
         self._shown = prove_chats(self._endpoint, self._connection)
 
-    def read(self) -> tuple[Reading, ...]:
-        """Return nothing."""
-        return ()
+    def read(self) -> Callable[[], tuple[Reading, ...]]:
+        """Ask for nothing."""
+        return tuple
 
     def _asked(self, ask: Ask) -> AnswerRequest:
         limits = Limits(stops=ask.stops, answer_budget=ask.max_tokens)
@@ -170,12 +175,15 @@ def _tokenizer(folder: str) -> Any:  # noqa: ANN401 -- transformers leaves it un
         raise PrerequisiteError(str(error)) from error
 
 
-def _read(
-    name: str,
-    tokens: list[int],
-    reply: HttpReply,
-    look: Callable[[str, list[int], Mapping[str, Any]], Reading],
-) -> Reading:
+def _readings(
+    passages: Sequence[_Passage], replies: Future[list[HttpReply]], look: _Look
+) -> tuple[Reading, ...]:
+    """Wait for the replies to passages, and read them."""
+    pairs = zip(passages, replies.result(), strict=True)
+    return tuple(_read(name, tokens, reply, look) for (name, tokens), reply in pairs)
+
+
+def _read(name: str, tokens: list[int], reply: HttpReply, look: _Look) -> Reading:
     error = reply.error or "no answer"
     if reply.body is not None:
         try:

@@ -4,9 +4,10 @@ Letters: T tokens of a passage, V tokens of the vocabulary, K likeliest ones.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,16 +36,22 @@ class LocalProbed:
         self._prompts = prompts
         self._tokens = SmokePrompts(served.tokenizer, prompts, max_length=prompts.max_model_len)
 
-    def read(self) -> tuple[Reading, ...]:
-        """Return the log probabilities of the set's passages, read one by one."""
+    def read(self) -> Callable[[], tuple[Reading, ...]]:
+        """Return what reads the log probabilities of the set's passages, one by one."""
+        return self._read_all
+
+    def answer(self, asks: Sequence[Ask], *, seed: int | None) -> Callable[[], list[Answer]]:
+        """Return what answers the prompts; those that end alike share a batch."""
+        return partial(self._answer, asks, seed)
+
+    def _read_all(self) -> tuple[Reading, ...]:
         with _threads_that_pay(self._served.model):
             return tuple(
                 self._read(passage.id, self._tokens.passage(passage.text))
                 for passage in self._prompts.passages
             )
 
-    def answer(self, asks: tuple[Ask, ...], *, seed: int | None) -> list[Answer]:
-        """Answer the prompts; those that end alike share a batch."""
+    def _answer(self, asks: Sequence[Ask], seed: int | None) -> list[Answer]:
         asked = [self._tokens.asked(ask) for ask in asks]
         by_limits: dict[Limits, list[int]] = {}
         for index, one in enumerate(asked):

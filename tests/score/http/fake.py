@@ -46,6 +46,8 @@ class Script:
     models: list[dict[str, object]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     payloads: list[dict[str, Any]] = field(default_factory=list)
+    at_once: list[int] = field(default_factory=list)
+    """With each payload, how many requests were under way."""
     delay_s: float = 0.0
     health: int = 200
     running: int = 0
@@ -140,6 +142,7 @@ class Handler(BaseHTTPRequestHandler):
             with script.lock:
                 script.seen.append(prompt)
                 script.payloads.append(payload)
+                script.at_once.append(script.running)
         unknown = sorted(set(payload) - script.words)
         if script.words and unknown:
             self.reply(400, {"error": f"[{{'type': 'extra_forbidden', 'loc': {unknown}}}]"})
