@@ -6,7 +6,8 @@ A server such as vLLM is a tree of processes, and none of them may be left when 
 even when harness is killed with SIGKILL and can do nothing any more. So a keeper stands between:
 
 * its stdin is a pipe whose other end only harness holds: the pipe ends when harness does, however
-  it does; the keeper also watches who its parent is, since a forked worker may hold the pipe open;
+  it does; the keeper also watches who its parent is, since a forked worker may hold the pipe open.
+  A byte in it means that the server is worth no grace: while it loads, none ends by itself;
 * it is a subreaper: processes whose parent has died become its children, so it sees the whole
   tree, and it ends only when the tree is gone: SIGTERM first, SIGKILL after the grace;
 * the server runs in a session of its own, so Ctrl-C at a terminal reaches harness alone.
@@ -107,8 +108,21 @@ class Keeper:
 
     def _must_stop(self) -> bool:
         readable = select.select([0], [], [], POLL_SECONDS)[0]
-        is_closed = bool(readable) and not os.read(0, 64)
-        return is_closed or self.is_told_to_stop or os.getppid() != self.parent
+        told = os.read(0, 64) if readable else b""
+        if told:
+            self._spare_the_grace(told)
+        return bool(readable) or self.is_told_to_stop or os.getppid() != self.parent
+
+    def _spare_the_grace(self, told: bytes) -> None:
+        """End at once what has nothing to lose; the inner keeper is told before it is ended."""
+        if self.pipe is None:
+            self.grace_seconds = 0.0
+            return
+        try:
+            self.pipe.write(told)
+            self.pipe.flush()
+        except BrokenPipeError:  # it has ended
+            return
 
     def _reap(self) -> None:
         """Collect what has died, the server's status among it."""

@@ -13,6 +13,8 @@ GRACE_SECONDS = 8
 """Between SIGTERM and SIGKILL. vLLM ends in 1 s once ready, and not by itself while it loads."""
 OUTER_EXTRA_SECONDS = 5
 """The outer keeper lets the inner one finish."""
+AT_ONCE = b"0"
+"""Written to a keeper's stdin: no grace, for a server that has only loaded so far."""
 _KEEPER = Path(__file__).with_name("keeper.py")
 _LOOK_SECONDS = 0.2
 _PIECE = 1 << 20

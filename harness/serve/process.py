@@ -23,7 +23,7 @@ from typing import Protocol
 import psutil
 
 from harness.errors import EngineError
-from harness.kept import GRACE_SECONDS, OUTER_EXTRA_SECONDS, blot_out, start_kept
+from harness.kept import AT_ONCE, GRACE_SECONDS, OUTER_EXTRA_SECONDS, blot_out, start_kept
 from harness.serve.listening import foreign, listeners
 
 LOCALHOST = "127.0.0.1"
@@ -76,6 +76,8 @@ class KeptProcess:
         self.session: int | None = None
         self._is_taken = False
         """Whether somebody else was seen to listen on the port."""
+        self._has_listened = False
+        """Whether it was seen to listen; what only loads has nothing to finish."""
 
     def read_session(self) -> None:
         """Wait until the server's process exists; its id is its session's."""
@@ -100,7 +102,9 @@ class KeptProcess:
         if stranger is not None and stranger in listeners(self._port):
             self._is_taken = True
             raise taken(self._port, stranger.owner())
-        return bool(found) and stranger is None
+        is_listening = bool(found) and stranger is None
+        self._has_listened |= is_listening
+        return is_listening
 
     def exit_code(self) -> int | None:
         """Return the server's status; None while it runs."""
@@ -113,9 +117,8 @@ class KeptProcess:
         Raises:
             EngineError: a process cannot be ended, which only the kernel can cause.
         """
-        for pipe in (self._keeper.stdin, self._keeper.stdout):
-            if pipe is not None:
-                pipe.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._let_go()
         # On time the keepers do it all; what follows is for keepers that were killed themselves.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._keeper.wait(GRACE_SECONDS + 2 * OUTER_EXTRA_SECONDS)
@@ -131,6 +134,15 @@ class KeptProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
+
+    def _let_go(self) -> None:
+        """Close the pipes, which ends the server; one that has only loaded so far at once."""
+        told, said = self._keeper.stdin, self._keeper.stdout
+        if said is not None:
+            said.close()
+        if told is not None and not told.closed:
+            with told:
+                told.write(b"" if self._has_listened else AT_ONCE)
 
     def _left(self) -> list[int]:
         return [] if self.session is None else processes_of_session(self.session)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness import keeper as keeper_module
+from harness.kept import AT_ONCE
 
 Gone = Callable[[Iterable[int], float], bool]
 KEEPER = (sys.executable, "-I", "-S", str(keeper_module.__file__))
@@ -68,6 +69,17 @@ def test_nothing_is_left_when_the_pipe_ends(all_gone: Gone) -> None:
         process.stdin.close()
         assert all_gone(pids, 20)
         assert process.wait() == 128 + signal.SIGTERM
+
+
+def test_a_server_that_is_worth_no_grace_gets_none(all_gone: Gone) -> None:
+    command = [*KEEPER, "1000", *KEEPER, "900", sys.executable, "-c", f"{TREE}\n{STUBBORN}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        pids = tree_of(process)
+        assert process.stdin is not None
+        process.stdin.write(AT_ONCE)
+        process.stdin.close()
+        assert all_gone(pids, 20)
 
 
 def test_nothing_is_left_when_the_server_ends_by_itself(all_gone: Gone) -> None:
