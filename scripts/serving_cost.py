@@ -1,6 +1,7 @@
 """Print what serving and scoring cost, and how much of it is harness itself.
 
     python -m scripts.serving_cost [--vllm PYTHON | --url URL] [--items N] [--rounds N] [--record]
+    python -m scripts.serving_cost --vllm PYTHON --replay 0.18
 
 Start-up is the time until the server answers. Then the canary's suite is scored, and the very
 requests that this sent are sent again by a plain client (one coroutine a connection, as many
@@ -12,6 +13,7 @@ server up. `--record` adds a row to the ledger.
 
 import argparse
 import asyncio
+import json
 import logging
 import shlex
 import statistics
@@ -29,12 +31,15 @@ import aiohttp
 
 from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec, Suite
-from harness.recipe import load_suite
-from harness.score import endpoint_of, score
+from harness.recipe import load_smoke, load_suite
+from harness.score import endpoint_of, probe, score
 from harness.score.client import Connection, HttpReply
 from harness.serve import resolve_engine, serve
 from scripts import ledger
+from scripts.replayed import key_of, replaying
 
+CONCURRENT = 64
+"""Connections to the server without a model, as many as to one on a GPU."""
 GOAL = 0.05
 """Largest share of a run that harness may take."""
 
@@ -46,6 +51,8 @@ class Traffic:
     sent: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     spans: list[tuple[float, float]] = field(default_factory=list)
     """When each was sent and answered, in seconds of one clock."""
+    replies: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
+    """What was answered to which request."""
 
     def waiting_s(self) -> float:
         """Return the time in which at least one request was under way."""
@@ -54,6 +61,19 @@ class Traffic:
             total += max(0.0, end - max(start, until))
             until = max(until, end)
         return total
+
+    def alone_s(self) -> float:
+        """Return the time in which exactly one request was under way."""
+        ends = [(start, 1) for start, _ in self.spans] + [(end, -1) for _, end in self.spans]
+        total, running, since = 0.0, 0, 0.0
+        for when, change in sorted(ends):
+            total += when - since if running == 1 else 0.0
+            running, since = running + change, when
+        return total
+
+    def most_at_once(self) -> int:
+        """Return how many requests were under way at once."""
+        return max(sum(s <= start < e for s, e in self.spans) for start, _ in self.spans)
 
 
 def main() -> int:
@@ -66,7 +86,10 @@ def main() -> int:
     started = time.perf_counter()
     with _server(arguments, suite) as endpoint:
         start_s = time.perf_counter() - started
-        values = _measure(endpoint, suite, arguments.rounds)
+        if arguments.replay is None:
+            values = {**_measure(endpoint, suite, arguments.rounds), **_smoke(endpoint)}
+        else:
+            values = {**_replay(endpoint, suite, arguments)}
     shown = {"start-up": f"{start_s:.1f} s", **values}
     for what, value in shown.items():
         print(f"{what:<40} {value}")
@@ -87,8 +110,37 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--items", type=int, default=100, help="of each task, at most")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--replay", type=float, metavar="S", help="seconds of each answer")
     parser.add_argument("--record", action="store_true")
     return parser.parse_args()
+
+
+def _replay(endpoint: Endpoint, suite: Suite, arguments: argparse.Namespace) -> Mapping[str, str]:
+    """Measure the client with a server that has no model."""
+    _, traffic = _score(endpoint, suite)
+    bodies = {
+        key_of(path, payload): json.dumps(body).encode() for path, payload, body in traffic.replies
+    }
+    with replaying(bodies, arguments.replay) as url:
+        recorded = replace(endpoint, base_url=url, process=None, num_concurrent=CONCURRENT)
+        found = _measure(recorded, suite, arguments.rounds)
+    return {"answered by": f"no model, {arguments.replay:g} s each", **found}
+
+
+def _smoke(endpoint: Endpoint) -> Mapping[str, str]:
+    """Put the canary's smoke set to a server that is warm."""
+    prompts = load_smoke("canary")
+    with _noting() as traffic:
+        started = time.perf_counter()
+        probe(endpoint, prompts, arm="candidate")
+        seconds = time.perf_counter() - started
+    alone = sum(bool(ask.expect) for ask in prompts.asks)
+    return {
+        "smoke: requests, by themselves": f"{len(traffic.sent)}, {alone}",
+        "smoke: all of it": f"{seconds:.1f} s",
+        "smoke: most at once": str(traffic.most_at_once()),
+        "smoke: share of its time with one request alone": f"{traffic.alone_s() / seconds:.0%}",
+    }
 
 
 @contextmanager
@@ -143,6 +195,15 @@ def _measure(endpoint: Endpoint, suite: Suite, rounds: int) -> Mapping[str, str]
 
 def _score(endpoint: Endpoint, suite: Suite) -> tuple[float, Traffic]:
     """Return how long scoring took, and what was sent."""
+    with tempfile.TemporaryDirectory() as scratch, _noting() as traffic:
+        started = time.perf_counter()
+        score(endpoint, suite, arm="baseline", into=Path(scratch))
+        return time.perf_counter() - started, traffic
+
+
+@contextmanager
+def _noting() -> Iterator[Traffic]:
+    """Note every request that is sent in the context."""
     traffic = Traffic()
     send_once = Connection.once
 
@@ -158,12 +219,12 @@ def _score(endpoint: Endpoint, suite: Suite) -> tuple[float, Traffic]:
         start = time.perf_counter()
         reply = await send_once(self, method, path, payload, timeout_s=timeout_s)
         traffic.spans.append((start, time.perf_counter()))
+        if reply.body is not None:
+            traffic.replies.append((path, payload or {}, reply.body))
         return reply
 
-    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(Connection, "once", once):
-        started = time.perf_counter()
-        score(endpoint, suite, arm="baseline", into=Path(scratch))
-        return time.perf_counter() - started, traffic
+    with mock.patch.object(Connection, "once", once):
+        yield traffic
 
 
 async def _send_plainly(endpoint: Endpoint, traffic: Traffic) -> None:

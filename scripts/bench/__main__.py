@@ -3,12 +3,15 @@
     python -m scripts.bench --shape qwen3.6-35b-a3b --layers 8 --device cuda --into /dev/shm --peer
     python -m scripts.bench --shape 3b --samples 64 --seq 128 --peer --record
     python -m scripts.bench --shape qwen3.6-35b-a3b --also "--gpu-memory 24GiB" --also "--ranks 2"
+    python -m scripts.bench --shape qwen3.6-35b-a3b --before TREE --gate PYTHON
 
 Writes the model and its token ids, runs both from these files to a checkpoint, and prints ratios:
 the peer's time counts from its loaded model, ours from the files. Both see the same batches.
 The floors are one read, one forward, one write, as `floors.py` finds them on this machine. A model
 on a disk is read from there, and not from what the system remembers of it.
-`--also` runs harness once more with further options. On a GPU `--plan` compiles beforehand what is
+`--also` runs harness once more with further options. `--before` runs that of another checkout, too;
+`--gate` takes the experts' input scales away and times `harness gate` with the vLLM of that Python
+(or `reference`) until it says NO-GO, in both trees. On a GPU `--plan` compiles beforehand what is
 compiled, which is not what is timed.
 Needs the size of the model twice in `--into`, and for `--peer` the `parity` extra and the model in
 memory; the tensors of both checkpoints are compared. What `--keep` left can be served:
@@ -32,6 +35,7 @@ from harness.models import open_source
 from scripts import ledger
 from scripts.bench.floors import floors, weight_bytes
 from scripts.bench.random_model import write_ids, write_model
+from scripts.bench.salad import take_scales_away
 from scripts.bench.shapes import SHAPES
 from scripts.bench.tensors import agreement
 from scripts.bench.watch import Watched, is_in_memory, put_out_of_memory, run_watched
@@ -42,6 +46,7 @@ _PARTS = {
     "memory of calibrate": re.compile(r"calibrate: took (.*)"),
 }
 """What harness says of itself."""
+_NO_GO = 4
 _PART = re.compile(r"([a-z][a-z ]*) ([0-9.]+) s")
 
 
@@ -61,6 +66,8 @@ def main() -> None:
     parser.add_argument("--also", action="append", default=[], help="Options of one more run.")
     parser.add_argument("--no-plan", action="store_true", help="Do not ask --plan beforehand.")
     parser.add_argument("--peer", action="store_true", help="Run nvidia-modelopt too.")
+    parser.add_argument("--before", type=Path, help="Another checkout, to be run in turn.")
+    parser.add_argument("--gate", metavar="PYTHON", help="Time the NO-GO of a damaged checkpoint.")
     parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -113,6 +120,12 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object]:
         agreed = agreement(root / "run" / "checkpoint", root / "peer")
         _say(found := found | {f"beside modelopt's: {name}": n for name, n in agreed.items()})
         values |= found
+    for measured in (
+        compare_trees(arguments, model, ids, root, ours) if arguments.before else {},
+        time_no_go(arguments, model, root) if arguments.gate else {},
+    ):
+        _say(measured)
+        values |= measured
     return values
 
 
@@ -139,7 +152,12 @@ def recipe_of(arguments: argparse.Namespace, path: Path) -> Path:
 
 
 def run_ours(
-    arguments: argparse.Namespace, model: Path, ids: Path, out: Path, *more: str
+    arguments: argparse.Namespace,
+    model: Path,
+    ids: Path,
+    out: Path,
+    *more: str,
+    tree: Path | None = None,
 ) -> dict[str, str]:
     """Quantize with harness; return seconds by stage, the parts of calibration, peak memory."""
     recipe = recipe_of(arguments, out.with_suffix(".yaml"))
@@ -156,9 +174,9 @@ def run_ours(
     words = [str(word) for pair in options.items() for word in pair]
     words += ["--whole" if arguments.whole else "--layerwise", *more]
     put_out_of_memory(model)
-    planned = None if arguments.no_plan else _planned_seconds(words)
+    planned = None if arguments.no_plan or tree else _planned_seconds(words)
     put_out_of_memory(model)
-    done = _watched("harness", "quantize", *words)
+    done = _watched("harness", "quantize", *words, tree=tree)
     seconds = json.loads((out / "stage_seconds.json").read_text(encoding="utf-8"))
     parts = {stage: f"{value:.2f} s" for stage, value in seconds.items()}
     total = sum(value for stage, value in seconds.items() if stage != "verify")
@@ -170,6 +188,41 @@ def run_ours(
         parts["total that --plan foretold"] = foretold
     parts["from start to end, verify included"] = f"{done.seconds:.2f} s"
     return parts | {"peak memory": f"{done.peak_host_gib:.2f} GiB"}
+
+
+def compare_trees(
+    arguments: argparse.Namespace, model: Path, ids: Path, root: Path, ours: dict[str, str]
+) -> dict[str, str]:
+    """Quantize with the harness of another checkout; return what this one takes of its time."""
+    theirs = run_ours(arguments, model, ids, root / "before", tree=arguments.before)
+    shutil.rmtree(root / "before")
+    whole, verify = "from start to end, verify included", "verify"
+    found = {f"before: {name}": theirs[name] for name in (whole, verify, "total")}
+    for name in (whole, verify, "total"):
+        found[f"{name}, of the time before"] = (
+            f"{_seconds(ours[name]) / _seconds(theirs[name]):.2f}"
+        )
+    return found
+
+
+def time_no_go(arguments: argparse.Namespace, model: Path, root: Path) -> dict[str, str]:
+    """Return how long it takes to refuse a checkpoint without its experts' input scales."""
+    salad = root / "run" / "checkpoint"
+    take_scales_away(salad)
+    options = ["--baseline", str(model), "--suite", "canary", "--device", arguments.device]
+    engine = ["--engine", "reference"]
+    if arguments.gate != "reference":
+        engine = ["--engine", "vllm", "--vllm", arguments.gate]
+    found, trees = {}, {"": None, "before: ": arguments.before}
+    for name, tree in trees.items():
+        if name and tree is None:
+            continue
+        words = ["gate", str(salad), *options, *engine, "--run-dir", str(root / "gate"), "--fresh"]
+        done = _watched("harness", *words, tree=tree, code=_NO_GO)
+        if "expert-input-scales-complete" not in done.output:
+            sys.exit(f"it was refused for another reason:\n{done.output[-2000:]}")
+        found[f"{name}from command to NO-GO"] = f"{done.seconds:.2f} s"
+    return found
 
 
 def _planned_seconds(words: list[str]) -> float:
@@ -188,9 +241,14 @@ def run_peer(arguments: argparse.Namespace, model: Path, ids: Path, out: Path) -
     return parts | {"peak memory": f"{done.peak_host_gib:.2f} GiB"}
 
 
-def _watched(module: str, *words: str) -> Watched:
-    done = run_watched([sys.executable, "-m", module, *words], environment=os.environ)
-    if done.code:
+def _watched(module: str, *words: str, tree: Path | None = None, code: int = 0) -> Watched:
+    environment = dict(os.environ)
+    if tree is not None:
+        environment["PYTHONPATH"] = str(tree.resolve())
+    safe = ["-P"] if tree is not None else []  # else the current folder's would come first
+    command = [sys.executable, *safe, "-m", module, *words]
+    done = run_watched(command, environment=environment)
+    if done.code != code:
         sys.exit(f"{module} ended with {done.code}:\n{done.output[-4000:]}")
     return done
 
