@@ -28,7 +28,7 @@ from harness.errors import EvidenceError
 from harness.evidence import folder_of, ingredients
 from harness.judging import judge_deployments, waived_checks
 from harness.models import digest_folder
-from harness.pipeline import Origin, check_files, refuse_files
+from harness.pipeline import Looked, Origin, check_files, refuse_files
 from harness.preflight import DeploymentsJob
 from harness.rundir import RunDirectory
 from harness.smoke import compare, refuse_failed
@@ -58,7 +58,8 @@ def deployments_gate(job: DeploymentsJob, run: RunDirectory) -> Verdict:
     if job.checkpoint is not None:
         folder = job.checkpoint.path
         if not trial.skip_verify:
-            integrity = check_files(trial, folder, job.checkpoint.digest, run, Origin(None))
+            looked = Looked(folder, job.checkpoint.digest, Origin(None))
+            integrity = check_files(trial, looked, run)
             refuse_files(integrity, None, waived_checks(trial, folder))
         waived = waived_checks(trial, folder)
     how = {"suite": suite.digest, "versions": digest_of(versions(suite))}

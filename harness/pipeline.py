@@ -56,7 +56,7 @@ from harness.stages import (
     JUDGE,
     VERIFY,
 )
-from harness.verify import refuse_errors, verify
+from harness.verify import ReadingAhead, refuse_errors, verify
 
 _log = logging.getLogger("harness.run")
 
@@ -89,6 +89,17 @@ class Origin(NamedTuple):
         return {"source" if self.is_certain else "baseline": self.model.path}
 
 
+class Looked(NamedTuple):
+    """A checkpoint whose files are verified."""
+
+    folder: Path
+    digest: str
+    """Of its files."""
+    origin: Origin
+    ahead: ReadingAhead | None = None
+    """What has begun to read them."""
+
+
 class ComparedWith(NamedTuple):
     """A baseline."""
 
@@ -112,13 +123,14 @@ def release_gate(job: Job, run: RunDirectory) -> Verdict:
         return compare(Compared(job.recipe, folder, checkpoint.digest, subject), baseline, run)
 
 
-def foreign_gate(job: GateJob, run: RunDirectory) -> Verdict:
-    """The same for a checkpoint that was made elsewhere."""
+def foreign_gate(job: GateJob, run: RunDirectory, *, ahead: ReadingAhead | None = None) -> Verdict:
+    """The same for a checkpoint that was made elsewhere; its files may be read `ahead`."""
     folder = job.checkpoint.path
     with started_baseline(job, run) as baseline:
         if not job.recipe.skip_verify:
             origin = Origin(job.baseline, is_certain=False)
-            integrity = check_files(job.recipe, folder, job.checkpoint.digest, run, origin)
+            looked = Looked(folder, job.checkpoint.digest, origin, ahead)
+            integrity = check_files(job.recipe, looked, run)
             waived = waived_checks(job.recipe, folder)
             refuse_files(integrity, size_of(integrity, job.baseline), waived)
         subject = Subject(job.recipe.model, job.scheme, job.recipe.model)
@@ -132,35 +144,37 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
     folder = run.path / CHECKPOINT_FOLDER
     planned = {"model": source.digest, "plan": plan.digest}
     reading = unchanged(source.path, source.digest, meanwhile="quantized")
-    with reading, CheckpointWriter(source, plan, into=folder) as writer:
-        stats = run.stage(
-            CALIBRATE,
-            made_from={
-                **planned,
-                "calibration settings": digest_of(spec, recipe.device),
-                "calibration data": data_digest(spec),
-                "versions": digest_of(versions()),
-            },
-            make=lambda: calibrate_and_write(job, writer),
-        )
-        checkpoint = run.stage(
-            EXPORT,
-            made_from={
-                **planned,
-                CALIBRATE.name: run.digests[CALIBRATE.name],
-                "versions": digest_of(__version__),
-            },
-            make=lambda: complete(job, writer, stats),
-        )
-    if not recipe.skip_verify:
-        integrity = check_files(recipe, folder, checkpoint.digest, run, Origin(source))
-        refuse_files(integrity, size_of(integrity, job.baseline), waived_checks(recipe, folder))
+    with ReadingAhead(source.path, written_here=True) as ahead:
+        with reading, CheckpointWriter(source, plan, into=folder) as writer:
+            if not recipe.skip_verify:
+                writer.show(ahead)
+            stats = run.stage(
+                CALIBRATE,
+                made_from={
+                    **planned,
+                    "calibration settings": digest_of(spec, recipe.device),
+                    "calibration data": data_digest(spec),
+                    "versions": digest_of(versions()),
+                },
+                make=lambda: calibrate_and_write(job, writer),
+            )
+            checkpoint = run.stage(
+                EXPORT,
+                made_from={
+                    **planned,
+                    CALIBRATE.name: run.digests[CALIBRATE.name],
+                    "versions": digest_of(__version__),
+                },
+                make=lambda: complete(job, writer, stats),
+            )
+        if not recipe.skip_verify:
+            looked = Looked(folder, checkpoint.digest, Origin(source), ahead)
+            integrity = check_files(recipe, looked, run)
+            refuse_files(integrity, size_of(integrity, job.baseline), waived_checks(recipe, folder))
     return checkpoint
 
 
-def check_files(
-    trial: Trial, folder: Path, digest: str, run: RunDirectory, origin: Origin
-) -> IntegrityReport:
+def check_files(trial: Trial, looked: Looked, run: RunDirectory) -> IntegrityReport:
     """Verify a checkpoint's files.
 
     Its names are looked up as the version of vLLM that serves it spells them. With the model that
@@ -168,12 +182,13 @@ def check_files(
     elsewhere may have been trained on since: of that only what its own weights show is assumed.
 
     Raises:
-        EvidenceError: the folder holds other files than `digest` says.
+        EvidenceError: the folder holds other files than its digest says.
     """
+    folder, digest, origin, ahead = looked
     engine = engine_of(trial.engine)
     manifest = folder / MANIFEST_FILE
     with unchanged(folder, digest, meanwhile="verified"):
-        return run.stage(
+        report = run.stage(
             VERIFY,
             made_from={
                 "checkpoint": digest,
@@ -181,8 +196,11 @@ def check_files(
                 "model": origin.digest,
                 "rules": digest_of(__version__, engine or ""),
             },
-            make=lambda: verify(folder, **origin.compared(), engine=engine),
+            make=lambda: verify(folder, **origin.compared(), engine=engine, before=ahead),
         )
+    if ahead is not None:
+        ahead.end()
+    return report
 
 
 def size_of(integrity: IntegrityReport, baseline: Source | ScoredArm | None) -> SizeVerdict | None:

@@ -138,24 +138,27 @@ def gate(  # noqa: PLR0913 - one parameter an option
     servers are asked. API keys: HARNESS_API_KEY, or HARNESS_CANDIDATE_API_KEY and
     HARNESS_BASELINE_API_KEY.
     """
-    from harness.cli import commands, deployments
+    from harness.cli.early import candidate_read
 
-    commands.set_paranoid(on=paranoid)
-    typed = deployments.Typed(
-        candidate_url=candidate_url,
-        baseline_url=baseline_url,
-        candidate_model=candidate_model,
-        baseline_model=baseline_model,
-        tokenizer=tokenizer,
-        checkpoint=checkpoint,
-    )
-    servers = deployments.servers_of(typed, request, candidate)
-    if servers is not None:
-        return deployments.gate(request, servers, run_dir, plan=plan, fresh=fresh)
-    folder = deployments.checkpoint_of(request, candidate)
-    if plan:
-        return commands.plan_gate(request, folder, run_dir)
-    return commands.gate(request, folder, run_dir, fresh=fresh)
+    with candidate_read(request, None if plan else candidate) as ahead:
+        from harness.cli import commands, deployments
+
+        commands.set_paranoid(on=paranoid)
+        typed = deployments.Typed(
+            candidate_url=candidate_url,
+            baseline_url=baseline_url,
+            candidate_model=candidate_model,
+            baseline_model=baseline_model,
+            tokenizer=tokenizer,
+            checkpoint=checkpoint,
+        )
+        servers = deployments.servers_of(typed, request, candidate)
+        if servers is not None:
+            return deployments.gate(request, servers, run_dir, plan=plan, fresh=fresh)
+        folder = deployments.checkpoint_of(request, candidate)
+        if plan:
+            return commands.plan_gate(request, folder, run_dir)
+        return commands.gate(request, folder, ahead, run_dir, fresh=fresh)
 
 
 @command(app, "verify runs/canary-nvfp4-1a2b3c4d/checkpoint --source canary")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from harness import pipeline, runs
@@ -15,6 +16,7 @@ from harness.nodes import Launch, launched
 from harness.preflight import preflight, preflight_gate, summarize, summarize_gate
 from harness.recipe import Request
 from harness.report import REPORT_FILES, terminal_table, write_report
+from harness.verify import ReadingAhead
 
 
 def set_paranoid(*, on: bool) -> None:
@@ -48,12 +50,15 @@ def e2e(request: Request, run_dir: Path | None, *, fresh: bool) -> Result:
     return ended(path, record)
 
 
-def gate(request: Request, checkpoint: Path, run_dir: Path | None, *, fresh: bool) -> Result:
-    """Judge a checkpoint that was made elsewhere."""
+def gate(
+    request: Request, checkpoint: Path, ahead: ReadingAhead, run_dir: Path | None, *, fresh: bool
+) -> Result:
+    """Judge a checkpoint that was made elsewhere, whose files `ahead` has begun to read."""
     check_run_apart(run_dir, str(checkpoint), request.model)
     with runs.refusals_reported(run_dir):
         job = preflight_gate(request, checkpoint, into=run_dir)
-    path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=pipeline.foreign_gate)
+    work = partial(pipeline.foreign_gate, ahead=ahead)
+    path, record = runs.run_job(job, into=run_dir, fresh=fresh, work=work)
     return ended(path, record)
 
 

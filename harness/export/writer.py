@@ -31,6 +31,7 @@ from harness.errors import DiskFullError, ReasonCode, StageError
 from harness.export import read_back
 from harness.export.config import config_with_quantization, hf_quant_config
 from harness.export.folder import check_target, flush, partial_folder, partial_of, replace
+from harness.export.following import Follower
 from harness.export.layout import CheckpointLayout, Place, lay_out
 from harness.export.manifest import WrittenFile, describe, write_index, write_json
 from harness.export.read_back import TensorHash
@@ -74,6 +75,7 @@ class CheckpointWriter(ResourceOwner):
         check_target(source, into)
         self._source, self._plan, self.into = source, plan, into
         self._max_shard_bytes, self._joins = max_shard_bytes, joins
+        self._follower: Follower | None = None
         self._begun, self._layout = False, CheckpointLayout(shards=(), places={})
         self._lock = threading.Lock()
         self._waiting = _Allowance(_MAX_WAITING_BYTES)
@@ -83,6 +85,10 @@ class CheckpointWriter(ResourceOwner):
         self._files: list[int] = []
         self._work: deque[Future[None]] = deque()
         self._done: dict[int, WrittenFile] = {}
+
+    def show(self, follower: Follower) -> None:
+        """Let files be looked at as soon as they are full; to be said before anything is put."""
+        self._follower = follower
 
     def begin(self) -> None:
         """Create the files, so that several threads may write, and other processes join.
@@ -101,6 +107,9 @@ class CheckpointWriter(ResourceOwner):
             most = self._max_shard_bytes or shard_bytes(num_bytes)
             self._layout = lay_out(tensors, max_bytes=most, late=late)
             self._create_files(self._layout)
+            if self._follower is not None:
+                self._declare()
+                self._follower.begin((partial_of(self.into), self.into), num_bytes)
         self._threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "export")
         self._exits.callback(self._threads.shutdown, cancel_futures=True)
         self._begun = True
@@ -174,9 +183,7 @@ class CheckpointWriter(ResourceOwner):
         with self._disk_full():
             files = self._finish()
             write_index(files, partial)
-            write_json(partial / "hf_quant_config.json", hf_quant_config(self._plan))
-            config = config_with_quantization(self._source.config, self._plan)
-            write_json(partial / "config.json", config)
+            self._declare()
             copy_sidecars(self._source.path, partial)
             checkpoint = describe(self._source, self._plan, files, partial, self.into)
             flush(partial)
@@ -184,6 +191,13 @@ class CheckpointWriter(ResourceOwner):
             remember_written({self.into / name: h for name, h in checkpoint.sha256.items()})
         _log.info("export: %.2f GiB in %d file(s)", checkpoint.num_bytes / 2**30, len(files))
         return checkpoint
+
+    def _declare(self) -> None:
+        """Write what the checkpoint says of itself."""
+        partial = partial_of(self.into)
+        write_json(partial / "hf_quant_config.json", hf_quant_config(self._plan))
+        config = config_with_quantization(self._source.config, self._plan)
+        write_json(partial / "config.json", config)
 
     def _create_files(self, layout: CheckpointLayout) -> None:
         """Create every file with its header, or open those that another process has created."""
@@ -254,6 +268,8 @@ class CheckpointWriter(ResourceOwner):
         done = WrittenFile(path, found.sha256, tensors_xxh3, names, shard.data_bytes)
         with self._lock:
             self._done[index] = done
+        if self._follower is not None:
+            self._follower.add([path.name])
 
     def _finish_work(self) -> None:
         while self._work:

@@ -38,7 +38,7 @@ _OTHERS_MAY_WRITE = 0o022
 _log = logging.getLogger("harness.models")
 
 
-class _State(NamedTuple):
+class FileState(NamedTuple):
     """What tells that a file is still the one that was hashed."""
 
     device: int
@@ -48,7 +48,7 @@ class _State(NamedTuple):
     changed_ns: int
 
 
-_hashed_here: dict[_State, str] = {}
+_hashed_here: dict[FileState, str] = {}
 """By this process."""
 
 
@@ -80,10 +80,10 @@ def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
     Raises:
         EvidenceError: it held something else, with both digests.
     """
-    before = _states(folder) if folder.exists() else None  # whoever reads it says that
+    before = states_of(folder) if folder.exists() else None  # whoever reads it says that
     _refuse_changed(folder, digest, f"before it was {meanwhile}")
     yield
-    if before is not None and _states(folder) != before:
+    if before is not None and states_of(folder) != before:
         _refuse_changed(folder, digest, f"while it was {meanwhile}")
         message = (
             f"files of '{folder}' were touched, or exchanged and put back, while it was "
@@ -92,7 +92,7 @@ def unchanged(folder: Path, digest: str, *, meanwhile: str) -> Iterator[None]:
         raise EvidenceError(message)
 
 
-def _states(folder: Path) -> list[_State]:
+def states_of(folder: Path) -> list[FileState]:
     """Return what every exchange of the folder, of a file in it or of a link to one changes.
 
     Raises:
@@ -100,7 +100,7 @@ def _states(folder: Path) -> list[_State]:
     """
     try:
         places = [folder, *files_of(folder).values()]
-        return [_state(look) for place in places for look in (place.lstat(), place.stat())]
+        return [state_of(look) for place in places for look in (place.lstat(), place.stat())]
     except OSError as error:
         message = f"'{folder}' is gone while it is looked at ({error.strerror}). Put it back."
         raise EvidenceError(message) from error
@@ -135,12 +135,12 @@ def sha256_of(file: Path) -> str:
     """
     try:
         with file.open("rb") as content:
-            state, started = _state(os.fstat(content.fileno())), time.time_ns()
+            state, started = state_of(os.fstat(content.fileno())), time.time_ns()
             known = _recall(state)
             if known is not None:
                 return known
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            same = state == _state(os.fstat(content.fileno())) == _state(file.stat())
+            same = state == state_of(os.fstat(content.fileno())) == state_of(file.stat())
     except OSError as error:
         message = f"'{file}' cannot be read ({error.strerror}). Check the file and its folder."
         raise ModelError(message) from error
@@ -154,14 +154,15 @@ def sha256_of(file: Path) -> str:
 def remember_written(files: Mapping[Path, str]) -> None:
     """Remember hashes that were made while the files were written, and are theirs still."""
     for file, sha256 in files.items():
-        _remember(_state(file.stat()), sha256, time.time_ns())
+        _remember(state_of(file.stat()), sha256, time.time_ns())
 
 
-def _state(stat: os.stat_result) -> _State:
-    return _State(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+def state_of(stat: os.stat_result) -> FileState:
+    """Return what tells, later, that a file is still this one."""
+    return FileState(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-def _recall(state: _State) -> str | None:
+def _recall(state: FileState) -> str | None:
     if state in _hashed_here:
         return _hashed_here[state]
     if os.environ.get(PARANOID):
@@ -180,7 +181,7 @@ def _recall(state: _State) -> str | None:
     return known if ours and isinstance(known, str) else None
 
 
-def _remember(state: _State, sha256: str, looked_ns: int) -> None:
+def _remember(state: FileState, sha256: str, looked_ns: int) -> None:
     """Remember a hash, unless the file might change once more and look the same."""
     if state.changed_ns > looked_ns - SETTLED_NS:
         return

@@ -18,21 +18,18 @@ integrations/finegrained_fp8.py, `Fp8Dequantize`.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeGuard
 
 from harness.artifacts import TensorHeader
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 32
 MXFP4, FP8 = "mxfp4", "fp8"
 _BLOCKS, _SCALES, _INVERSE = "_blocks", "_scales", "_scale_inv"
-_BIAS = 127
 _BYTES = 16
 _ITEM_BYTES = 2
-_VALUES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
-_SIGNED = torch.cat([_VALUES, -_VALUES])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +62,11 @@ class Packed:
             offset=self.codes.offset,
         )
 
-    def unpack(self, codes: Tensor, scales: Tensor) -> Tensor:
+    def unpack(self, codes: "Tensor", scales: "Tensor") -> "Tensor":
         """Return the matrix that codes and scales mean, in bfloat16: of one expert [I, O]."""
-        if self.block is None:
-            return _of_mxfp4(codes, scales)
-        return _of_fp8(codes, scales, self.block)
+        from harness.models.unpacking import of_fp8, of_mxfp4  # noqa: PLC0415 - torch takes seconds
+
+        return of_mxfp4(codes, scales) if self.block is None else of_fp8(codes, scales, self.block)
 
 
 def packed_pairs(
@@ -141,16 +138,3 @@ def _fp8_pairs(
                 codes_name=name, codes=codes, scales_name=scales_name, scales=scales, block=block
             )
             yield name, one
-
-
-def _of_mxfp4(blocks_OBk: Tensor, scales_OB: Tensor) -> Tensor:
-    codes = torch.stack([blocks_OBk & 15, blocks_OBk >> 4], dim=-1).flatten(-2).int()
-    step_OB1 = torch.exp2(scales_OB.float() - _BIAS).unsqueeze(-1)
-    return (_SIGNED[codes] * step_OB1).flatten(-2).to(torch.bfloat16).mT
-
-
-def _of_fp8(codes_OI: Tensor, scales: Tensor, block: tuple[int, int]) -> Tensor:
-    num_rows, num_columns = codes_OI.shape
-    steps = scales.float().repeat_interleave(block[0], dim=0)[:num_rows]
-    steps_OI = steps.repeat_interleave(block[1], dim=1)[:, :num_columns]
-    return (codes_OI.float() * steps_OI).to(torch.bfloat16)

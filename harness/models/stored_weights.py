@@ -1,13 +1,16 @@
 """How large a model's weight files are, and how many bits they take for a weight."""
 
 import math
+from typing import TYPE_CHECKING
 
 from harness.artifacts import StoredWeights
-from harness.models.source import Source
 from harness.models.weight_files import find_weights
 
+if TYPE_CHECKING:
+    from harness.models.source import Source
 
-def stored_weights(source: Source) -> StoredWeights:
+
+def stored_weights(source: "Source") -> StoredWeights:
     """Return the size of the files that loaders read, and the bits of what can be quantized.
 
     Where makers publish a part in fewer bits, it is that part which is quantized anew, so its bits

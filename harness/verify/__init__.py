@@ -1,5 +1,6 @@
 """Check a checkpoint's files before an engine loads them."""
 
+from harness.verify.ahead import ReadingAhead, reading_checkpoint
 from harness.verify.incidents import CHECK_IDS
 from harness.verify.templates import check_template, has_template
 from harness.verify.verification import (
@@ -17,8 +18,10 @@ __all__ = [
     "CHECK_IDS",
     "ENGINE_CHECKS",
     "SOURCE_CHECKS",
+    "ReadingAhead",
     "check_template",
     "has_template",
+    "reading_checkpoint",
     "refuse_errors",
     "verify",
 ]

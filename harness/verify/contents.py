@@ -1,11 +1,9 @@
-"""Everything that the checks look at, read once."""
+"""Everything that the checks look at; the data is looked at in one pass (`scanned.py`)."""
 
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -22,11 +20,8 @@ from harness.engines import (
 )
 from harness.errors import ModelError, UnreadableError
 from harness.models import WeightFiles, find_weights
-from harness.processes import each
 from harness.reading import bounds, read_json_object
-from harness.verify.compare import Comparison, TensorComparison
-from harness.verify.dequantize import can_dequantize
-from harness.verify.hashing import Hashed, hash_file
+from harness.verify.compare import Comparison
 from harness.verify.layouts import BLOCKED_EXPERTS, LAYOUTS, Layout
 from harness.verify.modules import (
     BLOCK_SCALES,
@@ -34,14 +29,12 @@ from harness.verify.modules import (
     Module,
     draft_layers,
     group_modules,
-    is_quantized,
     leaf_of,
     weight_of,
 )
 from harness.verify.origin import SourceTensors
-from harness.verify.reading import DataPass, Found, ShardScan, Task, num_processes
 from harness.verify.scan import Facts
-from harness.verify.shards import Entry, Shard, read_shard
+from harness.verify.shards import Shard, read_shard
 from harness.verify.stored import StoredTensors
 
 MANIFEST_FILE = "harness.json"
@@ -50,9 +43,6 @@ _LOOKS = {"U8": "W4A16_NVFP4", "F8_E4M3": "FP8"}
 
 _NAME_BYTES = 255
 """Of a file's name, on all file systems in use."""
-_NO_MEMORY = "Free some memory and type the command again."
-
-_log = logging.getLogger("harness.verify")
 
 
 class Origin(NamedTuple):
@@ -145,31 +135,19 @@ class Contents:
         return layout.spelled_in(self.modules[module]) if layout else None
 
 
-def read_contents(
-    directory: Path, *, source: Path | None = None, engine: Engine | None = None
-) -> Contents:
-    """Read headers, configuration and, in one pass, the data.
-
-    Raises:
-        ModelError: the folder, or that of the source, holds no checkpoint.
-        StageError: a process that reads a part was killed.
-    """
-    opened = _open(directory, source, engine)
-    held = [opened.contents.tensors]
-    if opened.contents.origin is not None:
-        held.append(opened.contents.origin.comparison.source.headers)
-    num_bytes = sum(header.num_bytes for headers in held for header in headers.values())
-    return _scanned(opened, num_processes(num_bytes))
-
-
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
     """A checkpoint of which only headers are read."""
 
     contents: Contents
     stored: StoredTensors
 
 
-def _open(directory: Path, source: Path | None, engine: Engine | None = None) -> _Opened:
+def open_contents(directory: Path, source: Path | None, engine: Engine | None = None) -> Opened:
+    """Read headers and configuration.
+
+    Raises:
+        ModelError: the folder, or that of the source, holds no checkpoint.
+    """
     config = read_json(directory / "config.json")
     weights = find_weights(directory)
     if config is None or not (weights.files or weights.weight_map):
@@ -206,7 +184,7 @@ def _open(directory: Path, source: Path | None, engine: Engine | None = None) ->
         origin=origin,
         drafts=draft_layers([*modules, *(origin.modules if origin else ())]),
     )
-    return _Opened(contents, stored)
+    return Opened(contents, stored)
 
 
 def no_checkpoint(directory: Path) -> ModelError:
@@ -237,82 +215,6 @@ def _open_origin(source: Path | None, checkpoint: StoredTensors) -> Origin | Non
     tensors = SourceTensors(source, shards, config)
     tensors.ask_structure(checkpoint.headers)
     return Origin(source, config, Comparison(checkpoint, tensors))
-
-
-def _scanned(opened: _Opened, count: int) -> Contents:
-    """Return the contents with what the one pass over the data found, in `count` processes."""
-    headers = opened.contents
-    facts: dict[str, Facts] = {}
-    hashes: dict[str, str] = {}
-    tasks = _tasks(headers)
-    with _held(opened) as comparison:
-        for number, (task, scan) in enumerate(_scans(opened, tasks, count), start=1):
-            _log.info("verify: file %d of %d, %s", number, len(tasks), task.shard.name)
-            facts |= scan.facts
-            if scan.hash is not None:
-                hashes[task.shard.name] = scan.hash
-            if comparison:
-                comparison.collect(scan.outcomes)
-    for name in headers.manifest or {}:
-        path = headers.directory / name
-        if name not in hashes and path.is_file() and path.suffix != ".safetensors":
-            hashes[name] = hash_file(path)
-    return replace(headers, facts=facts, hashes=hashes)
-
-
-@contextmanager
-def _held(opened: _Opened) -> Iterator[Comparison | None]:
-    """Hold all files open; give what compares them with the source, if there is one."""
-    origin = opened.contents.origin
-    with opened.stored, origin.comparison.source if origin else nullcontext():
-        yield origin.comparison if origin else None
-
-
-def _scans(opened: _Opened, tasks: Sequence[Task], count: int) -> Iterator[tuple[Task, ShardScan]]:
-    headers, reading = opened.contents, DataPass(tasks)
-    if count == 1:
-        scans = reading.shards(opened.stored, partial(_comparison_of, headers))
-    else:
-        source = headers.origin.directory if headers.origin else None
-        work = partial(_read_share, headers.directory, source, count)
-        with closing(each(work, range(count), jobs=count, advice=_NO_MEMORY)) as shares:
-            scans = reading.shards_of([share for _, share in sorted(shares)])
-    return zip(tasks, scans, strict=True)
-
-
-def _read_share(
-    directory: Path, source: Path | None, count: int, number: int
-) -> tuple[int, Sequence[Found]]:
-    """Be process `number` of `count`."""
-    opened = _open(directory, source)
-    compare, reading = partial(_comparison_of, opened.contents), DataPass(_tasks(opened.contents))
-    with _held(opened):
-        return number, reading.share(opened.stored, compare, number=number, count=count)
-
-
-def _tasks(headers: Contents) -> Sequence[Task]:
-    return [_task(headers, shard) for shard in headers.shards if shard.problem is None]
-
-
-def _task(headers: Contents, shard: Shard) -> Task:
-    hashed = Hashed.FILE if shard.name in (headers.manifest or {}) else Hashed.NOTHING
-    if shard.name in headers.meant:
-        hashed = Hashed.TENSORS
-    return Task(shard, hashed)
-
-
-def _comparison_of(contents: Contents, name: str, entry: Entry) -> TensorComparison | None:
-    """Return what compares a tensor with the source while it is read."""
-    if contents.origin is None:
-        return None
-    comparison = contents.origin.comparison
-    module, leaf = contents.place_of(name)
-    if not is_quantized(contents.modules[module]):
-        return comparison.copied(name, entry)
-    layout, algo = contents.layout_of(module), contents.algo_of(module)
-    if layout and algo and can_dequantize(algo) and leaf == layout.tensors["weight"].leaf:
-        return comparison.quantized(module, algo, layout)
-    return None
 
 
 def read_json(path: Path) -> Mapping[str, object] | None:

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import models
 from harness.artifacts import Slice, TensorHeader
 from harness.errors import HarnessError
-from harness.models import layers_of
 from harness.verify.modules import expert_of
 from harness.verify.shards import ITEM_BYTES, Shard
 from harness.verify.stored import Bytes, StoredPart, StoredTensors
@@ -57,7 +57,7 @@ class SourceTensors(StoredTensors):
         if all(_is_explained(n, h, checkpoint) for n, h in self.headers.items()):
             return
         try:
-            self.layers = layers_of(self.directory)
+            self.layers = models.layers_of(self.directory)
         except HarnessError as error:
             _log.info("verify: the source's structure is not understood (%s)", error)
 

@@ -84,14 +84,17 @@ class DataPass:
         self._tasks = tasks
         self._cut = [list(_stretches(task)) for task in tasks]
 
-    def shards(self, stored: StoredTensors, compare: Compare) -> Iterator[ShardScan]:
+    def shards(
+        self, stored: StoredTensors, compare: Compare, *, num_threads: int | None = None
+    ) -> Iterator[ShardScan]:
         """Yield what is found in each file, in the order of the tasks.
 
         Args:
             stored: the files, held open.
             compare: called in the threads.
+            num_threads: how many; by default as many as pay.
         """
-        number = min(_MAX_WORKERS, os.cpu_count() or 1)
+        number = num_threads or min(_MAX_WORKERS, os.cpu_count() or 1)
         return self._joined(_read_all(list(chain(*self._cut)), stored, compare, num_threads=number))
 
     def share(

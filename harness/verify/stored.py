@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.artifacts import TensorHeader
+from harness.models import FileState, state_of
 from harness.resources import ResourceOwner
 from harness.verify.shards import ITEM_BYTES, Shard
 
@@ -70,6 +71,10 @@ class StoredTensors(ResourceOwner):
             descriptor = os.open(self.directory / shard, os.O_RDONLY)
             self._exits.callback(os.close, descriptor)
             self._files[shard] = descriptor
+
+    def state_of(self, shard: str) -> FileState:
+        """Return what tells, later, that a file is still the one that is held open."""
+        return state_of(os.fstat(self._files[shard]))
 
     def whole(self, name: str) -> StoredPart:
         """Return the part that is all of a tensor."""

@@ -34,9 +34,10 @@ from harness.verify import (
     checks_source,
     checks_tokenizer,
 )
-from harness.verify.contents import Contents, no_checkpoint, read_contents
+from harness.verify.contents import Contents, no_checkpoint
 from harness.verify.incidents import incident_of
 from harness.verify.modules import kind_of
+from harness.verify.scanned import ReadBefore, read_contents
 
 _log = logging.getLogger("harness.verify")
 
@@ -112,6 +113,7 @@ def verify(
     source: Path | None = None,
     baseline: Path | None = None,
     engine: str | None = None,
+    before: ReadBefore | None = None,
 ) -> IntegrityReport:
     """Run every check on the checkpoint in `directory`.
 
@@ -120,6 +122,7 @@ def verify(
         source: folder of the model that it was made from.
         baseline: where there is no `source`, folder of a model that it may be made from.
         engine: such as `vllm==0.33.0`.
+        before: what has read files before, while others were still made.
 
     Raises:
         ModelError: a folder holds no checkpoint at all.
@@ -132,7 +135,8 @@ def verify(
         raise no_checkpoint(directory)
     digest = digest_folder(directory)
     with unchanged(directory, digest, meanwhile="verified"):
-        contents = read_contents(directory, source=source or baseline, engine=known)
+        compared_with = source or baseline
+        contents = read_contents(directory, source=compared_with, engine=known, before=before)
     compared = SOURCE_CHECKS if source else BASELINE_CHECKS if baseline else ()
     asked = (*CHECKS, *compared, *(ENGINE_CHECKS if engine else ()))
     report = IntegrityReport(

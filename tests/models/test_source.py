@@ -283,7 +283,7 @@ def test_a_file_that_changed_just_now_is_not_remembered(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (copy / "config.json").touch()
     open_source(str(copy))
-    state = digests._state((copy / "config.json").stat())  # noqa: SLF001 - what is remembered by
+    state = digests.state_of((copy / "config.json").stat())  # what is remembered by
     assert state not in digests._hashed_here  # noqa: SLF001
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.artifacts import QuantPlan
 from harness.formats import get_format
 from harness.formats.cast import cast_to_nvfp4, largest_exponent
-from harness.models.packed import _of_mxfp4 as unpack
+from harness.models.unpacking import of_mxfp4 as unpack
 
 
 class Pair(Protocol):

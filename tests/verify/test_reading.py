@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.artifacts import IntegrityReport
-from harness.verify import compare, contents, fitting, reading, verify
+from harness.verify import compare, fitting, reading, scanned, verify
 from harness.verify.hashing import Hashed
 from harness.verify.reading import DataPass, Task, num_processes
 from harness.verify.scan import Facts, facts_of
@@ -120,7 +120,7 @@ def test_findings_lie_in_the_order_of_the_files_and_the_first_are_explained(tmp_
 @slow("three processes, each of which imports torch anew")
 def verify_shared(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], IntegrityReport]:
     def run(folder: Path, source: Path) -> IntegrityReport:
-        monkeypatch.setattr(contents, "num_processes", lambda _: 3)
+        monkeypatch.setattr(scanned, "num_processes", lambda _: 3)
         return verify(folder, source=source)
 
     return run
