@@ -64,19 +64,23 @@ def make_layers(
     device, done = torch.device(job.recipe.device), set[int]()
     calibration = Calibration(job.recipe, job.source, job.inventory, job.plan, ranks)
     weights, quantizer = StackedWeights(job.source, job.plan), ResidentQuantizer(job.plan)
+    runs_first = job.plan.algorithm.needs_inputs
     with threads_for(device, 1, "write") as thread, closing(calibration.layers()) as layers:
         written: Future[None] = thread.submit(quantizer.prepare, device)
         for layer in layers:  # a thread reads the next one
             check()
             with calibration.within_memory():
+                if runs_first:
+                    calibration.run(layer)
                 if ranks.owns(layer.number) and layer.number not in done:
                     amax = calibration.weights.measure(weights.of(layer))
                     _wait_for(written)  # so that no more than two layers wait
-                    quantized = quantizer.quantize(weights.of(layer), amax)
+                    quantized = quantizer.quantize(weights.of(layer), amax, calibration.moments)
                     written = thread.submit(writer.put, fetched(quantized))
                     del quantized  # else it would stay on a GPU while the layer runs
                     done.add(layer.number)
-                calibration.run(layer)
+                if not runs_first:
+                    calibration.run(layer)
         _wait_for(written)
     return calibration.stats()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from harness.artifacts.algorithm import PLAIN, Algorithm
 from harness.artifacts.recipe import KvFormat, Wording
 from harness.reading import DTYPE_BITS
 
@@ -201,6 +202,8 @@ class QuantPlan:
     digest: str
     """sha256 of all of the above and of the inventory."""
     wording: Wording = Wording.TODAY
+    algorithm: Algorithm = PLAIN
+    """Of NVFP4 weights."""
 
     @property
     def declares_kv(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from harness.artifacts.algorithm import PLAIN, Algorithm
 from harness.artifacts.limits import (
     MOST,
     STRICT,
@@ -393,3 +394,4 @@ class Recipe(Trial):
     wording: Wording = Wording.TODAY
     matching: Matching = Matching.OWN
     expert_scales: ExpertScales = ExpertScales.OWN
+    algorithm: Algorithm = PLAIN

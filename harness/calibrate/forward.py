@@ -123,6 +123,7 @@ class LayerwiseRun:
                         self.clock.lap("prepared")
                         self.prepared_at = time.perf_counter()
                     yield layer
+                    self.clock.lap("quantized")  # by who runs a layer first and quantizes then
                 self._options.budget.check_host()
                 if self._is_of_all_layers:
                     _log.info("calibrate: %d of %d layers", number, len(streamed))

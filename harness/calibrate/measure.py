@@ -12,7 +12,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from harness.artifacts import CalibrationStats, Inventory, KvFormat, QuantPlan, Recipe, thin_experts
+from harness.algorithms import SecondMoments
+from harness.artifacts import (
+    CalibrationStats,
+    Inventory,
+    KvFormat,
+    PlannedLinear,
+    QuantPlan,
+    Recipe,
+    thin_experts,
+)
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
 from harness.calibrate.forward import LayerwiseRun, RunOptions, run_whole
 from harness.calibrate.memory import Budget
@@ -41,8 +50,10 @@ _Layers = Generator[ResidentLayer, None, bool]
 
 def needs_text(plan: QuantPlan) -> bool:
     """Tell whether a plan needs the range of anything but weights."""
-    return KvFormat(plan.kv_cache).has_scales or any(
-        has_input_scale(planned.input_format) for planned in plan.quantized
+    return (
+        KvFormat(plan.kv_cache).has_scales
+        or plan.algorithm.needs_inputs
+        or any(has_input_scale(planned.input_format) for planned in plan.quantized)
     )
 
 
@@ -127,8 +138,17 @@ class Calibration:
 
     def run(self, layer: ResidentLayer) -> None:
         """Run a layer over all batches."""
+        self._observer.moments.clear()
         if self._run is not None:
             self._run.run(layer)
+
+    def moments(self, members: Sequence[PlannedLinear]) -> SecondMoments:
+        """Return what the inputs of some layers were like in the decoder layer that ran last.
+
+        Raises:
+            RejectedError: they were not seen.
+        """
+        return self._observer.moments.of(members)
 
     def stats(self) -> CalibrationStats:
         """Return all that was measured, when there are no more layers."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.artifacts import ExpertCoverage, Inventory, KvFormat, QuantPlan
+from harness.calibrate.moments import MomentCollector
 from harness.errors import ReasonCode, RejectedError
 from harness.formats import has_input_scale
 from harness.models import answering
@@ -37,6 +38,7 @@ class Observer:
             for planned in plan.quantized
             if has_input_scale(planned.input_format)
         }
+        self.moments = MomentCollector(plan)
         self._attentions = {
             a.name: a for a in plan.attentions if KvFormat(plan.kv_cache).has_scales
         }
@@ -79,6 +81,7 @@ class Observer:
             self._tokens[parameter][expert] += input_NI.numel() // input_NI.shape[-1]
         if (quantizer := self._quantizers.get(parameter)) is not None:
             self._widen(quantizer, input_NI)
+        self.moments.see_input(parameter, expert, input_NI)
 
     def see_grouped(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
         """Take the inputs of all experts of one grouped product; `ends_E` is where theirs end."""
@@ -89,6 +92,7 @@ class Observer:
             self._grouped[parameter] = found_2E if before is None else before + found_2E
         if (quantizer := self._quantizers.get(parameter)) is not None:
             self._widen(quantizer, input_NI)
+        self.moments.see_grouped(parameter, ends_E, input_NI)
 
     def see_kv(self, attention: str, key: Tensor, value: Tensor) -> None:
         """Take the keys and values of one attention call."""

@@ -42,7 +42,7 @@ _JUDGES_SUITES = frozenset(
 )
 _JUDGES_RUNS = ("skip_verify", "waivers", "missing_evidence", "end_early")
 _PLACES = ("--port", "--host", "--api-key", "--served-model-name", "--uds", "--model")
-_MAKES = ("rules", "exclude", "kv_cache", "wording", "matching", "expert_scales")
+_MAKES = ("rules", "exclude", "kv_cache", "wording", "matching", "expert_scales", "algorithm")
 _STATS_FILE = CALIBRATE.outputs[0]
 
 

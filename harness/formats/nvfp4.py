@@ -5,8 +5,8 @@ A stored weight is `code * weight_scale * weight_scale_2`: the code is one of +-
 whole matrix. Two codes lie in a byte, the even column in the low half.
 
 The numbers are those of NVIDIA Model-Optimizer 0.47.0 to the bit, so that checkpoints may be
-compared byte for byte. Left out: static block scales (MSE search, four-over-six) and padding of
-widths that are no multiple of 16.
+compared byte for byte. Block scales that are not those of a block's largest value are chosen in
+`harness.algorithms`. Left out: padding of widths that are no multiple of 16.
 
 Shapes: E weights, O output features, I input features, B blocks of 16 input features.
 Source: nvidia-modelopt 0.47.0, torch/quantization/qtensor/nvfp4_tensor.py (weights);
@@ -54,20 +54,18 @@ class Nvfp4(Format):
         """
         num_weights, num_rows, width = weight_EOI.shape
         check_width(width)
-        largest = E2M1_MAX * E4M3_MAX
-        ranges = [check_amax(one) or largest for one in amax]
-        scale_2_E = brought(scale_of(ranges, largest), weight_EOI.device)
+        ranges, scale_2_E = global_scales(amax)
+        scale_2_E = brought(scale_2_E, weight_EOI.device)
         fused = fused_kernel(self.name, weight_EOI.device, ranges)
         if fused is not None:
             packed, scale_EOB = fused(weight_EOI, scale_2_E)
             return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
-        packed = weight_EOI.new_empty(num_weights, num_rows, width // 2, dtype=torch.uint8)
         shape = (num_weights, num_rows, width // BLOCK)
         scale_EOB = weight_EOI.new_empty(shape, dtype=torch.float8_e4m3fn)
         for part in row_parts(weight_EOI.shape, weight_EOI.device):
             where = part.weights, part.rows
-            packed[where], scale_EOB[where] = _quantize(weight_EOI[where], scale_2_E[part.weights])
-        return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
+            scale_EOB[where] = block_scales(weight_EOI[where], scale_2_E[part.weights])
+        return stored(weight_EOI, scale_EOB, scale_2_E)
 
     def dequantize_weight(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> Tensor:
         """Return [O, I]: the scales are multiplied first, then the code, then comes the cast.
@@ -100,8 +98,7 @@ class Nvfp4(Format):
         scale_B1 = to_e4m3(global_scale * (amax_B1 * (1 / E2M1_MAX))).float()
         inverse_B1 = _reciprocal(scale_B1 * _reciprocal(global_scale))
         scaled_Bk = x_Bk.float() * inverse_B1
-        rounded_Bk = _VALUES.to(x.device)[_magnitude_codes(scaled_Bk).int()].copysign(scaled_Bk)
-        return (rounded_Bk * (scale_B1 / global_scale)).to(x.dtype).reshape(x.shape)
+        return (nearest(scaled_Bk) * (scale_B1 / global_scale)).to(x.dtype).reshape(x.shape)
 
     def weight_tensors(self, shape: tuple[int, int]) -> Mapping[str, TensorType]:
         """Return codes, block scales and the global scale."""
@@ -129,14 +126,38 @@ def check_width(width: int) -> None:
         raise ValueError(message)
 
 
-def _quantize(weight_EOI: Tensor, scale_2_E: Tensor) -> tuple[Tensor, Tensor]:
-    """Return packed codes [E, O, I/2] and block scales [E, O, B]."""
-    weight_EOBk = _blocks(weight_EOI.float())
-    scale_2_E11 = scale_2_E[:, None, None]
-    scale_EOB = weight_EOBk.abs().amax(dim=-1) / (E2M1_MAX * scale_2_E11)
-    scale_EOB = torch.where(scale_EOB == 0, 1.0, scale_EOB).clamp(min=E4M3_TINY)
-    stored_EOB = to_e4m3(scale_EOB)
-    return packed_codes(weight_EOI, stored_EOB, scale_2_E), stored_EOB
+def global_scales(amax: Sequence[float], *, top: float = E4M3_MAX) -> tuple[list[float], Tensor]:
+    """Return largest values and the global scales [E] made of them, float32, on the CPU.
+
+    Args:
+        amax: zero for weights of nothing but zeros, which get scale 1.
+        top: E4M3 scale of the block that holds the largest value.
+    """
+    largest = E2M1_MAX * top
+    ranges = [check_amax(one) or largest for one in amax]
+    return ranges, scale_of(ranges, largest)
+
+
+def block_scales(weight_EOI: Tensor, scale_2_E: Tensor) -> Tensor:
+    """Return the E4M3 scales [E, O, B] that map each block's largest value to 6."""
+    largest_EOB = _blocks(weight_EOI.float()).abs().amax(dim=-1)
+    scale_EOB = largest_EOB / (E2M1_MAX * scale_2_E[:, None, None])
+    return to_e4m3(torch.where(scale_EOB == 0, 1.0, scale_EOB).clamp(min=E4M3_TINY))
+
+
+def stored(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> dict[str, Tensor]:
+    """Return what is stored of weights whose scales are given, by suffix."""
+    num_weights, num_rows, width = weight_EOI.shape
+    packed = weight_EOI.new_empty(num_weights, num_rows, width // 2, dtype=torch.uint8)
+    for part in row_parts(weight_EOI.shape, weight_EOI.device):
+        where = part.weights, part.rows
+        packed[where] = packed_codes(weight_EOI[where], scale_EOB[where], scale_2_E[part.weights])
+    return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
+
+
+def nearest(x: Tensor) -> Tensor:
+    """Return the E2M1 value nearest to each of `x`, float32."""
+    return _VALUES.to(x.device)[_magnitude_codes(x).int()].copysign(x)
 
 
 def packed_codes(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from harness.algorithms import SecondMoments
+from harness.artifacts import PlannedLinear
 from harness.calibrate import CalibrationTimes, Workload, time_calibration
 from harness.export import required_bytes, shard_bytes
 from harness.models import Stack
@@ -87,11 +89,17 @@ def _on_gpu(job: Job) -> bool:
 def _time(job: Job) -> CalibrationTimes:
     quantizer = ResidentQuantizer(job.plan)
     waiting: list[QuantizedStack] = []
+    whole, device = job.plan.algorithm.needs_whole_inputs, job.recipe.device
+
+    def moments_of(members: Sequence[PlannedLinear]) -> SecondMoments:
+        """Say that no two input features go together: what they are like changes no time."""
+        width = members[0].linear.shape[1]
+        return SecondMoments.of_noise(len(members), width, whole=whole, device=device)
 
     def quantize(stacks: Sequence[Stack], amax: Mapping[str, float]) -> None:
         if _on_gpu(job):  # whose run hands a layer over before the next
             waiting.clear()
-        waiting.extend(quantizer.quantize(stacks, amax))
+        waiting.extend(quantizer.quantize(stacks, amax, moments_of))
 
     workload = Workload(job.extent, quantize)
     return time_calibration(job.recipe, job.source, job.inventory, job.plan, workload)

@@ -4,17 +4,21 @@ Shapes: E weights of one shape, O output features, I input features.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.artifacts import PlannedLinear, QuantizedTensor, QuantPlan
+from harness.algorithms import SecondMoments, quantize_weights
+from harness.artifacts import PLAIN, PlannedLinear, QuantizedTensor, QuantPlan
 from harness.formats import get_format, stored_format
 from harness.models import Stack
 from harness.quantize.amax import WeightGroups
+
+MomentsOf = Callable[[Sequence[PlannedLinear]], SecondMoments]
+"""Takes layers of one shape and returns what their inputs are like."""
 
 _TOGETHER = 32
 """Layers that are handed on at a time: what Python does for a part is done for all of them."""
@@ -35,6 +39,7 @@ class ResidentQuantizer:
 
     def __init__(self, plan: QuantPlan) -> None:
         """Take the plan."""
+        self._algorithm = plan.algorithm
         self._formats = {planned.weight_format for planned in plan.quantized}
         self._groups: dict[str, set[str]] = defaultdict(set)
         for planned in plan.quantized:
@@ -50,7 +55,10 @@ class ResidentQuantizer:
             get_format(name).quantize_weights(weight_1OI, amax=[1.0])
 
     def quantize(
-        self, stacks: Iterable[Stack], amax: Mapping[str, float]
+        self,
+        stacks: Iterable[Stack],
+        amax: Mapping[str, float],
+        moments_of: MomentsOf | None = None,
     ) -> Sequence[QuantizedStack]:
         """Return the weights quantized, without the scales of their inputs.
 
@@ -60,6 +68,7 @@ class ResidentQuantizer:
             stacks: weights on any device; a GPU need not be done with what is returned, but they
                 may be changed by what is queued on it afterwards.
             amax: largest values by Linear.name.
+            moments_of: for an algorithm that asks what inputs are like.
         """
         found = list(stacks)
         groups = WeightGroups.of((one for stack in found for one in stack.members), amax)
@@ -67,15 +76,23 @@ class ResidentQuantizer:
         for members, weight_EOI in found:
             if not all(self._groups[one.linear.group] <= amax.keys() for one in members):
                 continue
-            first = members[0]
-            number_format = stored_format(first.weight_format, is_routed=first.linear.is_routed)
             ranges = [groups.for_weight(planned) for planned in members]
-            stored_E = number_format.quantize_weights(weight_EOI, amax=ranges)
+            stored_E = self._stored(Stack(members, weight_EOI), ranges, moments_of)
             computed = None
             if weight_EOI.is_cuda:
                 computed = torch.cuda.current_stream(weight_EOI.device).record_event()
             quantized.append(QuantizedStack(members, stored_E, computed))
         return quantized
+
+    def _stored(
+        self, stack: Stack, ranges: Sequence[float], moments_of: MomentsOf | None
+    ) -> Mapping[str, Tensor]:
+        first, algorithm = stack.members[0], self._algorithm
+        if algorithm == PLAIN or first.weight_format != "nvfp4":
+            number_format = stored_format(first.weight_format, is_routed=first.linear.is_routed)
+            return number_format.quantize_weights(stack.weight_EOI, amax=ranges)
+        moments = moments_of(stack.members) if moments_of and algorithm.needs_inputs else None
+        return quantize_weights(stack.weight_EOI, algorithm, amax=ranges, moments=moments)
 
 
 def fetched(stacks: Iterable[QuantizedStack]) -> Iterator[QuantizedTensor]:

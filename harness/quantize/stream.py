@@ -17,7 +17,16 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import Tensor
 
-from harness.artifacts import CalibrationStats, KvFormat, PlannedLinear, QuantizedTensor, QuantPlan
+from harness.algorithms import quantize_weights
+from harness.artifacts import (
+    PLAIN,
+    Algorithm,
+    CalibrationStats,
+    KvFormat,
+    PlannedLinear,
+    QuantizedTensor,
+    QuantPlan,
+)
 from harness.errors import CorruptWeightError, RecipeError
 from harness.formats import get_format, has_input_scale, stored_format
 from harness.formats.kv import kv_scale
@@ -72,7 +81,9 @@ def quantize(
                     weight_OI = _read(reader, planned, device)
                     cast = casts.of(planned, weight_OI)
                     amax = weights.for_weight(planned)
-                    yield _stored(planned, cast or _quantized(planned, weight_OI, amax))
+                    yield _stored(
+                        planned, cast or _quantized(planned, weight_OI, amax, plan.algorithm)
+                    )
             yield from _input_scales(name, members.get(name, ()), inputs)
             if name not in members and name not in done:
                 yield _as_it_is(reader, name)
@@ -123,10 +134,28 @@ def _read(reader: TensorReader, planned: PlannedLinear, device: str) -> Tensor:
     return weight_OI
 
 
-def _quantized(planned: PlannedLinear, weight_OI: Tensor, amax: float) -> Mapping[str, Tensor]:
+def _quantized(
+    planned: PlannedLinear, weight_OI: Tensor, amax: float, algorithm: Algorithm
+) -> Mapping[str, Tensor]:
     linear = planned.linear
+    if algorithm != PLAIN and planned.weight_format == "nvfp4":
+        return _by_algorithm(planned, weight_OI, amax, algorithm)
     number_format = stored_format(planned.weight_format, is_routed=linear.is_routed)
     return number_format.quantize_weight(weight_OI, amax=amax)
+
+
+def _by_algorithm(
+    planned: PlannedLinear, weight_OI: Tensor, amax: float, algorithm: Algorithm
+) -> Mapping[str, Tensor]:
+    if algorithm.needs_inputs:
+        message = (
+            f"the recipe's algorithm ({algorithm}) needs a weight and its inputs together, and "
+            f"'{planned.linear.name}' is read by itself: it lies outside the decoder layers, or "
+            "its file has another type than most. Exclude it, or choose another algorithm."
+        )
+        raise RecipeError(message)
+    stored_E = quantize_weights(weight_OI.unsqueeze(0), algorithm, amax=[amax])
+    return {suffix: tensor_E[0] for suffix, tensor_E in stored_E.items()}
 
 
 def _stored(planned: PlannedLinear, stored: Mapping[str, Tensor]) -> QuantizedTensor:

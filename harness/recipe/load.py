@@ -7,7 +7,9 @@ from pathlib import Path
 
 from harness import shipped
 from harness.artifacts import (
+    PLAIN,
     Address,
+    Algorithm,
     CalibrationSpec,
     DeploymentsTrial,
     EngineSpec,
@@ -21,6 +23,7 @@ from harness.artifacts import (
 )
 from harness.errors import RecipeError, UsageError
 from harness.reading import read_yaml_documents, refused_as
+from harness.recipe.algorithms import Named, split
 from harness.recipe.names import choose_file
 from harness.recipe.peer import convert, is_peer_recipe
 from harness.recipe.peer_files import in_library
@@ -82,6 +85,7 @@ def load_recipe(request: Request) -> Recipe:
         wording=Wording.TODAY if request.kv_cache else file.wording,
         matching=file.matching,
         expert_scales=file.expert_scales,
+        algorithm=_algorithm(file.algorithm, calibration, request.ranks),
         missing_evidence=load_missing_evidence(request, default=file.missing_evidence),
         end_early=request.end_early,
     )
@@ -208,12 +212,25 @@ def _read(request: Request) -> RecipeFile:
             f"Formats: {', '.join(recipe_names())}; a recipe is the path of a YAML file."
         )
         raise RecipeError(message)
-    if request.recipe is not None:
-        typed = request.recipe
-        shipped_there = None if os.path.lexists(typed) else in_library(typed)
-        path = choose_file(str((shipped_there or typed).absolute()), Path(), "recipe", RecipeError)
-    else:
-        path = choose_file(str(request.qformat), shipped.recipes(), "format", RecipeError)
+    if request.recipe is None:
+        return _shipped(str(request.qformat))
+    typed = request.recipe
+    shipped_there = None if os.path.lexists(typed) else in_library(typed)
+    path = choose_file(str((shipped_there or typed).absolute()), Path(), "recipe", RecipeError)
+    return _read_file(path)
+
+
+def _shipped(qformat: str) -> RecipeFile:
+    """Return the recipe that a format's name means, with the algorithm that the name ends with."""
+    is_path = qformat.endswith((".yaml", ".yml"))
+    named = Named(qformat, PLAIN) if is_path else split(qformat)
+    file = _read_file(choose_file(named.recipe, shipped.recipes(), "format", RecipeError))
+    if named.algorithm == PLAIN:
+        return file
+    return file.model_copy(update={"name": qformat, "algorithm": named.algorithm})
+
+
+def _read_file(path: Path) -> RecipeFile:
     with refused_as(RecipeError, "Mend the file."):
         documents = read_yaml_documents(path)
     if is_peer_recipe(documents):
@@ -252,6 +269,23 @@ def _calibration(request: Request, file: RecipeFile) -> CalibrationSpec:
     return dataclasses.replace(
         spec, data=data, size=size, seq=seq, layerwise=layerwise, experts=experts
     )
+
+
+def _algorithm(algorithm: Algorithm, calibration: CalibrationSpec, ranks: int) -> Algorithm:
+    """Return the recipe's algorithm, if it can be run as was asked."""
+    if algorithm.needs_inputs and not calibration.layerwise:
+        message = (
+            f"the recipe's algorithm ({algorithm}) looks at each layer's inputs while the layer is "
+            "in memory, and the whole model was asked for. Type --layerwise."
+        )
+        raise UsageError(message)
+    if algorithm.needs_inputs and ranks > 1:
+        message = (
+            f"--ranks {ranks}: the recipe's algorithm ({algorithm}) needs the inputs of all "
+            "batches in one process. Type --ranks 1."
+        )
+        raise UsageError(message)
+    return algorithm
 
 
 def load_missing_evidence(

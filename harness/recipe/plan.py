@@ -10,6 +10,8 @@ from collections import defaultdict
 
 from harness.artifacts import (
     MIXED,
+    PLAIN,
+    Algorithm,
     Excluded,
     ExpertScales,
     Inventory,
@@ -26,6 +28,7 @@ from harness.recipe.names import nearest
 from harness.recipe.rules import OFF, Match, match_rules
 
 _WEIGHT = ".weight"
+_OF_ALGORITHMS = "nvfp4"
 
 
 def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
@@ -61,15 +64,19 @@ def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
         *(Excluded(module=name, rule=what) for name, what in inventory.unquantizable.items()),
     )
     attentions = inventory.attentions if recipe.kv_cache is not KvFormat.NONE else ()
+    _check_algorithm(recipe.algorithm, quantized)
     parts = (scheme, recipe.kv_cache, recipe.wording, quantized, excluded, attentions)
+    # Plans without an algorithm keep the digest that checkpoints name.
+    chosen = () if recipe.algorithm == PLAIN else (recipe.algorithm,)
     return QuantPlan(
         scheme=scheme,
         kv_cache=recipe.kv_cache,
         quantized=quantized,
         excluded=excluded,
         attentions=attentions,
-        digest=digest_of(inventory.digest, *parts),
+        digest=digest_of(inventory.digest, *parts, *chosen),
         wording=recipe.wording,
+        algorithm=recipe.algorithm,
     )
 
 
@@ -135,6 +142,15 @@ def _check_formats(recipe: Recipe) -> None:
                 f"{hint}Known: {', '.join(known)}."
             )
             raise RecipeError(message)
+
+
+def _check_algorithm(algorithm: Algorithm, quantized: tuple[PlannedLinear, ...]) -> None:
+    if algorithm != PLAIN and not any(one.weight_format == _OF_ALGORITHMS for one in quantized):
+        message = (
+            f"the recipe's algorithm ({algorithm}) is for {_OF_ALGORITHMS} weights, and its rules "
+            "make none. Leave out the algorithm, or change the rules."
+        )
+        raise RecipeError(message)
 
 
 def _check_inputs(matches: tuple[Match, ...]) -> None:

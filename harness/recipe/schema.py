@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 from harness.artifacts import (
+    PLAIN,
+    Algorithm,
     Band,
     CalibrationSpec,
     Claim,
@@ -60,6 +62,7 @@ class RecipeFile(Strict):
     wording: Wording = Wording.TODAY
     matching: Matching = Matching.OWN
     expert_scales: ExpertScales = ExpertScales.OWN
+    algorithm: Algorithm = PLAIN
     calibration: CalibrationSpec
     engine: Literal["auto", "reference", "vllm", "docker", "sglang"]
     engine_args: tuple[str, ...] = ()

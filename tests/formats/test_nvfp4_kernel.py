@@ -88,11 +88,15 @@ def scales_at_the_bounds(away: int, step: int) -> tuple[Tensor, Tensor]:
 
 def check_scales(device: str, away: int, step: int) -> None:
     """Compare the kernel with a division, where a wrong last bit would change a block's scale."""
-    from harness.formats.nvfp4 import _quantize  # noqa: PLC0415 - the plain function
+    from harness.formats.nvfp4 import (  # noqa: PLC0415 - the plain functions
+        block_scales,
+        packed_codes,
+    )
     from harness.formats.nvfp4_triton import quantize  # noqa: PLC0415 - only where Triton is
 
     weight_EOI, scale_2_E = scales_at_the_bounds(away, step)
-    packed, scale = _quantize(weight_EOI, scale_2_E)
+    scale = block_scales(weight_EOI, scale_2_E)
+    packed = packed_codes(weight_EOI, scale, scale_2_E)
     assert len(set(scale.view(torch.uint8).flatten().tolist())) > 12  # neighbours of each bound
     found, found_scale = quantize(weight_EOI.to(device), scale_2_E.to(device))
     assert torch.equal(found_scale.cpu().view(torch.uint8), scale.view(torch.uint8))
@@ -101,11 +105,15 @@ def check_scales(device: str, away: int, step: int) -> None:
 
 def check_quotients(device: str, away: int) -> None:
     """Compare the kernel with a division, where a wrong last bit would change the code."""
-    from harness.formats.nvfp4 import _quantize  # noqa: PLC0415 - the plain function
+    from harness.formats.nvfp4 import (  # noqa: PLC0415 - the plain functions
+        block_scales,
+        packed_codes,
+    )
     from harness.formats.nvfp4_triton import quantize  # noqa: PLC0415 - only where Triton is
 
     weight_EOI, scale_2_E = quotients_at_the_bounds(away)
-    packed, scale = _quantize(weight_EOI, scale_2_E)
+    scale = block_scales(weight_EOI, scale_2_E)
+    packed = packed_codes(weight_EOI, scale, scale_2_E)
     assert (scale.float() == 256).all()
     found, found_scale = quantize(weight_EOI.to(device), scale_2_E.to(device))
     assert torch.equal(found_scale.cpu().view(torch.uint8), scale.view(torch.uint8))

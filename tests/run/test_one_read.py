@@ -163,9 +163,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Seen:
             see("prepare", "")
             super().prepare(device)
 
-        def quantize(self, stacks: Any, amax: Any) -> Any:  # noqa: ANN401 - passed on
+        def quantize(self, stacks: Any, amax: Any, moments_of: Any = None) -> Any:  # noqa: ANN401 - passed on
             see("quantize", next(iter(amax)).split(".")[2])
-            return super().quantize(stacks, amax)
+            return super().quantize(stacks, amax, moments_of)
 
     class Writer(CheckpointWriter):
         def put(self, tensors: Iterable[QuantizedTensor], *, here: bool = False) -> None:

@@ -1,0 +1,60 @@
+"""How the numbers of a weight are chosen, where several would do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.artifacts.limits import STRICT
+
+
+class Scales(StrEnum):
+    """What the scales of NVFP4 blocks are made of."""
+
+    MAX = "max"
+    """A block's largest value."""
+    MSE = "mse"
+    """The least squared error of the block's weights."""
+    FOUR_OVER_SIX = "four_over_six"
+    """The same of two: the largest value becomes 6, or 4."""
+    LOCAL_HESSIAN = "local_hessian"
+    """The least error of the layer's output on the calibration's text, block by block."""
+
+
+class Rounding(StrEnum):
+    """How codes of NVFP4 weights are chosen."""
+
+    NEAREST = "nearest"
+    GPTQ = "gptq"
+    """One input feature after another; what is left of the weight makes up for each error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Algorithm:
+    """How scales and codes of NVFP4 weights are chosen."""
+
+    __pydantic_config__ = STRICT
+    scales: Scales = Scales.MAX
+    rounding: Rounding = Rounding.NEAREST
+    damping: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """GPTQ's: share of each input feature's energy that is added to it."""
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether it asks what a layer's inputs are like."""
+        return self.needs_whole_inputs or self.scales is Scales.LOCAL_HESSIAN
+
+    @property
+    def needs_whole_inputs(self) -> bool:
+        """Whether it asks how all input features go together, not those of a block alone."""
+        return self.rounding is Rounding.GPTQ
+
+    def __str__(self) -> str:
+        """Return it as it is said."""
+        rounded = "" if self.rounding is Rounding.NEAREST else f", rounded by {self.rounding}"
+        return f"scales by {self.scales}{rounded}"
+
+
+PLAIN = Algorithm()
+"""A block's largest value, and the nearest code."""

@@ -1,0 +1,101 @@
+"""Sums up what the inputs of one decoder layer are like: the second moments of each weight's.
+
+Layers that an engine fuses read one input, which is summed up once. Experts have sums of their own,
+of the tokens that were routed to them.
+
+Shapes: N rows (tokens), I input features, E experts.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from harness.algorithms import SecondMoments
+from harness.artifacts import PlannedLinear, QuantPlan
+from harness.errors import ReasonCode, RejectedError
+from harness.formats import get_format
+
+_FORMAT = "nvfp4"
+
+
+class MomentCollector:
+    """Takes the inputs of a decoder layer while it runs over all batches."""
+
+    def __init__(self, plan: QuantPlan) -> None:
+        """Take the plan; its algorithm says how much of the moments it needs."""
+        block = get_format(_FORMAT).block
+        self._block = None if plan.algorithm.needs_whole_inputs else block
+        self._stands_for: dict[str, str] = {}
+        """The parameter whose input is summed up, by group of fused layers."""
+        self._experts: dict[str, int] = {}
+        """Number of experts of each such parameter; 0 for a matrix alone."""
+        for planned in plan.quantized if plan.algorithm.needs_inputs else ():
+            linear = planned.linear
+            if planned.weight_format == _FORMAT:
+                name = self._stands_for.setdefault(linear.group, linear.parameter.tensor)
+                number = 0 if linear.parameter.expert is None else linear.parameter.expert + 1
+                self._experts[name] = max(number, self._experts.get(name, 0))
+        self._sums: dict[str, Tensor] = {}
+        self._tokens: dict[str, list[int]] = {}
+
+    def clear(self) -> None:
+        """Forget the layer that was before."""
+        self._sums.clear()
+        self._tokens.clear()
+
+    def see_input(self, parameter: str, expert: int | None, input_NI: Tensor) -> None:
+        """Add the input of one linear call."""
+        if parameter in self._experts:
+            self._add(parameter, expert or 0, input_NI.reshape(-1, input_NI.shape[-1]))
+
+    def see_grouped(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
+        """Add the inputs of all experts of one grouped product; `ends_E` is where theirs end."""
+        if parameter not in self._experts:
+            return
+        begin = 0
+        for expert, end in enumerate(ends_E.tolist()):
+            if end > begin and expert < self._experts[parameter]:
+                self._add(parameter, expert, input_NI[begin:end])
+            begin = end
+
+    def of(self, members: Sequence[PlannedLinear]) -> SecondMoments:
+        """Return the moments of the inputs of layers that share a parameter, in their order.
+
+        Raises:
+            RejectedError: none of them was seen. An expert without tokens is no error.
+        """
+        first = members[0].linear
+        name = self._stands_for[first.group]
+        if name not in self._sums:
+            message = (
+                f"calibration saw no input of '{first.name}', which the recipe's algorithm needs. "
+                "Exclude the layer, or let the recipe have another algorithm."
+            )
+            raise RejectedError(message, reason=ReasonCode.QUANTIZER_NOT_OBSERVED)
+        experts = [one.linear.parameter.expert or 0 for one in members]
+        sums, tokens = (
+            self._sums[name],
+            torch.tensor(self._tokens[name], device=self._sums[name].device),
+        )
+        if experts == list(range(len(sums))):
+            return SecondMoments(sums, tokens)
+        return SecondMoments(sums[experts], tokens[experts])
+
+    def _add(self, parameter: str, expert: int, input_NI: Tensor) -> None:
+        if parameter not in self._sums:
+            self._sums[parameter] = self._zeros(parameter, input_NI)
+            self._tokens[parameter] = [0] * len(self._sums[parameter])
+        own, x = self._sums[parameter][expert], input_NI.float()
+        if self._block is None:
+            own.addmm_(x.mT, x)
+        else:
+            blocks_BNk = x.reshape(len(x), -1, self._block).transpose(0, 1)
+            own.baddbmm_(blocks_BNk.mT, blocks_BNk)
+        self._tokens[parameter][expert] += len(x)
+
+    def _zeros(self, parameter: str, input_NI: Tensor) -> Tensor:
+        number, width = max(1, self._experts[parameter]), input_NI.shape[-1]
+        block = self._block
+        shape = (width, width) if block is None else (width // block, block, block)
+        return torch.zeros(number, *shape, dtype=torch.float32, device=input_NI.device)

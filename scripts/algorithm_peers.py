@@ -1,0 +1,103 @@
+"""Make an NVFP4 checkpoint of a dense model with another tool; `algorithms_table` measures it.
+
+    python -m scripts.algorithm_peers NAME MODEL TEXTS OUT --size N --seq L --device cuda
+
+NAME is a tool, an algorithm and a format, such as `modelopt-mse-nvfp4` or
+`llmcompressor-gptq-w4a16_nvfp4`. TEXTS is a JSON lines file, of which the first N samples of L
+tokens are taken. Runs in the tool's own environment, without harness.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+MODELOPT = {
+    "max": "NVFP4_DEFAULT_CFG",
+    "mse": "NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_CFG",
+    "four_over_six": "NVFP4_FOUR_OVER_SIX_CFG",
+    "local_hessian": "NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG",
+}
+LLMCOMPRESSOR = ("max", "gptq")
+
+
+def names(number_format: str) -> list[str]:
+    """Return the peers' ways to a format."""
+    return [
+        *(f"modelopt-{name}-{number_format}" for name in MODELOPT),
+        *(f"llmcompressor-{name}-{number_format}" for name in LLMCOMPRESSOR),
+    ]
+
+
+def main() -> int:
+    """Make one."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("name")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--seq", type=int, required=True)
+    parser.add_argument("--device", default="cuda")
+    typed = parser.parse_args()
+    tool, algorithm, number_format = typed.name.split("-")
+    tokenizer = AutoTokenizer.from_pretrained(typed.model)
+    lines = typed.texts.read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines[: typed.size]]
+    ids = [torch.tensor(tokenizer(text)["input_ids"][: typed.seq]) for text in texts]
+    model = AutoModelForCausalLM.from_pretrained(typed.model, dtype=torch.bfloat16)
+    model = model.to(typed.device).eval()
+    is_weight_only = number_format.startswith("w4a16")
+    make: Callable[..., None] = {"modelopt": _modelopt, "llmcompressor": _llmcompressor}[tool]
+    make(model, [one.to(typed.device) for one in ids], algorithm, weight_only=is_weight_only)
+    if tool == "modelopt":
+        from modelopt.torch.export import export_hf_checkpoint  # noqa: PLC0415 -- of one tool
+
+        export_hf_checkpoint(model, export_dir=typed.out)
+    else:
+        model.save_pretrained(typed.out, save_compressed=True)
+    tokenizer.save_pretrained(typed.out)
+    return 0
+
+
+def _modelopt(model: Any, ids: list[Tensor], algorithm: str, *, weight_only: bool) -> None:  # noqa: ANN401  # transformers
+    import modelopt.torch.quantization as mtq  # noqa: PLC0415 -- of one tool
+
+    settings = dict(getattr(mtq, MODELOPT[algorithm]))
+    if weight_only:
+        off = {"quantizer_name": "*input_quantizer", "enable": False}
+        settings["quant_cfg"] = [*settings["quant_cfg"], off]
+
+    def run(quantized: Any) -> None:  # noqa: ANN401  # as above
+        for one in ids:
+            quantized(one[None])
+
+    with torch.no_grad():
+        mtq.quantize(model, settings, run)
+
+
+def _llmcompressor(model: Any, ids: list[Tensor], algorithm: str, *, weight_only: bool) -> None:  # noqa: ANN401  # transformers
+    from llmcompressor import oneshot  # noqa: PLC0415 -- of one tool
+    from llmcompressor.modifiers.gptq import GPTQModifier  # noqa: PLC0415
+    from llmcompressor.modifiers.quantization import QuantizationModifier  # noqa: PLC0415
+    from torch.utils.data import DataLoader  # noqa: PLC0415
+
+    modifier = GPTQModifier if algorithm == "gptq" else QuantizationModifier
+    scheme = "NVFP4A16" if weight_only else "NVFP4"
+    rows = [{"input_ids": one.cpu(), "attention_mask": torch.ones_like(one.cpu())} for one in ids]
+    oneshot(
+        model=model,
+        dataset=DataLoader(rows, batch_size=1),  # type: ignore[arg-type]  # a list does
+        recipe=modifier(targets="Linear", scheme=scheme, ignore=["lm_head"]),
+        num_calibration_samples=len(rows),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

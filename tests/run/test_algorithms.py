@@ -1,0 +1,104 @@
+"""A recipe with an algorithm, from the command's words to the checkpoint's files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import pipeline
+from harness.errors import RecipeError, UsageError
+from harness.preflight import preflight
+from harness.recipe import Request, load_recipe
+from harness.runs import run_job
+from tests.stored import read_tensors
+
+Make = Callable[..., Path]
+ENDINGS = ("mse", "four_over_six", "local_hessian", "gptq", "local_hessian_gptq")
+
+
+@pytest.fixture
+def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
+    """Return a function that makes a checkpoint, checked, and returns its folder."""
+
+    def made(model: Path, qformat: str) -> Path:
+        request = Request(
+            model=str(model),
+            qformat=qformat,
+            calib_data=str(calibration_jsonl),
+            calib_size=8,
+            calib_seq=64,
+            device="cpu",
+        )
+        into = tmp_path / qformat
+        job = preflight(request, into=into, scored=False)
+        _, record = run_job(job, into=into, work=pipeline.make_checkpoint)
+        assert record.failure is None, record.failure
+        return into / "checkpoint"
+
+    return made
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_engines_are_told_the_same_as_without(make: Make, tiny_mixtral: Path, ending: str) -> None:
+    plain, found = make(tiny_mixtral, "nvfp4"), make(tiny_mixtral, f"nvfp4_{ending}")
+    for name in ("config.json", "hf_quant_config.json"):
+        assert json.loads((found / name).read_bytes()) == json.loads((plain / name).read_bytes())
+    one, other = read_tensors(plain), read_tensors(found)
+    assert {n: (t.dtype, t.shape) for n, t in one.items()} == {
+        n: (t.dtype, t.shape) for n, t in other.items()
+    }
+    changed = {
+        name.rpartition(".")[2]
+        for name, tensor in one.items()
+        if not torch.equal(as_bytes(tensor), as_bytes(other[name]))
+    }
+    assert changed
+    assert changed <= {"weight", "weight_scale", "weight_scale_2"}
+
+
+def test_weights_alone_are_calibrated_where_the_algorithm_asks_for_inputs(
+    make: Make, tiny_qwen3_5_moe: Path
+) -> None:
+    folder = make(tiny_qwen3_5_moe, "w4a16_nvfp4_local_hessian_gptq")
+    stats = json.loads((folder.parent / "calibration.json").read_bytes())
+    assert stats["num_tokens"] > 0
+    assert not [name for name in read_tensors(folder) if name.endswith("input_scale")]
+
+
+def test_the_name_of_a_format_may_end_with_an_algorithm() -> None:
+    plain, found = (
+        load_recipe(Request(model="canary", qformat=name, device="cpu"))
+        for name in ("nvfp4", "nvfp4_mse_gptq")
+    )
+    assert (plain.name, found.name) == ("nvfp4", "nvfp4_mse_gptq")
+    assert str(found.algorithm) == "scales by mse, rounded by gptq"
+    assert plain.rules == found.rules
+
+
+def test_an_algorithm_for_numbers_that_the_rules_do_not_make_is_refused(
+    make: Make, tiny_mixtral: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"rounded by gptq\) is for nvfp4 weights"):
+        make(tiny_mixtral, "fp8_gptq")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"layerwise": False}, "Type --layerwise"), ({"ranks": 2}, "Type --ranks 1")],
+)
+def test_inputs_are_seen_layer_by_layer_in_one_process(
+    options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_recipe(Request(model="canary", qformat="nvfp4_gptq", device="cpu", **options))  # type: ignore[arg-type]
+
+
+def test_an_unknown_ending_is_an_unknown_format() -> None:
+    with pytest.raises(RecipeError, match="unknown format 'nvfp4_gptqq'"):
+        load_recipe(Request(model="canary", qformat="nvfp4_gptqq", device="cpu"))
