@@ -57,7 +57,8 @@ WRITTEN = (
     plan.json calibration.json calibration.safetensors checkpoint checkpoint.json checkpoint.old
     checkpoint.partial integrity.json deployment.json smoke.json smoke_declared.json declared
     server.log load_report.rank*.json container scorecard.json samples tasks baseline
-    verdict.json failure.json environment.json report.html report.md junit.xml .*.partial
+    verdict.json failure.json environment.json report.html report.md junit.xml localization.json
+    localization .*.partial
     """.split(),  # noqa: SIM905 -- a name a line would be a screen
 )
 """All that harness writes into a run directory, as patterns: what --fresh removes."""

@@ -48,6 +48,7 @@ from harness.artifacts.environment import (
     RunSurroundings,
     Surroundings,
 )
+from harness.artifacts.localization import Clue, Hop, Localization, OriginStage
 from harness.artifacts.nights import (
     AgainstAnchor,
     Alarm,

@@ -10,6 +10,7 @@ from harness.cli import options as opt
 from harness.cli.bisect_app import add_bisect
 from harness.cli.command import command
 from harness.cli.console import Result, show_progress
+from harness.cli.localize_app import add_localize
 from harness.cli.night_app import add_nightly
 from harness.cli.prefetch_app import add_prefetch
 from harness.cli.release_app import add_release
@@ -51,6 +52,7 @@ add_nightly(app)
 add_release(app)
 add_prefetch(app)
 add_bisect(app)
+add_localize(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -75,7 +75,7 @@ def _changes(
     """Yield each tensor that is not the same in both folders."""
     same = _same_files(a, b, ours, theirs)
     with ExitStack() as files:
-        left, right = _Opened(a, files), _Opened(b, files)
+        left, right = OpenedFiles(a, files), OpenedFiles(b, files)
         for name in dict.fromkeys((*ours, *theirs)):
             mine, other = ours.get(name), theirs.get(name)
             if mine is None or other is None:
@@ -102,7 +102,7 @@ def _same_files(
     return frozenset(s for s in shards if sha256_of(a / s) == sha256_of(b / s))
 
 
-class _Opened:
+class OpenedFiles:
     """The weight files of one folder, each opened when it is first needed."""
 
     def __init__(self, folder: Path, files: ExitStack) -> None:
@@ -133,13 +133,11 @@ def _values(name: str, header: TensorHeader, a: "Tensor", b: "Tensor") -> _Chang
     num_changed = int(is_other.sum())
     if not num_changed:
         return None
-    ratios, num_unusual = _ratios(a, b) if is_scale(name, header.dtype) else ((), 0)
-    return _Change(
-        TensorChange.CHANGED, _typed(header), ratios, a.numel(), num_changed, num_unusual
-    )
+    found, num_unusual = ratios(a, b) if is_scale(name, header.dtype) else ((), 0)
+    return _Change(TensorChange.CHANGED, _typed(header), found, a.numel(), num_changed, num_unusual)
 
 
-def _ratios(a: "Tensor", b: "Tensor") -> tuple[tuple[float, ...], int]:
+def ratios(a: "Tensor", b: "Tensor") -> tuple[tuple[float, ...], int]:
     """Return the smallest, median and largest of B's values over A's, and how many have no ratio.
 
     Values that are the same in both are left out: they would hide how far the others moved.
@@ -170,10 +168,10 @@ def _grouped(
     """Return the changes by name without numbers; scales first, then the most tensors."""
     groups: dict[tuple[str, TensorChange], list[tuple[str, _Change]]] = defaultdict(list)
     for name, change in changes.items():
-        groups[_pattern(name), change.kind].append((name, change))
+        groups[pattern_of(name), change.kind].append((name, change))
     alike: dict[str, int] = defaultdict(int)
     for name in ours.keys() & theirs.keys() - changes.keys():
-        alike[_pattern(name)] += 1
+        alike[pattern_of(name)] += 1
     headers = {**theirs, **ours}
     found = [
         _group(pattern, members, alike[pattern], headers)
@@ -182,7 +180,8 @@ def _grouped(
     return tuple(sorted(found, key=lambda group: (not group.is_scale, -group.num_tensors)))
 
 
-def _pattern(name: str) -> str:
+def pattern_of(name: str) -> str:
+    """Return a tensor's name with a star for each number."""
     return _NUMBER.sub("*", name)
 
 

@@ -64,4 +64,16 @@ class Fp8(Format):
         return {"weight": TensorType("F8_E4M3", shape), "weight_scale": TensorType("F32", ())}
 
 
+def requantized(tensors: Mapping[str, Tensor], merged: Tensor) -> Tensor:
+    """Return a weight's codes for `merged`, the scale of the layer that an engine fuses it into.
+
+    Source: vLLM, quantization/utils/w8a8_utils.py, `requantize_with_max_scale`: by way of
+    float16, and multiplied with the reciprocal.
+    """
+    codes, own = tensors["weight"], tensors["weight_scale"].float().reshape(())
+    if own == merged:
+        return codes
+    return to_e4m3((codes.half() * own).float() * merged.reciprocal())
+
+
 FORMAT = Fp8()

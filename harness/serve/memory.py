@@ -2,15 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 
 import psutil
 import torch
 
+from harness.artifacts import Inventory
 from harness.errors import EngineError, ReasonCode
 
 _GIB = 1 << 30
 _HOST_ALLOCATOR = "DefaultCPUAllocator"
 """torch raises a plain RuntimeError with this name when the host has no memory left."""
+
+
+def num_weights(inventory: Inventory) -> int:
+    """Return how many numbers the running model holds."""
+    linears = sum(prod(linear.shape) for linear in inventory.linears)
+    return linears + sum(prod(inventory.tensors[name].shape) for name in inventory.others.values())
 
 
 def refuse_if_too_large(num_bytes: int, device: str) -> None:

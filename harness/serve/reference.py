@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +26,7 @@ from harness.artifacts import Deployment, EngineSpec, Inventory, Linear
 from harness.engines import parts_of
 from harness.errors import EngineError, ModelError, ReasonCode
 from harness.formats import NO_EXPONENT, get_format
-from harness.formats.e4m3 import to_e4m3
+from harness.formats.fp8 import requantized
 from harness.formats.kv import qdq_kv, qdq_kv_nvfp4
 from harness.models import (
     Source,
@@ -44,7 +43,7 @@ from harness.models import (
     tap_linears,
 )
 from harness.serve.computable import Computable, read_computable
-from harness.serve.memory import naming_lack_of_memory, refuse_if_too_large
+from harness.serve.memory import naming_lack_of_memory, num_weights, refuse_if_too_large
 from harness.serve.scales import (
     Quantized,
     Scales,
@@ -105,9 +104,7 @@ def _load(
 ) -> "PreTrainedModel":
     """Return the model with its dequantized weights, fit for greedy answers."""
     dtype: torch.dtype = getattr(torch, engine.dtype)
-    sizes = [prod(linear.shape) for linear in inventory.linears]
-    sizes += [prod(inventory.tensors[name].shape) for name in inventory.others.values()]
-    refuse_if_too_large(sum(sizes) * dtype.itemsize, engine.device)
+    refuse_if_too_large(num_weights(inventory) * dtype.itemsize, engine.device)
     with naming_lack_of_memory(engine.device), TensorReader(source) as reader:
         model = load_model(
             source,
@@ -142,7 +139,7 @@ def _dequantizer(
         tensors = {suffix: reader.tensor(f"{linear.name}.{suffix}") for suffix in suffixes}
         one_scale, merged = weight_format.one_scale, scales.weights.get(linear.name)
         if one_scale == "weight_scale" and merged is not None:
-            tensors["weight"] = _requantize(tensors, merged)
+            tensors["weight"] = requantized(tensors, merged)
         for suffix in suffixes:
             if "scale" in suffix:
                 _refuse_unusable(f"{linear.name}.{suffix}", tensors[suffix])
@@ -164,18 +161,6 @@ def _refuse_unusable(name: str, scale: Tensor) -> None:
             "again."
         )
         raise EngineError(message, reason=ReasonCode.SCALE_MISSING)
-
-
-def _requantize(tensors: Mapping[str, Tensor], merged: Tensor) -> Tensor:
-    """Return FP8 codes for the scale of the fused layer.
-
-    Source: vLLM, quantization/utils/w8a8_utils.py, `requantize_with_max_scale`: by way of
-    float16, and multiplied with the reciprocal.
-    """
-    codes, own = tensors["weight"], tensors["weight_scale"].float().reshape(())
-    if own == merged:
-        return codes
-    return to_e4m3((codes.half() * own).float() * merged.reciprocal())
 
 
 def _input_rounding(
