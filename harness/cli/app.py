@@ -229,11 +229,13 @@ def judge(request: Request, *, baseline: opt.BaselineArm, candidate: opt.Candida
 
 
 @command(app, "report runs/canary-nvfp4-1a2b3c4d")
-def report(
+def report(  # noqa: PLR0913 - one parameter an option
     *,
     run_dir: opt.FinishedRun,
     into: opt.LayoutDir = None,
     layout: opt.Layout = None,
+    mlflow: opt.MlflowUri = None,
+    wandb: opt.WandbDir = None,
     paranoid: opt.Paranoid = False,
 ) -> Result:
     """Write the reports of a run again, the trend page of nightlies, or scores in another layout.
@@ -242,18 +244,22 @@ def report(
     `harness report RUN_DIR --as lm-eval DIR` writes what lm-eval's own tools read, `--as nel` what
     NeMo Evaluator's do.
     """
-    from harness.cli import commands, judging
+    from harness.cli import commands, judging, tracked
+    from harness.nights import open_ledger
 
     commands.set_paranoid(on=paranoid)
     if layout is not None or into is not None:
+        tracked.trackers_of(mlflow, wandb, refused_by="a layout of another tool")
         return judging.write_scores(run_dir, layout, into)
-    from harness.nights import open_ledger
-
     if open_ledger(run_dir).exists:
         from harness.cli import trends
 
+        tracked.trackers_of(mlflow, wandb, refused_by="a folder of nightlies")
         return trends.report(run_dir)
-    return commands.report(run_dir)
+    trackers = tracked.trackers_of(mlflow, wandb)
+    done = commands.report(run_dir)
+    tracked.track_run(trackers, run_dir)
+    return done
 
 
 @command(app, "status runs/canary-nvfp4-1a2b3c4d")

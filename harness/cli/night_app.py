@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import options as opt
 from harness.cli.command import command
 from harness.cli.console import Result
 
@@ -68,15 +69,20 @@ def add_nightly(app: typer.Typer) -> None:
         ray: RayAddress = None,
         settings: Settings = None,
         wait: Wait = None,
+        mlflow: opt.MlflowUri = None,
+        wandb: opt.WandbDir = None,
     ) -> Result:
         """Run every cell of a matrix, each a process; exit 0 only if each is GO.
 
         Exit with the worst of the cells in the order 1, 3, 4, 5, 0. Typed again with the same
         --night and --out, it goes on where it was.
         """
-        from harness.cli import night_clusters, nightlies
+        from harness.cli import night_clusters, nightlies, tracked
 
-        typed = nightlies.Typed(matrix, tuple(only or ()), night, out)
+        without_rows = {"--list": listed, "--dry-run": dry_run, "--as": cluster is not None}
+        refused_by = next((name for name, is_typed in without_rows.items() if is_typed), "")
+        trackers = tracked.trackers_of(mlflow, wandb, refused_by=refused_by)
+        typed = nightlies.Typed(matrix, tuple(only or ()), night, out, trackers)
         if listed:
             return nightlies.list_cells(typed)
         if dry_run:

@@ -8,6 +8,7 @@ import typer
 
 from harness.artifacts import to_json
 from harness.cli.console import Result
+from harness.cli.tracked import track_night
 from harness.cli.trends import write_page
 from harness.errors import ExitCode, UsageError
 from harness.nightly import (
@@ -27,6 +28,7 @@ from harness.nightly import (
     workflow_of,
     write_reports,
 )
+from harness.tracking import Trackers
 
 
 class Typed(NamedTuple):
@@ -36,6 +38,7 @@ class Typed(NamedTuple):
     only: Sequence[str]
     night: str | None
     out: Path | None
+    trackers: Trackers = Trackers()
 
     def read(self) -> tuple[Matrix, tuple[Cell, ...], Place]:
         """Return the matrix, the cells that are meant, and where they are kept."""
@@ -107,6 +110,7 @@ def told(night: NightOutcome, place: Place, typed: Typed) -> Result:
             typer.echo(line, err=True)
         if not typed.only:
             add_to_summary(night)
+    track_night(typed.trackers, night, place)
     lines = [*lines_of(night), *(f"report: {file}" for file in files)]
     values = {
         "exit_code": int(night.exit_code),

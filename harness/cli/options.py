@@ -125,6 +125,16 @@ RunB = Annotated[Path, typer.Argument(help="Another one.")]
 NumFlips = Annotated[
     int, typer.Option("--flips", min=0, help="Items to show of those that are scored otherwise.")
 ]
+MlflowUri = Annotated[
+    str | None,
+    typer.Option("--mlflow", help="Also tell MLflow, as http://127.0.0.1:5000 (extra `mlflow`)."),
+]
+WandbDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--wandb", help="Also write offline runs of Weights & Biases there (extra `wandb`)."
+    ),
+]
 Layout = Annotated[
     str | None,
     typer.Option("--as", help="Instead: write both arms' scores to DIR as lm-eval or nel does."),
