@@ -2,7 +2,7 @@
 
     python -m scripts.algorithms_table MODEL --out DIR [--formats nvfp4,w4a16_nvfp4]
         [--algorithms max,mse,...] [--seeds 1] [--texts 48] [--tokens 512] [--calib-size 128]
-        [--device cpu|cuda] [--peers] [--peer-python PYTHON] [--record]
+        [--device cpu|cuda] [--peers all|NAME,...] [--peer-python PYTHON] [--record]
         [-- OPTIONS OF HARNESS QUANTIZE]
 
 A row is an algorithm and a format: the mean over held-out texts of how many nats a token more they
@@ -14,7 +14,7 @@ the mean over texts, and over seeds where there are several.
 
 With `--peers`, nvidia-modelopt (in this environment, on a GPU) and llmcompressor (that of
 `--peer-python`) make checkpoints of a dense model from the same texts, whose files are measured
-alike.
+alike; the tensors of compressed-tensors are put under the names that the reference engine reads.
 
 The texts are those of evals/calibration/default.jsonl: a part is held out, the rest calibrates.
 """
@@ -22,6 +22,7 @@ The texts are those of evals/calibration/default.jsonl: a part is held out, the 
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple, Self
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness import shipped
@@ -49,6 +51,8 @@ ALGORITHMS = (
     "local_hessian_gptq",
 )
 _BATCH = 4
+_NAMES = {"weight_packed": "weight", "weight_scale": "weight_scale"}
+_DIVISORS = {"weight_global_scale": "weight_scale_2", "input_global_scale": "input_scale"}
 
 
 class Score(NamedTuple):
@@ -80,6 +84,9 @@ def main() -> int:
             checkpoint, seconds = _made(typed, name, seed)
             if not checkpoint.exists():
                 continue
+            if name.startswith("llmcompressor"):
+                ours, _ = _made(typed, name.rpartition("-")[2], seed)
+                checkpoint = _as_ours(checkpoint, ours)
             rows.append(Row(name, seed, seconds, list(source.compared(checkpoint))))
             print(_line([rows[-1]]), flush=True)
     made = dict.fromkeys(row.name for row in rows)
@@ -93,11 +100,13 @@ def main() -> int:
 
 def _cases(typed: argparse.Namespace) -> Iterator[tuple[str, int]]:
     for number_format in typed.formats.split(","):
-        for algorithm in typed.algorithms.split(","):
+        for algorithm in filter(None, typed.algorithms.split(",")):
             ending = "" if algorithm == "max" else f"_{algorithm}"
             for seed in range(typed.seeds):
                 yield f"{number_format}{ending}", seed
-        for peer in names(number_format) if typed.peers else ():
+        for peer in names(number_format):
+            if typed.peers != "all" and peer.rpartition("-")[0] not in typed.peers.split(","):
+                continue
             for seed in range(typed.seeds):
                 yield peer, seed
 
@@ -134,6 +143,21 @@ def _made(typed: argparse.Namespace, name: str, seed: int) -> tuple[Path, float]
     if code != "0":
         print(f"{name}, seed {seed}: making it ended with {code}", file=sys.stderr)
     return folder if is_peer else folder / "checkpoint", float(seconds)
+
+
+def _as_ours(checkpoint: Path, like: Path) -> Path:
+    """Return a checkpoint of compressed-tensors in the files of one of ours, value for value."""
+    folder = checkpoint.with_name(f"{checkpoint.name}-renamed")
+    shutil.copytree(like, folder, dirs_exist_ok=True)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in load_file(checkpoint / "model.safetensors").items():
+        module, _, leaf = name.rpartition(".")
+        if leaf in _NAMES:
+            tensors[f"{module}.{_NAMES[leaf]}"] = tensor
+        elif leaf in _DIVISORS:
+            tensors[f"{module}.{_DIVISORS[leaf]}"] = tensor.float().reciprocal().reshape(())
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def _drawn(out: Path, seed: int) -> Path:
@@ -234,7 +258,7 @@ def _typed() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--calib-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--peers", default="")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--record", action="store_true")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)

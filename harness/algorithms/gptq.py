@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.algorithms.moments import SecondMoments
-from harness.formats.nvfp4 import BLOCK, nearest
+from harness.formats.nvfp4 import BLOCK, nearest_by_search
 
 _MOST_CHANGED = 0.2
 """Of the norm of a weight."""
@@ -88,7 +88,7 @@ def _rounded(left_EOI: Tensor, step_EOI: Tensor, factor_EII: Tensor) -> Tensor:
         factor = factor_EII[:, begin:end, begin:end]
         error = torch.empty_like(now)
         for at in range(end - begin):
-            value = nearest(now[..., at] / step[..., at]) * step[..., at]
+            value = nearest_by_search(now[..., at] / step[..., at]) * step[..., at]
             done_EOI[..., begin + at] = value
             error[..., at] = (now[..., at] - value) / factor[:, at, at, None]
             now[..., at + 1 :] -= error[..., at, None] * factor[:, None, at, at + 1 :]

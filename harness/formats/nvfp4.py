@@ -31,6 +31,7 @@ _VALUES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 # The largest magnitude that still gets each code. Halfway values go to the even code, which for
 # 0.75, 1.75 and 3.5 is the upper one: there the bound is the float32 just below.
 _BOUNDS = (0.25, 0.75 - 2.0**-24, 1.25, 1.75 - 2.0**-23, 2.5, 3.5 - 2.0**-22, 5.0)
+_SEARCHED = torch.tensor(_BOUNDS)
 _SIGNED = torch.cat([_VALUES, -_VALUES])
 _PAIRS = torch.stack([_SIGNED.repeat(16), _SIGNED.repeat_interleave(16)], dim=-1)
 """The two values of each byte, [256, 2]."""
@@ -158,6 +159,12 @@ def stored(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> dict[str
 def nearest(x: Tensor) -> Tensor:
     """Return the E2M1 value nearest to each of `x`, float32."""
     return _VALUES.to(x.device)[_magnitude_codes(x).int()].copysign(x)
+
+
+def nearest_by_search(x: Tensor) -> Tensor:
+    """Return the same, for few values at a time: in 4 steps, not 20, each of which is slower."""
+    bounds = _SEARCHED.to(x.device)
+    return _VALUES.to(x.device)[torch.bucketize(x.abs(), bounds)].copysign(x)
 
 
 def packed_codes(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from harness.algorithms import SecondMoments, quantize_weights
 from harness.artifacts import PLAIN, Algorithm, Rounding, Scales
-from harness.formats.nvfp4 import FORMAT, nearest
+from harness.formats.nvfp4 import FORMAT, nearest, nearest_by_search
 from tests.algorithms.test_scales import heavy, largest, of_inputs, values
 
 GPTQ = Algorithm(rounding=Rounding.GPTQ)
@@ -122,6 +122,13 @@ def test_a_stack_is_quantized_as_each_weight_alone() -> None:
     alone = quantize_weights(weight[1:2], GPTQ, amax=amax[1:2], moments=moments.part(slice(1, 2)))
     same = (alone["weight"][0] == together["weight"][1]).float().mean()
     assert same > 0.999  # sums of a batch may be taken in another order
+
+
+def test_values_are_found_by_search_as_by_comparing() -> None:
+    quarters = torch.arange(-32, 33) / 4
+    bits = torch.randn(4096, generator=torch.Generator().manual_seed(12)) * 3
+    for x in (quarters, bits, quarters.nextafter(torch.tensor(9.0))):
+        assert torch.equal(nearest_by_search(x), nearest(x))
 
 
 def test_plain_is_the_format_itself() -> None:
