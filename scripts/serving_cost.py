@@ -8,7 +8,11 @@ requests that this sent are sent again by a plain client (one coroutine a connec
 connections, no retries, nothing read but the bytes) to the same server, in turns; medians are
 printed. Two numbers say what harness adds: the share of its time in which no request was under
 way, and its throughput beside the plain client's. The first run is not counted: it warms the
-server up. `--record` adds a row to the ledger.
+server up. Then the smoke set is asked, and once more with every prompt by itself.
+
+With `--replay S` scoring is measured once more on a server without a model, which gives the same
+answers, each after S seconds: on few cores too, that is the client's own cost. `--record` adds a
+row to the ledger.
 """
 
 import argparse
@@ -30,7 +34,7 @@ from unittest import mock
 import aiohttp
 
 from harness import shipped
-from harness.artifacts import Endpoint, EngineSpec, Suite
+from harness.artifacts import Endpoint, EngineSpec, SmokeSet, Suite
 from harness.recipe import load_smoke, load_suite
 from harness.score import endpoint_of, probe, score
 from harness.score.client import Connection, HttpReply
@@ -86,10 +90,9 @@ def main() -> int:
     started = time.perf_counter()
     with _server(arguments, suite) as endpoint:
         start_s = time.perf_counter() - started
-        if arguments.replay is None:
-            values = {**_measure(endpoint, suite, arguments.rounds), **_smoke(endpoint)}
-        else:
-            values = {**_replay(endpoint, suite, arguments)}
+        values = {**_measure(endpoint, suite, arguments.rounds), **_smoke(endpoint)}
+        if arguments.replay is not None:
+            values |= _replay(endpoint, suite, arguments)
     shown = {"start-up": f"{start_s:.1f} s", **values}
     for what, value in shown.items():
         print(f"{what:<40} {value}")
@@ -124,20 +127,21 @@ def _replay(endpoint: Endpoint, suite: Suite, arguments: argparse.Namespace) -> 
     with replaying(bodies, arguments.replay) as url:
         recorded = replace(endpoint, base_url=url, process=None, num_concurrent=CONCURRENT)
         found = _measure(recorded, suite, arguments.rounds)
-    return {"answered by": f"no model, {arguments.replay:g} s each", **found}
+    where = f"answers of no model, {arguments.replay:g} s each"
+    return {f"{where}: {name}": value for name, value in found.items()}
 
 
 def _smoke(endpoint: Endpoint) -> Mapping[str, str]:
     """Put the canary's smoke set to a server that is warm."""
     prompts = load_smoke("canary")
-    with _noting() as traffic:
-        started = time.perf_counter()
-        probe(endpoint, prompts, arm="candidate")
-        seconds = time.perf_counter() - started
+    by_itself = [replace(ask, expect=ask.expect or ("nothing",)) for ask in prompts.asks]
+    seconds, traffic = _probed(endpoint, prompts)
+    each_alone, _ = _probed(endpoint, replace(prompts, asks=tuple(by_itself)))
     alone = sum(bool(ask.expect) for ask in prompts.asks)
     return {
         "smoke: requests, by themselves": f"{len(traffic.sent)}, {alone}",
         "smoke: all of it": f"{seconds:.1f} s",
+        "smoke, of its time with every prompt by itself": f"{seconds / each_alone:.2f}",
         "smoke: most at once": str(traffic.most_at_once()),
         "smoke: share of its time with one request alone": f"{traffic.alone_s() / seconds:.0%}",
     }
@@ -191,6 +195,14 @@ def _measure(endpoint: Endpoint, suite: Suite, rounds: int) -> Mapping[str, str]
         "share without a request under way": f"{share:.2%}",
         "under 5 %": "yes" if share < GOAL else "no",
     }
+
+
+def _probed(endpoint: Endpoint, prompts: SmokeSet) -> tuple[float, Traffic]:
+    """Return how long the smoke set took, and what was sent."""
+    with _noting() as traffic:
+        started = time.perf_counter()
+        probe(endpoint, prompts, arm="candidate")
+        return time.perf_counter() - started, traffic
 
 
 def _score(endpoint: Endpoint, suite: Suite) -> tuple[float, Traffic]:

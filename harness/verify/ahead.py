@@ -48,8 +48,6 @@ _BYTES_EACH = 4 << 30
 _CORES_EACH = 3
 """Of a process, which has two threads: the rest is for what goes on meanwhile."""
 _NUM_THREADS = 2
-_NICE = 10
-"""So that nothing waits for a core that is taken here."""
 _LATE = INPUT_SCALES | frozenset(KV_LEAVES)
 """Known when calibration has ended; no weight is compared by them."""
 _NO_MORE: frozenset[str] = frozenset()
@@ -230,7 +228,6 @@ def _headers_of(directory: Path) -> str:
 def _read_ahead(order: _Order, told: Connection, asked: Event) -> None:
     """Be one of the processes."""
     end_as_parent_says()
-    os.nice(_NICE)
     logging.getLogger("harness").setLevel(logging.ERROR)
     with suppress(HarnessError, OSError, MemoryError):  # whoever reads it later says what is wrong
         told.send(_read_share(order, _whole_files(told), asked))

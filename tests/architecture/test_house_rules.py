@@ -126,6 +126,17 @@ def test_what_takes_seconds_is_imported_when_it_is_used(module: str, late: set[s
     assert done.stdout == b"[]\n"
 
 
+def test_a_model_is_built_without_sklearn_and_pandas() -> None:
+    program = """
+import sys
+from harness.models import open_source, read_inventory
+read_inventory(open_source("canary"))
+print(sorted({"sklearn", "pandas"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout == b"[]\n"
+
+
 def test_nothing_deserializes_code_or_runs_a_shell() -> None:
     words = [r"torch\.load\(", "import pickle", "shell=True", r"os\.system", r"\beval\("]
     banned = re.compile("|".join([*words, "trust_remote_code=True"]))
