@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from harness import shipped
+from tests.small_suite import write_small_suite
 from tests.tiers import slow
 from tests.typed import Done, typed
 
@@ -97,15 +96,7 @@ def serving(folder: Path, environment: dict[str, str]) -> Iterator[Serving]:
 
 @pytest.fixture(scope="session")
 def quick_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suite of two of the canary's critical tasks, few items, wide margins and no smoke set."""
-    values = yaml.safe_load((shipped.suites() / "canary.yaml").read_text(encoding="utf-8"))
-    critical = [task for task in values["tasks"] if task["tier"] == "critical"]
-    for task in critical:
-        task["items"], task["margin"] = 60, 0.2
-    values |= {"name": "quick", "tasks": critical[:2], "pooled_margin": None, "smoke": None}
-    path = tmp_path_factory.mktemp("suite") / "quick.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
+    return write_small_suite(tmp_path_factory.mktemp("suite"))
 
 
 @pytest.fixture(scope="session")
