@@ -1,4 +1,4 @@
-"""Cells as jobs of a real Ray cluster: two nodes on the loopback interface."""
+"""Cells as jobs of a real Ray cluster: three nodes on the loopback interface."""
 
 import os
 import shutil
@@ -11,17 +11,21 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 import requests
+import yaml
 
-from harness.artifacts.nights import CellEnding
+from harness import shipped
+from harness.artifacts.nights import CellEnding, NightRow
 from harness.errors import PrerequisiteError
 from harness.nightly.ray import RayWork, run_on_ray
 from harness.nights import open_ledger
 from tests.nightly.clusters import ODD
 from tests.nightly.test_matrix import write
+from tests.small_suite import write_small_suite
 from tests.tiers import slow
 from tests.typed import typed as typed_command
 
@@ -55,6 +59,13 @@ def begun(folder: Path, cell: str) -> list[str]:
     return (folder / cell / "begun").read_text().split(" ")
 
 
+class Night(NamedTuple):
+    """How a nightly ended, and its row of each cell."""
+
+    code: int
+    rows: dict[str, NightRow]
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -62,7 +73,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def node(*arguments: str) -> Iterator[None]:
+def node(*arguments: str, **variables: str) -> Iterator[None]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
     command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory"]
     started = subprocess.Popen(
@@ -70,6 +81,7 @@ def node(*arguments: str) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=os.environ | variables,
     )
     try:
         yield
@@ -83,11 +95,17 @@ def node(*arguments: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-@slow("starts a Ray cluster of two nodes")
-def ray_cluster() -> Iterator[str]:
-    """The address of the job API: a head that runs no job, and a worker with four places for GPUs.
+def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cells of these nights keep their baselines."""
+    return tmp_path_factory.mktemp("baselines")
 
-    The worker's GPUs are a number that Ray deals out; there need be none.
+
+@pytest.fixture(scope="session")
+@slow("starts a Ray cluster of three nodes")
+def ray_cluster(baselines: Path) -> Iterator[str]:
+    """The address of the job API: a head that runs no job, and two workers.
+
+    One has four places for GPUs, which are a number that Ray deals out; there need be none.
     """
     pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
     port, dashboard = free_port(), free_port()
@@ -99,18 +117,30 @@ def ray_cluster() -> Iterator[str]:
         nodes.callback(shutil.rmtree, folder, ignore_errors=True)
         nodes.enter_context(node("--head", *head))
         wait_for(address)
-        nodes.enter_context(node(f"--address=127.0.0.1:{port}", "--num-cpus=3", "--num-gpus=4"))
+        kept = {"HARNESS_BASELINES": str(baselines)}
+        joins = f"--address=127.0.0.1:{port}"
+        # One after the other: two that start at a time choose the same ports.
+        for number, has in enumerate((("2", "4"), ("1", "0")), start=2):
+            needs = f"--num-cpus={has[0]}", f"--num-gpus={has[1]}"
+            nodes.enter_context(node(joins, *needs, **kept))
+            wait_for(address, nodes=number)
         yield address
 
 
-def wait_for(address: str) -> None:
-    while True:
-        try:
-            requests.get(f"{address}/api/version", timeout=60).raise_for_status()
-        except requests.RequestException:
-            time.sleep(0.5)
-        else:
-            return
+def wait_for(address: str, *, nodes: int = 1) -> None:
+    """Wait until the head answers, and knows so many nodes that live."""
+    while num_alive(address) < nodes:
+        time.sleep(0.5)
+
+
+def num_alive(address: str) -> int:
+    try:
+        answer = requests.get(f"{address}/api/v0/nodes", timeout=60)
+        answer.raise_for_status()
+    except requests.RequestException:
+        return 0
+    listed = answer.json()["data"]["result"]["result"]
+    return sum(one["state"] == "ALIVE" for one in listed)
 
 
 def test_each_cell_ends_with_its_own_exit_code(ray_cluster: str, tmp_path: Path) -> None:
@@ -216,6 +246,58 @@ def test_typed_as_a_command_each_cell_is_typed_on_the_cluster_and_collected(
         ("b", CellEnding.NOT_RUN, 2),
     ]
     assert (out / "nights" / "n" / "nightly.xml").exists()
+
+
+@pytest.fixture(scope="module")
+@slow("six runs of the canary")
+def both_nights(
+    ray_cluster: str, baselines: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Night, Night]:
+    """One matrix, run by the processes of this machine and by the two workers of a cluster."""
+    folder = tmp_path_factory.mktemp("nights")
+    write_small_suite(folder, tasks=4, items=100, margin=0.1)
+    broken = yaml.safe_load((shipped.recipes() / "nvfp4.yaml").read_text(encoding="utf-8"))
+    broken["calibration"] |= {"size": 1, "seq": 2}
+    (folder / "broken.yaml").write_text(yaml.safe_dump(broken), encoding="utf-8")
+    same = {"model": "canary", "suite": "./quick.yaml", "engine": "reference"}
+    recipes: dict[str, dict[str, object]] = {
+        "nvfp4": {"qformat": "nvfp4", "calib_size": 64},
+        "fp8": {"qformat": "fp8", "calib_size": 64},
+        "broken": {"recipe": "./broken.yaml"},
+    }
+    matrix = write(folder, cells=[{"name": n, **same, **keys} for n, keys in recipes.items()])
+
+    def night(name: str, *more: str) -> Night:
+        kept = {"HARNESS_BASELINES": str(baselines)}
+        out = folder / name
+        done = typed_command("nightly", matrix, "--night", "n", "--out", out, *more, env=kept)
+        return Night(done.code, {row.cell: row for row in open_ledger(out).rows()})
+
+    return night("here"), night("ray", "--ray", ray_cluster)
+
+
+def test_a_night_on_two_workers_has_the_verdicts_of_a_night_here(
+    both_nights: tuple[Night, Night],
+) -> None:
+    here, ray = both_nights
+    assert {cell: row.ending for cell, row in here.rows.items()} == {
+        "nvfp4": CellEnding.GO,
+        "fp8": CellEnding.GO,
+        "broken": CellEnding.NO_GO,
+    }
+    assert here.code == ray.code == 4
+    for cell, row in here.rows.items():
+        for name in ("ending", "exit_code", "reason_codes", "digests", "tasks"):
+            assert getattr(ray.rows[cell], name) == getattr(row, name), (cell, name)
+
+
+def test_both_workers_were_at_work(ray_cluster: str, both_nights: tuple[Night, Night]) -> None:
+    from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 -- an extra
+
+    listed = JobSubmissionClient(ray_cluster).list_jobs()
+    jobs = [one for one in listed if (one.metadata or {}).get("cell") in both_nights[1].rows]
+    assert len(jobs) == 3
+    assert len({one.driver_node_id for one in jobs}) == 2
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
