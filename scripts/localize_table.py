@@ -6,7 +6,8 @@ Each fault is put back on the canary as the drill does it, up to the files and t
 what `harness localize` is given is the run directory that is left, and nothing of the drill's. The
 fault of an engine stays in place while it looks, for the engine is what is broken then. The true
 stage is what the catalogue says a fault strikes: files that were spoiled after they were made are
-the export's. A fault that is refused before there is a run leaves nothing to be looked into.
+the export's. A fault that is refused before there is a run leaves nothing to be looked into. The
+drill has no fault of quantization and one of a loader, so a few are planted beside it.
 """
 
 import argparse
@@ -15,10 +16,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from harness import pipeline
-from harness.artifacts import OriginStage
+from harness.artifacts import OriginStage, PlannedLinear
 from harness.doors import make_anew
 from harness.drill import FAULTS, DrillSetting, Fault
 from harness.drill.attempt import attempt
@@ -26,10 +29,14 @@ from harness.drill.catalogue import find_fault, find_format
 from harness.drill.fault import Kind
 from harness.drill.making import exchanged
 from harness.errors import HarnessError
+from harness.formats import nvfp4
+from harness.formats.nvfp4 import Nvfp4
 from harness.localizing import localize
 from harness.preflight import preflight
+from harness.quantize.amax import WeightGroups
 from harness.rundir import RECIPE_FILE
 from harness.runs import run_job
+from harness.serve import reference, scales
 from scripts import ledger
 
 TRUE: Mapping[Kind, OriginStage | None] = {
@@ -41,6 +48,7 @@ TRUE: Mapping[Kind, OriginStage | None] = {
 }
 """By what a fault strikes; a recipe that is refused is of no stage."""
 NO_RUN, NOTHING = "no run", "nothing"
+CORRECT, PLANTED = "correct ", "planted: "
 _COLUMNS = (*OriginStage, NOTHING, NO_RUN)
 _INTRO = """# The localizer
 
@@ -77,6 +85,8 @@ def main() -> None:
     forms = list(dict.fromkeys(find_fault(name).format for name in names))
     rows = [correct_run(setting, name) for name in forms]
     rows += [put_back(setting, name) for name in names]
+    if not arguments.fault:
+        rows += [plant(setting, name) for name in (*IN_MAKING, *IN_LOADING)]
     print(table(rows), end="")
     if arguments.record:
         record(rows)
@@ -87,7 +97,7 @@ def correct_run(setting: DrillSetting, name: str) -> Row:
     folder = setting.folder / "correct" / name
     job = preflight(setting.request(find_format(name)), into=folder, scored=False)
     run_job(job, into=folder, work=pipeline.make_checkpoint)
-    return looked_at(f"correct {name}", NOTHING, folder, nullcontext())
+    return looked_at(f"{CORRECT}{name}", NOTHING, folder, nullcontext())
 
 
 def put_back(setting: DrillSetting, name: str) -> Row:
@@ -100,6 +110,51 @@ def put_back(setting: DrillSetting, name: str) -> Row:
         attempt(setting, fault, correct, run, off=None)
     true = TRUE[fault.kind]
     return looked_at(name, true or NO_RUN, run, _while_looking(fault))
+
+
+def _swapped(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> Tensor:
+    codes = _packed_codes(weight_EOI, scale_EOB, scale_2_E)
+    return (codes >> 4) | (codes << 4)
+
+
+def _of_an_eighth(groups: WeightGroups, planned: PlannedLinear) -> float:
+    return _for_weight(groups, planned) / 8
+
+
+def _without_the_six(form: Nvfp4, amax: float) -> Tensor:
+    return _input_scale(form, amax) * nvfp4.E2M1_MAX
+
+
+def _smaller(*given: Any) -> dict[scales.Site, Tensor]:  # noqa: ANN401 - passed on
+    return {site: scale / 50 for site, scale in _merge_inputs(*given).items()}
+
+
+_packed_codes, _for_weight = nvfp4.packed_codes, WeightGroups.for_weight
+_input_scale, _merge_inputs = Nvfp4.input_scale, scales._merge_inputs  # noqa: SLF001 - exchanged
+IN_MAKING: Mapping[str, tuple[object, str, object]] = {
+    "codes packed the other way round": (nvfp4, "packed_codes", _swapped),
+    "codes cut off toward zero": (nvfp4, "_BOUNDS", (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
+    "weights of an eighth of their range": (WeightGroups, "for_weight", _of_an_eighth),
+    "input scales of another arithmetic": (Nvfp4, "input_scale", _without_the_six),
+}
+"""Faults of quantization: what is exchanged while a checkpoint is made."""
+IN_LOADING: Mapping[str, tuple[object, str, object]] = {
+    "input scales 50 times too small": (scales, "_merge_inputs", _smaller),
+    "inputs not rounded": (reference, "_input_rounding", lambda *_: lambda *_: None),
+}
+"""Faults of a loader: what is exchanged in the reference engine while it is looked."""
+
+
+def plant(setting: DrillSetting, name: str) -> Row:
+    """Make a checkpoint with a fault of quantization, or look with one of a loader."""
+    making = IN_MAKING.get(name)
+    run = setting.folder / "planted" / name.replace(" ", "-")
+    job = preflight(setting.request(find_format("nvfp4")), into=run, scored=False)
+    with exchanged(*making) if making else nullcontext():
+        run_job(job, into=run, work=pipeline.make_checkpoint)
+    true = OriginStage.QUANTIZATION if making else OriginStage.LOADER
+    meanwhile = nullcontext() if making else exchanged(*IN_LOADING[name])
+    return looked_at(f"{PLANTED}{name}", true, run, meanwhile)
 
 
 def _while_looking(fault: Fault) -> AbstractContextManager[object]:
@@ -140,15 +195,17 @@ def record(rows: Sequence[Row]) -> None:
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    faults = [row for row in rows if not row.name.startswith("correct ")]
+    faults = [row for row in rows if not row.name.startswith((CORRECT, PLANTED))]
     ran = [row for row in faults if row.named != NO_RUN]
     right = sum(row.is_right for row in ran)
-    correct = [row for row in rows if row not in faults]
-    good = sum(row.is_right for row in correct)
+    correct, planted = (
+        [row for row in rows if row.name.startswith(kind)] for kind in (CORRECT, PLANTED)
+    )
+    good, found = (sum(row.is_right for row in some) for some in (correct, planted))
     return (
         f"{right} of {len(faults)} faults are of the stage that is named, "
-        f"{len(faults) - len(ran)} of them left no run; "
-        f"of {good} of {len(correct)} correct runs nothing is said"
+        f"{len(faults) - len(ran)} of them left no run; {found} of {len(planted)} planted beside "
+        f"them; of {good} of {len(correct)} correct runs nothing is said"
     )
 
 
