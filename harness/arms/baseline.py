@@ -128,7 +128,10 @@ def keep_baseline(folder: Path, into: Path, *, digest: str | None = None) -> Sco
 
 def _keep_probe(served: Served | Endpoint, prompts: SmokeSet, entry: Path) -> Probe:
     answers = score.probe(served, prompts, arm="baseline")
-    save(answers, entry / baselines.PROBE_FILE, made_from={baselines.SMOKE_SET: prompts.digest})
+    # Answers that failed are this run's misfortune, not what later runs are compared with.
+    failed = [one.error for one in answers.readings] + [one.error for one in answers.replies]
+    if not any(failed):
+        save(answers, entry / baselines.PROBE_FILE, made_from=baselines.asked_with(prompts))
     return answers
 
 

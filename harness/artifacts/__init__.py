@@ -128,7 +128,7 @@ from harness.artifacts.smoke import (
     SideBySide,
     SmokeReport,
 )
-from harness.artifacts.smoke_set import Ask, Passage, SmokeSet
+from harness.artifacts.smoke_set import WAY_OF_ASKING, Ask, Passage, SmokeSet
 from harness.artifacts.store import (
     START_AGAIN,
     MadeFrom,

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from harness.artifacts.limits import STRICT, Count, Text
 
+WAY_OF_ASKING = "2"
+"""Another where a set is asked otherwise: kept answers are compared with those of the same way."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.artifacts import (
+    WAY_OF_ASKING,
     Arm,
     BaselineEntry,
     BaselineInputs,
@@ -90,7 +91,12 @@ def missing(
 
 def has_answers(folder: Path, smoke: SmokeSet) -> bool:
     """Return whether the answers to the smoke set lie in `folder`."""
-    return made_from(folder / PROBE_FILE) == {SMOKE_SET: smoke.digest}
+    return made_from(folder / PROBE_FILE) == asked_with(smoke)
+
+
+def asked_with(smoke: SmokeSet) -> dict[str, str]:
+    """Return what answers to a smoke set depend on, besides model and engine."""
+    return {SMOKE_SET: smoke.digest, "way of asking": WAY_OF_ASKING}
 
 
 def read_entry(folder: Path) -> BaselineEntry | None:

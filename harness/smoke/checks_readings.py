@@ -16,6 +16,7 @@ from harness.smoke.readings import (
     mean_over_passages,
     mean_over_tokens,
     pair_readings,
+    unread_by,
 )
 
 TOKENIZER = "smoke-tokenizer"
@@ -27,8 +28,10 @@ _NUMBERS = (NLL, WORST, TOP_1, KLD)
 def check_readings(baseline: Probe, candidate: Probe) -> list[SmokeFinding]:
     """Compare what both arms make of the passages."""
     pairs = pair_readings(baseline, candidate)
-    if not pairs:
-        why = "no log probabilities of the passages were given"
+    why = unread_by(baseline) or (
+        None if pairs else "no log probabilities of the passages were given"
+    )
+    if why is not None:
         return [not_run(name, why) for name in (TOKENIZER, READ, *_NUMBERS)]
     retold = [p.baseline.passage for p in pairs if p.baseline.tokens != p.candidate.tokens]
     unread = [p.baseline.passage for p in pairs if not is_complete(p.candidate)]

@@ -65,6 +65,22 @@ def pair_readings(baseline: Probe, candidate: Probe) -> tuple[ReadingPair, ...]:
     )
 
 
+def unread_by(baseline: Probe) -> str | None:
+    """Return why the baseline's readings are too few to compare with; None where they are not.
+
+    One passage more or less proves the same; of one alone the error is infinite, and never alarms.
+    """
+    broken = [one for one in baseline.readings if not is_complete(one)]
+    if len(broken) * 2 <= len(baseline.readings):
+        return None
+    first = broken[0]
+    why = first.error or "log probabilities that are missing or not finite"
+    return (
+        f"the baseline could not read {len(broken)} of {len(baseline.readings)} passages "
+        f"({first.passage}: {why})"
+    )
+
+
 def is_complete(reading: Reading) -> bool:
     """Return whether every token of a passage has a finite log probability."""
     return (

@@ -109,7 +109,7 @@ def test_answers_to_another_smoke_set_are_stale(keep: Keep, inputs: Inputs) -> N
     deployment = replace(BASELINE.deployment, checkpoint_digest=digest, declared=())
     answers = replace(BASELINE, arm="baseline", deployment=deployment)
     path = kept.folder / baselines.PROBE_FILE
-    save(answers, path, made_from={baselines.SMOKE_SET: SET.digest})
+    save(answers, path, made_from=baselines.asked_with(SET))
     answered = scored(kept.folder)
     baselines.refuse_stale(answered, inputs(), smoke=SET)
     baselines.refuse_stale(answered, inputs(), smoke=None)

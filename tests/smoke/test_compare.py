@@ -150,6 +150,21 @@ def test_a_passage_that_the_baseline_cannot_read_is_not_held_against_the_candida
     assert report.passed
 
 
+def test_a_baseline_that_read_one_passage_alone_is_compared_with_nothing() -> None:
+    last = BASELINE.readings[-1]
+    failed = [
+        dataclasses.replace(one, logprobs=(), top=(), error="no answer within 300 s")
+        for one in BASELINE.readings[:-1]
+    ]
+    salads = tuple(reading(one.passage, salad) for one in failed)
+    report = report_of(
+        candidate(readings=(*salads, reading(last.passage, rounded))),
+        dataclasses.replace(BASELINE, readings=(*failed, last)),
+    )
+    assert not report.passed
+    assert "could not read 11 of 12 passages" in check_of(report, "smoke-nll").message
+
+
 def test_another_tokenizer_is_named_and_not_compared_by_position() -> None:
     other = dataclasses.replace(reading("p0", rounded), tokens=tuple(range(3, 33)))
     report = report_of(candidate(readings=(other, *readings(rounded)[1:])))
