@@ -148,6 +148,9 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
         with reading, CheckpointWriter(source, plan, into=folder) as writer:
             if not recipe.skip_verify:
                 writer.show(ahead)
+            if plan.algorithm.needs_inputs and not run.holds(EXPORT):
+                # Weights are made while their inputs are seen, which nothing records.
+                run.forget(CALIBRATE)
             stats = run.stage(
                 CALIBRATE,
                 made_from={

@@ -140,6 +140,18 @@ class RunDirectory:
             self._note_time(stage.name, time.monotonic() - started)
         return noun
 
+    def holds(self, stage: Stage[T]) -> bool:
+        """Return whether a stage came to its end here, with all of its files.
+
+        Raises:
+            RunDirectoryError: what lies there is not what the stage has written.
+        """
+        return find_noun(self.path, stage) is not None
+
+    def forget(self, stage: Stage[T]) -> None:
+        """Let a stage be done again, whatever it left."""
+        (self.path / stage.file).unlink(missing_ok=True)
+
     def keep(self, stage: Stage[T], noun: T, made_from: MadeFrom) -> None:
         """Write the noun of a stage.
 

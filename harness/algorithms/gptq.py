@@ -6,7 +6,9 @@ sorting of the stored weight. All experts of a projection are done together.
 
 Directions that no text showed cost nothing, so a weight may be changed in them as far as it likes:
 on inputs of low rank that came to half of its norm. Where it is more than a fifth, twice what
-rounding alone does, the weight is done again with more damping, which binds it to what it was.
+rounding alone does, the weight is done again with more damping, which binds it to what it was. One
+that is changed as much with any damping, as beside features of a million times the energy of
+others, gets the nearest codes.
 
 Source: Frantar et al., "GPTQ", arXiv 2210.17323; order and static groups as in its authors' code.
 Shapes: E weights, O output features, I input features, B blocks of 16 input features.
@@ -16,12 +18,11 @@ import torch
 from torch import Tensor
 
 from harness.algorithms.moments import SecondMoments
-from harness.formats.nvfp4 import BLOCK, nearest_by_search
+from harness.formats.nvfp4 import BLOCK, nearest, nearest_by_search
 
 _MOST_CHANGED = 0.2
 """Of the norm of a weight."""
-_MOST_DAMPING = 100.0
-"""With which nothing is made up any more."""
+_MOST_DAMPING = 10.0
 _TOGETHER = 128
 """Features whose errors are handed on to all that follow in one product."""
 
@@ -47,16 +48,22 @@ def made_up(
     weight_EOI = weight_EOI.float()
     step_EOI = (scale_EOB.float() * scale_2_E[:, None, None]).repeat_interleave(BLOCK, dim=-1)
     done_EOI = _with_damping(weight_EOI, step_EOI, moments.whole(damping=damping))
-    while damping < _MOST_DAMPING:
+    while (which := _changed_too_much(done_EOI, weight_EOI)).numel():
         damping *= 10
-        changed_E = (done_EOI - weight_EOI).flatten(1).norm(dim=1)
-        too_much_E = changed_E > _MOST_CHANGED * weight_EOI.flatten(1).norm(dim=1)
-        if not (which := too_much_E.nonzero().flatten()).numel():
+        left_EOI, step = weight_EOI[which], step_EOI[which]
+        if damping > _MOST_DAMPING:
+            done_EOI[which] = nearest(left_EOI / step) * step
             break
         some = SecondMoments(moments.sums[which], moments.tokens_E[which])
-        again = weight_EOI[which], step_EOI[which], some.whole(damping=damping)
-        done_EOI[which] = _with_damping(*again)
+        done_EOI[which] = _with_damping(left_EOI, step, some.whole(damping=damping))
     return done_EOI
+
+
+def _changed_too_much(done_EOI: Tensor, weight_EOI: Tensor) -> Tensor:
+    """Return the indices of such weights."""
+    changed_E = (done_EOI - weight_EOI).flatten(1).norm(dim=1)
+    is_too_much_E = changed_E > _MOST_CHANGED * weight_EOI.flatten(1).norm(dim=1)
+    return torch.nonzero(is_too_much_E).flatten()
 
 
 def _with_damping(weight_EOI: Tensor, step_EOI: Tensor, moment_EII: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class SecondMoments(NamedTuple):
     def of_noise(cls, number: int, width: int, *, whole: bool, device: str) -> "SecondMoments":
         """Return those of inputs no two features of which go together."""
         shape = (width, width) if whole else (width // BLOCK, BLOCK, BLOCK)
-        sums = torch.eye(shape[-1], device=device).expand(number, *shape).contiguous()
-        return cls(sums * width, torch.full((number,), width, device=device))
+        sums = (torch.eye(shape[-1], device=device) * width).expand(number, *shape)
+        return cls(sums, torch.full((number,), width, device=device))
 
     def blocks(self) -> Tensor:
         """Return the means [E, B, k, k] of each block of 16.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Algorithm:
     """How scales and codes of NVFP4 weights are chosen."""
 
     __pydantic_config__ = STRICT
+    FORMAT: ClassVar[str] = "nvfp4"
+    """What it is for; other weights are not touched by it."""
     scales: Scales = Scales.MAX
     rounding: Rounding = Rounding.NEAREST
     damping: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -53,6 +55,8 @@ class Algorithm:
     def __str__(self) -> str:
         """Return it as it is said."""
         rounded = "" if self.rounding is Rounding.NEAREST else f", rounded by {self.rounding}"
+        if self.needs_whole_inputs and self.damping != Algorithm().damping:
+            rounded += f" with damping {self.damping:g}"
         return f"scales by {self.scales}{rounded}"
 
 

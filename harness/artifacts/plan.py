@@ -222,11 +222,15 @@ class QuantPlan:
         return _grouped(
             (
                 q.linear.name,
-                f"{q.weight_format} weights, {q.input_format or 'plain'} inputs",
+                f"{q.weight_format} weights{self._chosen(q)}, {q.input_format or 'plain'} inputs",
                 q.rule,
             )
             for q in self.quantized
         )
+
+    def _chosen(self, planned: PlannedLinear) -> str:
+        is_by_algorithm = self.algorithm != PLAIN and planned.weight_format == Algorithm.FORMAT
+        return f" ({self.algorithm})" if is_by_algorithm else ""
 
     def excluded_groups(self) -> tuple[ModuleGroup, ...]:
         """Return what stays as it is, by kind of module."""

@@ -143,6 +143,8 @@ class LayerwiseRun:
     def run_each(self, layer: ResidentLayer) -> Generator[None, None, None]:
         """Do the same and yield after each batch; who takes no more has run no more."""
         stub, self._layers[layer.number] = self._stubs[layer.number], layer.module
+        if self._observer is not None:
+            self._observer.moments.clear()
         try:
             with _seen(self._model, self._observer, self._options.experts):
                 for batch, call in enumerate(stub.calls):

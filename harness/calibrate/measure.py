@@ -25,6 +25,7 @@ from harness.artifacts import (
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
 from harness.calibrate.forward import LayerwiseRun, RunOptions, run_whole
 from harness.calibrate.memory import Budget
+from harness.calibrate.moments import bytes_of_moments
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
 from harness.calibrate.weights import WeightRanges
@@ -138,7 +139,6 @@ class Calibration:
 
     def run(self, layer: ResidentLayer) -> None:
         """Run a layer over all batches."""
-        self._observer.moments.clear()
         if self._run is not None:
             self._run.run(layer)
 
@@ -169,6 +169,7 @@ class Calibration:
         )
 
     def _over_text(self) -> Iterator[ResidentLayer]:
+        self._budget.check_moments(bytes_of_moments(self._plan))
         if not self._spec.layerwise:
             self.weights.complete()  # a damaged weight is found before the model runs
         samples = read_samples(self._spec, self._source)

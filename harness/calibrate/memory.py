@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from harness.models import gpu_index
 
 _KEPT_SHARE = 0.5
 """Of a GPU's memory, for what stays between layers; the rest is for computing."""
+_MOMENTS_SHARE = 0.6
+"""Of the free memory, for sums that stay while a layer runs and while its weights are rounded."""
 _GIB = 1 << 30
 
 
@@ -59,6 +62,24 @@ class Budget:
             return True
         held = torch.cuda.memory_allocated(self._device)
         return held <= _KEPT_SHARE * self._room_bytes
+
+    def check_moments(self, num_bytes: int) -> None:
+        """Stop before anything runs where second moments of one layer's inputs have no room.
+
+        Raises:
+            StageError: they take more than most of the memory that is free.
+        """
+        room = self._room_bytes
+        if self._device.type != "cuda":
+            free = int(psutil.virtual_memory().available)
+            room = min(free, self._spec.host_bytes or free)
+        if num_bytes > _MOMENTS_SHARE * room:
+            message = (
+                f"the recipe's algorithm keeps {num_bytes / _GIB:.1f} GiB of second moments of one "
+                f"decoder layer's inputs, and '{self._device}' has {room / _GIB:.1f} GiB free. "
+                "Take local_hessian without gptq, exclude the experts, or allow more memory."
+            )
+            raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
 
     def check_host(self) -> None:
         """Stop where the host's share is exceeded.

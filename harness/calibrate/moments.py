@@ -6,17 +6,35 @@ of the tokens that were routed to them.
 Shapes: N rows (tokens), I input features, E experts.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from harness.algorithms import SecondMoments
-from harness.artifacts import PlannedLinear, QuantPlan
+from harness.artifacts import Algorithm, PlannedLinear, QuantPlan
 from harness.errors import ReasonCode, RejectedError
-from harness.formats import get_format
+from harness.formats.nvfp4 import BLOCK
 
-_FORMAT = "nvfp4"
+_LAYER = re.compile(r".*?\.\d+(?=\.)")
+
+
+def bytes_of_moments(plan: QuantPlan) -> int:
+    """Return the most that a plan's algorithm keeps of one decoder layer."""
+    seen: set[tuple[str, int | None]] = set()
+    by_layer: dict[str, int] = defaultdict(int)
+    for planned in plan.quantized if plan.algorithm.needs_inputs else ():
+        linear = planned.linear
+        one = linear.group, linear.parameter.expert
+        if planned.weight_format == Algorithm.FORMAT and one not in seen:
+            seen.add(one)
+            width = linear.shape[1]
+            each = width if plan.algorithm.needs_whole_inputs else BLOCK
+            layer = _LAYER.match(linear.parameter.tensor)
+            by_layer[layer[0] if layer else ""] += 4 * width * each
+    return max(by_layer.values(), default=0)
 
 
 class MomentCollector:
@@ -24,15 +42,14 @@ class MomentCollector:
 
     def __init__(self, plan: QuantPlan) -> None:
         """Take the plan; its algorithm says how much of the moments it needs."""
-        block = get_format(_FORMAT).block
-        self._block = None if plan.algorithm.needs_whole_inputs else block
+        self._block = None if plan.algorithm.needs_whole_inputs else BLOCK
         self._stands_for: dict[str, str] = {}
         """The parameter whose input is summed up, by group of fused layers."""
         self._experts: dict[str, int] = {}
         """Number of experts of each such parameter; 0 for a matrix alone."""
         for planned in plan.quantized if plan.algorithm.needs_inputs else ():
             linear = planned.linear
-            if planned.weight_format == _FORMAT:
+            if planned.weight_format == Algorithm.FORMAT:
                 name = self._stands_for.setdefault(linear.group, linear.parameter.tensor)
                 number = 0 if linear.parameter.expert is None else linear.parameter.expert + 1
                 self._experts[name] = max(number, self._experts.get(name, 0))
@@ -73,6 +90,12 @@ class MomentCollector:
                 "Exclude the layer, or let the recipe have another algorithm."
             )
             raise RejectedError(message, reason=ReasonCode.QUANTIZER_NOT_OBSERVED)
+        if not bool(self._sums[name].isfinite().all()):
+            message = (
+                f"calibration saw inputs of '{first.name}' that are NaN or so large that their "
+                "squares are infinite. Exclude the layer, or calibrate with other data."
+            )
+            raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
         experts = [one.linear.parameter.expert or 0 for one in members]
         sums, tokens = (
             self._sums[name],

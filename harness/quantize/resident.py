@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.algorithms import SecondMoments, quantize_weights
-from harness.artifacts import PLAIN, PlannedLinear, QuantizedTensor, QuantPlan
+from harness.artifacts import PLAIN, Algorithm, PlannedLinear, QuantizedTensor, QuantPlan
 from harness.formats import get_format, stored_format
 from harness.models import Stack
 from harness.quantize.amax import WeightGroups
@@ -88,7 +88,7 @@ class ResidentQuantizer:
         self, stack: Stack, ranges: Sequence[float], moments_of: MomentsOf | None
     ) -> Mapping[str, Tensor]:
         first, algorithm = stack.members[0], self._algorithm
-        if algorithm == PLAIN or first.weight_format != "nvfp4":
+        if algorithm == PLAIN or first.weight_format != Algorithm.FORMAT:
             number_format = stored_format(first.weight_format, is_routed=first.linear.is_routed)
             return number_format.quantize_weights(stack.weight_EOI, amax=ranges)
         moments = moments_of(stack.members) if moments_of and algorithm.needs_inputs else None

@@ -138,7 +138,7 @@ def _quantized(
     planned: PlannedLinear, weight_OI: Tensor, amax: float, algorithm: Algorithm
 ) -> Mapping[str, Tensor]:
     linear = planned.linear
-    if algorithm != PLAIN and planned.weight_format == "nvfp4":
+    if algorithm != PLAIN and planned.weight_format == Algorithm.FORMAT:
         return _by_algorithm(planned, weight_OI, amax, algorithm)
     number_format = stored_format(planned.weight_format, is_routed=linear.is_routed)
     return number_format.quantize_weight(weight_OI, amax=amax)

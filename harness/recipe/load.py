@@ -23,7 +23,7 @@ from harness.artifacts import (
 )
 from harness.errors import RecipeError, UsageError
 from harness.reading import read_yaml_documents, refused_as
-from harness.recipe.algorithms import Named, split
+from harness.recipe.algorithms import ROUNDINGS, SCALES, Named, split
 from harness.recipe.names import choose_file
 from harness.recipe.peer import convert, is_peer_recipe
 from harness.recipe.peer_files import in_library
@@ -224,6 +224,13 @@ def _shipped(qformat: str) -> RecipeFile:
     """Return the recipe that a format's name means, with the algorithm that the name ends with."""
     is_path = qformat.endswith((".yaml", ".yml"))
     named = Named(qformat, PLAIN) if is_path else split(qformat)
+    if named.algorithm != PLAIN and named.recipe not in recipe_names():
+        message = (
+            f"unknown format '{qformat}'. Formats that make {Algorithm.FORMAT} may end with one of "
+            f"_{', _'.join(SCALES)} and then with _{', _'.join(ROUNDINGS)}; without that they are: "
+            f"{', '.join(recipe_names())}."
+        )
+        raise RecipeError(message)
     file = _read_file(choose_file(named.recipe, shipped.recipes(), "format", RecipeError))
     if named.algorithm == PLAIN:
         return file

@@ -6,6 +6,7 @@ any weight is read.
 """
 
 import dataclasses
+import re
 from collections import defaultdict
 
 from harness.artifacts import (
@@ -28,7 +29,8 @@ from harness.recipe.names import nearest
 from harness.recipe.rules import OFF, Match, match_rules
 
 _WEIGHT = ".weight"
-_OF_ALGORITHMS = "nvfp4"
+_LAYER = re.compile(r"\.\d+\.")
+"""In the name of a parameter that belongs to a layer."""
 
 
 def plan(recipe: Recipe, inventory: Inventory) -> QuantPlan:
@@ -145,10 +147,27 @@ def _check_formats(recipe: Recipe) -> None:
 
 
 def _check_algorithm(algorithm: Algorithm, quantized: tuple[PlannedLinear, ...]) -> None:
-    if algorithm != PLAIN and not any(one.weight_format == _OF_ALGORITHMS for one in quantized):
+    if algorithm == PLAIN:
+        return
+    reached = [one for one in quantized if one.weight_format == Algorithm.FORMAT]
+    if not reached:
         message = (
-            f"the recipe's algorithm ({algorithm}) is for {_OF_ALGORITHMS} weights, and its rules "
-            "make none. Leave out the algorithm, or change the rules."
+            f"the recipe's algorithm ({algorithm}) is for {Algorithm.FORMAT} weights, and its "
+            "rules make none. Leave out the algorithm, or change the rules."
+        )
+        raise RecipeError(message)
+    if algorithm.damping != PLAIN.damping and not algorithm.needs_whole_inputs:
+        message = (
+            f"the recipe's damping of {algorithm.damping:g} is GPTQ's, and it rounds to the "
+            "nearest code. Let it have 'rounding: gptq', or leave out the damping."
+        )
+        raise RecipeError(message)
+    outside = [one for one in reached if not _LAYER.search(one.linear.parameter.tensor)]
+    if algorithm.needs_inputs and outside:
+        message = (
+            f"the recipe's algorithm ({algorithm}) sees inputs of decoder layers alone, and rule "
+            f"'{outside[0].rule}' reaches '{outside[0].linear.name}'. Exclude it, or give it "
+            "another format."
         )
         raise RecipeError(message)
 

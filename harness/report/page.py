@@ -7,6 +7,7 @@ from typing import NamedTuple
 from harness.artifacts import (
     ANY_COVERAGE,
     GO_WITH_WAIVERS,
+    PLAIN,
     CalibrationStats,
     Check,
     Decision,
@@ -212,6 +213,7 @@ def facts_of(record: RunRecord) -> dict[str, str]:
         spec = recipe.calibration
         facts |= {
             "recipe": recipe.name,
+            **({} if recipe.algorithm == PLAIN else {"algorithm": str(recipe.algorithm)}),
             "KV cache": recipe.kv_cache,
             "calibration": f"{spec.data}: up to {spec.size} samples of up to {spec.seq} tokens",
         }

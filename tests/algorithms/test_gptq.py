@@ -93,6 +93,16 @@ def test_a_weight_is_never_changed_by_more_than_a_fifth() -> None:
     assert (values(free) - weight).norm() <= 0.2 * weight.norm()
 
 
+def test_beside_enormous_features_a_weight_keeps_the_nearest_codes() -> None:
+    """Some features have a million times the energy, as massive activations of models do."""
+    generator = torch.Generator().manual_seed(13)
+    x = torch.randn(1, 256, 8, generator=generator) @ torch.randn(8, 128, generator=generator)
+    x *= 10 ** (torch.rand(128, generator=generator) * 6 - 3)
+    weight = torch.randn(1, 64, 128, generator=generator) * 0.02
+    found = values(quantize_weights(weight, GPTQ, amax=largest(weight), moments=of_inputs(x)))
+    assert (found - weight).norm() <= 0.2 * weight.norm()
+
+
 def test_an_expert_without_tokens_gets_the_nearest_codes() -> None:
     x, weight = correlated(2, 256, 32), heavy(2, 8, 32)
     sums = x.mT @ x

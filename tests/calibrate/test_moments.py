@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.algorithms import SecondMoments
-from harness.artifacts import Algorithm, PlannedLinear, QuantPlan, Rounding, Scales
-from harness.calibrate.moments import MomentCollector
-from harness.errors import RejectedError
+from harness.artifacts import Algorithm, MemorySpec, PlannedLinear, QuantPlan, Rounding, Scales
+from harness.calibrate.memory import Budget
+from harness.calibrate.moments import MomentCollector, bytes_of_moments
+from harness.errors import RejectedError, StageError
 from harness.models import (
     decoder_layers,
     experts_run,
@@ -112,6 +113,26 @@ def test_a_layer_that_was_before_is_forgotten(tiny_qwen3_5_moe: Path) -> None:
     seen.collector.clear()
     with pytest.raises(RejectedError, match="calibration saw no input of"):
         seen.collector.of(seen.routed())
+
+
+def test_inputs_that_are_not_finite_are_named(tiny_qwen3_5_moe: Path) -> None:
+    seen = Seen(tiny_qwen3_5_moe, "local_hessian", "grouped")
+    members = seen.routed()
+    with torch.inference_mode():
+        seen.collector.of(members).sums[0, 0, 0, 0] = float("inf")
+    with pytest.raises(RejectedError, match="squares are infinite"):
+        seen.collector.of(members)
+
+
+def test_what_one_layer_s_moments_take_is_known_before(tiny_qwen3_5_moe: Path) -> None:
+    for ending in ("gptq", "local_hessian"):
+        seen = Seen(tiny_qwen3_5_moe, ending, "grouped")
+        kept: dict[str, Tensor] = vars(seen.collector)["_sums"]
+        first = [x.nbytes for name, x in kept.items() if ".layers.0." in name]
+        assert 0 < sum(first) <= bytes_of_moments(seen.plan)
+    budget = Budget(MemorySpec(host_bytes=1 << 20), "cpu")
+    with pytest.raises(StageError, match=r"keeps 4\.0 GiB of second moments"):
+        budget.check_moments(4 << 30)
 
 
 def test_a_plan_without_such_an_algorithm_sums_up_nothing(tiny_qwen3_5_moe: Path) -> None:

@@ -1,13 +1,15 @@
 """A recipe with an algorithm, from the command's words to the checkpoint's files."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from harness import pipeline
+from harness import pipeline, shipped
 from harness.errors import RecipeError, UsageError
 from harness.preflight import preflight
 from harness.recipe import Request, load_recipe
@@ -97,6 +99,45 @@ def test_inputs_are_seen_layer_by_layer_in_one_process(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         load_recipe(Request(model="canary", qformat="nvfp4_gptq", device="cpu", **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ending", ["gptq", "mse"])
+def test_a_run_that_ended_before_its_checkpoint_was_whole_makes_the_same_one(
+    make: Make, tiny_mixtral: Path, ending: str
+) -> None:
+    whole = read_tensors(make(tiny_mixtral, f"nvfp4_{ending}"))
+    folder = make(tiny_mixtral, f"nvfp4_{ending}")
+    shutil.rmtree(folder)  # what the calibration measured is there still
+    (folder.parent / "checkpoint.json").unlink()
+    again = read_tensors(make(tiny_mixtral, f"nvfp4_{ending}"))
+    assert all(torch.equal(as_bytes(whole[name]), as_bytes(x)) for name, x in again.items())
+    assert whole.keys() == again.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"damping": 0.1}, "damping of 0.1 is GPTQ's"),
+        ({"rounding": "gptq"}, "reaches 'lm_head'"),
+    ],
+)
+def test_a_recipe_that_asks_for_what_cannot_be_is_refused_before_it_runs(
+    change: dict[str, object], said: str, tiny_mixtral: Path, tmp_path: Path
+) -> None:
+    shipped_recipe = yaml.safe_load((shipped.recipes() / "nvfp4.yaml").read_text())
+    shipped_recipe["algorithm"] = change
+    shipped_recipe["exclude"].remove("*lm_head*")
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(shipped_recipe))
+    request = Request(model=str(tiny_mixtral), recipe=path, device="cpu")
+    with pytest.raises(RecipeError, match=said):
+        preflight(request, into=tmp_path / "run", scored=False)
+
+
+@pytest.mark.parametrize("name", ["nvfp4_gptq_mse", "nvfp4_mse_four_over_six", "nvfp5_gptq"])
+def test_endings_in_another_order_are_told_with_the_right_one(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"unknown format '{name}'.*and then with _gptq"):
+        load_recipe(Request(model="canary", qformat=name, device="cpu"))
 
 
 def test_an_unknown_ending_is_an_unknown_format() -> None:
