@@ -94,8 +94,13 @@ def read_source(path: Path) -> Source:
     )
 
 
-def locate_model(model: str, *, revision: str | None = None) -> Path:
+def locate_model(model: str, *, revision: str | None = None, download: bool = True) -> Path:
     """Return the folder of `model`, downloaded where it is a Hub id.
+
+    Args:
+        model: as typed.
+        revision: of a Hub id.
+        download: whether the Hub is asked; else a Hub id's folder may be incomplete, or old.
 
     Raises:
         ModelError: it cannot be found.
@@ -118,7 +123,7 @@ def locate_model(model: str, *, revision: str | None = None) -> Path:
             "Use `canary`, the path of a Hugging Face folder, or owner/name."
         )
         raise ModelError(message)
-    return _download(model, revision)
+    return _download(model, revision, from_cache=not download)
 
 
 def refuse_ambiguous(model: str) -> None:
@@ -135,11 +140,15 @@ def refuse_ambiguous(model: str) -> None:
         raise ModelError(message)
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
+def _download(hub_id: str, revision: str | None, *, from_cache: bool) -> Path:
     """Return the Hub's files of a model in the local cache."""
     try:
         folder = huggingface_hub.snapshot_download(
-            hub_id, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            hub_id,
+            revision=revision,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            local_files_only=from_cache,
         )
     except LocalEntryNotFoundError as error:
         message = (

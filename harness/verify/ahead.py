@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import defaultdict
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ _BYTES_EACH = 4 << 30
 """No process is begun for less of a checkpoint; each reads all headers."""
 _CORES_EACH = 3
 """Of a process, which has two threads: the rest is for what goes on meanwhile."""
+_MAX_PROCESSES = 4
+"""Each holds all headers, nearly a KiB a tensor, and what it has imported."""
 _NUM_THREADS = 2
 _LATE = INPUT_SCALES | frozenset(KV_LEAVES)
 """Known when calibration has ended; no weight is compared by them."""
@@ -99,7 +102,8 @@ class ReadingAhead(ResourceOwner):
         self._source = source
         self._hashed = Hashed.TENSORS if written_here else None
         self._told: list[Connection] = []
-        self._asked: Event | None = None
+        self._asking: Connection | None = None
+        """Says to all processes that verify waits; a lock would stay with one that is killed."""
         self._lock = threading.Lock()
 
     def begin(self, folders: tuple[Path, ...], num_bytes: int) -> None:
@@ -109,27 +113,31 @@ class ReadingAhead(ResourceOwner):
             folders: where the checkpoint lies, or will lie.
             num_bytes: of its weights; little is left to verify.
         """
-        if num_bytes < LEAST_BYTES or self._asked is not None:
+        if num_bytes < LEAST_BYTES or self._asking is not None:
             return
-        self._asked = multiprocessing.get_context("spawn").Event()
-        count = max(1, min((os.cpu_count() or 1) // _CORES_EACH, num_bytes // _BYTES_EACH))
+        count = (os.cpu_count() or 1) // _CORES_EACH, num_bytes // _BYTES_EACH, _MAX_PROCESSES
+        try:
+            self._start(folders, max(1, min(count)))
+        except OSError as error:  # nothing is lost but time
+            _log.info("verify: no files are read before: %s", error)
+            self.end()
+
+    def _start(self, folders: tuple[Path, ...], count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        asked, self._asking = context.Pipe(duplex=False)
+        self._exits.callback(self._asking.close)
+        self._exits.callback(asked.close)
         for number in range(count):
             order = _Order(folders, self._source, self._hashed, number, count)
-            self._told.append(self._start(order, self._asked))
-
-    def _start(self, order: _Order, asked: Event) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_read_ahead, args=(order, theirs, asked), name=f"verify-{order.number}"
-        )
-        with ctrl_c_held():
-            process.start()
-        theirs.close()
-        self._exits.callback(ours.close)
-        self._exits.callback(process.join)
-        self._exits.callback(process.terminate)
-        return ours
+            ours, theirs = context.Pipe()
+            self._exits.callback(ours.close)
+            process = context.Process(
+                target=_read_ahead, args=(order, theirs, asked), name=f"verify-{number}"
+            )
+            self._exits.callback(_end, process)
+            with theirs, ctrl_c_held():
+                process.start()
+            self._told.append(ours)
 
     def add(self, names: Iterable[str]) -> None:
         """Say that files are complete, from any thread."""
@@ -149,9 +157,12 @@ class ReadingAhead(ResourceOwner):
             tasks: what is to be done with each of its files.
         """
         origin = opened.contents.origin
-        if self._asked is None or (origin.directory if origin else None) != self._source:
+        if self._asking is None or not self._told:
             return {}
-        self._asked.set()
+        if (origin.directory if origin else None) != self._source:
+            self.end()
+            return {}
+        self._asking.send_bytes(b"now")
         self.add(_NO_MORE)
         shares = [share for told in self._told if (share := _share_of(told)) is not None]
         self._told.clear()
@@ -185,6 +196,12 @@ def reading_checkpoint(directory: Path, source: Path | None) -> Iterator[Reading
             ahead.begin((directory,), sum((directory / name).stat().st_size for name in names))
             ahead.add(names)
         yield ahead
+
+
+def _end(process: SpawnProcess) -> None:
+    if process.pid is not None:  # it was started
+        process.terminate()
+        process.join()
 
 
 def _share_of(told: Connection) -> _Share | None:
@@ -225,9 +242,10 @@ def _headers_of(directory: Path) -> str:
     return found.hexdigest()
 
 
-def _read_ahead(order: _Order, told: Connection, asked: Event) -> None:
+def _read_ahead(order: _Order, told: Connection, asked: Connection) -> None:
     """Be one of the processes."""
     end_as_parent_says()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is cleaned up, so it ends at once
     logging.getLogger("harness").setLevel(logging.ERROR)
     with suppress(HarnessError, OSError, MemoryError):  # whoever reads it later says what is wrong
         told.send(_read_share(order, _whole_files(told), asked))
@@ -240,7 +258,7 @@ def _whole_files(told: Connection) -> Iterator[frozenset[str]]:
             yield names
 
 
-def _read_share(order: _Order, whole: Iterator[frozenset[str]], asked: Event) -> _Share:
+def _read_share(order: _Order, whole: Iterator[frozenset[str]], asked: Connection) -> _Share:
     source = states_of(order.source) if order.source is not None else []
     directory = next(filter(Path.is_dir, order.folders), order.folders[-1])
     before = _headers_of(directory)
@@ -250,9 +268,12 @@ def _read_share(order: _Order, whole: Iterator[frozenset[str]], asked: Event) ->
     if not basis.startswith(before):  # somebody writes there
         return _Share("", source, found)
     needed = _needed(opened.contents)
+    tasks = tasks_of(opened.contents)
+    readable = {task.shard.name for task in tasks}
     waiting = [
         task if order.hashed is None else task._replace(hashed=order.hashed)
-        for task in tasks_of(opened.contents)[order.number :: order.num_processes]
+        for task in tasks[order.number :: order.num_processes]
+        if needed[task.shard.name] <= readable
     ]
     there: set[str] = set()
     with held(opened):
@@ -276,7 +297,7 @@ def _needed(contents: Contents) -> Mapping[str, set[str]]:
 
 
 def _read_files(
-    opened: Opened, tasks: Sequence[Task], needed: Mapping[str, set[str]], asked: Event
+    opened: Opened, tasks: Sequence[Task], needed: Mapping[str, set[str]], asked: Connection
 ) -> Iterator[tuple[str, _Found]]:
     """Yield what is found in each file that nobody changes meanwhile."""
     compare = partial(comparison_of, opened.contents)
@@ -289,11 +310,11 @@ def _read_files(
             yield task.shard.name, _Found(task.hashed, scan, states)
 
 
-def _settled(opened: Opened, names: Iterable[str], asked: Event) -> Mapping[str, FileState]:
+def _settled(opened: Opened, names: Iterable[str], asked: Connection) -> Mapping[str, FileState]:
     """Return the states of files that are no longer new, or that verify waits for."""
     while True:
         states = {name: opened.stored.state_of(name) for name in names}
         newest = max(state.changed_ns for state in states.values())
         wait_ns = newest + SETTLED_NS - time.time_ns()
-        if wait_ns <= 0 or asked.wait(wait_ns / 1e9):
+        if wait_ns <= 0 or asked.poll(wait_ns / 1e9):
             return states

@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -150,6 +153,87 @@ def test_what_is_compared_with_another_source_was_not_read(
     with reading_checkpoint(folder, None) as reading:
         assert verify(folder, source=source, before=reading) == verify(folder, source=source)
     assert not [line for line in caplog.messages if "read before" in line]
+
+
+def test_processes_end_where_nothing_of_theirs_is_of_use(checkpoint: tuple[Path, Path]) -> None:
+    folder, source = checkpoint
+    with reading_checkpoint(folder, None) as reading:
+        assert list(children())
+        verify(folder, source=source, before=reading)
+        assert not list(children())
+
+
+def test_a_process_that_is_killed_while_it_waits_keeps_nobody_waiting(
+    checkpoint: tuple[Path, Path],
+) -> None:
+    folder, source = checkpoint
+    names = [path.name for path in sorted(folder.glob("*.safetensors"))]
+    with ReadingAhead(source) as reading:
+        reading.begin((folder,), 1)
+        (child,) = children()
+        while not holds_open(child, folder / names[-1]):
+            time.sleep(0.01)
+        for name in names:
+            (folder / name).touch()
+        reading.add(names)
+        assert not reading._told[0].poll(0.5)  # noqa: SLF001 - it waits until the times are old
+        os.kill(child, signal.SIGKILL)
+        assert verify(folder, source=source, before=reading) == verify(folder, source=source)
+
+
+def holds_open(process: int, path: Path) -> bool:
+    files = Path(f"/proc/{process}/fd").iterdir()
+    return path in {file.readlink() for file in files if file.is_symlink()}
+
+
+@pytest.mark.parametrize("descriptors", [0, 2, 5])
+def test_where_no_process_can_be_started_verify_reads_all(
+    checkpoint: tuple[Path, Path], descriptors: int
+) -> None:
+    folder, source = checkpoint
+    with ReadingAhead(source) as reading:
+        with only(descriptors):
+            reading.begin((folder,), 1)
+        reading.add(["model-0.safetensors"])
+        assert not list(children())
+        assert verify(folder, source=source, before=reading) == verify(folder, source=source)
+
+
+@contextmanager
+def only(descriptors: int) -> Iterator[None]:
+    """Let this process open no more than some files."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + descriptors, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_many_cores_begin_four_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    with ReadingAhead(None) as reading:
+        reading.begin((tmp_path,), 1 << 40)
+        assert len(list(children())) == 4
+
+
+def test_a_file_whose_layer_lies_in_a_cut_one_too_is_left_to_verify(
+    checkpoint: tuple[Path, Path],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    split = load_file(checkpoint[0] / "model-1.safetensors")
+    cut = {name: split.pop(name) for name in sorted(split)[-1:]}
+    save_file(split, checkpoint[0] / "model-1.safetensors")
+    save_file(cut, checkpoint[0] / "model-2.safetensors")
+    cut_file = checkpoint[0] / "model-2.safetensors"
+    os.truncate(cut_file, cut_file.stat().st_size - 1)
+    found, expected = report_after(checkpoint)
+    assert found == expected
+    assert read_before(caplog) == "verify: 1 of 2 files were read before"
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_folder_that_is_none_is_left_to_verify(tmp_path: Path) -> None:
