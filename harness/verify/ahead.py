@@ -247,8 +247,14 @@ def _read_ahead(order: _Order, told: Connection, asked: Connection) -> None:
     end_as_parent_says()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is cleaned up, so it ends at once
     logging.getLogger("harness").setLevel(logging.ERROR)
-    with suppress(HarnessError, OSError, MemoryError):  # whoever reads it later says what is wrong
-        told.send(_read_share(order, _whole_files(told), asked))
+    whole = _whole_files(told)  # once: verify asks only once
+    for directory in order.folders:  # a folder may get its last name while it is opened
+        # whoever reads it later says what is wrong
+        with suppress(HarnessError, OSError, MemoryError):
+            share = _read_share(order, directory, whole, asked)
+            if share is not None:
+                told.send(share)
+                return
 
 
 def _whole_files(told: Connection) -> Iterator[frozenset[str]]:
@@ -258,15 +264,16 @@ def _whole_files(told: Connection) -> Iterator[frozenset[str]]:
             yield names
 
 
-def _read_share(order: _Order, whole: Iterator[frozenset[str]], asked: Connection) -> _Share:
+def _read_share(
+    order: _Order, directory: Path, whole: Iterator[frozenset[str]], asked: Connection
+) -> _Share | None:
     source = states_of(order.source) if order.source is not None else []
-    directory = next(filter(Path.is_dir, order.folders), order.folders[-1])
     before = _headers_of(directory)
     opened = open_contents(directory, order.source)
     basis = _basis_of(opened.contents)
-    found: dict[str, _Found] = {}
     if not basis.startswith(before):  # somebody writes there
-        return _Share("", source, found)
+        return None
+    found: dict[str, _Found] = {}
     needed = _needed(opened.contents)
     tasks = tasks_of(opened.contents)
     readable = {task.shard.name for task in tasks}

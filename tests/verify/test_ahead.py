@@ -236,6 +236,17 @@ def test_a_file_whose_layer_lies_in_a_cut_one_too_is_left_to_verify(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_folder_that_gets_its_last_name_while_it_is_opened_is_read(
+    checkpoint: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, source = checkpoint
+    (tmp_path / "partial").mkdir()
+    with ReadingAhead(source) as reading:
+        reading.begin((tmp_path / "partial", folder), 1)
+        verify(folder, source=source, before=reading)
+    assert read_before(caplog) == "verify: 2 of 2 files were read before"
+
+
 def test_a_folder_that_is_none_is_left_to_verify(tmp_path: Path) -> None:
     with reading_checkpoint(tmp_path, None) as reading, pytest.raises(ModelError):
         verify(tmp_path, before=reading)
