@@ -46,7 +46,7 @@ _PARTS = {
     "memory of calibrate": re.compile(r"calibrate: took (.*)"),
 }
 """What harness says of itself."""
-_NO_GO = 4
+_NO_GO, _TURNS = 4, 2
 _PART = re.compile(r"([a-z][a-z ]*) ([0-9.]+) s")
 
 
@@ -206,23 +206,30 @@ def compare_trees(
 
 
 def time_no_go(arguments: argparse.Namespace, model: Path, root: Path) -> dict[str, str]:
-    """Return how long it takes to refuse a checkpoint without its experts' input scales."""
+    """Return how long it takes to refuse a checkpoint without its experts' input scales.
+
+    Two trees take turns, after a first time that is not counted: it reads vLLM's files from the
+    disk, which took half a minute longer on a fresh machine.
+    """
     salad = root / "run" / "checkpoint"
     take_scales_away(salad)
     options = ["--baseline", str(model), "--suite", "canary", "--device", arguments.device]
     engine = ["--engine", "reference"]
     if arguments.gate != "reference":
         engine = ["--engine", "vllm", "--vllm", arguments.gate]
-    found, trees = {}, {"": None, "before: ": arguments.before}
-    for name, tree in trees.items():
-        if name and tree is None:
-            continue
+    trees = {"": None} | ({"before: ": arguments.before} if arguments.before else {})
+    seconds: dict[str, list[float]] = {name: [] for name in trees}
+    turns = list(trees.items())
+    if arguments.before:
+        turns = [("", None), *turns * _TURNS]
+    for name, tree in turns:
         words = ["gate", str(salad), *options, *engine, "--run-dir", str(root / "gate"), "--fresh"]
         done = _watched("harness", *words, tree=tree, code=_NO_GO)
         if "expert-input-scales-complete" not in done.output:
             sys.exit(f"it was refused for another reason:\n{done.output[-2000:]}")
-        found[f"{name}from command to NO-GO"] = f"{done.seconds:.2f} s"
-    return found
+        seconds[name].append(done.seconds)
+    counted = {name: took[-_TURNS:] for name, took in seconds.items()}
+    return {f"{name}from command to NO-GO": f"{min(took):.2f} s" for name, took in counted.items()}
 
 
 def _planned_seconds(words: list[str]) -> float:
