@@ -2,8 +2,8 @@
 
 Its list of quantizers is in order, too, and the last entry that matches wins; an entry gives a
 quantizer all of its attributes, or turns it off. So each entry is a rule. What has no counterpart
-here is refused, with the first key that has none: other algorithms than `max`, other numbers,
-quantizers of outputs and of products within attention.
+here is refused, with the first key that has none: algorithms that harness does not have, other
+numbers, quantizers of outputs and of products within attention.
 
 `layerwise` is passed over: harness runs a model layer by layer by itself, with the same bytes.
 
@@ -12,15 +12,22 @@ Source: nvidia-modelopt 0.47.0, recipe/config.py, torch/quantization/config.py a
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.artifacts import CalibrationSpec, KvFormat, Matching, Rule
+from harness.artifacts import PLAIN, Algorithm, CalibrationSpec, KvFormat, Matching, Rule, Scales
 from harness.errors import RecipeError
 from harness.recipe.peer_files import resolved
-from harness.recipe.peer_numbers import Problem, format_of, kv_format_of, repr_of
+from harness.recipe.peer_numbers import (
+    Problem,
+    block_scales_of,
+    format_of,
+    kv_format_of,
+    repr_of,
+)
 from harness.recipe.rules import OFF
 from harness.recipe.schema import RecipeFile
 
@@ -31,7 +38,6 @@ _BMM = re.compile(r"[^.*]*_bmm_quantizer")
 _FOREIGN_CLASSES = re.compile(r"(nn\.)?(BatchNorm\dd|LeakyReLU|Embedding|Conv\dd)")
 """Layers that harness never quantizes."""
 _HARMLESS: Mapping[str, tuple[object, ...]] = {
-    "method": ("max", None),
     "layerwise": (),
     "distributed_sync": (),
     "skip_forward_without_activation_calib": (),
@@ -40,6 +46,23 @@ _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "shared_states": (None,),
 }
 """Keys of an algorithm, and the values that change no number; none: any."""
+_Steps = tuple[tuple[str, object], ...]
+_SWEEP: _Steps = (("fp8_scale_sweep", True),)
+_FOUR_AND_SIX: _Steps = (
+    ("fp8_scale_sweep", False),
+    ("start_multiplier", 1.0),
+    ("step_size", 0.5),
+    ("stop_multiplier", 1.5),
+)
+_ALGORITHMS: Mapping[tuple[object, _Steps], tuple[str, Scales]] = {
+    ("mse", _SWEEP): ("static", Scales.MSE),
+    ("mse", _FOUR_AND_SIX): ("four_over_six", Scales.FOUR_OVER_SIX),
+    ("local_hessian", ()): ("static", Scales.LOCAL_HESSIAN),
+    ("local_hessian", _SWEEP): ("static", Scales.LOCAL_HESSIAN),
+    ("max", ()): ("static", Scales.MAX),
+    (None, ()): ("static", Scales.MAX),
+}
+"""What a method with these settings does, and to which scales of blocks."""
 
 
 def is_peer_recipe(documents: Sequence[object]) -> bool:
@@ -76,7 +99,6 @@ def _converted(path: Path, whole: object) -> RecipeFile:
             supported="Give a recipe, with quantize.quant_cfg.",
         )
     section, inside = _section(whole)
-    _check_algorithm(section.get("algorithm"), f"{inside}algorithm")
     entries = section.get("quant_cfg")
     if not isinstance(entries, list) or not entries:
         what = repr_of(entries)
@@ -87,6 +109,7 @@ def _converted(path: Path, whole: object) -> RecipeFile:
         )
     reader = _Entries(f"{inside}quant_cfg")
     rules = tuple(reader.rules(entries))
+    algorithm = _algorithm(section.get("algorithm"), reader.block_scales, f"{inside}algorithm")
     metadata = whole.get("metadata")
     described = metadata.get("description") if isinstance(metadata, dict) else None
     return RecipeFile(
@@ -96,6 +119,7 @@ def _converted(path: Path, whole: object) -> RecipeFile:
         rules=rules,
         exclude=(),
         kv_cache=reader.kv_cache,
+        algorithm=algorithm,
         calibration=CalibrationSpec(
             data="auto", size=512, seq=512, seed=0, batch_tokens=8192, layerwise=True
         ),
@@ -132,17 +156,40 @@ def _refuse_others(mapping: Mapping[str, object], known: tuple[str, ...], inside
             )
 
 
-def _check_algorithm(algorithm: object, where: str) -> None:
-    stated = algorithm if isinstance(algorithm, dict) else {"method": algorithm}
+def _algorithm(algorithm: object, block_scales: AbstractSet[str], where: str) -> Algorithm:
+    """Return what a recipe's algorithm does to weights whose blocks' scales come about so."""
+    stated = dict(algorithm) if isinstance(algorithm, dict) else {"method": algorithm}
+    method = stated.pop("method", None)
+    named = f"{where}.method" if isinstance(algorithm, dict) else where
+    steps = {key: stated.pop(key) for key in dict(_FOUR_AND_SIX) if key in stated}
+    _refuse_other_settings(stated, where)
+    asked = method if isinstance(method, str | None) else repr_of(method)
+    found = _ALGORITHMS.get((asked, tuple(sorted(steps.items()))))
+    if found is None:
+        what = repr_of({"method": method, **steps}) if steps else repr_of(method)
+        known = "'max'; 'mse' with fp8_scale_sweep, or from 1 to 1.5 by 0.5; 'local_hessian'"
+        raise Problem(key=named, what=what, supported=f"Supported: {known}.")
+    chosen, scales = found
+    if scales is Scales.MAX and "four_over_six" not in block_scales:
+        return PLAIN
+    if others := sorted(block_scales - {chosen}):
+        if chosen not in block_scales and others == ["dynamic"]:
+            return PLAIN  # it has nothing to choose
+        what = f"{asked or 'max'} where some blocks' scales are {' and '.join(others)}"
+        known = f"Supported: all NVFP4 weights with {chosen} ones."
+        raise Problem(key=named, what=what, supported=known)
+    return Algorithm(scales=scales) if block_scales else PLAIN
+
+
+def _refuse_other_settings(stated: Mapping[str, object], where: str) -> None:
     for key, value in stated.items():
         if key not in _HARMLESS:
-            known = ", ".join(_HARMLESS)
+            known = ", ".join(("method", *dict(_FOUR_AND_SIX), *_HARMLESS))
             raise Problem(key=f"{where}.{key}", what="the key", supported=f"Supported: {known}.")
-        harmless = _HARMLESS[key]
-        if harmless and value not in harmless:
-            named = where if stated is not algorithm else f"{where}.{key}"
-            listed = " or ".join(repr(one) for one in harmless)
-            raise Problem(key=named, what=repr_of(value), supported=f"Supported: {listed}.")
+        if (harmless := _HARMLESS[key]) and value not in harmless:
+            known = " or ".join(repr(one) for one in harmless)
+            what = repr_of(value)
+            raise Problem(key=f"{where}.{key}", what=what, supported=f"Supported: {known}.")
     layerwise = stated.get("layerwise")
     if isinstance(layerwise, dict) and layerwise.get("get_qdq_activations_from_prev_layer"):
         key = f"{where}.layerwise.get_qdq_activations_from_prev_layer"
@@ -157,6 +204,8 @@ class _Entries:
     def __init__(self, where: str) -> None:
         self._where = where
         self.kv_cache = KvFormat.NONE
+        self.block_scales: set[str] = set()
+        """How scales of NVFP4 weights' blocks come about."""
 
     def rules(self, entries: Sequence[object]) -> Iterator[Rule]:
         """Yield a rule for each entry that is about weights and inputs; note the KV cache.
@@ -213,7 +262,10 @@ class _Entries:
         if len(kinds) != 1:
             known = "Supported: weight_quantizer, input_quantizer, and [kv]_bmm_quantizer."
             raise Problem(key=f"{where}.quantizer_name", what="what it turns on", supported=known)
-        yield Rule(quantizer=pattern, format=format_of(cfg, kinds[0], f"{where}.cfg"))
+        found = format_of(cfg, kinds[0], f"{where}.cfg")
+        if kinds == ["weight"] and found == Algorithm.FORMAT:
+            self.block_scales.add(block_scales_of(cfg))
+        yield Rule(quantizer=pattern, format=found)
 
     def _set_kv(self, pattern: str, last: str, cfg: object, where: str) -> None:
         """Take an entry about products within attention; keys and values are stored."""

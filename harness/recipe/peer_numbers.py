@@ -37,9 +37,13 @@ _Numbers = tuple[str, object, object, object]
 """Type of the numbers, axis, kind of scale, and blocks."""
 _PER_32 = (("-1", 32), ("scale_bits", _E8M0), ("type", "dynamic"))
 _PER_16 = (("-1", 16), ("scale_bits", _E4M3), ("type", "dynamic"))
+_CHOSEN_16 = (("-1", 16), ("scale_bits", _E4M3), ("type", "static"))
+_FOUR_OR_SIX_16 = (("-1", 16), ("four_over_six", True), ("scale_bits", _E4M3), ("type", "static"))
 _KNOWN: Mapping[str, Mapping[_Numbers, str]] = {
     "weight": {
         (_E2M1, None, "static", _PER_16): "nvfp4",
+        (_E2M1, None, "static", _CHOSEN_16): "nvfp4",
+        (_E2M1, None, "static", _FOUR_OR_SIX_16): "nvfp4",
         (_E4M3, None, "static", None): "fp8",
         (_E4M3, 0, "static", None): "fp8_channel",
         (_E4M3, None, "static", (("-1", 128), ("-2", 128))): "fp8_block",
@@ -97,6 +101,17 @@ def format_of(cfg: object, kind: str, where: str) -> str:
         what="the value",
         supported=_supported(kind),
     )
+
+
+def block_scales_of(cfg: object) -> str:
+    """Return how the scales of a weight's blocks come about: `dynamic`, `static`, `four_over_six`.
+
+    The peer's algorithms choose those that are static, and leave the others as they are.
+    """
+    sizes = cfg.get("block_sizes") if isinstance(cfg, dict) else None
+    if not isinstance(sizes, dict):
+        return "dynamic"
+    return "four_over_six" if sizes.get("four_over_six") else str(sizes.get("type", "static"))
 
 
 def kv_format_of(cfg: object, where: str) -> KvFormat:
@@ -174,7 +189,7 @@ def _unlike(values: Mapping[str, object], numbers: _Numbers, kind: str) -> str:
 
 
 def _listed(kind: str) -> str:
-    return ", ".join(_KNOWN[kind].values())
+    return ", ".join(dict.fromkeys(_KNOWN[kind].values()))
 
 
 def _supported(kind: str) -> str:

@@ -18,9 +18,13 @@ from harness.recipe import Request, load_recipe, plan
 from tests.tiers import slow
 
 _BLOCKS_OF_16 = (("-1", 16), ("scale_bits", (4, 3)), ("type", "dynamic"))
+_STATIC_16 = (("-1", 16), ("scale_bits", (4, 3)), ("type", "static"))
+_FOUR_OR_SIX_16 = (("-1", 16), ("four_over_six", True), *_STATIC_16[1:])
 _BLOCKS_OF_32 = (("-1", 32), ("scale_bits", (8, 0)), ("type", "dynamic"))
 NUMBERS: Mapping[tuple[object, ...], str] = {
     ((2, 1), None, False, _BLOCKS_OF_16): "nvfp4",
+    ((2, 1), None, False, _STATIC_16): "nvfp4",
+    ((2, 1), None, False, _FOUR_OR_SIX_16): "nvfp4",
     ((4, 3), None, False, ()): "fp8",
     ((4, 3), 0, False, ()): "fp8_channel",
     ((4, 3), None, True, (("-1", None),)): "fp8_token",

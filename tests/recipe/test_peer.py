@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import MIXED, Inventory, KvFormat, Matching, Recipe
+from harness.artifacts import (
+    MIXED,
+    Algorithm,
+    Inventory,
+    KvFormat,
+    Matching,
+    Recipe,
+    Scales,
+)
 from harness.errors import RecipeError
 from harness.models import open_source, read_inventory
 from harness.recipe import Request, load_recipe, plan
@@ -119,7 +127,7 @@ def test_a_broken_import_is_refused(tmp_path: Path, imports: str, message: str) 
     [
         ("{num_bits: 8}", "num_bits: 8"),
         ("{num_bits: e3m2}", "num_bits: 'e3m2'"),
-        (NVFP4.replace("dynamic", "static"), "block_sizes: {-1: 16, 'type': 'static'"),
+        (NVFP4.replace("dynamic", "block"), "block_sizes: {-1: 16, 'type': 'block'"),
         (NVFP4.replace("16", "32"), "block_sizes: {-1: 32"),
         (NVFP4.replace("}}", "}, four_over_six: true}"), "four_over_six"),
         (NVFP4.replace("}}", "}, constant_amax: 2688.0}"), "constant_amax"),
@@ -167,7 +175,9 @@ def test_what_would_be_left_on_is_refused(tmp_path: Path) -> None:
     ("algorithm", "key"),
     [
         ("awq_lite", "quantize.algorithm"),
-        ("{method: mse, fp8_scale_sweep: true}", "quantize.algorithm.method"),
+        ("{method: mse}", "quantize.algorithm.method"),
+        ("{method: mse, fp8_scale_sweep: true, step_size: 0.2}", "quantize.algorithm.method"),
+        ("{method: gptq}", "quantize.algorithm.method"),
         ("{method: max, colour: red}", "quantize.algorithm.colour"),
         ("{method: max, sync_expert_weight_amax: true}", "quantize.algorithm.sync_expert"),
         ("[max, awq_lite]", "quantize.algorithm"),
@@ -176,6 +186,53 @@ def test_what_would_be_left_on_is_refused(tmp_path: Path) -> None:
 def test_other_algorithms_are_refused(tmp_path: Path, algorithm: str, key: str) -> None:
     with pytest.raises(RecipeError, match=rf"{key}.* is not supported"):
         loaded(written(tmp_path, OFF + WEIGHTS, algorithm=algorithm))
+
+
+STATIC = NVFP4.replace("dynamic", "static")
+FOUR_OR_SIX = STATIC.replace("static", "static, four_over_six: true")
+SWEEP = "{method: mse, fp8_scale_sweep: true}"
+FOUR_AND_SIX = (
+    "{method: mse, fp8_scale_sweep: false, start_multiplier: 1.0, stop_multiplier: 1.5, "
+    "step_size: 0.5}"
+)
+
+
+def weights(numbers: str, pattern: str = "*") -> str:
+    return f"    - {{quantizer_name: '{pattern}weight_quantizer', cfg: {numbers}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "numbers", "scales"),
+    [
+        (SWEEP, STATIC, Scales.MSE),
+        (FOUR_AND_SIX, FOUR_OR_SIX, Scales.FOUR_OVER_SIX),
+        ("{method: local_hessian, fp8_scale_sweep: true}", STATIC, Scales.LOCAL_HESSIAN),
+        ("max", STATIC, Scales.MAX),
+        (SWEEP, NVFP4, Scales.MAX),  # it chooses no dynamic scale
+        (SWEEP, FP8, Scales.MAX),
+    ],
+)
+def test_algorithms_that_choose_scales_of_blocks_are_ours(
+    tmp_path: Path, algorithm: str, numbers: str, scales: Scales
+) -> None:
+    recipe = loaded(written(tmp_path, OFF + weights(numbers), algorithm=algorithm))
+    assert recipe.algorithm == Algorithm(scales=scales)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "entries"),
+    [
+        (SWEEP, weights(FOUR_OR_SIX)),
+        (FOUR_AND_SIX, weights(STATIC)),
+        ("max", weights(FOUR_OR_SIX)),
+        (SWEEP, weights(NVFP4) + weights(STATIC, "*experts*")),
+    ],
+)
+def test_an_algorithm_that_reaches_some_weights_alone_is_refused(
+    tmp_path: Path, algorithm: str, entries: str
+) -> None:
+    with pytest.raises(RecipeError, match="where some blocks' scales are"):
+        loaded(written(tmp_path, OFF + entries, algorithm=algorithm))
 
 
 @pytest.mark.parametrize("algorithm", ["null", "{method: max, layerwise: {enable: true}}"])
