@@ -61,12 +61,14 @@ class Nvfp4(Format):
         if fused is not None:
             packed, scale_EOB = fused(weight_EOI, scale_2_E)
             return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
+        packed = weight_EOI.new_empty(num_weights, num_rows, width // 2, dtype=torch.uint8)
         shape = (num_weights, num_rows, width // BLOCK)
         scale_EOB = weight_EOI.new_empty(shape, dtype=torch.float8_e4m3fn)
         for part in row_parts(weight_EOI.shape, weight_EOI.device):
-            where = part.weights, part.rows
-            scale_EOB[where] = block_scales(weight_EOI[where], scale_2_E[part.weights])
-        return stored(weight_EOI, scale_EOB, scale_2_E)
+            where, scale_2 = (part.weights, part.rows), scale_2_E[part.weights]
+            scale_EOB[where] = block_scales(weight_EOI[where], scale_2)
+            packed[where] = packed_codes(weight_EOI[where], scale_EOB[where], scale_2)
+        return {"weight": packed, "weight_scale": scale_EOB, "weight_scale_2": scale_2_E}
 
     def dequantize_weight(self, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> Tensor:
         """Return [O, I]: the scales are multiplied first, then the code, then comes the cast.

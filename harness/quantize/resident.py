@@ -77,22 +77,18 @@ class ResidentQuantizer:
             if not all(self._groups[one.linear.group] <= amax.keys() for one in members):
                 continue
             ranges = [groups.for_weight(planned) for planned in members]
-            stored_E = self._stored(Stack(members, weight_EOI), ranges, moments_of)
+            first, algorithm = members[0], self._algorithm
+            if algorithm == PLAIN or first.weight_format != Algorithm.FORMAT:
+                form = stored_format(first.weight_format, is_routed=first.linear.is_routed)
+                stored_E: Mapping[str, Tensor] = form.quantize_weights(weight_EOI, amax=ranges)
+            else:
+                moments = moments_of(members) if moments_of and algorithm.needs_inputs else None
+                stored_E = quantize_weights(weight_EOI, algorithm, amax=ranges, moments=moments)
             computed = None
             if weight_EOI.is_cuda:
                 computed = torch.cuda.current_stream(weight_EOI.device).record_event()
             quantized.append(QuantizedStack(members, stored_E, computed))
         return quantized
-
-    def _stored(
-        self, stack: Stack, ranges: Sequence[float], moments_of: MomentsOf | None
-    ) -> Mapping[str, Tensor]:
-        first, algorithm = stack.members[0], self._algorithm
-        if algorithm == PLAIN or first.weight_format != Algorithm.FORMAT:
-            number_format = stored_format(first.weight_format, is_routed=first.linear.is_routed)
-            return number_format.quantize_weights(stack.weight_EOI, amax=ranges)
-        moments = moments_of(stack.members) if moments_of and algorithm.needs_inputs else None
-        return quantize_weights(stack.weight_EOI, algorithm, amax=ranges, moments=moments)
 
 
 def fetched(stacks: Iterable[QuantizedStack]) -> Iterator[QuantizedTensor]:

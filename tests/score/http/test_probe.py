@@ -63,16 +63,18 @@ def test_a_server_gets_the_same_tokens_and_limits_in_all_three_ways(
     assert [(p["seed"], p["top_k"], p["top_p"]) for p in drawn] == [(3, -1, 1.0)] * 2
 
 
-def test_known_answers_are_asked_alone_and_all_else_at_once(
+def test_known_answers_and_a_long_one_are_asked_alone_and_all_else_at_once(
     endpoint: Endpoint, script: Script
 ) -> None:
     asks = (*SET.asks, Ask(id="more", prompt="yyyy a", expect=("b",), max_tokens=8))
     script.delay_s = 0.1
     probe(replace(endpoint, num_concurrent=64), replace(SET, asks=asks), arm="candidate")
-    alone, rest = script.payloads[:2], script.payloads[2:]
-    assert [script.tokenizer.decode(p["prompt"][0]) for p in alone] == ["xx a", "yyyy a"]
-    assert script.at_once[:2] == [1, 1]
-    assert script.most_running == len(rest) == len(SET.passages) + 1 + 2 * len(asks)
+    alone, rest = script.payloads[:3], script.payloads[3:]
+    (longest,) = [ask.prompt for ask in asks if not ask.expect]
+    known = [script.tokenizer.decode(p["prompt"][0]) for p in alone]
+    assert known == ["xx a", "yyyy a", longest]
+    assert script.at_once[:3] == [1, 1, 1]
+    assert script.most_running == len(rest) == len(SET.passages) + 2 * len(asks)
 
 
 def test_a_server_on_a_cpu_gets_no_seed_which_would_end_it(
