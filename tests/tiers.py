@@ -14,7 +14,9 @@ test that is left takes more than CPU_SECONDS by itself. Without it every test r
 import gc
 import importlib
 import inspect
+import multiprocessing
 import resource
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -137,6 +139,9 @@ class Meter:
             gc.collect()
             gc.freeze()
             self._file = location[0]
+        # A child that an earlier test left counts once it is waited for: now, and not in this test.
+        multiprocessing.active_children()
+        subprocess._cleanup()  # type: ignore[attr-defined]  # noqa: SLF001  # no public one
         self._started, self._shared = cpu_seconds(), 0.0
 
     def pytest_sessionfinish(self) -> None:
