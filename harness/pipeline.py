@@ -148,7 +148,9 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
         with reading, CheckpointWriter(source, plan, into=folder) as writer:
             if not recipe.skip_verify:
                 writer.show(ahead)
-            if plan.algorithm.needs_inputs and not run.holds(EXPORT):
+            exported = {**planned, "versions": digest_of(__version__)}
+            kept = {**exported, CALIBRATE.name: run.kept_digest(CALIBRATE)}
+            if plan.algorithm.needs_inputs and not run.holds(EXPORT, made_from=kept):
                 # Weights are made while their inputs are seen, which nothing records.
                 run.forget(CALIBRATE)
             stats = run.stage(
@@ -163,11 +165,7 @@ def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
             )
             checkpoint = run.stage(
                 EXPORT,
-                made_from={
-                    **planned,
-                    CALIBRATE.name: run.digests[CALIBRATE.name],
-                    "versions": digest_of(__version__),
-                },
+                made_from={**exported, CALIBRATE.name: run.digests[CALIBRATE.name]},
                 make=lambda: complete(job, writer, stats),
             )
         if not recipe.skip_verify:

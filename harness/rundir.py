@@ -140,13 +140,17 @@ class RunDirectory:
             self._note_time(stage.name, time.monotonic() - started)
         return noun
 
-    def holds(self, stage: Stage[T]) -> bool:
-        """Return whether a stage came to its end here, with all of its files.
+    def holds(self, stage: Stage[T], *, made_from: MadeFrom) -> bool:
+        """Return whether a stage was done here from these, and has all of its files.
 
         Raises:
             RunDirectoryError: what lies there is not what the stage has written.
         """
-        return find_noun(self.path, stage) is not None
+        return find_noun(self.path, stage, made_from) is not None
+
+    def kept_digest(self, stage: Stage[T]) -> str:
+        """Return the digest of what a stage left here; empty where it left nothing."""
+        return known_digests(self.path).get(stage.name, "")
 
     def forget(self, stage: Stage[T]) -> None:
         """Let a stage be done again, whatever it left."""

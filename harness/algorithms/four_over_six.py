@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.algorithms.sweep import best_scales, squared
 from harness.formats.e4m3 import E4M3_TINY, to_e4m3
-from harness.formats.nvfp4 import BLOCK, E2M1_MAX
+from harness.formats.nvfp4 import E2M1_MAX, in_blocks
 
 TOP = 256.0
 """The E4M3 scale of the largest block, where 6 stands for its largest value."""
@@ -20,9 +20,7 @@ TOP = 256.0
 
 def choose(weight_EOI: Tensor, largest_E: Tensor, scale_2_E: Tensor) -> Tensor:
     """Return E4M3 scales [E, O, B]; `largest_E` is what `scale_2_E` was made of."""
-    number, rows, width = weight_EOI.shape
-    blocks = weight_EOI.float().reshape(number, rows, width // BLOCK, BLOCK)
-    amax_EOB = blocks.abs().amax(-1)
+    amax_EOB = in_blocks(weight_EOI.float()).abs().amax(-1)
     highest_E11 = (largest_E / E2M1_MAX)[:, None, None]
 
     def stored(times: float) -> Tensor:

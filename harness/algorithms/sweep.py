@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.formats.e4m3 import E4M3_MAX
-from harness.formats.nvfp4 import BLOCK, nearest
+from harness.formats.nvfp4 import in_blocks, nearest
 
 ErrorOf = Callable[[Tensor], Tensor]
 """Takes errors [E, B, O, k] and returns what each block's counts [E, B, O]."""
@@ -66,6 +66,4 @@ def _where(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 def _by_block(weight_EOI: Tensor) -> Tensor:
     """Return [E, B, O, k], float32: what shares a block of inputs lies together."""
-    number, rows, width = weight_EOI.shape
-    blocks = weight_EOI.float().reshape(number, rows, width // BLOCK, BLOCK)
-    return blocks.transpose(1, 2).contiguous()
+    return in_blocks(weight_EOI.float()).transpose(1, 2).contiguous()

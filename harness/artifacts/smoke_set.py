@@ -47,3 +47,14 @@ class SmokeSet:
     asks: tuple[Ask, ...]
     digest: str
     """sha256 of the above; no part of a suite's digest, for it changes no score."""
+
+    @property
+    def alone(self) -> tuple[Ask, ...]:
+        """Return the prompts that are asked by themselves, in their order.
+
+        All known answers, for batching is judged on them, and the longest open prompt: kernels of
+        one row may fail after many steps.
+        """
+        open_ones = [ask for ask in self.asks if not ask.expect]
+        longest = max(open_ones, key=lambda ask: ask.max_tokens, default=None)
+        return tuple(ask for ask in self.asks if ask.expect or ask is longest)

@@ -90,17 +90,15 @@ class MomentCollector:
                 "Exclude the layer, or let the recipe have another algorithm."
             )
             raise RejectedError(message, reason=ReasonCode.QUANTIZER_NOT_OBSERVED)
-        if not bool(self._sums[name].isfinite().all()):
+        sums = self._sums[name]
+        if not bool(sums.isfinite().all()):
             message = (
                 f"calibration saw inputs of '{first.name}' that are NaN or so large that their "
                 "squares are infinite. Exclude the layer, or calibrate with other data."
             )
             raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
         experts = [one.linear.parameter.expert or 0 for one in members]
-        sums, tokens = (
-            self._sums[name],
-            torch.tensor(self._tokens[name], device=self._sums[name].device),
-        )
+        tokens = torch.tensor(self._tokens[name], device=sums.device)
         if experts == list(range(len(sums))):
             return SecondMoments(sums, tokens)
         return SecondMoments(sums[experts], tokens[experts])

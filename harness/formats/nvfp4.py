@@ -95,7 +95,7 @@ class Nvfp4(Format):
 
         Source: `ref_nvfp4_quant_dequant` of vLLM's emulation, the path without Triton.
         """
-        x_Bk = _blocks(x)
+        x_Bk = in_blocks(x)
         global_scale = 1.0 / given(input_scale).to(x.device, torch.float32)
         amax_B1 = x_Bk.abs().amax(dim=-1, keepdim=True).float()
         scale_B1 = to_e4m3(global_scale * (amax_B1 * (1 / E2M1_MAX))).float()
@@ -143,7 +143,7 @@ def global_scales(amax: Sequence[float], *, top: float = E4M3_MAX) -> tuple[list
 
 def block_scales(weight_EOI: Tensor, scale_2_E: Tensor) -> Tensor:
     """Return the E4M3 scales [E, O, B] that map each block's largest value to 6."""
-    largest_EOB = _blocks(weight_EOI.float()).abs().amax(dim=-1)
+    largest_EOB = in_blocks(weight_EOI.float()).abs().amax(dim=-1)
     scale_EOB = largest_EOB / (E2M1_MAX * scale_2_E[:, None, None])
     return to_e4m3(torch.where(scale_EOB == 0, 1.0, scale_EOB).clamp(min=E4M3_TINY))
 
@@ -171,7 +171,7 @@ def nearest_by_search(x: Tensor) -> Tensor:
 
 def packed_codes(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> Tensor:
     """Return the codes [E, O, I/2] that are nearest for given scales."""
-    weight_EOBk = _blocks(weight_EOI.float())
+    weight_EOBk = in_blocks(weight_EOI.float())
     step_EOB1 = (scale_EOB.float() * scale_2_E[:, None, None]).unsqueeze(-1)
     # Steps vanish only below 1e-42, out of reach of bfloat16 weights; 0 / 0 must not get 6.
     scaled_EOBk = torch.where(step_EOB1 > 0, weight_EOBk / step_EOB1, 0.0)
@@ -179,7 +179,8 @@ def packed_codes(weight_EOI: Tensor, scale_EOB: Tensor, scale_2_E: Tensor) -> Te
     return codes_EOI[..., 0::2] | (codes_EOI[..., 1::2] << 4)
 
 
-def _blocks(x: Tensor) -> Tensor:
+def in_blocks(x: Tensor) -> Tensor:
+    """Return [..., B, 16] of [..., I]."""
     check_width(x.shape[-1])
     return x.reshape(*x.shape[:-1], -1, BLOCK)
 

@@ -100,11 +100,11 @@ def about(
 
 
 def smoke_steps(suite: Suite) -> int:
-    """Return the forward passes of the smoke set, whose known answers come one by one."""
+    """Return the forward passes of the smoke set, of which some come one by one."""
     if suite.smoke is None:
         return 0
     asks = suite.smoke.asks
-    alone = sum(ask.max_tokens for ask in asks if ask.expect)
+    alone = sum(ask.max_tokens for ask in suite.smoke.alone)
     return len(suite.smoke.passages) + alone + max((ask.max_tokens for ask in asks), default=0)
 
 

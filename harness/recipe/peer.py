@@ -26,6 +26,7 @@ from harness.recipe.peer_numbers import (
     block_scales_of,
     format_of,
     kv_format_of,
+    plain,
     repr_of,
 )
 from harness.recipe.rules import OFF
@@ -164,7 +165,8 @@ def _algorithm(algorithm: object, block_scales: AbstractSet[str], where: str) ->
     steps = {key: stated.pop(key) for key in dict(_FOUR_AND_SIX) if key in stated}
     _refuse_other_settings(stated, where)
     asked = method if isinstance(method, str | None) else repr_of(method)
-    found = _ALGORITHMS.get((asked, tuple(sorted(steps.items()))))
+    settings = sorted((key, plain(value)) for key, value in steps.items())
+    found = _ALGORITHMS.get((asked, tuple(settings)))
     if found is None:
         what = repr_of({"method": method, **steps}) if steps else repr_of(method)
         known = "'max'; 'mse' with fp8_scale_sweep, or from 1 to 1.5 by 0.5; 'local_hessian'"

@@ -143,13 +143,13 @@ def _values(cfg: object, where: str) -> Mapping[str, object]:
 def _numbers(values: Mapping[str, object]) -> _Numbers:
     return (
         str(_spelled(values.get("num_bits"))),
-        _plain(values.get("axis")),
-        _plain(values.get("type", "static")),
+        plain(values.get("axis")),
+        plain(values.get("type", "static")),
         _blocks(values.get("block_sizes")),
     )
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a value that can be looked up, or its text."""
     return value if isinstance(value, Hashable) else repr_of(value)
 
@@ -166,10 +166,10 @@ def _spelled(bits: object) -> object:
 def _blocks(sizes: object) -> object:
     """Return sizes of blocks by dimension, in one order; None where there are none."""
     if not isinstance(sizes, dict):
-        return _plain(sizes)
-    spelled = {str(key): _plain(value) for key, value in sizes.items()}
+        return plain(sizes)
+    spelled = {str(key): plain(value) for key, value in sizes.items()}
     if "scale_bits" in sizes:
-        spelled["scale_bits"] = _plain(_spelled(sizes["scale_bits"]))
+        spelled["scale_bits"] = plain(_spelled(sizes["scale_bits"]))
     return tuple(sorted(spelled.items(), key=lambda one: one[0]))
 
 

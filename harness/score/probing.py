@@ -80,14 +80,9 @@ def _ask(
     probed: _Probed, prompts: SmokeSet, arm: str
 ) -> tuple[tuple[Reading, ...], Mapping[Mode, Sequence[Answer]]]:
     """Return the readings, and the answers of each mode in the order of the prompts."""
-    alone = [ask for ask in prompts.asks if ask.expect]
-    rest = [ask for ask in prompts.asks if not ask.expect]
-    if rest:  # a long answer, too: kernels of one row may fail after many steps
-        longest = max(rest, key=lambda ask: ask.max_tokens)
-        alone.append(longest)
-        rest.remove(longest)
-    _log.info("smoke: %s answers %d prompts one by one", arm, len(alone))
-    greedy = {ask.id: probed.answer([ask], seed=None)()[0] for ask in alone}
+    rest = [ask for ask in prompts.asks if ask not in prompts.alone]
+    _log.info("smoke: %s answers %d prompts one by one", arm, len(prompts.alone))
+    greedy = {ask.id: probed.answer([ask], seed=None)()[0] for ask in prompts.alone}
     at_once = len(prompts.passages) + len(rest) + 2 * len(prompts.asks)
     _log.info("smoke: %s reads passages and answers all prompts, %d at once", arm, at_once)
     read, among_others = probed.read(), probed.answer(rest, seed=None)

@@ -177,6 +177,8 @@ def test_what_would_be_left_on_is_refused(tmp_path: Path) -> None:
         ("awq_lite", "quantize.algorithm"),
         ("{method: mse}", "quantize.algorithm.method"),
         ("{method: mse, fp8_scale_sweep: true, step_size: 0.2}", "quantize.algorithm.method"),
+        ("{method: mse, fp8_scale_sweep: [true]}", "quantize.algorithm.method"),
+        ("{method: [mse]}", "quantize.algorithm.method"),
         ("{method: gptq}", "quantize.algorithm.method"),
         ("{method: max, colour: red}", "quantize.algorithm.colour"),
         ("{method: max, sync_expert_weight_amax: true}", "quantize.algorithm.sync_expert"),

@@ -114,6 +114,15 @@ def test_a_run_that_ended_before_its_checkpoint_was_whole_makes_the_same_one(
     assert whole.keys() == again.keys()
 
 
+def test_another_version_of_harness_makes_the_checkpoint_again(
+    make: Make, tiny_mixtral: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_tensors(make(tiny_mixtral, "nvfp4_gptq"))
+    monkeypatch.setattr(pipeline, "__version__", "of tomorrow")
+    again = read_tensors(make(tiny_mixtral, "nvfp4_gptq"))
+    assert all(torch.equal(as_bytes(whole[name]), as_bytes(x)) for name, x in again.items())
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
