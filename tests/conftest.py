@@ -6,6 +6,7 @@ longer writes, is the running model's own state dict. All are bf16 and seeded.
 """
 
 import json
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,6 +223,14 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _interruptible() -> None:
     """Let processes that tests start be interrupted: CI may start the tests with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_at_the_start() -> None:
+    """A command or its fixture may leave a handler that writes to a stream which is closed now."""
+    logger = logging.getLogger("harness")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

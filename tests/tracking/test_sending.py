@@ -19,9 +19,6 @@ def told(
     """Return the one line that is logged where the process that sends does what `child` says."""
     (folder / "child.py").write_text(child)
     monkeypatch.setattr(sending, "_CHILD", folder / "child.py")
-    monkeypatch.setattr(logging.getLogger("harness"), "propagate", True)
-    # A command that ran before in this process may have left one that writes to a closed file.
-    monkeypatch.setattr(logging.getLogger("harness"), "handlers", [])
     with caplog.at_level(logging.INFO, logger="harness.tracking"):
         track(Trackers(mlflow=TARGET), "m", [tracked_run(night_row("a", "n1"), folder)])
     (line,) = caplog.messages
