@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.engines import CAPABILITIES
 from harness.formats import get_scheme
-from harness.recipe import recipe_names, shipped_formats
+from harness.recipe import Request, load_recipe, recipe_names, shipped_formats
 
 
 def listed() -> dict[str, dict[str, Any]]:
@@ -52,3 +52,16 @@ def test_a_recipes_schemes_are_told_from_its_rules() -> None:
     made = {one.name: one.schemes for one in shipped_formats()}
     assert made["fp8_per_channel_per_token"] == ("FP8_PER_CHANNEL_PER_TOKEN",)
     assert all(get_scheme(scheme) for schemes in made.values() for scheme in schemes)
+
+
+def test_every_ending_that_is_listed_makes_a_format_of_an_nvfp4() -> None:
+    done = CliRunner().invoke(app, ["formats", "--json"])
+    endings = json.loads(done.stdout)["endings"]
+    for scales in ["", *(f"_{one}" for one in endings["scales"])]:
+        for rounding in ["", *(f"_{one}" for one in endings["rounding"])]:
+            recipe = load_recipe(Request(model="canary", qformat=f"nvfp4{scales}{rounding}"))
+            algorithm = recipe.algorithm
+            assert (str(algorithm.scales), str(algorithm.rounding)) == (
+                scales.removeprefix("_") or "max",
+                rounding.removeprefix("_") or "nearest",
+            )

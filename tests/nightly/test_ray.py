@@ -248,10 +248,27 @@ def test_typed_as_a_command_each_cell_is_typed_on_the_cluster_and_collected(
     assert (out / "nights" / "n" / "nightly.xml").exists()
 
 
+ENDINGS = {
+    "nvfp4": CellEnding.GO,
+    "nvfp4-mse": CellEnding.GO,
+    "w4a16": CellEnding.GO,
+    "fp8": CellEnding.GO,
+    "mxfp8": CellEnding.GO,
+    "broken": CellEnding.NO_GO,
+    "random": CellEnding.INCONCLUSIVE,
+    "mistyped": CellEnding.NOT_RUN,
+}
+"""How the cells of one matrix end: the canary's, those of a small random model, and one that asks
+for a format that there is not."""
+
+
 @pytest.fixture(scope="module")
-@slow("six runs of the canary")
+@slow("sixteen cells, most of which run the canary")
 def both_nights(
-    ray_cluster: str, baselines: Path, tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: str,
+    baselines: Path,
+    tiny_qwen3: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Night, Night]:
     """One matrix, run by the processes of this machine and by the two workers of a cluster."""
     folder = tmp_path_factory.mktemp("nights")
@@ -259,13 +276,19 @@ def both_nights(
     broken = yaml.safe_load((shipped.recipes() / "nvfp4.yaml").read_text(encoding="utf-8"))
     broken["calibration"] |= {"size": 1, "seq": 2}
     (folder / "broken.yaml").write_text(yaml.safe_dump(broken), encoding="utf-8")
-    same = {"model": "canary", "suite": "./quick.yaml", "engine": "reference"}
-    recipes: dict[str, dict[str, object]] = {
-        "nvfp4": {"qformat": "nvfp4", "calib_size": 64},
-        "fp8": {"qformat": "fp8", "calib_size": 64},
-        "broken": {"recipe": "./broken.yaml"},
+    canary = {"model": "canary", "calib_size": 64}
+    asked: dict[str, dict[str, object]] = {
+        "nvfp4": canary | {"qformat": "nvfp4"},
+        "nvfp4-mse": canary | {"qformat": "nvfp4_mse"},
+        "w4a16": canary | {"qformat": "w4a16_nvfp4"},
+        "fp8": canary | {"qformat": "fp8"},
+        "mxfp8": canary | {"qformat": "mxfp8"},
+        "broken": {"model": "canary", "recipe": "./broken.yaml"},
+        "random": {"model": str(tiny_qwen3), "qformat": "fp8", "calib_size": 64},
+        "mistyped": canary | {"qformat": "nvfp3"},
     }
-    matrix = write(folder, cells=[{"name": n, **same, **keys} for n, keys in recipes.items()])
+    same = {"suite": "./quick.yaml", "engine": "reference"}
+    matrix = write(folder, cells=[{"name": n, **same, **keys} for n, keys in asked.items()])
 
     def night(name: str, *more: str) -> Night:
         kept = {"HARNESS_BASELINES": str(baselines)}
@@ -280,11 +303,7 @@ def test_a_night_on_two_workers_has_the_verdicts_of_a_night_here(
     both_nights: tuple[Night, Night],
 ) -> None:
     here, ray = both_nights
-    assert {cell: row.ending for cell, row in here.rows.items()} == {
-        "nvfp4": CellEnding.GO,
-        "fp8": CellEnding.GO,
-        "broken": CellEnding.NO_GO,
-    }
+    assert {cell: row.ending for cell, row in here.rows.items()} == ENDINGS
     assert here.code == ray.code == 4
     for cell, row in here.rows.items():
         for name in ("ending", "exit_code", "reason_codes", "digests", "tasks"):
@@ -296,7 +315,7 @@ def test_both_workers_were_at_work(ray_cluster: str, both_nights: tuple[Night, N
 
     listed = JobSubmissionClient(ray_cluster).list_jobs()
     jobs = [one for one in listed if (one.metadata or {}).get("cell") in both_nights[1].rows]
-    assert len(jobs) == 3
+    assert len(jobs) == len(ENDINGS)
     assert len({one.driver_node_id for one in jobs}) == 2
 
 
