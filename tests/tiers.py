@@ -32,6 +32,9 @@ KEPT = {
     "tests/drill/test_end_to_end.py::test_the_seed_incident_is_caught_by_either_of_two_stages": (
         "one fault of the drill"
     ),
+    "tests/localizing/test_stages.py::test_the_layer_that_parts_first_is_named": (
+        "one fault whose stage is named"
+    ),
 }
 """Tests that are quick though they use something slow, and why."""
 
@@ -66,10 +69,17 @@ def slow(reason: str) -> Callable[[Fixture], Fixture]:
 
 
 def slow_fixtures(item: pytest.Item) -> dict[str, str]:
-    """What is slow among all fixtures that a test uses, and why."""
+    """What is slow among all fixtures that a test uses, and why.
+
+    A test that asks for a fixture while it runs names it in a parameter.
+    """
     if not isinstance(item, pytest.Function):
         return {}
-    defined = item._fixtureinfo.name2fixturedefs  # noqa: SLF001  # no other way to the definitions
+    defined = dict(item._fixtureinfo.name2fixturedefs)  # noqa: SLF001  # no other way to them
+    if "request" in item.fixturenames and hasattr(item, "callspec"):
+        named = tuple(one for one in item.callspec.params.values() if isinstance(one, str))
+        manager = item.session._fixturemanager  # noqa: SLF001  # the same
+        defined |= manager.getfixtureclosure(item, named, ignore_args=set())[1]
     used = ((name, fixture.func) for name, all_ in defined.items() for fixture in all_[-1:])
     return {name: _reasons[made] for name, made in used if made in _reasons}
 

@@ -134,6 +134,7 @@ class Catalog:
         return [*self._index, *_lm_eval_tasks().all_tasks]
 
 
+@functools.cache
 def lm_eval_file_of(name: str) -> Path | None:
     """Return the file in which lm-eval defines a task, group or tag; None where it does not.
 

@@ -41,6 +41,10 @@ def test_direct(server): pass
 def test_through_another(client): pass
 @pytest.mark.usefixtures("server")
 def test_by_mark(): pass
+@pytest.mark.parametrize("name", ["client"])
+def test_by_name(request, name): request.getfixturevalue(name)
+@pytest.mark.parametrize("name", ["client"])
+def test_of_a_word(name): pass
 def test_kept(client): pass
 def test_shared(shared): pass
 def test_of_a_slow_kind(): work()
@@ -78,7 +82,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_what_uses_something_slow_directly_or_not_is_not_quick(run: Run) -> None:
     _, names = run("--quick")
-    assert set(names) == {"test_kept", "test_plain", "test_shared", "test_of_a_slow_kind"}
+    quick = {"test_kept", "test_plain", "test_shared", "test_of_a_slow_kind"}
+    assert set(names) == quick | {"test_of_a_word[client]"}
 
 
 def test_what_is_kept_runs_first(run: Run) -> None:
@@ -88,7 +93,7 @@ def test_what_is_kept_runs_first(run: Run) -> None:
 
 def test_without_the_option_every_test_runs(run: Run) -> None:
     code, names = run()
-    assert (code, len(names)) == (pytest.ExitCode.OK, 7)
+    assert (code, len(names)) == (pytest.ExitCode.OK, 9)
 
 
 def test_a_quick_test_that_takes_long_fails_the_session_and_is_named(
@@ -132,9 +137,9 @@ def test_every_test_that_uses_something_slow_is_left_out_but_for_those_that_are_
     assert slow & quick == set(tiers.KEPT)
 
 
-def test_an_e2e_a_real_server_and_a_fault_of_the_drill_are_quick() -> None:
+def test_an_e2e_a_real_server_and_a_fault_of_the_drill_and_of_a_stage_are_quick() -> None:
     rooms = [nodeid.split("/")[1:] for nodeid in tiers.KEPT]
-    assert [room[0] for room in rooms] == ["cli", "cli", "drill"]
+    assert [room[0] for room in rooms] == ["cli", "cli", "drill", "localizing"]
     assert all(tiers.KEPT.values())
 
 

@@ -19,6 +19,7 @@ from harness.quantize import quantize
 from harness.recipe import Request, load_smoke
 from harness.runs import run_job
 from harness.stages import CALIBRATE
+from tests.tiers import slow
 
 PASSAGES = (
     Passage(id="fox", text="the quick brown fox jumps over the lazy dog"),
@@ -95,6 +96,7 @@ def _run(model: Path, data: Path, into: Path, qformat: str = "nvfp4") -> Made:
 
 
 @pytest.fixture
+@slow("the whole chain from source to files is run again for each fault")
 def run(right: Made, tmp_path: Path) -> Made:
     """A copy of it that may be made wrong."""
     shutil.copytree(right.path, tmp_path / "run")
