@@ -304,7 +304,7 @@ def test_a_night_on_two_workers_has_the_verdicts_of_a_night_here(
 ) -> None:
     here, ray = both_nights
     assert {cell: row.ending for cell, row in here.rows.items()} == ENDINGS
-    assert here.code == ray.code == 3  # one cell was not run, which outweighs the NO-GO
+    assert here.code == ray.code == 3  # a cell that was not run outweighs a NO-GO
     for cell, row in here.rows.items():
         for name in ("ending", "exit_code", "reason_codes", "digests", "tasks"):
             assert getattr(ray.rows[cell], name) == getattr(row, name), (cell, name)
