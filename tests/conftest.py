@@ -37,9 +37,16 @@ from harness.models import Source, TensorReader, open_source, read_inventory
 from harness.reading import patterns, templates
 from harness.recipe import Request, load_recipe, plan
 from harness.serve import find_vllm
+from tests.kernels import compile_kernel, interpret
 from tests.tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure, slow
 
-__all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
+__all__ = [
+    "compile_kernel",
+    "interpret",
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+]
 
 torch.set_num_threads(1)
 

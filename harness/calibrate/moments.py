@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.algorithms import SecondMoments
 from harness.artifacts import Algorithm, PlannedLinear, QuantPlan
+from harness.calibrate.products import add_products
 from harness.errors import ReasonCode, RejectedError
 from harness.formats.nvfp4 import BLOCK
 
@@ -54,7 +55,7 @@ class MomentCollector:
                 number = 0 if linear.parameter.expert is None else linear.parameter.expert + 1
                 self._experts[name] = max(number, self._experts.get(name, 0))
         self._sums: dict[str, Tensor] = {}
-        self._tokens: dict[str, list[int]] = {}
+        self._tokens: dict[str, Tensor] = {}
 
     def clear(self) -> None:
         """Forget the layer that was before."""
@@ -64,17 +65,15 @@ class MomentCollector:
     def see_input(self, parameter: str, expert: int | None, input_NI: Tensor) -> None:
         """Add the input of one linear call."""
         if parameter in self._experts:
-            self._add(parameter, expert or 0, input_NI.reshape(-1, input_NI.shape[-1]))
+            x = input_NI.reshape(-1, input_NI.shape[-1])
+            # Filled on its device: to copy a number there would wait for a GPU.
+            ends_1 = torch.full((1,), len(x), dtype=torch.int32, device=x.device)
+            self._add(parameter, expert or 0, ends_1, x)
 
     def see_grouped(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
         """Add the inputs of all experts of one grouped product; `ends_E` is where theirs end."""
-        if parameter not in self._experts:
-            return
-        begin = 0
-        for expert, end in enumerate(ends_E.tolist()):
-            if end > begin and expert < self._experts[parameter]:
-                self._add(parameter, expert, input_NI[begin:end])
-            begin = end
+        if number := self._experts.get(parameter):
+            self._add(parameter, 0, ends_E[:number], input_NI)
 
     def of(self, members: Sequence[PlannedLinear]) -> SecondMoments:
         """Return the moments of the inputs of layers that share a parameter, in their order.
@@ -98,22 +97,20 @@ class MomentCollector:
             )
             raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
         experts = [one.linear.parameter.expert or 0 for one in members]
-        tokens = torch.tensor(self._tokens[name], device=sums.device)
+        tokens = self._tokens[name]
         if experts == list(range(len(sums))):
             return SecondMoments(sums, tokens)
         return SecondMoments(sums[experts], tokens[experts])
 
-    def _add(self, parameter: str, expert: int, input_NI: Tensor) -> None:
+    def _add(self, parameter: str, first: int, ends_E: Tensor, input_NI: Tensor) -> None:
+        """Add what experts from the `first` on saw."""
         if parameter not in self._sums:
             self._sums[parameter] = self._zeros(parameter, input_NI)
-            self._tokens[parameter] = [0] * len(self._sums[parameter])
-        own, x = self._sums[parameter][expert], input_NI.float()
-        if self._block is None:
-            own.addmm_(x.mT, x)
-        else:
-            blocks_BNk = x.reshape(len(x), -1, self._block).transpose(0, 1)
-            own.baddbmm_(blocks_BNk.mT, blocks_BNk)
-        self._tokens[parameter][expert] += len(x)
+            number = len(self._sums[parameter])
+            self._tokens[parameter] = ends_E.new_zeros(number, dtype=torch.int64)
+        these = slice(first, first + len(ends_E))
+        self._tokens[parameter][these] += torch.diff(ends_E, prepend=ends_E.new_zeros(1))
+        add_products(self._sums[parameter][these], ends_E, input_NI)
 
     def _zeros(self, parameter: str, input_NI: Tensor) -> Tensor:
         number, width = max(1, self._experts[parameter]), input_NI.shape[-1]

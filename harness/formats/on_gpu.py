@@ -1,7 +1,8 @@
-"""What formats share of working on a GPU."""
+"""What is shared of working on a GPU."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,6 +15,16 @@ def brought(x: Tensor, device: torch.device) -> Tensor:
     From memory that is not pinned the copy would wait until the GPU is done.
     """
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
+
+
+def triton_module(name: str, device: torch.device) -> ModuleType | None:
+    """Return a module of kernels; None where there is no GPU or no Triton."""
+    if device.type != "cuda":
+        return None
+    try:
+        return import_module(name)
+    except ImportError:  # Triton comes with CUDA's torch
+        return None
 
 
 def fused_kernel(
@@ -29,14 +40,11 @@ def fused_kernel(
         device: where the weights are.
         ranges: largest value of each weight.
     """
-    if device.type != "cuda":
+    rounding = triton_module("harness.formats.rounding_triton", device)
+    if rounding is None:
         return None
-    try:
-        rounding = import_module("harness.formats.rounding_triton")
-        kernel: Callable[[Tensor, Tensor], Any] = import_module(
-            f"harness.formats.{name}_triton"
-        ).quantize
-    except ImportError:  # Triton comes with CUDA's torch
-        return None
+    kernel: Callable[[Tensor, Tensor], Any] = import_module(
+        f"harness.formats.{name}_triton"
+    ).quantize
     fits = all(rounding.SMALLEST <= one <= rounding.LARGEST for one in ranges)
     return kernel if fits else None

@@ -38,3 +38,15 @@ def to_e4m3(x):
     bits = sum.to(tl.int32, bitcast=True)
     code = (bits + (bits >> 20)) & 0x7F
     return code.to(tl.uint8), tl.math.fma(above, -1048579.0, sum)
+
+
+@triton.jit
+def nearest_e2m1(x):
+    """Return the nearest value of E2M1, of two the one with the even code, and 6 at most.
+
+    As for E4M3, where steps are half a number's power of two, 1 at least.
+    """
+    size = tl.minimum(tl.abs(x), 6.0)
+    above = power(size, 1.0)
+    rounded = tl.math.fma(above, -4194304.0, tl.math.fma(above, 4194304.0, size))
+    return tl.where(x < 0.0, -rounded, rounded)

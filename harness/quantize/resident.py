@@ -53,6 +53,10 @@ class ResidentQuantizer:
         weight_1OI = torch.ones(1, 64, 64, dtype=torch.bfloat16, device=device)
         for name in sorted(self._formats):
             get_format(name).quantize_weights(weight_1OI, amax=[1.0])
+        if self._algorithm != PLAIN:
+            whole = self._algorithm.needs_whole_inputs
+            noise = SecondMoments.of_noise(1, 64, whole=whole, device=str(device))
+            quantize_weights(weight_1OI, self._algorithm, amax=[1.0], moments=noise)
 
     def quantize(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.formats import get_format
-from tests.formats.interpreter import round_once
+from tests.kernels import round_once
 
 FP8 = get_format("fp8")
 

@@ -1,0 +1,93 @@
+"""GPTQ's kernel for GPUs against the plain function, bit for bit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.algorithms import gptq
+from tests.kernels import round_once
+
+
+def rows_to_round(features: int, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what `round_features` takes: parts of more features, with halfway values among them.
+
+    The first that is rounded has steps of 1 and quarters; one row's steps are subnormal numbers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    part = slice(16, 16 + features)
+    weight, moved = (torch.randn(2, 16 + features, rows, generator=generator) for _ in range(2))
+    step = torch.rand(2, 16 + features, rows, generator=generator) * 0.4 + 0.1
+    step[:, -1] = 1.0
+    moved[:, -1] = torch.arange(-rows, rows, 2) / 4
+    step[0, :, 3], moved[0, :, 3] = 2.0**-140, moved[0, :, 3] * 2.0**-139
+    factor = torch.randn(2, 16 + features, 16 + features, generator=generator).tril(-1) * 0.2
+    given = weight[:, part], step[:, part], factor[:, part, part]
+    return moved[:, part].contiguous(), *given
+
+
+def check_rounding(device: str) -> None:
+    """Compare the kernel for GPUs with the plain function, bit for bit."""
+    from harness.algorithms.gptq_triton import round_features  # noqa: PLC0415 - not everywhere
+
+    for features, rows in ((64, 40), (16, 33), (128, 8)):
+        given = rows_to_round(features, rows)
+        found = round_features(*(x.to(device) for x in given))
+        plain = gptq.round_features(*given)
+        assert torch.equal(found.cpu(), plain)
+        assert len(set(plain.flatten().tolist())) > 15
+
+
+def interpreted() -> None:
+    round_once()
+    check_rounding("cpu")
+
+
+def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted(
+    interpret: Callable[[str], None],
+) -> None:
+    interpret("tests.algorithms.test_gptq_kernel")
+
+
+def test_the_kernel_for_gpus_is_compiled_without_fused_products(
+    compile_kernel: Callable[..., Any],
+) -> None:
+    """A product that is not rounded before it is added gives other bits than tensor functions."""
+    from harness.algorithms import gptq_triton  # noqa: PLC0415 - not everywhere
+
+    pointers = dict.fromkeys(("moved", "weight", "step", "factor", "values"), "*fp32")
+    numbers = ("weight_E", "step_E", "factor_E", "factor_k", "num_rows", "num_features")
+    types = {**pointers, **dict.fromkeys(numbers, "i32")}
+    constants = {"MOST": 64, "ROWS": gptq_triton.ROWS}
+    found = compile_kernel(gptq_triton.kernel, types, constants, gptq_triton.OPTIONS)
+    fused = [line for line in found.asm["ptx"].splitlines() if "fma.rn.f32" in line]
+    assert found.asm["cubin"]
+    assert len(fused) == 2  # those of the rounding to E2M1, which are exact
+    assert "mul.rn.f32" in found.asm["ptx"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_kernel_for_gpus_gives_the_same_bits() -> None:
+    check_rounding("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_nearly_all_values_are_those_of_the_cpu() -> None:
+    """Sums over more features than are rounded together are taken in another order there."""
+    from harness.algorithms import SecondMoments  # noqa: PLC0415
+
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(4, 64, 320, generator=generator) * 0.02
+    x = torch.randn(4, 2048, 320, generator=generator)
+    moments = SecondMoments(x.mT @ x, torch.full((4,), 2048))
+    scale = torch.ones(4, 64, 20, dtype=torch.float8_e4m3fn)
+    scale_2 = torch.full((4,), 0.01)
+    plain = gptq.made_up(weight, scale, scale_2, moments, damping=0.01)
+    there = SecondMoments(moments.sums.cuda(), moments.tokens_E.cuda())
+    given = weight.cuda(), scale.cuda(), scale_2.cuda(), there
+    found = gptq.made_up(*given, damping=0.01).cpu()
+    assert (found == plain).float().mean() > 0.99
