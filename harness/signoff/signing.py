@@ -17,7 +17,8 @@ from harness.errors import PrerequisiteError, UsageError
 
 PASSWORD = "HARNESS_SIGN_PASSWORD"  # noqa: S105 - the name of a variable
 _INSTALL = "Install it: pip install 'harness-ptq-gate[sign]'."
-_DIGESTS = re.compile(r": Expected 'Digest\(.*?\)', Actual 'Digest\(.*?\)'")
+_DIGESTS = re.compile(r": Expected \\*'Digest\(.*?(?=[\"']?, [\"']Hash mismatch|\Z)", re.DOTALL)
+"""Of a list that was printed; a digest's 32 bytes may hold any quotes and brackets."""
 _LONGEST = 300
 
 

@@ -1,16 +1,18 @@
 """Signatures of OpenSSF model-signing, offline: with a key, or a certificate and its root."""
 
 import json
+import random
+import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from harness.artifacts import SignOff
 from harness.errors import UsageError
 from harness.models import sha256_of
-from harness.signoff import Proof, Signer, check_bundle, sign_off
+from harness.signoff import Proof, Signer, check_bundle, sign_off, signing
 from tests.signoff.conftest import Run
 from tests.tiers import slow
 from tests.typed import typed
@@ -81,6 +83,31 @@ def test_a_bundle_that_was_rewritten_consistently_fails_by_its_signature(
     (fault,) = faults(folder, Proof(public_key=keys.public))
     assert "README.md" in fault
     assert "bundle.json" in fault
+
+
+class _Digest(NamedTuple):
+    """As model-signing prints one."""
+
+    digest_value: bytes
+
+
+def test_changed_files_are_named_whatever_bytes_their_digests_hold() -> None:
+    drawn = random.Random(0)  # noqa: S311 - no secret
+    for _ in range(500):
+        digests = [_Digest(drawn.randbytes(32)) for _ in range(4)]
+        shown = [str(one).removeprefix("_") for one in digests]
+        differences = [
+            f"Hash mismatch for 'README.md': Expected '{shown[0]}', Actual '{shown[1]}'",
+            f"Hash mismatch for 'bundle.json': Expected '{shown[2]}', Actual '{shown[3]}'",
+        ]
+        line = signing._line(ValueError(f"Signature mismatch: {differences}"))  # noqa: SLF001
+        for quote in ("'", "\\'"):
+            line = line.replace(f"{quote}README.md{quote}", "README").replace(
+                f"{quote}bundle.json{quote}", "bundle"
+            )
+        assert re.sub(r"[\[\"']", "", line) == (
+            "Signature mismatch: Hash mismatch for README, Hash mismatch for bundle"
+        )
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"a": 1}', "\0"])
