@@ -140,5 +140,15 @@ from harness.artifacts.store import (
     to_json,
 )
 from harness.artifacts.tools import NelSpec, Tool
+from harness.artifacts.tuning import (
+    LEFT,
+    Attempt,
+    Frontier,
+    OptionCost,
+    Point,
+    Sensitivities,
+    Tuning,
+    UnitCosts,
+)
 from harness.artifacts.waivers import WaivedCheck, Waiver
 from harness.doors import write_atomically

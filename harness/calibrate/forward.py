@@ -60,6 +60,8 @@ class RunOptions(NamedTuple):
     experts: str
     """`eager` or `grouped`."""
     budget: Budget
+    otherwise: str = "Type --whole."
+    """What helps where a model does not run its layers one after another."""
 
 
 def run_whole(
@@ -154,6 +156,27 @@ class LayerwiseRun:
         finally:
             self._layers[layer.number] = stub
 
+    def inputs(self) -> list[Tensor]:
+        """Return each batch's hidden states: what the layer takes that is to run next."""
+        return list(self._activations)
+
+    def run_on(self, layer: ResidentLayer, batch: int, hidden_BTH: Tensor) -> Tensor:
+        """Run a layer, in its turn, on other hidden states than the batch's; none are measured."""
+        return _run_layer(layer.module, hidden_BTH, self._stubs[layer.number].calls[batch])
+
+    def logits(self, ids_BT: Tensor, hidden_BTH: Tensor) -> Tensor:
+        """Run what is behind the last layer, while that is in memory, on what it returned."""
+        last, stub = self._layers[-1], self._stubs[-1]
+        self._layers[-1] = Replay(stub, [hidden_BTH])
+        try:
+            with naming_what_stopped(self._model):
+                logits: Tensor = answering(self._model)(input_ids=ids_BT, use_cache=False).logits
+        finally:
+            self._layers[-1] = last
+            for one in self._stubs:  # which each forward calls once more
+                del one.calls[len(self._batches_BT) :]
+        return logits
+
     def try_alone(self, layer: ResidentLayer, ids_BT: Tensor) -> None:
         """Run ids through this layer and no other, and wait for it."""
         ids_BT = ids_BT.to(self._options.device)
@@ -183,7 +206,7 @@ class LayerwiseRun:
             ids_BT = batch_BT.to(self._options.device)
             self._see_how_it_returns(first, ids_BT)
             _forward(self._model, ids_BT, with_logits=False)
-            refuse_other_order(self._model, self._stubs, number)
+            refuse_other_order(self._model, self._stubs, number, self._options.otherwise)
             self._options.budget.check_host()
 
     def _see_how_it_returns(self, layer: ResidentLayer, ids_BT: Tensor) -> None:

@@ -10,7 +10,7 @@ Shapes: N rows (tokens), I input features, E experts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -168,6 +168,11 @@ class Observer:
         own = self._calls[parameter], self._tokens[parameter]
         grouped = self._grouped.get(parameter)
         return own if grouped is None else _sums(own, grouped.tolist())
+
+    def largest(self, quantizers: Iterable[str]) -> dict[str, float]:
+        """Return the largest values that some quantizers have seen so far, whatever they are."""
+        found = {name: self._amax[name] for name in quantizers if name in self._amax}
+        return {name: float(value) for name, value in found.items()}
 
     def input_amax(self) -> dict[str, float]:
         """Return the largest absolute value that each quantizer of the plan saw.

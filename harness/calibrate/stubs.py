@@ -139,8 +139,16 @@ def record_calls(layers: nn.ModuleList, keep: Callable[[Tensor], None]) -> list[
     return stubs
 
 
-def refuse_other_order(model: nn.Module, stubs: Sequence[CallRecorder], num_runs: int) -> None:
+def refuse_other_order(
+    model: nn.Module, stubs: Sequence[CallRecorder], num_runs: int, otherwise: str
+) -> None:
     """Refuse a model that runs its layers otherwise than one after another.
+
+    Args:
+        model: that was run.
+        stubs: in the place of its layers.
+        num_runs: of the model.
+        otherwise: what helps.
 
     Raises:
         ModelError: a layer ran not once a batch, or on something else than what came out of the
@@ -154,7 +162,7 @@ def refuse_other_order(model: nn.Module, stubs: Sequence[CallRecorder], num_runs
             what = "gets something else than the layer before returns"
         message = (
             f"decoder layer {number} of {type(model).__name__} {what}, so that layers cannot be "
-            "calibrated one after another. Type --whole."
+            f"calibrated one after another. {otherwise}"
         )
         raise ModelError(message)
 

@@ -15,6 +15,7 @@ from harness.cli.night_app import add_nightly
 from harness.cli.prefetch_app import add_prefetch
 from harness.cli.release_app import add_release
 from harness.cli.suite_app import suite_app
+from harness.cli.tune_app import add_tune
 from harness.garbage import collect_rarely
 from harness.request import ASKING, JUDGING, MAKING, SERVING, Request
 from harness.surroundings import leave_current_folder
@@ -53,6 +54,7 @@ add_release(app)
 add_prefetch(app)
 add_bisect(app)
 add_localize(app)
+add_tune(app)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -2,7 +2,7 @@
 
 from harness.export.folder import check_target, partial_of
 from harness.export.ignore import ignored_modules
-from harness.export.size import bits_per_weight, required_bytes, shard_bytes
+from harness.export.size import bits_per_weight, required_bytes, shard_bytes, stored_bits
 from harness.export.writer import CheckpointWriter, export
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "partial_of",
     "required_bytes",
     "shard_bytes",
+    "stored_bits",
 ]

@@ -68,13 +68,13 @@ def bits_per_weight(plan: QuantPlan) -> float:
         ZeroDivisionError: the plan quantizes nothing, which planning refuses.
     """
     num_weights = sum(p.linear.shape[0] * p.linear.shape[1] for p in plan.quantized)
-    stored = sum(
-        _format(planned).stored_bytes(
-            planned.linear.shape, with_input=has_input_scale(planned.input_format)
-        )
-        for planned in plan.quantized
-    )
-    return 8 * stored / num_weights
+    return sum(map(stored_bits, plan.quantized)) / num_weights
+
+
+def stored_bits(planned: PlannedLinear) -> int:
+    """Return the bits that a quantized layer takes in a checkpoint, all its scales included."""
+    with_input = has_input_scale(planned.input_format)
+    return 8 * _format(planned).stored_bytes(planned.linear.shape, with_input=with_input)
 
 
 def shard_bytes(num_bytes: int) -> int:

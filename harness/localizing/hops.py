@@ -15,7 +15,7 @@ from harness.artifacts import Clue, EngineSpec, Hop, OriginStage
 from harness.errors import HarnessError, ReasonCode
 from harness.garbage import collect
 from harness.localizing.case import Made, Unquantized
-from harness.localizing.in_memory import AS_PLANNED, Arithmetic, Stored, rounded, running
+from harness.localizing.in_memory import AS_PLANNED, Arithmetic, rounded, running
 from harness.localizing.reading import (
     Reach,
     Read,
@@ -25,6 +25,7 @@ from harness.localizing.reading import (
     other_weights,
     read,
 )
+from harness.quantize import Stored
 from harness.serve.reference import serve_reference
 
 _log = logging.getLogger("harness.localize")

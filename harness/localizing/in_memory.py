@@ -5,16 +5,14 @@ quantized with the given ranges, and stand in the running model dequantized. Whe
 engine answers otherwise with the files of the same ranges, the files or its loader are wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.artifacts import CalibrationStats, KvFormat, Linear, PlannedLinear
-from harness.formats import get_format, has_input_scale, stored_format
-from harness.formats.fp8 import requantized
+from harness.artifacts import CalibrationStats, KvFormat, Linear
 from harness.formats.kv import qdq_kv, qdq_kv_nvfp4
 from harness.localizing.case import Made, Unquantized
 from harness.models import (
@@ -26,14 +24,11 @@ from harness.models import (
     tap_attention,
     tap_linears,
 )
-from harness.quantize import quantize, unquantized
+from harness.quantize import ComputedWeights, Stored, input_rounding, quantize, unquantized
 from harness.serve.memory import naming_lack_of_memory, num_weights, refuse_if_too_large
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Stored = Mapping[str, Tensor]
-"""What a checkpoint would store of its quantized layers, by whole name."""
 
 
 class Arithmetic(NamedTuple):
@@ -81,13 +76,18 @@ def rounded(
     Raises:
         EngineError: it is larger than the memory.
     """
-    planned = {one.linear.name: one for one in made.plan.quantized}
+    planned = made.plan.quantized
+    weights = ComputedWeights(planned, stored, stored_dtype(made.source))
     with ExitStack() as taps:
         with TensorReader(made.source) as reader:
-            matrices = _Matrices(made, reader, planned, stored)
-            model = taps.enter_context(_loaded(made, device, how.dtype, matrices))
+
+            def matrix(linear: Linear) -> Tensor:
+                computed = weights.of(linear)
+                return reader.matrix(linear.source) if computed is None else computed
+
+            model = taps.enter_context(_loaded(made, device, how.dtype, matrix))
         if how.inputs:
-            taps.enter_context(tap_linears(model, _input_rounding(planned, stored, device)))
+            taps.enter_context(tap_linears(model, input_rounding(planned, stored, device)))
         if how.kv and made.plan.declares_kv:
             taps.enter_context(tap_attention(model, _kv_rounding(made, stored)))
         yield model
@@ -107,64 +107,6 @@ def _loaded(
         )
     with experts_run(loaded, "eager"), mixed_types_run(loaded):
         yield loaded
-
-
-class _Matrices:
-    """Gives the weight of each layer that an engine computes with, from what would be stored."""
-
-    def __init__(
-        self,
-        made: Made,
-        reader: TensorReader,
-        planned: Mapping[str, PlannedLinear],
-        stored: Stored,
-    ) -> None:
-        self._reader, self._planned, self._stored = reader, planned, stored
-        self._own_dtype = stored_dtype(made.source)
-        self._merged: dict[str, Tensor] = {}
-        """The largest FP8 scale of a dense layer that an engine fuses, by group."""
-        for one in planned.values():
-            if self._is_requantized(one):
-                scale = stored[f"{one.linear.name}.weight_scale"].float().reshape(())
-                largest = self._merged.get(one.linear.group, scale)
-                self._merged[one.linear.group] = torch.maximum(largest, scale)
-
-    def __call__(self, linear: Linear) -> Tensor:
-        one = self._planned.get(linear.name)
-        if one is None:
-            return self._reader.matrix(linear.source)
-        form = stored_format(one.weight_format, is_routed=linear.is_routed)
-        suffixes = form.required_suffixes(with_input=False)
-        tensors = {suffix: self._stored[f"{linear.name}.{suffix}"] for suffix in suffixes}
-        if self._is_requantized(one):
-            merged = self._merged[linear.group]
-            tensors |= {"weight": requantized(tensors, merged), "weight_scale": merged}
-        dtype = self._own_dtype if form.is_widened_to_own_type else torch.float32
-        return form.dequantize_weight(tensors, dtype=dtype)
-
-    @staticmethod
-    def _is_requantized(one: PlannedLinear) -> bool:
-        form = stored_format(one.weight_format, is_routed=one.linear.is_routed)
-        return form.one_scale == "weight_scale" and not one.linear.is_routed
-
-
-def _input_rounding(
-    planned: Mapping[str, PlannedLinear], stored: Stored, device: str
-) -> Callable[[str, int | None, Tensor], Tensor | None]:
-    sites = {}
-    for one in planned.values():
-        if one.input_format is not None:
-            scale = None
-            if has_input_scale(one.input_format):
-                scale = stored[f"{one.linear.name}.input_scale"].to(device)
-            where = one.linear.parameter
-            sites[where.tensor, where.expert] = get_format(one.input_format), scale
-
-    def round_input(parameter: str, expert: int | None, x: Tensor) -> Tensor | None:
-        form, scale = sites.get((parameter, expert), (None, None))
-        return None if form is None else form.qdq_input(x, input_scale=scale)
-
-    return round_input
 
 
 def _kv_rounding(

@@ -21,9 +21,10 @@ from harness.localizing.hops import (
     Texts,
     read_quantized,
 )
-from harness.localizing.in_memory import Arithmetic, Stored
+from harness.localizing.in_memory import Arithmetic
 from harness.localizing.reading import Read
 from harness.preflight.engine import demands_of
+from harness.quantize import Stored
 from harness.score.probing import probe
 from harness.serve import can_emulate, has_emulation, resolve_engine, serve
 

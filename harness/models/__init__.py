@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from harness.models.reader import TensorReader, stored_dtype, stored_dtype_name
     from harness.models.reading_rate import read_rate
+    from harness.models.slices import cut
     from harness.models.source import (
         Source,
         locate_model,
@@ -77,6 +78,7 @@ __all__ = [
     "architecture_of",
     "believe_no_cache",
     "by_parameter",
+    "cut",
     "decoder_layers",
     "difference",
     "digest_folder",
@@ -138,6 +140,7 @@ _LATER = {
     "architecture_of": "architecture",
     "believe_no_cache": "digests",
     "by_parameter": "stacks",
+    "cut": "slices",
     "decoder_layers": "decoder",
     "difference": "architecture",
     "digest_folder": "digests",

@@ -40,14 +40,17 @@ class StackedWeights:
     out: a checkpoint is made of the files' own. So are those that are stored as codes.
     """
 
-    def __init__(self, source: Source, plan: QuantPlan) -> None:
-        """Take the plan; nothing is read."""
+    def __init__(self, source: Source, plan: QuantPlan, *, as_they_run: bool = False) -> None:
+        """Take the plan; nothing is read. `as_they_run` leaves none out: no checkpoint is made."""
         exact = stored_dtype_name(source)
         self._planned = by_parameter(
             one
             for one in plan.quantized
-            if source.tensors[one.linear.source.tensor].dtype == exact
-            and one.linear.source.tensor not in source.packed
+            if as_they_run
+            or (
+                source.tensors[one.linear.source.tensor].dtype == exact
+                and one.linear.source.tensor not in source.packed
+            )
         )
 
     def of(self, layer: ResidentLayer) -> Iterator[Stack]:

@@ -30,21 +30,21 @@ from harness.artifacts import (
 )
 from harness.report.words import DECISIONS
 
-_INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
+INK, MUTED, _GRID = "#010203", "#040506", "#070809"
 _COLOURS = {
     Decision.GO: "#0a0b0c",
     Decision.INCONCLUSIVE: "#0d0e0f",
     Decision.NO_GO: "#101112",
 }
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
     _GRID: "var(--line)",
     _COLOURS[Decision.GO]: "var(--go)",
     _COLOURS[Decision.INCONCLUSIVE]: "var(--inconclusive)",
     _COLOURS[Decision.NO_GO]: "var(--no-go)",
 }
-_SERIES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#888888")
+SERIES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#888888")
 """Paul Tol's bright scheme, which is safe for colour-blind readers and visible on both grounds."""
 _UNSEEN = "#d43d2f"
 _WIDE = 10
@@ -55,23 +55,23 @@ _FAR = 4
 """Ratios that differ by more than this factor are drawn by their logarithm."""
 _FONT = re.compile(r"font: (?:\w+ )?(?P<size>[\d.]+)px [^;\"]*")
 _LAYER = re.compile(r"(?:^|\.)layers\.(?P<layer>\d+)\.(?P<rest>.+)$")
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": _GRID,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "grid.color": _GRID,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "legend.labelcolor": _INK,
+    "legend.labelcolor": INK,
 }
 
 
@@ -80,12 +80,12 @@ def plot_differences(tasks: Sequence[TaskVerdict]) -> Markup | None:
     known = [t for t in tasks if t.difference is not None]
     if not known:
         return None
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": "differences"}):
+    with mpl.rc_context(SETTINGS | {"svg.hashsalt": "differences"}):
         figure = Figure(figsize=(9.2, 1.1 + 0.42 * len(known)), layout="constrained")
         axes = figure.add_subplot()
         for row, task in enumerate(known):
             _draw_difference(axes, row, task)
-        axes.axvline(0, color=_MUTED, linewidth=1)
+        axes.axvline(0, color=MUTED, linewidth=1)
         axes.set_yticks(range(len(known)), [_label(t) for t in known])
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
@@ -94,15 +94,15 @@ def plot_differences(tasks: Sequence[TaskVerdict]) -> Markup | None:
             "| is the margin",
             fontsize=10,
         )
-        return _svg(figure, "Difference of each task with its interval, against the margin")
+        return as_svg(figure, "Difference of each task with its interval, against the margin")
 
 
 def _draw_difference(axes: Axes, row: int, task: TaskVerdict) -> None:
     low, high, difference = task.low or 0.0, task.high or 0.0, task.difference or 0.0
-    colour = _COLOURS[task.decision] if task.tier is Tier.CRITICAL else _MUTED
+    colour = _COLOURS[task.decision] if task.tier is Tier.CRITICAL else MUTED
     axes.hlines(row, 100 * low, 100 * high, color=colour, linewidth=3)
     axes.plot(100 * difference, row, "o", color=colour, markersize=7)
-    axes.vlines(-100 * task.margin, row - 0.3, row + 0.3, color=_INK, linewidth=2)
+    axes.vlines(-100 * task.margin, row - 0.3, row + 0.3, color=INK, linewidth=2)
 
 
 def plot_lengths(tasks: Sequence[TaskVerdict]) -> Markup | None:
@@ -110,12 +110,12 @@ def plot_lengths(tasks: Sequence[TaskVerdict]) -> Markup | None:
     known = [(task, task.length) for task in tasks if task.length is not None]
     if not known:
         return None
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": "lengths"}):
+    with mpl.rc_context(SETTINGS | {"svg.hashsalt": "lengths"}):
         figure = Figure(figsize=(9.2, 1.1 + 0.42 * len(known)), layout="constrained")
         axes = figure.add_subplot()
         for row, (_, length) in enumerate(known):
             _draw_length(axes, row, length)
-        axes.axvline(1, color=_MUTED, linewidth=1)
+        axes.axvline(1, color=MUTED, linewidth=1)
         if max(one.high for _, one in known) > _FAR * min(one.low for _, one in known):
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
@@ -123,16 +123,16 @@ def plot_lengths(tasks: Sequence[TaskVerdict]) -> Markup | None:
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         figure.supxlabel("tokens of an answer, candidate / baseline; | is the band", fontsize=10)
-        return _svg(figure, "Ratio of the answers' lengths with its interval, against the band")
+        return as_svg(figure, "Ratio of the answers' lengths with its interval, against the band")
 
 
 def _draw_length(axes: Axes, row: int, length: LengthVerdict) -> None:
     is_critical = length.tier is Tier.CRITICAL
-    colour = _COLOURS[DECISIONS[length.standing]] if is_critical else _MUTED
+    colour = _COLOURS[DECISIONS[length.standing]] if is_critical else MUTED
     axes.hlines(row, length.low, length.high, color=colour, linewidth=3)
     axes.plot(length.ratio, row, "o", color=colour, markersize=7)
     for edge in (1 / (1 + length.band), 1 + length.band):
-        axes.vlines(edge, row - 0.3, row + 0.3, color=_INK, linewidth=2)
+        axes.vlines(edge, row - 0.3, row + 0.3, color=INK, linewidth=2)
 
 
 def _label(task: TaskVerdict) -> str:
@@ -156,7 +156,7 @@ def plot_coverage(coverage: Sequence[ExpertCoverage]) -> Markup | None:
     counts = [[*row, *[math.nan] * (width - len(row))] for row in counts]
     least = min(n for row in rows for n in row.tokens if n)
     is_wide = most > _WIDE * least
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": "coverage", "axes.grid": False}):
+    with mpl.rc_context(SETTINGS | {"svg.hashsalt": "coverage", "axes.grid": False}):
         height = min(max(0.24 * len(rows), 1.0), 9.0)
         figure = Figure(figsize=(9.2, 1.1 + height), layout="constrained")
         axes = figure.add_subplot()
@@ -172,7 +172,7 @@ def plot_coverage(coverage: Sequence[ExpertCoverage]) -> Markup | None:
         axes.set_xlabel("expert")
         axes.set_ylabel("layer")
         figure.colorbar(image, ax=axes, label="tokens", fraction=0.03, pad=0.01)
-        return _svg(figure, "Tokens that reached each expert of each layer in calibration")
+        return as_svg(figure, "Tokens that reached each expert of each layer in calibration")
 
 
 def _layer_ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -188,13 +188,13 @@ def plot_scales(scales: Mapping[str, tuple[float, float]], *, label: str) -> Mar
     series = _series(scales)
     if not series:
         return None
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": "scales"}):
+    with mpl.rc_context(SETTINGS | {"svg.hashsalt": "scales"}):
         figure = Figure(figsize=(9.2, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for number, (kinds, ranges) in enumerate(series.items()):
             layers, lows, highs = zip(*ranges, strict=True)
-            colour = _SERIES[number % len(_SERIES)]
-            marker = "osD^vPX*"[number // len(_SERIES) % 8]
+            colour = SERIES[number % len(SERIES)]
+            marker = "osD^vPX*"[number // len(SERIES) % 8]
             axes.vlines(layers, lows, highs, color=colour, linewidth=2)
             axes.plot(
                 layers, highs, color=colour, marker=marker, markersize=4, linewidth=1, label=kinds
@@ -204,7 +204,7 @@ def plot_scales(scales: Mapping[str, tuple[float, float]], *, label: str) -> Mar
         axes.set_xlabel("layer")
         axes.set_ylabel(label)
         figure.legend(loc="outside right upper", fontsize=9)
-        return _svg(figure, f"{label} by layer and kind")
+        return as_svg(figure, f"{label} by layer and kind")
 
 
 def _series(
@@ -246,7 +246,7 @@ def input_amax_ranges(stats: CalibrationStats) -> dict[str, tuple[float, float]]
     return ranges
 
 
-def _svg(figure: Figure, title: str) -> Markup:
+def as_svg(figure: Figure, title: str) -> Markup:
     """Return the figure as an SVG element that follows the page's colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
