@@ -80,8 +80,9 @@ def _with_damping(weight_EOI: Tensor, step_EOB: Tensor, moment_EII: Tensor) -> T
     """Return values; infinity where the moments have no factor."""
     energy_EI = moment_EII.diagonal(dim1=1, dim2=2)
     order_EI = energy_EI.argsort(dim=1, descending=True, stable=True).flip(1)
-    factor_EII, failed_E = torch.linalg.cholesky_ex(_both_ordered(moment_EII, order_EI))
-    factor_EII /= factor_EII.diagonal(dim1=1, dim2=2)[:, None, :]
+    # Of the upper factor torch keeps columns together: rows of the lower one, as they are read.
+    upper_EII, failed_E = torch.linalg.cholesky_ex(_both_ordered(moment_EII, order_EI), upper=True)
+    factor_EII = upper_EII.mT / upper_EII.diagonal(dim1=1, dim2=2)[:, None, :]
     weight_EIO = _ordered(weight_EOI.mT, order_EI)
     values_EIO = _rounded(weight_EIO, _ordered(step_EOB.mT, order_EI // BLOCK), factor_EII)
     values_EIO.masked_fill_(failed_E[:, None, None] > 0, torch.inf)

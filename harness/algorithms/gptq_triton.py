@@ -27,15 +27,16 @@ def round_features(
     """Return values [E, k, O].
 
     Args:
-        moved_EkO: contiguous, as what is returned.
-        weight_EkO: features follow each other in memory.
-        step_EkO: the same.
-        factor_Ekk: rows are contiguous.
+        moved_EkO: weights that make up for all features that come before these.
+        weight_EkO: as they were; the features of each follow each other in memory.
+        step_EkO: scales, as the weights lie.
+        factor_Ekk: lower triangles with ones on the diagonal, however they lie.
     """
+    moved_EkO = moved_EkO.contiguous()
     number, features, rows = moved_EkO.shape
     values_EkO = torch.empty_like(moved_EkO)
     given = moved_EkO, weight_EkO, step_EkO, factor_Ekk, values_EkO
-    strides = weight_EkO.stride(0), step_EkO.stride(0), *factor_Ekk.stride()[:2]
+    strides = weight_EkO.stride(0), step_EkO.stride(0), *factor_Ekk.stride()
     grid = (triton.cdiv(rows, ROWS), number)
     most = max(_LEAST, triton.next_power_of_2(features))
     with torch.cuda.device_of(moved_EkO):  # Triton starts kernels on the current GPU
@@ -53,7 +54,8 @@ def kernel(
     weight_E,
     step_E,
     factor_E,
-    factor_k,
+    factor_row,
+    factor_column,
     num_rows,
     num_features,
     MOST: tl.constexpr,
@@ -68,7 +70,7 @@ def kernel(
     values += which * num_features * num_rows + row
     weight += which * weight_E + row
     step += which * step_E + row
-    factor += which * factor_E + feature
+    factor += which * factor_E + feature * factor_column
     is_there = (feature < num_features)[:, None] & is_row[None, :]
     x = tl.load(moved + feature[:, None] * num_rows + row[None, :], mask=is_there, other=0.0)
     for done in range(num_features):
@@ -78,5 +80,5 @@ def kernel(
         value = nearest_e2m1(tl.math.div_rn(own, size)) * size
         tl.store(values + at * num_rows, value, mask=is_row)
         change = tl.load(weight + at * num_rows, mask=is_row, other=0.0) - value
-        times = tl.load(factor + at * factor_k, mask=feature < at, other=0.0)
+        times = tl.load(factor + at * factor_row, mask=feature < at, other=0.0)
         x += change[None, :] * times[:, None]

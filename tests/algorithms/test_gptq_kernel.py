@@ -33,10 +33,11 @@ def check_rounding(device: str) -> None:
     from harness.algorithms.gptq_triton import round_features  # noqa: PLC0415 - not everywhere
 
     for features, rows in ((64, 40), (16, 33), (128, 8)):
-        given = rows_to_round(features, rows)
-        found = round_features(*(x.to(device) for x in given))
-        plain = gptq.round_features(*given)
-        assert torch.equal(found.cpu(), plain)
+        moved, weight, step, factor = (x.to(device) for x in rows_to_round(features, rows))
+        plain = gptq.round_features(*rows_to_round(features, rows))
+        for lies in (factor, factor.mT.contiguous().mT):
+            found = round_features(moved, weight, step, lies)
+            assert torch.equal(found.cpu(), plain)
         assert len(set(plain.flatten().tolist())) > 15
 
 
@@ -58,7 +59,15 @@ def test_the_kernel_for_gpus_is_compiled_without_fused_products(
     from harness.algorithms import gptq_triton  # noqa: PLC0415 - not everywhere
 
     pointers = dict.fromkeys(("moved", "weight", "step", "factor", "values"), "*fp32")
-    numbers = ("weight_E", "step_E", "factor_E", "factor_k", "num_rows", "num_features")
+    numbers = (
+        "weight_E",
+        "step_E",
+        "factor_E",
+        "factor_row",
+        "factor_column",
+        "num_rows",
+        "num_features",
+    )
     types = {**pointers, **dict.fromkeys(numbers, "i32")}
     constants = {"MOST": 64, "ROWS": gptq_triton.ROWS}
     found = compile_kernel(gptq_triton.kernel, types, constants, gptq_triton.OPTIONS)
