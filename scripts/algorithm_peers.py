@@ -102,7 +102,7 @@ def _modelopt(model: Any, ids: list[Tensor], algorithm: str, *, weight_only: boo
 
     def run(quantized: Any) -> None:  # noqa: ANN401  # as above
         for one in ids:
-            quantized(one[None])
+            quantized(input_ids=one[None], use_cache=False)
 
     with torch.no_grad():
         mtq.quantize(model, settings, run)

@@ -1,5 +1,6 @@
 """GPTQ beside its peers: the script takes turns, and says ratios of the least times."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +25,26 @@ def test_it_runs_on_a_small_model(
     name, _, seconds = capsys.readouterr().out.splitlines()[-1].partition(": ")
     assert name == "harness, s"
     assert float(seconds) > 0
+
+
+def test_a_peer_that_fails_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def seconds(name: str, *_: object) -> float:
+        if name == "modelopt":
+            raise subprocess.CalledProcessError(1, name)
+        return 3.0
+
+    monkeypatch.setattr(gptq, "_seconds", seconds)
+    words = ["--model", "m", "--texts", "t", "--peers", "modelopt,llmcompressor"]
+    monkeypatch.setattr(sys, "argv", ["gptq", *words])
+    gptq.main()
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "harness, s: 3.00",
+        "llmcompressor, s: 3.00",
+        "llmcompressor's time over harness's: 1.0",
+    ]
 
 
 def test_ratios_are_of_the_least_of_all_rounds(
