@@ -131,8 +131,10 @@ class Table:
             error = stdev(means) if len(means) > 1 else stdev(values) / len(values) ** 0.5
             cells.append(f"{mean(means):.4f} ± {error:.4f}")
         for task in self._asked():
-            value, error = rows[0].tasks.get(task, (float("nan"),) * 2)
-            cells.append(f"{100 * value:.1f} ± {100 * error:.1f}")
+            scored = rows[0].tasks.get(task)
+            cells.append(
+                "-" if scored is None else f"{100 * scored[0]:.1f} ± {100 * scored[1]:.1f}"
+            )
         return f"| {' | '.join(cells)} | {mean(row.seconds for row in rows):.0f} |"
 
     def _made(self, name: str, seed: int, texts: Texts) -> tuple[Path, float]:

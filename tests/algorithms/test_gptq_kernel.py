@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.algorithms import gptq
+from harness.algorithms import SecondMoments, gptq
+from harness.formats.nvfp4 import nearest
 from tests.kernels import round_once
 
 
@@ -41,9 +42,36 @@ def check_rounding(device: str) -> None:
         assert len(set(plain.flatten().tolist())) > 15
 
 
+def check_whole_weights() -> None:
+    """Let the kernel round stacked weights, part after part, where the plain function did."""
+    from harness.algorithms import gptq_triton  # noqa: PLC0415 - not everywhere
+
+    given = weights_to_round(2, 12, 144)
+    plain = gptq.made_up(*given, damping=0.01)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gptq, "triton_module", lambda *_: gptq_triton)
+        found = gptq.made_up(*given, damping=0.01)
+    assert torch.equal(found, plain)
+    assert not torch.equal(found, nearest(given[0] / 0.01) * 0.01)
+
+
+def weights_to_round(
+    number: int, rows: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, SecondMoments]:
+    """Return what `made_up` takes, with steps of 0.01 and inputs that go together somewhat."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(number, rows, width, generator=generator) * 0.02
+    mixing = torch.randn(width, width, generator=generator) * 0.3 / width**0.5
+    x = torch.randn(number, 4 * width, width, generator=generator) @ (mixing + torch.eye(width))
+    scale = torch.ones(number, rows, width // 16, dtype=torch.float8_e4m3fn)
+    moments = SecondMoments(x.mT @ x, torch.full((number,), 4 * width))
+    return weight, scale, torch.full((number,), 0.01), moments
+
+
 def interpreted() -> None:
     round_once()
     check_rounding("cpu")
+    check_whole_weights()
 
 
 def test_the_kernel_for_gpus_gives_the_same_bits_when_it_is_interpreted(
@@ -87,14 +115,7 @@ def test_the_kernel_for_gpus_gives_the_same_bits() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_nearly_all_values_are_those_of_the_cpu() -> None:
     """Sums over more features than are rounded together are taken in another order there."""
-    from harness.algorithms import SecondMoments  # noqa: PLC0415
-
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(4, 64, 320, generator=generator) * 0.02
-    x = torch.randn(4, 2048, 320, generator=generator)
-    moments = SecondMoments(x.mT @ x, torch.full((4,), 2048))
-    scale = torch.ones(4, 64, 20, dtype=torch.float8_e4m3fn)
-    scale_2 = torch.full((4,), 0.01)
+    weight, scale, scale_2, moments = weights_to_round(4, 64, 320)
     plain = gptq.made_up(weight, scale, scale_2, moments, damping=0.01)
     there = SecondMoments(moments.sums.cuda(), moments.tokens_E.cuda())
     given = weight.cuda(), scale.cuda(), scale_2.cuda(), there
