@@ -201,11 +201,11 @@ def _line(row: Row) -> str:
 
 
 def _record(typed: argparse.Namespace, table: str) -> None:
+    words = " ".join(Path(word).name for word in sys.argv[1:])
     ledger.append(
-        "tuned recipes",
-        command=f"python -m scripts.tune_table {' '.join(sys.argv[1:])}",
+        f"tuned recipes, {typed.model.name}",
+        command=f"python -m scripts.tune_table {words}",
         values={
-            "model": typed.model.name,
             "device": typed.device,
             "calibration_samples": typed.calib_size,
             "tokens of each pass": typed.tune_tokens,

@@ -75,7 +75,8 @@ def _of_ending(ended: Ended) -> Iterator[str]:
     yield ""
     table = terminal_table(record.verdict) if record.verdict else ""
     yield text.of_ending(Path(tuning.best.run), record, table)
-    yield f"recipe: {ended.folder / 'recipe.yaml'} ({tuning.chosen.bits:.2f} bits a weight)"
+    bits = f"{tuning.chosen.bits:.2f} bits a weight, with those that are left as they are"
+    yield f"recipe: {ended.folder / 'recipe.yaml'} ({bits})"
     yield f"plot: {ended.folder / 'frontier.svg'}"
 
 

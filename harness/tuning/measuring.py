@@ -93,4 +93,6 @@ def _to_measure(frontier: Frontier, capacity: float) -> list[Point]:
     chosen = {round(index * last / max(count - 1, 1)) for index in range(count)}
     fitting = [index for index, one in enumerate(points) if one.num_bits <= capacity]
     chosen |= {max(fitting)} if fitting else set()
-    return [*frontier.uniform, *(points[index] for index in sorted(chosen))]
+    uniform = [one.choice for one in frontier.uniform]  # one of them may be the frontier's too
+    others = (points[index] for index in sorted(chosen))
+    return [*frontier.uniform, *(one for one in others if one.choice not in uniform)]

@@ -90,15 +90,29 @@ def _rules(space: Space, choice: Mapping[str, str], *, merged: bool) -> Iterator
     usual = max(weights, key=lambda one: weights[one])
     if usual.weight is not None:
         yield from _pair("*", usual, _NOTHING)
+    layers = sorted({unit.layer for unit in space.units})
+    parts = {layer: dict(_parts(space, choice, layer)) for layer in layers}
+    if merged:
+        parts = {layer: dict(_merged(inner)) for layer, inner in parts.items()}
+    for (numbers, treatment), patterns in _unusual(parts, usual).items():
+        for pattern in _joined(patterns) if merged else patterns:
+            for number in number_patterns(numbers):
+                yield from _pair(f"{space.layers}.{number}.{pattern}", treatment, usual)
+
+
+def _unusual(
+    parts: Mapping[int, Mapping[str, _Treatment]], usual: _Treatment
+) -> Mapping[tuple[tuple[int, ...], _Treatment], list[str]]:
+    """Return what is not treated as most is: patterns by the layers they stand for, and how."""
     named: dict[tuple[str, _Treatment], list[int]] = defaultdict(list)
-    for layer in sorted({unit.layer for unit in space.units}):
-        parts = dict(_parts(space, choice, layer))
-        for pattern, treatment in _merged(parts) if merged else parts.items():
+    for layer, inner in parts.items():
+        for pattern, treatment in inner.items():
             if treatment != usual:
                 named[pattern, treatment].append(layer)
+    alike: dict[tuple[tuple[int, ...], _Treatment], list[str]] = defaultdict(list)
     for (pattern, treatment), layers in named.items():
-        for numbers in number_patterns(layers):
-            yield from _pair(f"{space.layers}.{numbers}.{pattern}", treatment, usual)
+        alike[tuple(layers), treatment].append(pattern)
+    return alike
 
 
 def _treatment(space: Space, name: str) -> _Treatment:
@@ -140,6 +154,25 @@ def _merged(parts: Mapping[str, _Treatment]) -> Iterator[tuple[str, _Treatment]]
             yield f"{block}*", next(iter(inner.values()))
         else:
             yield from inner.items()
+
+
+def _joined(patterns: Sequence[str]) -> list[str]:
+    """Return patterns in fewer ones, where they differ in one letter: `[kqv]_proj.`."""
+    left, found = list(patterns), []
+    while left:
+        first = left[0]
+        at = max(range(len(first)), key=lambda at: len(_alike_but(first, at, left)))
+        same = _alike_but(first, at, left)
+        letters = "".join(sorted(one[at] for one in same))
+        is_plain = len(same) > 1 and letters.isalpha()
+        found.append(f"{first[:at]}[{letters}]{first[at + 1 :]}" if is_plain else first)
+        left = [one for one in left if one not in (same if is_plain else [first])]
+    return found
+
+
+def _alike_but(first: str, at: int, patterns: Sequence[str]) -> list[str]:
+    """Return the patterns that are `first` but for the letter `at`."""
+    return [one for one in patterns if (one[:at], one[at + 1 :]) == (first[:at], first[at + 1 :])]
 
 
 def number_patterns(numbers: Sequence[int]) -> list[str]:

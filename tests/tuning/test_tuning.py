@@ -122,6 +122,16 @@ def test_layers_that_differ_alike_share_a_rule(tiny_qwen3_5_moe: Path, prepare: 
     assert len(recipe.rules) == 4
 
 
+def test_matrices_of_one_unit_share_a_rule(tiny_qwen3: Path, prepare: Prepare) -> None:
+    work = prepare(tiny_qwen3)
+    choice = {
+        unit.name: "fp8" if unit.name.endswith("qkv_proj") else "nvfp4" for unit in work.space.units
+    }
+    rules = recipe_for(work.space, choice, work.job.inventory).rules
+    assert rules[2].quantizer == "model.layers.[01].self_attn.[kqv]_proj.weight_quantizer"
+    assert len(rules) == 4
+
+
 @pytest.mark.parametrize(
     ("numbers", "patterns"),
     [
