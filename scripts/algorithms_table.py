@@ -9,8 +9,8 @@ MODEL is a folder, dense or with experts, or `canary`. A row is an algorithm and
 over held-out texts of how many nats a token more they cost (NLL), of the Kullback-Leibler
 divergence from the unquantized model (KLD), and the share of tokens whose likeliest next one stays
 (top-1), as `nearness.py` measures the files. Each seed draws other texts for the calibration;
-errors are those of the mean over texts, and over seeds where there are several. With `--suite`
-each task of a suite is scored too, with the files of the first seed.
+errors are those of the mean over texts, or the spread over seeds where that is larger. With
+`--suite` each task of a suite is scored too, with the files of the first seed.
 
 With `--peers`, nvidia-modelopt (in this environment, on a GPU) and llmcompressor (that of
 `--peer-python`) make checkpoints from the same texts where they can, whose files are measured
@@ -128,7 +128,8 @@ class Table:
             if not means:
                 cells.append("-")
                 continue
-            error = stdev(means) if len(means) > 1 else stdev(values) / len(values) ** 0.5
+            spread = stdev(means) if len(means) > 1 else 0.0
+            error = max(spread, stdev(values) / len(values) ** 0.5)
             cells.append(f"{mean(means):.4f} ± {error:.4f}")
         for task in self._asked():
             scored = rows[0].tasks.get(task)
@@ -220,7 +221,7 @@ def _record(typed: argparse.Namespace, tables: Mapping[str, Table]) -> None:
     words = " ".join(Path(word).name for word in sys.argv[1:])
     for model, table in tables.items():
         ledger.append(
-            f"algorithms, {Path(model).name}",
+            f"Algorithms for NVFP4 on {Path(model).name}: distance from it, and its tasks",
             command=f"python -m scripts.algorithms_table {words}",
             values={
                 "device": typed.device,
