@@ -17,7 +17,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from harness.artifacts import CalibrationStats, Checkpoint, digest_of
+from harness.artifacts import CalibrationStats, Checkpoint, Smoothing, digest_of
 from harness.baselines import versions
 from harness.calibrate import Calibration, data_digest
 from harness.errors import ReasonCode, StageError
@@ -44,6 +44,9 @@ def calibrate_and_write(job: Job, writer: CheckpointWriter) -> CalibrationStats:
     if not job.recipe.calibration.layerwise:  # nothing is written meanwhile
         return make_layers(job, writer, ALONE)
     writer.begin()  # for other threads and processes to join
+    if job.plan.algorithm.smoothing is not Smoothing.NONE:
+        # What is not quantized may be changed too, and is written when it is known how.
+        return make_layers(job, writer, ALONE)
     with _ranks(job, writer.into) as ranks:
         with _copying_unquantized(job, writer) as check:
             stats = make_layers(_on_own_device(job, ranks), writer, ranks, check)

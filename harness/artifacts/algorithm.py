@@ -30,6 +30,15 @@ class Rounding(StrEnum):
     """One input feature after another; what is left of the weight makes up for each error."""
 
 
+class Smoothing(StrEnum):
+    """What is taken out of a layer's inputs before both are rounded, and put into its weights."""
+
+    NONE = "none"
+    AWQ = "awq"
+    """Powers of two of each feature, which the norm before it and all that reads the norm take up:
+    the unquantized model computes the same bits, and files have no tensor more."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
     """How scales and codes of NVFP4 weights are chosen."""
@@ -41,10 +50,16 @@ class Algorithm:
     rounding: Rounding = Rounding.NEAREST
     damping: Annotated[float, Field(gt=0, le=1)] = 0.01
     """GPTQ's: share of each input feature's energy that is added to it."""
+    smoothing: Smoothing = Smoothing.NONE
 
     @property
     def needs_inputs(self) -> bool:
         """Whether it asks what a layer's inputs are like."""
+        return self.needs_moments or self.smoothing is not Smoothing.NONE
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether it asks how input features go together."""
         return self.needs_whole_inputs or self.scales is Scales.LOCAL_HESSIAN
 
     @property
@@ -57,7 +72,8 @@ class Algorithm:
         rounded = "" if self.rounding is Rounding.NEAREST else f", rounded by {self.rounding}"
         if self.needs_whole_inputs and self.damping != Algorithm().damping:
             rounded += f" with damping {self.damping:g}"
-        return f"scales by {self.scales}{rounded}"
+        smoothed = "" if self.smoothing is Smoothing.NONE else f"smoothed by {self.smoothing}, "
+        return f"{smoothed}scales by {self.scales}{rounded}"
 
 
 PLAIN = Algorithm()

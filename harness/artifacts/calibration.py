@@ -1,7 +1,7 @@
 """What calibration measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.artifacts.recipe import CoverageSpec
 
@@ -42,6 +42,9 @@ class CalibrationStats:
     batch_tokens: int = 0
     """Tokens of a batch at most, as it was run: half of what was asked for where memory ran out, or
     a quarter, and so on. 0 where no text was run."""
+    folded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By tensor of the source that is not quantized and is multiplied with powers of two along its
+    last dimension: their exponents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

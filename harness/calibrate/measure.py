@@ -20,6 +20,7 @@ from harness.artifacts import (
     PlannedLinear,
     QuantPlan,
     Recipe,
+    Smoothing,
     thin_experts,
 )
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
@@ -28,6 +29,7 @@ from harness.calibrate.memory import Budget
 from harness.calibrate.moments import bytes_of_moments
 from harness.calibrate.observer import Observer
 from harness.calibrate.samples import Sample, make_batches, read_samples
+from harness.calibrate.smoothing import Smoother
 from harness.calibrate.weights import WeightRanges
 from harness.errors import ReasonCode, StageError
 from harness.formats import has_input_scale
@@ -106,6 +108,9 @@ class Calibration:
         self._fits = True
         """Whether the memory was enough since `_run` began."""
         self._stats: CalibrationStats | None = None
+        self._smoother: Smoother | None = None
+        if plan.algorithm.smoothing is not Smoothing.NONE:
+            self._smoother = Smoother(source, inventory, plan)
 
     def layers(self) -> Generator[ResidentLayer, None, None]:
         """Yield each decoder layer while its weights are in memory, the first to the last.
@@ -138,9 +143,12 @@ class Calibration:
             self._fits = False
 
     def run(self, layer: ResidentLayer) -> None:
-        """Run a layer over all batches."""
-        if self._run is not None:
-            self._run.run(layer)
+        """Run a layer over all batches; smooth it before, where the plan asks for it."""
+        if self._run is None:
+            return
+        if self._smoother is not None:
+            self._smoother.smooth(layer, partial(self._run.on_first_batch, layer))
+        self._run.run(layer)
 
     def moments(self, members: Sequence[PlannedLinear]) -> SecondMoments:
         """Return what the inputs of some layers were like in the decoder layer that ran last.
@@ -188,6 +196,7 @@ class Calibration:
             num_samples=num_run,
             num_tokens=sum(len(sample) for sample in samples[:num_run]),
             batch_tokens=batch_tokens,
+            folded={} if self._smoother is None else self._smoother.folded(),
         )
 
     def _until_covered(

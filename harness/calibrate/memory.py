@@ -129,6 +129,10 @@ class Activations:
         """Keep the hidden states of one more batch."""
         self._held_BTH.append(self._placed(hidden_BTH))
 
+    def first(self) -> Tensor:
+        """Return a copy of the first batch's hidden states on the device; they stay held."""
+        return self._held_BTH[0].to(self._device, copy=True)
+
     def take(self, batch: int) -> Tensor:
         """Return a batch's hidden states on the device; they are not held any longer."""
         hidden_BTH, self._held_BTH[batch] = self._held_BTH[batch], torch.empty(0)

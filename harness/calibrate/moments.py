@@ -26,7 +26,7 @@ def bytes_of_moments(plan: QuantPlan) -> int:
     """Return the most that a plan's algorithm keeps of one decoder layer."""
     seen: set[tuple[str, int | None]] = set()
     by_layer: dict[str, int] = defaultdict(int)
-    for planned in plan.quantized if plan.algorithm.needs_inputs else ():
+    for planned in plan.quantized if plan.algorithm.needs_moments else ():
         linear = planned.linear
         one = linear.group, linear.parameter.expert
         if planned.weight_format == Algorithm.FORMAT and one not in seen:
@@ -48,7 +48,7 @@ class MomentCollector:
         """The parameter whose input is summed up, by group of fused layers."""
         self._experts: dict[str, int] = {}
         """Number of experts of each such parameter; 0 for a matrix alone."""
-        for planned in plan.quantized if plan.algorithm.needs_inputs else ():
+        for planned in plan.quantized if plan.algorithm.needs_moments else ():
             linear = planned.linear
             if planned.weight_format == Algorithm.FORMAT:
                 name = self._stands_for.setdefault(linear.group, linear.parameter.tensor)

@@ -2,7 +2,8 @@
 
 `calibration.safetensors` holds one float64 scalar for each weight (`<layer>.weight_amax`) and
 each quantizer of inputs, keys or values (`<quantizer>._amax`, as Model-Optimizer names them).
-float64 keeps every source's range exactly. `calibration.json` is written last: where it is, all
+float64 keeps every source's range exactly. What is folded into tensors that are not quantized are
+exponents, int8 (`<tensor>._folded`). `calibration.json` is written last: where it is, all
 of it is.
 """
 
@@ -20,6 +21,7 @@ from harness.models import sha256_of
 
 _WEIGHT = ".weight_amax"
 _INPUT = "._amax"
+_FOLDED = "._folded"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +42,17 @@ def write_stats(stats: CalibrationStats, path: Path, made_from: MadeFrom) -> str
     Returns:
         The digest of all of it.
     """
-    tensors = {f"{name}{_WEIGHT}": value for name, value in stats.weight_amax.items()}
-    tensors |= {f"{name}{_INPUT}": value for name, value in stats.input_amax.items()}
+    amax = {f"{name}{_WEIGHT}": value for name, value in stats.weight_amax.items()}
+    amax |= {f"{name}{_INPUT}": value for name, value in stats.input_amax.items()}
     ranges = path.with_suffix(".safetensors")
+    tensors = {n: torch.tensor(v, dtype=torch.float64) for n, v in amax.items()}
+    tensors |= {
+        f"{name}{_FOLDED}": torch.tensor(exponents, dtype=torch.int8)
+        for name, exponents in stats.folded.items()
+    }
     partial = doors.partial_of(ranges)
     doors.remove(partial)  # of a process that was killed; a link itself, not its target
-    save_file({n: torch.tensor(v, dtype=torch.float64) for n, v in tensors.items()}, partial)
+    save_file(tensors, partial)
     partial.replace(ranges)
     rest = _Coverage(
         num_samples=stats.num_samples,
@@ -72,7 +79,9 @@ def read_stats(path: Path) -> CalibrationStats:
         )
         raise RunDirectoryError(message, reason=ReasonCode.EVIDENCE_CHANGED)
     try:
-        tensors = {name: float(value) for name, value in load_file(ranges).items()}
+        stored = load_file(ranges)
+        folded = {n: tuple(stored.pop(n).tolist()) for n in list(stored) if n.endswith(_FOLDED)}
+        tensors = {name: float(value) for name, value in stored.items()}
     except (OSError, SafetensorError, ValueError) as error:
         message = f"'{ranges}' cannot be read: {error}. Remove it, or {START_AGAIN}."
         raise RunDirectoryError(message) from error
@@ -83,4 +92,5 @@ def read_stats(path: Path) -> CalibrationStats:
         num_samples=rest.num_samples,
         num_tokens=rest.num_tokens,
         batch_tokens=rest.batch_tokens,
+        folded={name.removesuffix(_FOLDED): exponents for name, exponents in folded.items()},
     )

@@ -13,6 +13,7 @@ from harness.models.sidecars import MANIFEST_FILE, files_of, sidecars
 from harness.models.stored_weights import stored_weights
 
 if TYPE_CHECKING:
+    from harness.models.alike import Powers, unproven
     from harness.models.architecture import architecture_of, difference
     from harness.models.convolutions import fused_convolutions, tunes_itself
     from harness.models.decoder import answering, decoder_layers
@@ -67,6 +68,7 @@ __all__ = [
     "TOKENIZER_FILES",
     "FileState",
     "OnKv",
+    "Powers",
     "ResidentLayer",
     "Source",
     "Stack",
@@ -118,10 +120,13 @@ __all__ = [
     "threads_for",
     "tunes_itself",
     "unchanged",
+    "unproven",
     "vocabulary_size",
 ]
 
 _LATER = {
+    "Powers": "alike",
+    "unproven": "alike",
     "SETTLED_NS": "weight_files",
     "states_of": "digests",
     "state_of": "digests",

@@ -86,7 +86,7 @@ class ResidentQuantizer:
                 form = stored_format(first.weight_format, is_routed=first.linear.is_routed)
                 stored_E: Mapping[str, Tensor] = form.quantize_weights(weight_EOI, amax=ranges)
             else:
-                moments = moments_of(members) if moments_of and algorithm.needs_inputs else None
+                moments = moments_of(members) if moments_of and algorithm.needs_moments else None
                 stored_E = quantize_weights(weight_EOI, algorithm, amax=ranges, moments=moments)
             computed = None
             if weight_EOI.is_cuda:

@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import Tensor
 
-from harness.algorithms import quantize_weights
+from harness.algorithms import power_of_two, quantize_weights
 from harness.artifacts import (
     PLAIN,
     Algorithm,
@@ -86,7 +86,7 @@ def quantize(
                     )
             yield from _input_scales(name, members.get(name, ()), inputs)
             if name not in members and name not in done:
-                yield _as_it_is(reader, name)
+                yield _as_it_is(reader, name, stats.folded.get(name))
             _report(index + 1, len(source.tensors))
     yield from _kv_scales(plan, stats)
 
@@ -109,9 +109,14 @@ def read_unquantized(source: Source, names: Iterable[str]) -> Iterator[Quantized
             yield _as_it_is(reader, name)
 
 
-def _as_it_is(reader: TensorReader, name: str) -> QuantizedTensor:
+def _as_it_is(
+    reader: TensorReader, name: str, exponents: Sequence[int] | None = None
+) -> QuantizedTensor:
+    """Read a tensor, and multiply it with 2^k along its last dimension, where that was folded."""
     tensor = reader.tensor(name)
     _refuse_non_finite(name, tensor)
+    if exponents is not None:
+        tensor = tensor * power_of_two(torch.tensor(exponents)).to(tensor.dtype)
     return QuantizedTensor(source=name, tensors={name: tensor}, format="none")
 
 

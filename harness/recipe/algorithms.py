@@ -1,13 +1,15 @@
-"""Algorithms in a format's name: `nvfp4_gptq` is `nvfp4` with GPTQ, `nvfp4_mse_gptq` with both.
+"""Algorithms in a format's name: `nvfp4_gptq` is `nvfp4` with GPTQ, `nvfp4_awq_mse_gptq` with all.
 
-So each recipe is written once, and every algorithm goes with each that makes NVFP4.
+First comes what smooths, then what scales are made of, then how codes are rounded. So each recipe
+is written once, and every algorithm goes with each that makes NVFP4.
 """
 
 from dataclasses import replace
 from typing import NamedTuple
 
-from harness.artifacts import PLAIN, Algorithm, Rounding, Scales
+from harness.artifacts import PLAIN, Algorithm, Rounding, Scales, Smoothing
 
+SMOOTHINGS = tuple(one.value for one in Smoothing if one is not Smoothing.NONE)
 SCALES = tuple(one.value for one in Scales if one is not Scales.MAX)
 ROUNDINGS = tuple(one.value for one in Rounding if one is not Rounding.NEAREST)
 
@@ -24,7 +26,10 @@ def split(name: str) -> Named:
     """Take the algorithm off a name; what has none is returned as it is."""
     recipe, rounding = _without(name, ROUNDINGS)
     recipe, scales = _without(recipe, SCALES)
+    recipe, smoothing = _without(recipe, SMOOTHINGS)
     algorithm = PLAIN
+    if smoothing is not None:
+        algorithm = replace(algorithm, smoothing=Smoothing(smoothing))
     if scales is not None:
         algorithm = replace(algorithm, scales=Scales(scales))
     if rounding is not None:

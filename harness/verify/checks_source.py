@@ -122,10 +122,16 @@ def unquantized_copied(contents: Contents) -> Check:
     bad = f"{len(changed)} of {comparison.num_copied} unquantized tensors differ from the source"
     if not changed:
         bad = f"{len(rounded)} of {comparison.num_copied} unquantized tensors were rounded again"
+    folded = ""
+    if comparison.num_folded:
+        folded = (
+            f", {comparison.num_folded} of them times powers of two that other weights of their "
+            "layer take up: it computes the same bits"
+        )
     return finding(
         "unquantized-tensors-copied",
         [*changed, *rounded],
-        good=f"{comparison.num_copied} unquantized tensors are those of the source",
+        good=f"{comparison.num_copied} unquantized tensors are those of the source{folded}",
         bad=bad,
         severity=Severity.ERROR if changed else Severity.WARNING,
     )
@@ -141,6 +147,11 @@ def weights_near_source(contents: Contents) -> Check:
     spelled = ", ".join(f"{algo} {error:.2%}" for algo, error in sorted(largest.items()))
     stacks = len(quantized_stacks(contents.modules))
     left_out = f"; {stacks} stacks of experts are not compared here" if stacks else ""
+    if comparison.num_refolded:
+        left_out = (
+            f"; {comparison.num_refolded} of them times powers of two that cancel, as the source "
+            f"shows{left_out}"
+        )
     return finding(
         "weights-near-source",
         [_spelled(misfit) for misfit in misfits],

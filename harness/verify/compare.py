@@ -8,7 +8,7 @@ a weight is not near, the cause is looked for then.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -130,6 +130,10 @@ class Comparison:
         self.rounded: list[str] = []
         """Vectors whose distance from the source is that of rounding one plus the value."""
         self.num_copied = 0
+        self.num_folded = 0
+        """Of those, which differ by powers of two that change nothing (`folds.py`)."""
+        self.num_refolded = 0
+        """Of the quantized weights, the same."""
 
     def quantized(self, module: str, algo: str, layout: Layout) -> TensorComparison | None:
         """Return the comparison of a quantized weight; None where it cannot be compared."""
@@ -158,6 +162,19 @@ class Comparison:
             if outcome.copy is not Copy.SAME:
                 is_rounded = outcome.copy is Copy.ROUNDED
                 (self.rounded if is_rounded else self.changed).append(outcome.name)
+
+    def settle(self, copied: Collection[str], fits: Mapping[str, tuple[str, Fit]]) -> None:
+        """Take back what was said of tensors that a proven fold explains.
+
+        Args:
+            copied: unquantized tensors.
+            fits: quantized weights that are near their source times that of the fold.
+        """
+        self.changed = [name for name in self.changed if name not in copied]
+        self.misfits = [one for one in self.misfits if one.module not in fits]
+        self.fits |= fits
+        self.num_folded += len(copied)
+        self.num_refolded += len(fits)
 
     def misscaled(self) -> list[Misfit]:
         """Return the near weights that are larger or smaller than all others of their format."""

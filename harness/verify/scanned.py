@@ -17,6 +17,7 @@ from harness.processes import each
 from harness.verify.compare import Comparison, TensorComparison
 from harness.verify.contents import Contents, Opened, open_contents
 from harness.verify.dequantize import can_dequantize
+from harness.verify.folds import settle_folds
 from harness.verify.hashing import Hashed, hash_file
 from harness.verify.modules import is_quantized
 from harness.verify.reading import DataPass, Found, ShardScan, Task, num_processes
@@ -60,6 +61,8 @@ def read_contents(
                 hashes[task.shard.name] = scan.hash
             if comparison:
                 comparison.collect(scan.outcomes)
+        if comparison:
+            settle_folds(headers, comparison)
     for name in headers.manifest or {}:
         path = headers.directory / name
         if name not in hashes and path.is_file() and path.suffix != ".safetensors":

@@ -1,0 +1,317 @@
+"""Powers of two that were taken out of the inputs of some weights and put into these.
+
+No record says so: exponents are found in the files. A norm shows them by what it differs in from
+the source's, the rows of a matrix by how large they are beside the source's, and the columns of
+what reads them have to follow with the opposite ones: to the bit where a matrix is not quantized,
+as near as rounding leaves them where it is. Whether what follows is all that has to follow is asked
+of the source itself, which has to compute the same bits with these powers as without
+(`models.unproven`). Where it does not, all is said of the layer that is said of any weights that
+are not the source's.
+
+Shapes: O output features, I input features.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import models
+from harness.errors import HarnessError
+from harness.verify.compare import Comparison, bound_of
+from harness.verify.contents import Contents
+from harness.verify.dequantize import Coded, Rows, can_dequantize, find_weight
+from harness.verify.fitting import Fit
+from harness.verify.modules import is_quantized
+from harness.verify.origin import copied_from, source_part
+from harness.verify.stored import Buffers, Floats, StoredPart
+
+_LAYER = re.compile(r".*?\.\d+(?=\.)")
+_PIECE_ITEMS = 1 << 20
+_MOST = 32
+"""Of an exponent; what differs by more is no factor."""
+_NEAR = 0.3
+"""How far a logarithm may be from its exponent: rounding changes rows by a few percent."""
+_BLOCK, _LARGE = 16, 0.25
+"""What is no smaller than this share of its block's largest value is near it by itself, rounded;
+what is smaller may become nothing, and GPTQ lets it make up for others."""
+_COLUMN = 1.4
+"""By how much a column of all that reads a norm may be larger or smaller than the source's."""
+_MOST_TRIED = 2
+"""Layers without a changed norm, of which none is explained, until no more are looked at: salad."""
+_FLOATS = frozenset({"BF16", "F16", "F32"})
+Exponents = NDArray[np.int32]
+
+
+class _Quantized(NamedTuple):
+    algo: str
+    weight: Coded
+    part: StoredPart
+
+
+class _Explained(NamedTuple):
+    """What a quantized weight is, as far as powers of two tell."""
+
+    rows_O: Exponents
+    columns_I: Exponents
+    fit: Fit
+    """Beside the source with these powers."""
+    products_I: NDArray[np.float64]
+    """Sums over the large values of each column of products with the source."""
+    squares_I: NDArray[np.float64]
+    """And of the source's squares."""
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self.rows_O.any() or self.columns_I.any())
+
+
+class _Layer(NamedTuple):
+    """What differs from the source in one decoder layer, as far as powers of two explain it."""
+
+    norms: Mapping[str, Exponents]
+    matrices: Mapping[str, Exponents]
+    """Those that are not quantized."""
+    quantized: Mapping[str, tuple[str, _Explained]]
+    """With the algorithm."""
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.norms, *self.matrices, *self.quantized}
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether something follows all that was divided, feature by feature.
+
+        A layer that is run tells nothing of a feature that no token reaches.
+        """
+        each = [one for _, one in self.quantized.values()]
+        rows = (one.rows_O for one in each if one.rows_O.any())
+        are_followed = all(any(np.array_equal(-one, it.columns_I) for it in each) for one in rows)
+        return are_followed and all(self._is_followed(-one) for one in self.norms.values())
+
+    def _is_followed(self, columns_I: Exponents) -> bool:
+        """Return whether matrices follow a norm, and each column of theirs is as it should be.
+
+        A weight whose one column is twice too large is near its source all the same.
+        """
+        if any(np.array_equal(columns_I, one) for one in self.matrices.values()):
+            return True
+        each = [one for _, one in self.quantized.values()]
+        following = [one for one in each if np.array_equal(columns_I, one.columns_I)]
+        if not following:
+            return False
+        products_I = np.sum([one.products_I for one in following], axis=0)
+        squares_I = np.sum([one.squares_I for one in following], axis=0)
+        # Where the norm is the source's own, a column is a weight's matter, and GPTQ may change
+        # those that no text asked for.
+        is_changed = columns_I != 0
+        products_I, squares_I = products_I[is_changed], squares_I[is_changed]
+        near = (products_I * _COLUMN > squares_I) & (products_I < squares_I * _COLUMN)
+        return bool((near & (squares_I > 0)).all())
+
+
+def settle_folds(contents: Contents, comparison: Comparison) -> None:
+    """Let the comparison know of what is folded, where that is proven; files are held open."""
+    layers = [one for one in _layers(contents, comparison) if one.names and one.is_paired]
+    if not layers or contents.origin is None:
+        return
+    powers = models.Powers(
+        {
+            name: tuple(k.tolist())
+            for one in layers
+            for name, k in (*one.norms.items(), *one.matrices.items())
+        },
+        {
+            name: (tuple(found.rows_O.tolist()), tuple(found.columns_I.tolist()))
+            for one in layers
+            for name, (_, found) in one.quantized.items()
+        },
+    )
+    try:
+        unproven = models.unproven(contents.origin.directory, powers)
+    except HarnessError:  # nothing is known of it
+        return
+    for layer in layers:
+        if layer.names.isdisjoint(unproven):
+            fits = {name: (algo, one.fit) for name, (algo, one) in layer.quantized.items()}
+            near = {name: one for name, one in fits.items() if one[1].is_within(bound_of(one[0]))}
+            comparison.settle({*layer.norms, *layer.matrices}, near)
+
+
+def _layers(contents: Contents, comparison: Comparison) -> Iterator[_Layer]:
+    """Yield decoder layers in which something differs."""
+    differing: dict[str, list[str]] = defaultdict(list)
+    for name in [*comparison.changed, *(misfit.module for misfit in comparison.misfits)]:
+        if layer := _LAYER.match(name):
+            differing[layer[0]].append(name)
+    modules: dict[str, list[str]] = defaultdict(list)
+    for module in contents.modules if differing else ():
+        if layer := _LAYER.match(module):
+            modules[layer[0]].append(module)
+    num_tried = 0
+    for path, names in differing.items():
+        norms = dict(_vectors(names, comparison))
+        if not norms and num_tried == _MOST_TRIED:
+            continue
+        matrices = dict(_matrices(names, comparison, norms.values()))
+        found = _Weights(contents, comparison, modules[path]).explained(norms.values())
+        quantized = {name: one for name, one in found.items() if one[1].is_changed}
+        num_tried = num_tried if norms or quantized else num_tried + 1
+        yield _Layer(norms, matrices, quantized)
+
+
+def _vectors(names: Iterable[str], comparison: Comparison) -> Iterator[tuple[str, Exponents]]:
+    """Yield vectors that are those of the source times 2^k, and k [I]."""
+    source = comparison.source
+    for name in names:
+        mine, theirs = comparison.checkpoint.headers.get(name), source.headers.get(name)
+        if mine is None or theirs is None or len(mine.shape) != 1 or mine.dtype not in _FLOATS:
+            continue
+        if (theirs.shape, theirs.dtype) != (mine.shape, mine.dtype):
+            continue
+        values = comparison.checkpoint.floats(comparison.checkpoint.whole(name))
+        digits, exponent_I = np.frexp(values)
+        their_digits, their_exponent_I = np.frexp(source.floats(source.whole(name)))
+        found: Exponents = np.where(values == 0, 0, exponent_I - their_exponent_I).astype(np.int32)
+        if np.array_equal(digits, their_digits) and np.abs(found).max(initial=0) <= _MOST:
+            yield name, found
+
+
+def _matrices(
+    names: Iterable[str], comparison: Comparison, norms: Iterable[Exponents]
+) -> Iterator[tuple[str, Exponents]]:
+    """Yield unquantized matrices that follow a norm to the bit, and their k [I]."""
+    tried = [-exponent_I for exponent_I in norms]
+    for name in names:
+        header = comparison.checkpoint.headers.get(name)
+        if header is None or len(header.shape) != 2 or header.dtype not in _FLOATS:  # noqa: PLR2004  a matrix
+            continue
+        pairs = copied_from(name, header, comparison.source)
+        if len(pairs) != 1 or pairs[0].source.shape != header.shape:
+            continue
+        mine = comparison.checkpoint.floats(comparison.checkpoint.whole(name))
+        theirs = comparison.source.floats(pairs[0].source)
+        fitting = (k for k in tried if len(k) == header.shape[1])
+        found = next((k for k in fitting if np.array_equal(mine, np.ldexp(theirs, k))), None)
+        if found is not None:
+            yield name, found
+
+
+class _Weights:
+    """The quantized weights of one decoder layer beside their source's."""
+
+    def __init__(self, contents: Contents, comparison: Comparison, modules: Sequence[str]) -> None:
+        self._comparison, self._buffers = comparison, Buffers()
+        found = ((module, _quantized(module, contents, comparison)) for module in modules)
+        self._weights = {module: one for module, one in found if one is not None}
+
+    def explained(self, norms: Iterable[Exponents]) -> Mapping[str, tuple[str, _Explained]]:
+        """Return the powers that each weight is nearest to its source with.
+
+        Columns follow a norm, or the rows of a weight beside it.
+        """
+        tried = [-exponent_I for exponent_I in norms]
+        found = {
+            module: min(self._with(one, tried), key=lambda it: it.fit.error)
+            for module, one in self._weights.items()
+        }
+        for module, one in self._weights.items():
+            width = one.weight.shape[1]
+            rows = [
+                -found[other].rows_O
+                for other in self._beside(module)
+                if found[other].rows_O.any() and len(found[other].rows_O) == width
+            ]
+            if rows:
+                again = self._with(one, rows)
+                found[module] = min([found[module], *again], key=lambda it: it.fit.error)
+        return {module: (self._weights[module].algo, one) for module, one in found.items()}
+
+    def _beside(self, module: str) -> Iterator[str]:
+        parent = module.rpartition(".")[0]
+        return (other for other in self._weights if other.rpartition(".")[0] == parent)
+
+    def _with(self, one: _Quantized, tried: Sequence[Exponents]) -> Sequence[_Explained]:
+        """Return what a weight is without powers of columns, and with each that is tried."""
+        height, width = one.weight.shape
+        columns = [np.zeros(width, np.int32), *(k for k in tried if len(k) == width)]
+        rows = np.zeros((len(columns), height), np.int32)
+        sums = np.zeros((len(columns), 3))
+        of_columns = np.zeros((len(columns), 2, width))
+        for first, mine, theirs in self._pieces(one):
+            for number, exponent_I in enumerate(columns):
+                scaled = np.ldexp(theirs, exponent_I)
+                exponent_O = _ratios(mine, scaled)
+                rows[number, first : first + len(mine)] = exponent_O
+                scaled = np.ldexp(scaled, exponent_O[:, None])
+                sums[number] += _sums(mine, scaled)
+                scaled *= _large(scaled)
+                of_columns[number, 0] += np.einsum("ij,ij->j", mine, scaled)
+                of_columns[number, 1] += np.einsum("ij,ij->j", scaled, scaled)
+        return [
+            _Explained(rows[n], k, _fit(sums[n]), *of_columns[n]) for n, k in enumerate(columns)
+        ]
+
+    def _pieces(self, one: _Quantized) -> Iterator[tuple[int, Floats, Floats]]:
+        """Yield the first row of a piece, its values and the source's."""
+        checkpoint, source = self._comparison.checkpoint, self._comparison.source
+        height, width = one.weight.shape
+        values, step = Rows(one.weight, checkpoint, self._buffers), max(1, _PIECE_ITEMS // width)
+        for first in range(0, height, step):
+            rows = (first, min(first + step, height))
+            shape = (rows[1] - first, width)
+            mine, room = np.empty(shape, np.float32), np.empty(shape[0] * width, np.float32)
+            values.fill(mine.reshape(-1), checkpoint.read(one.weight.codes, rows), rows, room)
+            yield first, mine, source.floats(one.part, rows)
+
+
+def _quantized(module: str, contents: Contents, comparison: Comparison) -> _Quantized | None:
+    if not is_quantized(contents.modules[module]):
+        return None
+    layout, algo = contents.layout_of(module), contents.algo_of(module)
+    if layout is None or algo is None or not can_dequantize(algo):
+        return None
+    weight = find_weight(module, layout, comparison.checkpoint)
+    part = source_part(module, comparison.source)
+    if weight is None or part is None or part.shape != weight.shape:
+        return None
+    return _Quantized(algo, weight, part)
+
+
+def _large(theirs: Floats) -> NDArray[np.bool_]:
+    """Return which values are so large in their block that rounding changes them little."""
+    size = np.abs(theirs)
+    if theirs.shape[1] % _BLOCK:
+        return size > 0
+    blocks = size.reshape(len(theirs), -1, _BLOCK)
+    found: NDArray[np.bool_] = blocks >= _LARGE * blocks.max(axis=-1, keepdims=True)
+    return found.reshape(theirs.shape) & (size > 0)
+
+
+def _ratios(mine: Floats, theirs: Floats) -> Exponents:
+    """Return k of each row, of which the source's is 2^k times as large; 0 where nothing tells."""
+    products, squares = np.einsum("ij,ij->i", mine, theirs), np.einsum("ij,ij->i", theirs, theirs)
+    ratio = np.where((products > 0) & (squares > 0), products, 1) / np.where(
+        (products > 0) & (squares > 0), squares, 1
+    )
+    log_O = np.log2(ratio)
+    nearest_O = np.clip(np.rint(log_O), -_MOST, _MOST)
+    exponents: Exponents = np.where(np.abs(log_O - nearest_O) < _NEAR, nearest_O, 0)
+    return exponents.astype(np.int32)
+
+
+def _sums(mine: Floats, theirs: Floats) -> NDArray[np.float64]:
+    off = mine - theirs
+    pairs = ((mine, theirs), (theirs, theirs), (off, off))
+    return np.array([np.einsum("ij,ij->i", *pair).sum(dtype=np.float64) for pair in pairs])
+
+
+def _fit(sums: NDArray[np.float64]) -> Fit:
+    product, squared, squared_error = map(float, sums)
+    if squared == 0:
+        return Fit(float(squared_error > 0), 1.0)
+    return Fit((squared_error / squared) ** 0.5, product / squared)
