@@ -3,7 +3,7 @@
 Each is named once, here: pyproject.toml lets this module hand on what it imports.
 """
 
-from harness.artifacts.algorithm import PLAIN, Algorithm, Rounding, Scales, Smoothing
+from harness.artifacts.algorithm import PLAIN, Algorithm, InputRanges, Rounding, Scales, Smoothing
 from harness.artifacts.baseline import BaselineEntry, BaselineInputs, Change, Rerun
 from harness.artifacts.calibration import (
     CalibrationStats,

@@ -39,9 +39,18 @@ class Smoothing(StrEnum):
     the unquantized model computes the same bits, and files have no tensor more."""
 
 
+class InputRanges(StrEnum):
+    """What the global scales of NVFP4 inputs are made of."""
+
+    MAX = "max"
+    """The largest value that calibration saw."""
+    ACT_HEADROOM = "act_headroom"
+    """How small the smallest blocks are, so that there is room above what was seen."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
-    """How scales and codes of NVFP4 weights are chosen."""
+    """How scales and codes of NVFP4 weights, and scales of NVFP4 inputs, are chosen."""
 
     __pydantic_config__ = STRICT
     FORMAT: ClassVar[str] = "nvfp4"
@@ -51,6 +60,12 @@ class Algorithm:
     damping: Annotated[float, Field(gt=0, le=1)] = 0.01
     """GPTQ's: share of each input feature's energy that is added to it."""
     smoothing: Smoothing = Smoothing.NONE
+    inputs: InputRanges = InputRanges.MAX
+
+    @property
+    def chooses_numbers(self) -> bool:
+        """Whether weights get other numbers than those of their blocks' largest values."""
+        return (self.scales, self.rounding) != (Scales.MAX, Rounding.NEAREST)
 
     @property
     def needs_inputs(self) -> bool:
@@ -73,7 +88,8 @@ class Algorithm:
         if self.needs_whole_inputs and self.damping != Algorithm().damping:
             rounded += f" with damping {self.damping:g}"
         smoothed = "" if self.smoothing is Smoothing.NONE else f"smoothed by {self.smoothing}, "
-        return f"{smoothed}scales by {self.scales}{rounded}"
+        ranges = "" if self.inputs is InputRanges.MAX else f", input scales by {self.inputs}"
+        return f"{smoothed}scales by {self.scales}{rounded}{ranges}"
 
 
 PLAIN = Algorithm()

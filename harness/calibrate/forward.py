@@ -176,6 +176,7 @@ class LayerwiseRun:
             for one in self._stubs:  # which each forward calls once more
                 del one.calls[len(self._batches_BT) :]
         return logits
+
     def on_first_batch(self, layer: ResidentLayer) -> Tensor:
         """Run a layer, in its turn, on the first batch, which is run again with all others."""
         call, self._is_trying = self._stubs[layer.number].calls[0], True

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harness.artifacts import ExpertCoverage, Inventory, KvFormat, QuantPlan
+from harness.algorithms import Headroom
+from harness.artifacts import (
+    Algorithm,
+    ExpertCoverage,
+    InputRanges,
+    Inventory,
+    KvFormat,
+    QuantPlan,
+)
 from harness.calibrate.moments import MomentCollector
 from harness.errors import ReasonCode, RejectedError
 from harness.formats import has_input_scale
@@ -39,6 +47,12 @@ class Observer:
             if has_input_scale(planned.input_format)
         }
         self.moments = MomentCollector(plan)
+        self._headroom = {
+            planned.linear.input_quantizer: Headroom()
+            for planned in plan.quantized
+            if plan.algorithm.inputs is InputRanges.ACT_HEADROOM
+            and planned.input_format == Algorithm.FORMAT
+        }
         self._attentions = {
             a.name: a for a in plan.attentions if KvFormat(plan.kv_cache).has_scales
         }
@@ -154,6 +168,8 @@ class Observer:
             for name, value in zip(names, ranks.all_max(own), strict=True)
             if value >= 0
         }
+        for name in sorted(self._headroom):
+            self._headroom[name].merge(ranks)
         for parameter in self._experts:
             calls, tokens = self._counted(parameter)
             added = ranks.all_sum([*calls, *tokens])
@@ -194,10 +210,12 @@ class Observer:
                 "Exclude these layers, or calibrate with other data."
             )
             raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
-        return amax
+        return amax | {name: one.amax(amax[name]) for name, one in self._headroom.items()}
 
     def _widen(self, quantizer: str, x: Tensor) -> None:
         """Widen a quantizer's range by `x`; NaN stays NaN."""
+        if (headroom := self._headroom.get(quantizer)) is not None:
+            headroom.see(x)
         low, high = torch.aminmax(x)
         largest = torch.maximum(-low, high)
         seen = self._amax.get(quantizer)

@@ -6,7 +6,7 @@ from harness.artifacts import KvFormat
 from harness.cli.console import Result
 from harness.engines import Loader, is_in_sources, loaders_of
 from harness.formats import get_scheme
-from harness.recipe import ROUNDINGS, SCALES, Made, shipped_formats
+from harness.recipe import ENDINGS, Made, endings, shipped_formats
 
 REFERENCE = "reference"
 _COLUMNS = "{:<26} {:<28} {:>10}  {}"
@@ -19,7 +19,7 @@ def list_formats() -> Result:
     lines = [
         _COLUMNS.format(*_HEAD),
         *(_COLUMNS.format(*_row(one)) for one in made),
-        f"names of NVFP4 may end with how its numbers are chosen: {_endings()}",
+        f"names of NVFP4 may end with how its numbers are chosen: {endings()}",
         f"key/value caches, each with any of these: {', '.join(KvFormat)}",
         "bits: of a large weight, scales of blocks included",
         "loaded by: what was served and seen; 'dense' does not load routed experts of it, and",
@@ -27,16 +27,10 @@ def list_formats() -> Result:
     ]
     values = {
         "formats": [_values(one) for one in made],
-        "endings": {"scales": list(SCALES), "rounding": list(ROUNDINGS)},
+        "endings": {name: list(some) for name, some in ENDINGS.items()},
         "kv_cache": [str(one) for one in KvFormat],
     }
     return Result(text="\n".join(lines), values=values)
-
-
-def _endings() -> str:
-    """Scales come first, and rounding goes with each of them."""
-    scales, roundings = (" or ".join(f"_{one}" for one in ends) for ends in (SCALES, ROUNDINGS))
-    return f"{scales}, then {roundings}"
 
 
 def _row(made: Made) -> tuple[str, str, str, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.algorithms import SecondMoments, quantize_weights
-from harness.artifacts import PLAIN, Algorithm, PlannedLinear, QuantizedTensor, QuantPlan
+from harness.artifacts import Algorithm, PlannedLinear, QuantizedTensor, QuantPlan
 from harness.formats import get_format, stored_format
 from harness.models import Stack
 from harness.quantize.amax import WeightGroups
@@ -53,7 +53,7 @@ class ResidentQuantizer:
         weight_1OI = torch.ones(1, 64, 64, dtype=torch.bfloat16, device=device)
         for name in sorted(self._formats):
             get_format(name).quantize_weights(weight_1OI, amax=[1.0])
-        if self._algorithm != PLAIN:
+        if self._algorithm.chooses_numbers:
             whole = self._algorithm.needs_whole_inputs
             noise = SecondMoments.of_noise(1, 64, whole=whole, device=str(device))
             quantize_weights(weight_1OI, self._algorithm, amax=[1.0], moments=noise)
@@ -82,7 +82,7 @@ class ResidentQuantizer:
                 continue
             ranges = [groups.for_weight(planned) for planned in members]
             first, algorithm = members[0], self._algorithm
-            if algorithm == PLAIN or first.weight_format != Algorithm.FORMAT:
+            if not algorithm.chooses_numbers or first.weight_format != Algorithm.FORMAT:
                 form = stored_format(first.weight_format, is_routed=first.linear.is_routed)
                 stored_E: Mapping[str, Tensor] = form.quantize_weights(weight_EOI, amax=ranges)
             else:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from harness.algorithms import power_of_two, quantize_weights
 from harness.artifacts import (
-    PLAIN,
     Algorithm,
     CalibrationStats,
     KvFormat,
@@ -143,7 +142,8 @@ def _quantized(
     planned: PlannedLinear, weight_OI: Tensor, amax: float, algorithm: Algorithm
 ) -> Mapping[str, Tensor]:
     linear = planned.linear
-    if algorithm != PLAIN and planned.weight_format == Algorithm.FORMAT:
+    is_chosen = algorithm.chooses_numbers or algorithm.needs_inputs
+    if is_chosen and planned.weight_format == Algorithm.FORMAT:
         return _by_algorithm(planned, weight_OI, amax, algorithm)
     number_format = stored_format(planned.weight_format, is_routed=linear.is_routed)
     return number_format.quantize_weight(weight_OI, amax=amax)

@@ -1,6 +1,6 @@
 """Turn what was typed into a recipe, and a recipe into a plan for each weight of a model."""
 
-from harness.recipe.algorithms import ROUNDINGS, SCALES
+from harness.recipe.algorithms import ENDINGS, endings
 from harness.recipe.catalogue import Made, shipped_formats
 from harness.recipe.load import (
     load_deployments,
@@ -18,11 +18,11 @@ from harness.recipe.suites import load_suite, suite_of
 from harness.request import Request
 
 __all__ = [
-    "ROUNDINGS",
-    "SCALES",
+    "ENDINGS",
     "Made",
     "Request",
     "Strict",
+    "endings",
     "first_double",
     "load_deployments",
     "load_engine",

@@ -23,7 +23,7 @@ from harness.artifacts import (
 )
 from harness.errors import RecipeError, UsageError
 from harness.reading import read_yaml_documents, refused_as
-from harness.recipe.algorithms import ROUNDINGS, SCALES, SMOOTHINGS, Named, split
+from harness.recipe.algorithms import Named, endings, split
 from harness.recipe.names import choose_file
 from harness.recipe.peer import convert, is_peer_recipe
 from harness.recipe.peer_files import in_library
@@ -227,8 +227,7 @@ def _shipped(qformat: str) -> RecipeFile:
     if named.algorithm != PLAIN and named.recipe not in recipe_names():
         message = (
             f"unknown format '{qformat}'. Formats that make {Algorithm.FORMAT} may end with "
-            f"_{', _'.join(SMOOTHINGS)}, then with one of _{', _'.join(SCALES)} and then with "
-            f"_{', _'.join(ROUNDINGS)}; without that they are: "
+            f"{endings()}; without that they are: "
             f"{', '.join(recipe_names())}."
         )
         raise RecipeError(message)

@@ -10,6 +10,7 @@ numbers, quantizers of outputs and of products within attention.
 Source: nvidia-modelopt 0.47.0, recipe/config.py, torch/quantization/config.py and conversion.py.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,7 +19,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.artifacts import PLAIN, Algorithm, CalibrationSpec, KvFormat, Matching, Rule, Scales
+from harness.artifacts import (
+    PLAIN,
+    Algorithm,
+    CalibrationSpec,
+    InputRanges,
+    KvFormat,
+    Matching,
+    Rule,
+    Scales,
+)
 from harness.errors import RecipeError
 from harness.recipe.peer_files import resolved
 from harness.recipe.peer_numbers import (
@@ -64,6 +74,14 @@ _ALGORITHMS: Mapping[tuple[object, _Steps], tuple[str, Scales]] = {
     (None, ()): ("static", Scales.MAX),
 }
 """What a method with these settings does, and to which scales of blocks."""
+
+_HEADROOM = "nvfp4_act_headroom"
+_HEADROOM_SETTINGS: Mapping[str, float] = {
+    "anchor_percentile": 1.0,
+    "upper_percentile": 99.99,
+    "rho": 16384.0,
+}
+"""Its defaults, which `harness.algorithms.headroom` has."""
 
 
 def is_peer_recipe(documents: Sequence[object]) -> bool:
@@ -162,6 +180,8 @@ def _algorithm(algorithm: object, block_scales: AbstractSet[str], where: str) ->
     stated = dict(algorithm) if isinstance(algorithm, dict) else {"method": algorithm}
     method = stated.pop("method", None)
     named = f"{where}.method" if isinstance(algorithm, dict) else where
+    if method == _HEADROOM:
+        return _with_headroom(stated, block_scales, where)
     steps = {key: stated.pop(key) for key in dict(_FOUR_AND_SIX) if key in stated}
     _refuse_other_settings(stated, where)
     asked = method if isinstance(method, str | None) else repr_of(method)
@@ -169,7 +189,8 @@ def _algorithm(algorithm: object, block_scales: AbstractSet[str], where: str) ->
     found = _ALGORITHMS.get((asked, tuple(settings)))
     if found is None:
         what = repr_of({"method": method, **steps}) if steps else repr_of(method)
-        known = "'max'; 'mse' with fp8_scale_sweep, or from 1 to 1.5 by 0.5; 'local_hessian'"
+        known = "'max'; 'mse' with fp8_scale_sweep, or from 1 to 1.5 by 0.5; 'local_hessian'; "
+        known += f"'{_HEADROOM}'"
         raise Problem(key=named, what=what, supported=f"Supported: {known}.")
     chosen, scales = found
     if scales is Scales.MAX and "four_over_six" not in block_scales:
@@ -181,6 +202,21 @@ def _algorithm(algorithm: object, block_scales: AbstractSet[str], where: str) ->
         known = f"Supported: all NVFP4 weights with {chosen} ones."
         raise Problem(key=named, what=what, supported=known)
     return Algorithm(scales=scales) if block_scales else PLAIN
+
+
+def _with_headroom(
+    stated: dict[str, object], block_scales: AbstractSet[str], where: str
+) -> Algorithm:
+    """Return what scales inputs with headroom, and weights as the recipe says beside it."""
+    weights = stated.pop("weight_scale_algorithm", None) or "max"
+    for key, value in _HEADROOM_SETTINGS.items():
+        if (found := stated.pop(key, value)) != value:
+            raise Problem(
+                key=f"{where}.{key}", what=repr_of(found), supported=f"Supported: {value:g}."
+            )
+    _refuse_other_settings(stated, where)
+    algorithm = _algorithm(weights, block_scales, f"{where}.weight_scale_algorithm")
+    return dataclasses.replace(algorithm, inputs=InputRanges.ACT_HEADROOM)
 
 
 def _refuse_other_settings(stated: Mapping[str, object], where: str) -> None:

@@ -162,6 +162,14 @@ def _check_algorithm(algorithm: Algorithm, quantized: tuple[PlannedLinear, ...])
             "nearest code. Let it have 'rounding: gptq', or leave out the damping."
         )
         raise RecipeError(message)
+    if algorithm.inputs is not PLAIN.inputs and not any(
+        one.input_format == Algorithm.FORMAT for one in quantized
+    ):
+        message = (
+            f"the recipe's algorithm ({algorithm}) is for {Algorithm.FORMAT} inputs, and its rules "
+            "make none. Leave it out, or change the rules."
+        )
+        raise RecipeError(message)
     outside = [one for one in reached if not _LAYER.search(one.linear.parameter.tensor)]
     if algorithm.needs_inputs and outside:
         message = (

@@ -29,7 +29,7 @@ from harness.preflight import Job
 from harness.preflight.engine import check_widths, demands_of
 from harness.reading import DTYPE_BITS
 from harness.recipe import load_recipe, plan
-from harness.recipe.algorithms import ROUNDINGS, SCALES, split
+from harness.recipe.algorithms import ENDINGS, split
 from harness.recipe.rules import match_rules
 from harness.serve import check_served
 from harness.tuning.goal import Wanted
@@ -176,10 +176,13 @@ def _choice(typed: Wanted, name: str, inventory: Inventory) -> Choice:
 
 def _algorithm(ending: str) -> Algorithm:
     named = split(f"{Algorithm.FORMAT}_{ending}")
-    if named.recipe != Algorithm.FORMAT or named.algorithm == PLAIN:
+    of_weights = replace(named.algorithm, smoothing=PLAIN.smoothing, inputs=PLAIN.inputs)
+    if named.recipe != Algorithm.FORMAT or of_weights == PLAIN or named.algorithm != of_weights:
+        scales, roundings = ENDINGS["scales"], ENDINGS["rounding"]
         message = (
-            f"--algorithm '{ending}' is none. Type one of {', '.join(SCALES)}, "
-            f"{', '.join(ROUNDINGS)}, or one of the first with _{ROUNDINGS[0]} behind it."
+            f"--algorithm '{ending}' is none that layers may have apart. Type one of "
+            f"{', '.join(scales)}, {', '.join(roundings)}, or one of the first with "
+            f"_{roundings[0]} behind it."
         )
         raise UsageError(message)
     return named.algorithm

@@ -21,7 +21,8 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = x * x.square().mean(-1, keepdim=True).rsqrt()
-        return normed * (self.shift + self.weight)
+        scaled: Tensor = normed * (self.shift + self.weight)
+        return scaled
 
 
 class Layer(nn.Module):

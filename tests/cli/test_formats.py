@@ -1,6 +1,7 @@
 """`harness formats`: what can be made, and what loads it."""
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -57,11 +58,10 @@ def test_a_recipes_schemes_are_told_from_its_rules() -> None:
 def test_every_ending_that_is_listed_makes_a_format_of_an_nvfp4() -> None:
     done = CliRunner().invoke(app, ["formats", "--json"])
     endings = json.loads(done.stdout)["endings"]
-    for scales in ["", *(f"_{one}" for one in endings["scales"])]:
-        for rounding in ["", *(f"_{one}" for one in endings["rounding"])]:
-            recipe = load_recipe(Request(model="canary", qformat=f"nvfp4{scales}{rounding}"))
-            algorithm = recipe.algorithm
-            assert (str(algorithm.scales), str(algorithm.rounding)) == (
-                scales.removeprefix("_") or "max",
-                rounding.removeprefix("_") or "nearest",
-            )
+    each = [["", *(f"_{one}" for one in some)] for some in endings.values()]
+    for chosen in product(*each):
+        recipe = load_recipe(Request(model="canary", qformat=f"nvfp4{''.join(chosen)}"))
+        algorithm = recipe.algorithm
+        plain = {"smoothing": "none", "inputs": "max", "scales": "max", "rounding": "nearest"}
+        for name, ending in zip(endings, chosen, strict=True):
+            assert str(getattr(algorithm, name)) == (ending.removeprefix("_") or plain[name])

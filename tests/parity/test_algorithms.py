@@ -1,6 +1,7 @@
 """Block scales by an algorithm: harness against nvidia-modelopt 0.47.0, whose sweeps need a GPU."""
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.algorithms import SecondMoments, quantize_weights
+from harness.algorithms import Headroom, SecondMoments, quantize_weights
 from harness.artifacts import Algorithm, Scales
 
 modelopt = pytest.importorskip("modelopt.torch.quantization")
@@ -33,6 +34,34 @@ def peer(weight_OI: Tensor, inputs_NI: Tensor, config: str) -> dict[str, Tensor]
     modelopt.quantize(model, settings, lambda m: m(inputs_NI))
     _export_quantized_weight(model[0], weight_OI.dtype)
     return dict(model[0].state_dict()) | dict(model[0].named_buffers())
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
+def test_ranges_with_headroom_are_the_peer_s_to_the_bit(spread: float) -> None:
+    from modelopt.torch.quantization.calib import (  # noqa: PLC0415 -- where there is one
+        NVFP4ActHeadroomCalibrator,
+    )
+
+    generator = torch.Generator().manual_seed(0)
+    theirs, ours, largest = NVFP4ActHeadroomCalibrator(), Headroom(), 0.0
+    for _ in range(3):
+        each = torch.exp2(spread * torch.randn(64, 256, generator=generator))
+        inputs = (torch.randn(64, 256, generator=generator) * each).bfloat16()
+        inputs[::7] = 0
+        theirs.collect(inputs)
+        ours.see(inputs)
+        largest = max(largest, float(inputs.abs().max()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where there is no room
+        found = theirs.compute_amax()
+    assert found is not None
+    assert ours.amax(largest) == float(found)
+
+
+def test_without_any_input_but_zeros_the_range_is_that_of_the_largest_value() -> None:
+    ours = Headroom()
+    ours.see(torch.zeros(4, 32))
+    assert ours.amax(3.0) == 3.0  # as given
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ import pytest
 from harness.artifacts import (
     MIXED,
     Algorithm,
+    InputRanges,
     Inventory,
     KvFormat,
     Matching,
@@ -219,6 +220,27 @@ def test_algorithms_that_choose_scales_of_blocks_are_ours(
 ) -> None:
     recipe = loaded(written(tmp_path, OFF + weights(numbers), algorithm=algorithm))
     assert recipe.algorithm == Algorithm(scales=scales)
+
+
+@pytest.mark.parametrize(
+    ("weight_scales", "numbers", "scales"),
+    [
+        ("", NVFP4, Scales.MAX),
+        (", weight_scale_algorithm: local_hessian", STATIC, Scales.LOCAL_HESSIAN),
+    ],
+)
+def test_headroom_for_inputs_goes_with_what_scales_weights(
+    tmp_path: Path, weight_scales: str, numbers: str, scales: Scales
+) -> None:
+    algorithm = f"{{method: nvfp4_act_headroom, rho: 16384{weight_scales}}}"
+    recipe = loaded(written(tmp_path, OFF + weights(numbers), algorithm=algorithm))
+    assert recipe.algorithm == Algorithm(scales=scales, inputs=InputRanges.ACT_HEADROOM)
+
+
+def test_other_headroom_is_refused_with_the_setting(tmp_path: Path) -> None:
+    algorithm = "{method: nvfp4_act_headroom, rho: 4096}"
+    with pytest.raises(RecipeError, match=r"algorithm\.rho: 4096 is not supported"):
+        loaded(written(tmp_path, OFF + weights(NVFP4), algorithm=algorithm))
 
 
 @pytest.mark.parametrize(

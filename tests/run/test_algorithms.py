@@ -64,6 +64,21 @@ def test_engines_are_told_the_same_as_without(make: Make, tiny_mixtral: Path, en
     assert changed <= {"weight", "weight_scale", "weight_scale_2"}
 
 
+def test_headroom_changes_scales_of_inputs_alone(make: Make, tiny_mixtral: Path) -> None:
+    plain, found = make(tiny_mixtral, "nvfp4"), make(tiny_mixtral, "nvfp4_act_headroom")
+    one, other = read_tensors(plain), read_tensors(found)
+    changed = {n for n, t in one.items() if not torch.equal(as_bytes(t), as_bytes(other[n]))}
+    assert changed
+    assert all(name.endswith(".input_scale") for name in changed)
+
+
+def test_headroom_for_inputs_that_are_not_quantized_is_refused(
+    make: Make, tiny_mixtral: Path
+) -> None:
+    with pytest.raises(RecipeError, match="is for nvfp4 inputs, and its rules make none"):
+        make(tiny_mixtral, "w4a16_nvfp4_act_headroom")
+
+
 def test_weights_alone_are_calibrated_where_the_algorithm_asks_for_inputs(
     make: Make, tiny_qwen3_5_moe: Path
 ) -> None:
@@ -145,7 +160,7 @@ def test_a_recipe_that_asks_for_what_cannot_be_is_refused_before_it_runs(
 
 @pytest.mark.parametrize("name", ["nvfp4_gptq_mse", "nvfp4_mse_four_over_six", "nvfp5_gptq"])
 def test_endings_in_another_order_are_told_with_the_right_one(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"unknown format '{name}'.*and then with _gptq"):
+    with pytest.raises(RecipeError, match=f"unknown format '{name}'.*then _gptq"):
         load_recipe(Request(model="canary", qformat=name, device="cpu"))
 
 
