@@ -29,7 +29,10 @@ class SecondMoments(NamedTuple):
     def of_noise(cls, number: int, width: int, *, whole: bool, device: str) -> "SecondMoments":
         """Return those of inputs no two features of which go together."""
         shape = (width, width) if whole else (width // BLOCK, BLOCK, BLOCK)
-        sums = (torch.eye(shape[-1], device=device) * width).expand(number, *shape)
+        # While another thread builds a model, torch's default type is the model's.
+        sums = (torch.eye(shape[-1], dtype=torch.float32, device=device) * width).expand(
+            number, *shape
+        )
         return cls(sums, torch.full((number,), width, device=device))
 
     def blocks(self) -> Tensor:

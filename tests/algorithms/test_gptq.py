@@ -141,6 +141,18 @@ def test_values_are_found_by_search_as_by_comparing() -> None:
         assert torch.equal(nearest_by_search(x), nearest(x))
 
 
+def test_kernels_are_prepared_while_a_model_is_built() -> None:
+    """Another thread sets torch's default type meanwhile, for the whole process."""
+    both = Algorithm(scales=Scales.LOCAL_HESSIAN, rounding=Rounding.GPTQ)
+    weight = heavy(1, 8, 32)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        noise = SecondMoments.of_noise(1, 32, whole=True, device="cpu")
+        quantize_weights(weight, both, amax=[1.0], moments=noise)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_plain_is_the_format_itself() -> None:
     weight = heavy(1, 8, 32)
     found = quantize_weights(weight, PLAIN, amax=largest(weight))
