@@ -11,7 +11,7 @@ Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +28,8 @@ from harness.calibrate.stubs import (
     Replay,
     Returned,
     Trial,
+    Watched,
+    WatchedDict,
     naming_what_stopped,
     record_calls,
     refuse_other_order,
@@ -159,6 +161,20 @@ class LayerwiseRun:
     def inputs(self) -> list[Tensor]:
         """Return each batch's hidden states: what the layer takes that is to run next."""
         return list(self._activations)
+
+    def watch_shared(self) -> Mapping[str, Sequence[Watched | WatchedDict]]:
+        """Watch what the model hands all its layers and they can add to, by name; once recorded."""
+        known: dict[int, Watched | WatchedDict] = {}
+        found: dict[str, list[Watched | WatchedDict]] = {}
+        for call in (call for stub in self._stubs for call in stub.calls):
+            for name, one in call.options.items():
+                if isinstance(one, MutableMapping):
+                    if id(one) not in known:
+                        watched = WatchedDict if isinstance(one, dict) else Watched
+                        known[id(one)] = watched(one)
+                        found.setdefault(name, []).append(known[id(one)])
+                    call.options[name] = known[id(one)]
+        return found
 
     def run_on(self, layer: ResidentLayer, batch: int, hidden_BTH: Tensor) -> Tensor:
         """Run a layer, in its turn, on other hidden states than the batch's; none are measured."""

@@ -7,7 +7,8 @@ on what the one before returned, is checked and not assumed.
 Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -34,6 +35,44 @@ class Call(NamedTuple):
 
     arguments: tuple[Any, ...]
     options: dict[str, Any]
+
+
+class Watched(UserDict[Any, Any]):
+    """A mapping that a model hands all its layers: tells whether one read what another put there.
+
+    Of any kind of mapping, but `dict` itself: layers may ask whether it is one.
+    """
+
+    def __init__(self, values: Mapping[Any, Any]) -> None:
+        """Take what the model put there itself."""
+        super().__init__(values)
+        self._own = frozenset(values)
+        self.is_read = False
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401  # as a mapping has it
+        """Return a value, by whatever method it is asked for."""
+        self.is_read |= key not in self._own
+        return super().__getitem__(key)
+
+
+class WatchedDict(dict[Any, Any]):
+    """The same of a `dict`."""
+
+    def __init__(self, values: Mapping[Any, Any]) -> None:
+        """Take what the model put there itself."""
+        super().__init__(values)
+        self._own = frozenset(values)
+        self.is_read = False
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401  # as dict has it
+        """Return a value."""
+        self.is_read |= key not in self._own
+        return super().__getitem__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:  # noqa: ANN401  # as dict has it
+        """Return a value."""
+        self.is_read |= key in self and key not in self._own
+        return super().get(key, default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def planned(request: Request, typed: Typed, run_dir: Path | None) -> Result:
     asked = wanted(
         request, Goal(typed.bits, typed.margin), typed.formats, typed.algorithm, typed.tokens
     )
+    check_run_apart(run_dir, request.model, request.baseline)
     with found_by_a_plan():
         found = plan_tuning(asked, run_dir)
     return Result(text="\n".join(_of_plan(found)), values=found._asdict())
@@ -76,7 +77,8 @@ def _of_ending(ended: Ended) -> Iterator[str]:
     table = terminal_table(record.verdict) if record.verdict else ""
     yield text.of_ending(Path(tuning.best.run), record, table)
     bits = f"{tuning.chosen.bits:.2f} bits a weight, with those that are left as they are"
-    yield f"recipe: {ended.folder / 'recipe.yaml'} ({bits})"
+    if tuning.best.decision is not None:
+        yield f"recipe: {ended.folder / 'recipe.yaml'} ({bits})"
     yield f"plot: {ended.folder / 'frontier.svg'}"
 
 

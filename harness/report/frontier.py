@@ -18,7 +18,7 @@ def plot_frontier(frontier: Frontier, chosen: Point) -> str:
     """Draw sums over units as a line, whole recipes as marks with their errors."""
     with mpl.rc_context(SETTINGS | {"svg.hashsalt": "frontier"}):
         figure = Figure(figsize=(9.2, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+        axes, drawn = figure.add_subplot(), (*frontier.points, *frontier.uniform)
         known = [one for one in frontier.points if one.kld > 0]
         axes.plot(
             [one.bits for one in known],
@@ -33,7 +33,8 @@ def plot_frontier(frontier: Frontier, chosen: Point) -> str:
             if one.measured:
                 axes.annotate(one.name, (one.bits, one.measured), color=INK, fontsize=9)
         axes.axvline(chosen.bits, color=MUTED, linestyle=":", linewidth=1)
-        axes.set_yscale("log")
+        if any(value for one in drawn for value in (one.kld, one.measured)):
+            axes.set_yscale("log")
         axes.set_xlabel("stored bits a weight, scales included")
         axes.set_ylabel("KLD from the unquantized model, nats a token")
         figure.legend(loc="outside upper right", ncols=3, fontsize=9)

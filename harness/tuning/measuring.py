@@ -3,10 +3,12 @@
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from harness.artifacts import (
     LEFT,
     Frontier,
+    MadeFrom,
     Point,
     Sensitivities,
     digest_of,
@@ -15,6 +17,7 @@ from harness.artifacts import (
     record_digest,
     save,
 )
+from harness.errors import RunDirectoryError
 from harness.garbage import collect
 from harness.tuning.choosing import frontier_of
 from harness.tuning.passing import divergences
@@ -25,15 +28,16 @@ FRONTIER_FILE = "frontier.json"
 _TO_SHOW, _TO_TRY = 8, 24
 """Recipes of a frontier that are measured as a whole: beside the one of a budget, and where any of
 them may be put to the gate."""
+_ADVICE = "Delete the file: it is measured again."
 _log = logging.getLogger("harness.tune")
 
 
 def sensitivities_of(work: Work) -> Sensitivities:
     """Return what each format costs each unit, measured unless it was before."""
     path = work.folder / SENSITIVITIES_FILE
-    if made_from(path) == work.settings:
+    if _is_made_from(path, work.settings):
         _log.info("tune: sensitivities were measured before")
-        return load(Sensitivities, path)
+        return load(Sensitivities, path, advice=_ADVICE)
     options = work.options
     _log.info("tune: %d units, %d variants", len(work.space.units), len(options))
     batches_BT = work.texts.batches(work.texts.sensing)
@@ -59,9 +63,9 @@ def frontier_of_recipes(work: Work, found: Sensitivities) -> Frontier:
         "sensitivities": record_digest(work.folder / SENSITIVITIES_FILE) or "",
         "goal": digest_of(work.typed.goal.bits),
     }
-    if made_from(path) == theirs:
+    if _is_made_from(path, theirs):
         _log.info("tune: the frontier was measured before")
-        return load(Frontier, path)
+        return load(Frontier, path, advice=_ADVICE)
     frontier = frontier_of(found, capacity)
     chosen = _to_measure(frontier, capacity)
     _log.info("tune: %d points, %d recipes are measured", len(frontier.points), len(chosen))
@@ -83,6 +87,22 @@ def frontier_of_recipes(work: Work, found: Sensitivities) -> Frontier:
     )
     save(frontier, path, made_from=theirs)
     return frontier
+
+
+def _is_made_from(path: Path, settings: MadeFrom) -> bool:
+    """Tell whether a file was made of just this.
+
+    Raises:
+        RunDirectoryError: it was changed since.
+    """
+    try:
+        found = made_from(path)
+    except RunDirectoryError as error:
+        message = f"'{path}' was changed after harness wrote it. {_ADVICE}"
+        raise RunDirectoryError(message) from error
+    if found is None and path.exists():
+        _log.info("tune: '%s' is damaged and is measured again", path)
+    return found == settings
 
 
 def _to_measure(frontier: Frontier, capacity: float) -> list[Point]:

@@ -16,7 +16,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import stdev
 from typing import NamedTuple
@@ -29,13 +29,15 @@ from harness.calibrate.forward import LayerwiseRun, RunOptions
 from harness.calibrate.memory import Budget
 from harness.calibrate.moments import bytes_of_moments
 from harness.calibrate.observer import Observer
-from harness.errors import ModelError, ReasonCode, StageError
+from harness.calibrate.stubs import Watched, WatchedDict
+from harness.errors import ModelError, ReasonCode, RejectedError, StageError
 from harness.models import ResidentLayer, Source, StreamedModel, is_out_of_memory, stored_dtype
 from harness.tuning.rounding import Rounding, Seen
 from harness.tuning.streams import Demand, Streams, streams_for
 from harness.tuning.units import Space, Unit
 
 _log = logging.getLogger("harness.tune")
+_BY_HAND = "Such a model cannot be tuned: choose a recipe by hand."
 _SAME = 1e-4
 """Nats a token up to which the same arithmetic may differ."""
 
@@ -106,9 +108,10 @@ def divergences(
 
     Raises:
         CorruptWeightError: a weight holds NaN or infinity.
-        ModelError: the model does not run its layers one after another.
+        ModelError: the model does not run its layers one after another, or they hand on more than
+            hidden states.
         PrerequisiteError: there is no room for the streams.
-        StageError: the memory is not enough, or layers hand on more than hidden states.
+        StageError: the memory is not enough.
     """
     budget = Budget(tuned.recipe.memory, tuned.recipe.device)
     num_tokens = sum(batch_BT.numel() for batch_BT in batches_BT)
@@ -131,8 +134,7 @@ def divergences(
     if not floor.kld <= _SAME:
         message = (
             f"a stream of '{tuned.recipe.model}' in which nothing is rounded parts from itself by "
-            f"{floor.kld:.2g} nats a token: its layers hand on more than hidden states, and cannot "
-            "be tuned one by one. Choose a recipe by hand."
+            f"{floor.kld:.2g} nats a token: its layers hand on more than hidden states. {_BY_HAND}"
         )
         raise StageError(message)
     return found, floor.kld
@@ -150,18 +152,23 @@ class _Pass:
             self._units[unit.layer].append(unit)
         self._running: set[int] = set()
         """Streams that have left the unquantized one."""
+        self._ended: set[int] = set()
+        """Streams whose variant cannot be made: no scale can be made of what its input showed."""
 
     def run(self, batches_BT: Sequence[Tensor], budget: Budget) -> list[Divergence]:
         recipe = self._tuned.recipe
-        otherwise = "Such a model cannot be tuned: choose a recipe by hand."
-        options = RunOptions(recipe.device, recipe.calibration.experts, budget, otherwise)
+        options = RunOptions(recipe.device, recipe.calibration.experts, budget, _BY_HAND)
         observer = Observer(self._tuned.inventory, self._plan)
         streamed = self._tuned.streamed()
         run = LayerwiseRun(streamed, batches_BT, options, observer)
+        shared: Mapping[str, Sequence[Watched | WatchedDict]] = {}
         with closing(run.layers()) as layers:
             for layer in layers:
                 started, before_BTH = time.perf_counter(), run.inputs()
+                self._check_hidden(batches_BT, before_BTH)
+                shared = shared or run.watch_shared()
                 run.run(layer)
+                self._check_shared(shared)
                 self._run_variants(run, layer, before_BTH, observer)
                 spent, count = time.perf_counter() - started, len(self._running)
                 number = layer.number + 1
@@ -169,6 +176,27 @@ class _Pass:
                 if number == len(streamed):
                     return self._outcome(run, batches_BT)
         raise AssertionError  # a model has a last layer
+
+    def _check_hidden(self, batches_BT: Sequence[Tensor], hidden: Sequence[Tensor]) -> None:
+        """Refuse hidden states that are not one vector a token."""
+        width = self._tuned.demand(0, 0).width
+        for batch_BT, one in zip(batches_BT, hidden, strict=True):
+            if one.shape != (*batch_BT.shape, width):
+                message = (
+                    f"layers of '{self._tuned.recipe.model}' hand on {list(one.shape)} for texts "
+                    f"of {list(batch_BT.shape)} tokens, not {width} numbers a token. {_BY_HAND}"
+                )
+                raise ModelError(message)
+
+    def _check_shared(self, shared: Mapping[str, Sequence[Watched | WatchedDict]]) -> None:
+        """Refuse layers that read from each other what one stream would overwrite for all."""
+        for name, each in shared.items():
+            if any(one.is_read for one in each):
+                message = (
+                    f"layers of '{self._tuned.recipe.model}' hand on '{name}' beside the hidden "
+                    f"states. {_BY_HAND}"
+                )
+                raise ModelError(message)
 
     def _run_variants(
         self,
@@ -185,7 +213,13 @@ class _Pass:
             options = [
                 unit.options[name] for unit, name in zip(units, chosen, strict=True) if name != LEFT
             ]
-            with self._rounding.of(layer, options, seen):
+            with ExitStack() as rounded:
+                try:
+                    rounded.enter_context(self._rounding.of(layer, options, seen))
+                except RejectedError as error:
+                    _log.info("tune: not among the choices: %s", error)
+                    self._ended.update(streams)
+                    continue
                 for stream in streams:
                     for batch, own_BTH in enumerate(before_BTH):
                         hidden_BTH = own_BTH.clone()  # a layer may add to what it is given
@@ -204,6 +238,8 @@ class _Pass:
         for stream, variant in enumerate(self._variants):
             chosen = tuple(variant.get(unit.name, LEFT) for unit in units)
             begins = any(name != LEFT for name in chosen) or (is_first and not variant)
+            if stream in self._ended:
+                continue
             if begins or stream in self._running:
                 groups[chosen].append(stream)
         yield from groups.items()
@@ -219,6 +255,9 @@ class _Pass:
                 wanted_TV = _log_probabilities(run, ids_1T, own_BTH[part])
                 lengths.append(len(ids_T))
                 for stream, found in enumerate(klds):
+                    if stream in self._ended:
+                        found.append(torch.tensor(math.inf))
+                        continue
                     hidden_1TH = self._streams.get(stream, batch)[part].to(own_BTH.device)
                     found.append(_kld(wanted_TV, _log_probabilities(run, ids_1T, hidden_1TH)))
         _log.info("tune: outputs of all streams, %.1f s", time.perf_counter() - started)

@@ -25,14 +25,13 @@ from harness.tuning.measuring import frontier_of_recipes, sensitivities_of
 from harness.tuning.proving import attempt_of, run_gate, run_name, smallest_with_go
 from harness.tuning.rules import recipe_for
 from harness.tuning.streams import fits_in_memory
-from harness.tuning.work import RUNS_FOLDER, Work, ends_of, prepared
+from harness.tuning.work import LOCK_FILE, RUNS_FOLDER, Work, ends_of, prepared
 from harness.tuning.writing import recipe_text, write_recipe
 
 PLOT_FILE = "frontier.svg"
 RECIPE_FILE = "recipe.yaml"
 TUNING_FILE = "tuning.json"
 RECIPES_FOLDER = "recipes"
-_LOCK_FILE = "tune.lock"
 
 
 class TuningPlan(NamedTuple):
@@ -101,8 +100,12 @@ def tune(typed: Wanted, folder: Path | None) -> Ended:
             it goes on where it stopped.
     """
     work = prepared(typed, folder)
+    demand = work.tuned.demand(len(work.options), work.num_tokens)
+    fits_in_memory(demand, work.folder, work.job.recipe.memory.host_bytes)
     with _locked(work.folder):
         found = sensitivities_of(work)
+        for name in (RECIPE_FILE, PLOT_FILE, TUNING_FILE):  # of another goal
+            (work.folder / name).unlink(missing_ok=True)
         frontier = frontier_of_recipes(work, found)
         return _proven(work, found, frontier)
 
@@ -134,9 +137,9 @@ def _proven(work: Work, found: Sensitivities, frontier: Frontier) -> Ended:
         chosen, best = fitting[-1], attempt(fitting[-1])
     else:
         chosen, best = smallest_with_go(made, attempt)
-    recipe = recipe_for(work.space, chosen.choice, work.job.inventory)
-    doors.write_atomically(work.folder / RECIPE_FILE, recipe_text(recipe, chosen))
-    doors.write_atomically(work.folder / PLOT_FILE, plot_frontier(frontier, chosen))
+    if best.decision is not None:  # else nothing is known of it
+        recipe = recipe_for(work.space, chosen.choice, work.job.inventory)
+        doors.write_atomically(work.folder / RECIPE_FILE, recipe_text(recipe, chosen))
     formats = (*work.typed.formats, *([LEFT] if work.typed.may_leave else []))
     tuning = Tuning(
         model=work.job.recipe.model,
@@ -147,6 +150,7 @@ def _proven(work: Work, found: Sensitivities, frontier: Frontier) -> Ended:
         best=best,
     )
     save(tuning, work.folder / TUNING_FILE)
+    doors.write_atomically(work.folder / PLOT_FILE, plot_frontier(frontier, chosen))
     return Ended(work.folder, frontier, tuning, records[best.run])
 
 
@@ -155,15 +159,10 @@ def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time tune in a folder.
 
     Raises:
-        RunDirectoryError: another one does, or the folder holds something else.
+        RunDirectoryError: another one does.
     """
-    doors.check_folder(folder)
-    present = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    if present and _LOCK_FILE not in present:
-        message = f"'{folder}' holds files but no tuning. Name an empty folder with --run-dir."
-        raise RunDirectoryError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = doors.open_regular(folder / _LOCK_FILE, create=True)
+    lock = doors.open_regular(folder / LOCK_FILE, create=True)
     try:
         _take(lock, folder)
         yield

@@ -9,7 +9,7 @@ from harness import doors
 from harness.artifacts import LEFT, MadeFrom, OptionCost, UnitCosts, digest_of
 from harness.baselines import versions
 from harness.calibrate import data_digest
-from harness.errors import UsageError
+from harness.errors import RunDirectoryError, UsageError
 from harness.preflight import Job, preflight
 from harness.runs import plain_name
 from harness.tuning.goal import Wanted
@@ -19,6 +19,7 @@ from harness.tuning.texts import Texts, read_texts
 from harness.tuning.units import Space, bits_of, space_of
 
 RUNS_FOLDER = "runs"
+LOCK_FILE = "tune.lock"
 
 
 class Work(NamedTuple):
@@ -78,9 +79,23 @@ def prepared(typed: Wanted, folder: Path | None) -> Work:
         name = f"{plain_name(job.recipe.model)}-tune-{digest_of(work.settings)[:8]}"
         work = work._replace(folder=Path("runs") / name)
     doors.check_apart(work.folder, [job.source.path])
+    _check_folder(work.folder)
     _check_mixed(work)
     _check_bits(work)
     return work
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is no tuning's.
+
+    Raises:
+        RunDirectoryError: it holds something else.
+    """
+    doors.check_folder(folder)
+    present = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    if present and LOCK_FILE not in present:
+        message = f"'{folder}' holds files but no tuning. Name an empty folder with --run-dir."
+        raise RunDirectoryError(message)
 
 
 def _job(typed: Wanted, folder: Path | None) -> Job:

@@ -50,7 +50,8 @@ def test_what_makes_no_sense_is_refused(
             ("--bits", 5, "--formats", "w4a16_nvfp4_fp8_attention,fp8"),
             "its recipe has several formats at once",
         ),
-        (("--bits", 5, "--algorithm", "magic"), "--algorithm 'magic' is none. Type one of mse"),
+        (("--bits", 5, "--algorithm", "magic"), "is none that layers may have apart. Type one of"),
+        (("--bits", 5, "--algorithm", "awq"), "is none that layers may have apart. Type one of"),
         (
             ("--bits", 12, "--formats", "fp8,none", "--algorithm", "mse"),
             "--algorithm mse is for nvfp4 weights, and --formats has none",
@@ -67,8 +68,10 @@ def test_what_the_model_cannot_have_is_refused(
 def test_a_folder_of_something_else_is_refused(cli: Cli, tmp_path: Path, quick_suite: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     typed = ("tune", "canary", *ENGINE, "--suite", quick_suite, "--bits", 6)
-    done = cli(*typed, "--run-dir", tmp_path)
-    assert (done.code, "holds files but no tuning" in done.line()) == (2, True)
+    for plan in ((), ("--plan",)):
+        done = cli(*typed, *plan, "--run-dir", tmp_path)
+        assert (done.code, "holds files but no tuning" in done.line()) == (2, True)
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_the_plan_says_what_the_pass_takes(cli: Cli, tmp_path: Path, quick_suite: Path) -> None:

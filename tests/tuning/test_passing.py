@@ -1,15 +1,20 @@
 """What the streamed pass measures of a variant is what the whole model does with it rounded."""
 
 import logging
+import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
 from harness.artifacts import LEFT, CalibrationStats
 from harness.calibrate.forward import LayerwiseRun
-from harness.errors import PrerequisiteError, StageError
+from harness.calibrate.observer import Observer
+from harness.errors import ModelError, PrerequisiteError, StageError
 from harness.localizing.case import Made
 from harness.localizing.in_memory import rounded, running, stored_of
 from harness.models import TensorReader, answering, tap_linears
@@ -18,6 +23,7 @@ from harness.tuning.passing import divergences
 from harness.tuning.rules import recipe_for
 from harness.tuning.streams import Demand, Streams
 from harness.tuning.work import Work
+from tests.conftest import VOCABULARY
 from tests.tuning.conftest import Prepare
 
 MODELS = ("qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3")
@@ -77,6 +83,89 @@ def test_a_variant_costs_what_it_costs_in_the_whole_model(
     assert floor < 1e-6
     for variant, one in zip(variants, found, strict=True):
         assert one.kld == pytest.approx(whole_model(work, variant), rel=1e-2)
+
+
+@pytest.fixture
+def gemma4(tiny_qwen3: Path, tmp_path: Path) -> Callable[[int], Path]:
+    """Return a model in which the last layers may read keys and values of layers before them."""
+
+    def make(num_that_share: int) -> Path:
+        sizes: dict[str, Any] = {"global_head_dim": 16}  # of one model's attention alone
+        config = Gemma4TextConfig(
+            **sizes,
+            vocab_size=VOCABULARY,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            num_kv_shared_layers=num_that_share,
+            hidden_size_per_layer_input=0,
+            vocab_size_per_layer_input=VOCABULARY,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            sliding_window=32,
+        )
+        torch.manual_seed(0)
+        model = Gemma4ForCausalLM(config)
+        nn.Module.to(model, torch.bfloat16)
+        model.save_pretrained(tmp_path / "gemma4")
+        for file in [*tiny_qwen3.glob("tokenizer*"), *tiny_qwen3.glob("chat_template*")]:
+            shutil.copy(file, tmp_path / "gemma4")
+        return tmp_path / "gemma4"
+
+    return make
+
+
+def test_layers_that_read_each_others_keys_and_values_are_refused(
+    gemma4: Callable[[int], Path], prepare: Prepare
+) -> None:
+    work = prepare(gemma4(2))
+    with pytest.raises(ModelError, match="hand on 'shared_kv_states' beside the hidden states"):
+        divergences(work.tuned, work.space, work.texts.batches(work.texts.sensing), [])
+
+
+def test_where_none_is_read_a_variant_costs_what_it_does_by_itself(
+    gemma4: Callable[[int], Path], prepare: Prepare
+) -> None:
+    work = prepare(gemma4(0))
+    first, batches_BT = {work.space.units[0].name: "nvfp4"}, work.texts.batches(work.texts.sensing)
+    others = [{unit.name: "nvfp4"} for unit in work.space.units]
+    (alone,), _ = divergences(work.tuned, work.space, batches_BT, [first])
+    beside, _ = divergences(work.tuned, work.space, batches_BT, [*others, first])
+    assert beside[-1] == alone
+
+
+def test_hidden_states_of_several_vectors_a_token_are_refused_before_a_layer_runs(
+    tiny_qwen3: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, ran = prepare(tiny_qwen3), []
+    monkeypatch.setattr(
+        LayerwiseRun, "inputs", lambda self: [torch.stack([x] * 4) for x in self._activations]
+    )
+    monkeypatch.setattr(LayerwiseRun, "run", lambda *_: ran.append(1))
+    with pytest.raises(ModelError, match=r"not 64 numbers a token\. Such a model cannot be tuned"):
+        divergences(work.tuned, work.space, work.texts.batches(work.texts.sensing), [])
+    assert ran == []
+
+
+def test_a_unit_of_whose_input_no_scale_can_be_made_is_no_choice(
+    tiny_qwen3: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = prepare(tiny_qwen3)
+    first, second = work.space.units[:2]
+    largest = Observer.largest
+
+    def zero(self: Observer, names: Collection[str]) -> dict[str, float]:
+        dead = {one.input_quantizer for one in first.linears}
+        return {name: amax * (name not in dead) for name, amax in largest(self, names).items()}
+
+    monkeypatch.setattr(Observer, "largest", zero)
+    variants = [{first.name: "nvfp4"}, {second.name: "nvfp4"}]
+    batches_BT = work.texts.batches(work.texts.sensing)
+    (of_first, of_second), _ = divergences(work.tuned, work.space, batches_BT, variants)
+    assert of_first.kld == float("inf")
+    assert 0 < of_second.kld < 1
 
 
 def test_streams_in_a_file_hold_what_those_in_memory_do(tmp_path: Path) -> None:

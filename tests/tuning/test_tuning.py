@@ -8,11 +8,17 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from harness.artifacts import LEFT
+from harness.artifacts import LEFT, Frontier, Point
+from harness.errors import RunDirectoryError
 from harness.export import bits_per_weight
 from harness.recipe import Request, load_recipe, plan
+from harness.report.frontier import plot_frontier
 from harness.tuning import measuring
-from harness.tuning.measuring import frontier_of_recipes, sensitivities_of
+from harness.tuning.measuring import (
+    SENSITIVITIES_FILE,
+    frontier_of_recipes,
+    sensitivities_of,
+)
 from harness.tuning.rules import number_patterns, recipe_for
 from harness.tuning.units import bits_of
 from harness.tuning.writing import recipe_text
@@ -143,3 +149,29 @@ def test_matrices_of_one_unit_share_a_rule(tiny_qwen3: Path, prepare: Prepare) -
 )
 def test_numbers_are_said_in_few_patterns(numbers: list[int], patterns: list[str]) -> None:
     assert sorted(number_patterns(numbers)) == sorted(patterns)
+
+
+def test_a_file_that_was_edited_is_named_with_what_to_do(
+    tiny_qwen3: Path, prepare: Prepare
+) -> None:
+    work = prepare(tiny_qwen3, bits=8)
+    work.folder.mkdir()
+    sensitivities_of(work)
+    path = work.folder / SENSITIVITIES_FILE
+    path.write_text(path.read_text().replace('"num_texts": ', '"num_texts": 1'))
+    with pytest.raises(RunDirectoryError, match=r"Delete the file: it is measured again\."):
+        sensitivities_of(work)
+
+
+def test_a_frontier_of_nothing_but_zeros_is_drawn() -> None:
+    point = Point(
+        name="frontier",
+        choice={"a": "fp8"},
+        num_bits=8,
+        bits=8.0,
+        kld=0.0,
+        measured=0.0,
+        stderr=0.0,
+    )
+    frontier = Frontier(points=(point,), uniform=(), num_texts=2, num_tokens=4)
+    assert "</svg>" in plot_frontier(frontier, point)
