@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.artifacts import TensorHeader
+from harness.artifacts import TensorHeader, digest_of
 from harness.models import open_source
 from harness.request import Request
 from harness.tuning import Goal, wanted
@@ -54,7 +54,7 @@ class Row(NamedTuple):
     bits: float
     scores: Sequence[Score]
     seconds: float
-    """In which its formats were chosen."""
+    """In which its formats were chosen; what an earlier row or run has measured is not counted."""
 
 
 def main() -> int:
@@ -72,13 +72,18 @@ def main() -> int:
     for bits in map(float, typed.bits.split(",")):
         work = _prepared(typed, calibrating, bits)
         recipe, seconds = _tuned(work)
-        folder = _made(typed, f"tuned-{bits:g}", calibrating, "--recipe", str(recipe))
+        kind = digest_of(recipe.read_text(encoding="utf-8"))[:8]
+        folder = _made(typed, f"tuned-{bits:g}-{kind}", calibrating, "--recipe", str(recipe))
         rows.append(_row(source, work, f"tuned to {bits:g}", folder, seconds))
         print(_line(rows[-1]), flush=True)
         rows += _auto(typed, source, work, calibrating, bits)
     for name in filter(None, typed.uniform.split(",")):
-        folder = _made(typed, name, calibrating, "--qformat", name)
-        if work is not None and folder.is_dir():
+        try:
+            folder = _made(typed, name, calibrating, "--qformat", name)
+        except subprocess.CalledProcessError:
+            print(f"{name} is no format of this model: left out", file=sys.stderr)
+            continue
+        if work is not None:
             rows.append(_row(source, work, name, folder, 0.0))
             print(_line(rows[-1]), flush=True)
     table = "\n".join([_HEAD, *map(_line, sorted(rows, key=lambda row: row.bits))])
@@ -128,7 +133,12 @@ def _tuned(work: Work) -> tuple[Path, float]:
 
 
 def _made(typed: argparse.Namespace, name: str, texts: Path, *recipe: str) -> Path:
-    folder: Path = typed.out / name
+    """Return a checkpoint, made if this one is not there yet.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be made.
+    """
+    folder: Path = typed.out / f"{name}-{typed.calib_size}"
     if not (folder / "checkpoint").exists():
         command = [
             sys.executable,
@@ -141,7 +151,7 @@ def _made(typed: argparse.Namespace, name: str, texts: Path, *recipe: str) -> Pa
         ]
         command += ["--out", str(folder), "--calib-size", str(typed.calib_size)]
         command += ["--calib-data", str(texts), "--device", typed.device]
-        subprocess.run(command, check=False)
+        subprocess.run(command, check=True)
     return folder / "checkpoint"
 
 
@@ -152,7 +162,7 @@ def _auto(
     if not typed.device.startswith("cuda") or not torch.cuda.is_available():
         print("AutoQuantize of nvidia-modelopt needs a GPU: left out", file=sys.stderr)
         return
-    folder, started = typed.out / f"autoquantize-{bits:g}", time.monotonic()
+    folder, started = typed.out / f"autoquantize-{bits:g}-{typed.calib_size}", time.monotonic()
     if not folder.exists():
         command = [sys.executable, "-m", "scripts.auto_quantize", str(typed.model), str(texts)]
         command += [str(folder), "--bits", str(bits), "--size", str(typed.calib_size)]
