@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.algorithms import choose_exponents
-from harness.artifacts import Algorithm, Inventory, Linear, QuantPlan, Slice
+from harness.artifacts import Algorithm, Inventory, Linear, QuantPlan, Rounding, Slice
 from harness.calibrate.folds import (
     Fold,
     Foldable,
@@ -57,6 +57,9 @@ class Smoother:
         """Take what is quantized; nothing is looked at."""
         self._source, self._inventory, self._plan = source, inventory, plan
         self._planned = by_parameter(plan.quantized)
+        # Where an expert's tokens are few, GPTQ lets some of its columns make up for others until
+        # nobody could tell from the files whether they are right.
+        self._makes_up = plan.algorithm.rounding is Rounding.GPTQ
         self._found: dict[_Kind, Sequence[Fold]] = {}
         self._chosen: dict[int, Sequence[_Chosen]] = {}
         self._stored: dict[str, Tensor] = {}
@@ -170,8 +173,8 @@ class Smoother:
                 elif value.ndim == _MATRIX:
                     readers[name] = Part(name)
             elif self._is_resident(parameter):
-                parts = {_part(name, one.parameter) for one in linears}
-                givers += sorted(parts, key=str)
+                if value.ndim == _MATRIX or not self._makes_up:
+                    givers += sorted({_part(name, one.parameter) for one in linears}, key=str)
                 readers[name] = Part(name, is_transposed=linears[0].parameter.is_transposed)
         return Foldable(layer, givers, readers, frozenset(products))
 

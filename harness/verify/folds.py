@@ -25,6 +25,7 @@ from harness.verify.compare import Comparison, bound_of
 from harness.verify.contents import Contents
 from harness.verify.dequantize import Coded, Rows, can_dequantize, find_weight
 from harness.verify.fitting import Fit
+from harness.verify.gains import Gains
 from harness.verify.modules import is_quantized
 from harness.verify.origin import copied_from, source_part
 from harness.verify.stored import Buffers, Floats, StoredPart
@@ -35,11 +36,6 @@ _MOST = 32
 """Of an exponent; what differs by more is no factor."""
 _NEAR = 0.3
 """How far a logarithm may be from its exponent: rounding changes rows by a few percent."""
-_BLOCK, _LARGE = 16, 0.25
-"""What is no smaller than this share of its block's largest value is near it by itself, rounded;
-what is smaller may become nothing, and GPTQ lets it make up for others."""
-_COLUMN = 1.4
-"""By how much a column of all that reads a norm may be larger or smaller than the source's."""
 _MOST_TRIED = 2
 """Layers without a changed norm, of which none is explained, until no more are looked at: salad."""
 _FLOATS = frozenset({"BF16", "F16", "F32"})
@@ -59,10 +55,8 @@ class _Explained(NamedTuple):
     columns_I: Exponents
     fit: Fit
     """Beside the source with these powers."""
-    products_I: NDArray[np.float64]
-    """Sums over the large values of each column of products with the source."""
-    squares_I: NDArray[np.float64]
-    """And of the source's squares."""
+    are_near: bool
+    """All rows and columns, each by itself."""
 
     @property
     def is_changed(self) -> bool:
@@ -89,29 +83,10 @@ class _Layer(NamedTuple):
         A layer that is run tells nothing of a feature that no token reaches.
         """
         each = [one for _, one in self.quantized.values()]
-        rows = (one.rows_O for one in each if one.rows_O.any())
-        are_followed = all(any(np.array_equal(-one, it.columns_I) for it in each) for one in rows)
-        return are_followed and all(self._is_followed(-one) for one in self.norms.values())
-
-    def _is_followed(self, columns_I: Exponents) -> bool:
-        """Return whether matrices follow a norm, and each column of theirs is as it should be.
-
-        A weight whose one column is twice too large is near its source all the same.
-        """
-        if any(np.array_equal(columns_I, one) for one in self.matrices.values()):
-            return True
-        each = [one for _, one in self.quantized.values()]
-        following = [one for one in each if np.array_equal(columns_I, one.columns_I)]
-        if not following:
-            return False
-        products_I = np.sum([one.products_I for one in following], axis=0)
-        squares_I = np.sum([one.squares_I for one in following], axis=0)
-        # Where the norm is the source's own, a column is a weight's matter, and GPTQ may change
-        # those that no text asked for.
-        is_changed = columns_I != 0
-        products_I, squares_I = products_I[is_changed], squares_I[is_changed]
-        near = (products_I * _COLUMN > squares_I) & (products_I < squares_I * _COLUMN)
-        return bool((near & (squares_I > 0)).all())
+        columns = [*self.matrices.values(), *(one.columns_I for one in each)]
+        given = [*self.norms.values(), *(one.rows_O for one in each if one.rows_O.any())]
+        are_followed = all(any(np.array_equal(-one, k) for k in columns) for one in given)
+        return are_followed and all(one.are_near for one in each)
 
 
 def settle_folds(contents: Contents, comparison: Comparison) -> None:
@@ -240,8 +215,7 @@ class _Weights:
         height, width = one.weight.shape
         columns = [np.zeros(width, np.int32), *(k for k in tried if len(k) == width)]
         rows = np.zeros((len(columns), height), np.int32)
-        sums = np.zeros((len(columns), 3))
-        of_columns = np.zeros((len(columns), 2, width))
+        sums, gains = np.zeros((len(columns), 3)), [Gains((height, width)) for _ in columns]
         for first, mine, theirs in self._pieces(one):
             for number, exponent_I in enumerate(columns):
                 scaled = np.ldexp(theirs, exponent_I)
@@ -249,11 +223,10 @@ class _Weights:
                 rows[number, first : first + len(mine)] = exponent_O
                 scaled = np.ldexp(scaled, exponent_O[:, None])
                 sums[number] += _sums(mine, scaled)
-                scaled *= _large(scaled)
-                of_columns[number, 0] += np.einsum("ij,ij->j", mine, scaled)
-                of_columns[number, 1] += np.einsum("ij,ij->j", scaled, scaled)
+                gains[number].add(first, mine, scaled, (exponent_O, exponent_I))
         return [
-            _Explained(rows[n], k, _fit(sums[n]), *of_columns[n]) for n, k in enumerate(columns)
+            _Explained(rows[n], k, _fit(sums[n]), gains[n].are_near())
+            for n, k in enumerate(columns)
         ]
 
     def _pieces(self, one: _Quantized) -> Iterator[tuple[int, Floats, Floats]]:
@@ -280,16 +253,6 @@ def _quantized(module: str, contents: Contents, comparison: Comparison) -> _Quan
     if weight is None or part is None or part.shape != weight.shape:
         return None
     return _Quantized(algo, weight, part)
-
-
-def _large(theirs: Floats) -> NDArray[np.bool_]:
-    """Return which values are so large in their block that rounding changes them little."""
-    size = np.abs(theirs)
-    if theirs.shape[1] % _BLOCK:
-        return size > 0
-    blocks = size.reshape(len(theirs), -1, _BLOCK)
-    found: NDArray[np.bool_] = blocks >= _LARGE * blocks.max(axis=-1, keepdims=True)
-    return found.reshape(theirs.shape) & (size > 0)
 
 
 def _ratios(mine: Floats, theirs: Floats) -> Exponents:
