@@ -81,7 +81,7 @@ def find_folds(layer: Foldable, run: Run) -> Sequence[Fold]:
             names = _readers(layer, giver, run)
             if names and names <= layer.readers.keys():
                 fold = Fold(giver, tuple(layer.readers[name] for name in sorted(names)))
-                if _is_proven(layer, fold, run, wanted):
+                if _is_possible(layer, fold) and _is_proven(layer, fold, run, wanted):
                     folds.append(fold)
     return folds
 
@@ -115,6 +115,12 @@ def _readers(layer: Foldable, giver: Part, run: Run) -> set[str]:
     if not layer.products <= is_reader.keys():
         return set()
     return {name for name, is_it in is_reader.items() if is_it}
+
+
+def _is_possible(layer: Foldable, fold: Fold) -> bool:
+    """Return whether each expert's features are read by that expert alone, where experts give."""
+    experts = layer.view(fold.giver).shape[:-2]
+    return not experts or all(layer.view(one).shape[:-2] == experts for one in fold.readers)
 
 
 def _is_proven(layer: Foldable, fold: Fold, run: Run, wanted: Tensor) -> bool:

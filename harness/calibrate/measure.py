@@ -36,6 +36,7 @@ from harness.formats import has_input_scale
 from harness.models import (
     ResidentLayer,
     Source,
+    StackedWeights,
     StreamedModel,
     is_out_of_memory,
     layers_too_big,
@@ -65,14 +66,19 @@ def calibrate(
 ) -> CalibrationStats:
     """Measure what `plan` needs to quantize `source`, and do nothing else with its layers.
 
+    Weights that smoothing changes are measured while they are in memory.
+
     Raises:
         HarnessError: as Calibration.layers.
     """
     calibration = Calibration(recipe, source, inventory, plan)
+    weights = StackedWeights(source, plan)
     with closing(calibration.layers()) as layers:
         for layer in layers:
             with calibration.within_memory():
                 calibration.run(layer)
+                if plan.algorithm.smoothing is not Smoothing.NONE:
+                    calibration.weights.measure(weights.of(layer))
     return calibration.stats()
 
 

@@ -73,7 +73,8 @@ class Smoother:
             return
         kind = _kind(foldable)
         if kind not in self._found:
-            self._found[kind] = find_folds(foldable, run)
+            folds = find_folds(foldable, run)
+            self._found[kind] = [one for one in folds if self._is_told(layer, one)]
         chosen = list(self._chosen_of(foldable, run, self._found[kind]))
         self._chosen[layer.number] = chosen
         for fold, exponent in chosen:
@@ -153,7 +154,21 @@ class Smoother:
         own = [(fold.giver, -exponent), *((part, exponent) for part in fold.readers)]
         for part, exponent_I in own:
             if tensor := self._whole.get(f"{layer.path}.{part.name}"):
-                self._stored[tensor] = exponent_I
+                before = self._stored.get(tensor)  # of what reads features that two make
+                self._stored[tensor] = exponent_I if before is None else before + exponent_I
+
+    def _is_told(self, layer: ResidentLayer, fold: Fold) -> bool:
+        """Return whether files tell of a fold: `harness verify` finds rows beside what reads them.
+
+        That is quantized layers of one module, or of one expert.
+        """
+        if len(layer.module.get_parameter(fold.giver.name).shape) < _MATRIX:
+            return True
+        each = [f"{layer.path}.{part.name}" for part in (fold.giver, *fold.readers)]
+        beside = [{one.name.rpartition(".")[0] for one in self._linears[name]} for name in each]
+        return all(name in self._planned for name in each) and all(
+            one == beside[0] for one in beside
+        )
 
     def _foldable(self, layer: ResidentLayer) -> Foldable:
         """Return a layer with the parameters whose values in the checkpoint follow those in memory.
@@ -179,14 +194,25 @@ class Smoother:
         return Foldable(layer, givers, readers, frozenset(products))
 
     def _is_resident(self, parameter: str) -> bool:
-        """Return whether all of a parameter is quantized, from where it is in memory."""
+        """Return whether all of a parameter is quantized, from where it is in memory.
+
+        What is quantized together, as q, k and v are, is so only if all of it has the model's type.
+        """
         planned, linears = self._planned.get(parameter, ()), self._linears.get(parameter, ())
-        tensors = {one.linear.source.tensor for one in planned}
+        tensors = {name for one in planned for name in self._groups[one.linear.group]}
         exact = stored_dtype_name(self._source)
         return 0 < len(planned) == len(linears) and all(
             self._source.tensors[name].dtype == exact and name not in self._source.packed
             for name in tensors
         )
+
+    @cached_property
+    def _groups(self) -> Mapping[str, set[str]]:
+        """Tensors of the source, by group."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for one in self._plan.quantized:
+            found[one.linear.group].add(one.linear.source.tensor)
+        return found
 
     @cached_property
     def _linears(self) -> Mapping[str, Sequence[Linear]]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.artifacts import CalibrationStats, Clue, Localization, save
+from harness.artifacts import CalibrationStats, Clue, Localization, Smoothing, save
 from harness.calibrate import calibrate
 from harness.errors import HarnessError, RejectedError
 from harness.localizing.case import Case, Made, open_case
@@ -103,6 +103,8 @@ class _Look:
     def _at_quantizing(self, made: Made, reach: Mapping[str, float]) -> None:
         case, chain = self._case, self._chain
         fresh = self._measured(made)
+        if made.plan.algorithm.smoothing is not Smoothing.NONE:
+            reach = {}  # ranges are those of smaller inputs than the source's
         self._ranges = independent(fresh, reach)
         self._clues += plan_clues(made, self._run, self._unseen)
         self._clues += ending_clues(case, fresh)

@@ -120,3 +120,30 @@ def test_in_bfloat16_too_a_fold_changes_no_bit() -> None:
     exponent = torch.arange(WIDTH) % 17 - 8
     before, after = changed_by(lambda _: (Fold(Part(NORM), readers), exponent))
     assert torch.equal(before, after)
+
+
+class Latent(nn.Module):
+    """Experts make features that one matrix, or fewer experts, read."""
+
+    def __init__(self, num_readers: int | None) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(4, INNER, WIDTH) / 8)
+        shape = (WIDTH, INNER) if num_readers is None else (num_readers, WIDTH, INNER)
+        self.down = nn.Parameter(torch.randn(shape) / 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = torch.einsum("btj,eij->beti", x, self.up).sum(1)
+        down = self.down if self.down.ndim == 2 else self.down.sum(0)
+        return nn.functional.linear(inner, down)
+
+
+@pytest.mark.parametrize("num_readers", [None, 3])
+def test_what_other_experts_read_is_left_alone(
+    num_readers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x = Latent(num_readers), torch.randn(2, 8, WIDTH)
+    layer = foldable(module)
+    monkeypatch.setattr("harness.calibrate.folds._readers", lambda *_: {"down"})
+    with torch.no_grad():
+        folds = find_folds(layer._replace(givers=[Part("up")]), lambda: module(x))
+    assert not folds

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from harness import pipeline, shipped
+from harness.localizing import localize
 from harness.preflight import preflight
 from harness.recipe import Request, load_recipe
 from harness.runs import run_job
@@ -343,3 +344,9 @@ def test_smoothing_goes_with_scales_and_rounding() -> None:
         Request(model="canary", qformat="nvfp4_awq_local_hessian_gptq", device="cpu")
     )
     assert str(found.algorithm) == "smoothed by awq, scales by local_hessian, rounded by gptq"
+
+
+def test_nothing_is_said_to_be_wrong_with_a_correct_run(dense: Made) -> None:
+    found = localize(dense.folded.parent)
+    assert found.stage is None
+    assert not any(clue.decisive for clue in found.clues)
