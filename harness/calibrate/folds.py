@@ -73,7 +73,14 @@ class Inexact(Exception):  # noqa: N818  # no error: the fold is not made
 
 
 def find_folds(layer: Foldable, run: Run) -> Sequence[Fold]:
-    """Return the folds of a layer that are proven."""
+    """Return the folds of a layer that are proven.
+
+    None where its projections have different numbers of experts: `harness verify`, which asks the
+    experts in turn, could not prove them.
+    """
+    shapes = [layer.layer.module.get_parameter(name).shape for name in layer.products]
+    if len({shape[0] for shape in shapes if len(shape) > 2}) > 1:  # noqa: PLR2004  # a matrix has two
+        return []
     wanted, folds = run(), []
     widths = {layer.view(part).shape[-1] for part in layer.readers.values()}
     for giver in layer.givers:
