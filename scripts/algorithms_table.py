@@ -48,7 +48,7 @@ ALGORITHMS = (
     "four_over_six_gptq",
     "local_hessian_gptq",
     "awq",
-    "awq_local_hessian_gptq",
+    "awq_local_hessian",
 )
 _NAMES = {"weight_packed": "weight", "weight_scale": "weight_scale"}
 _DIVISORS = {"weight_global_scale": "weight_scale_2", "input_global_scale": "input_scale"}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.algorithms import choose_exponents
-from harness.artifacts import Algorithm, Inventory, Linear, QuantPlan, Rounding, Slice
+from harness.artifacts import Algorithm, Inventory, Linear, QuantPlan, Slice
 from harness.calibrate.folds import (
     Fold,
     Foldable,
@@ -57,9 +57,6 @@ class Smoother:
         """Take what is quantized; nothing is looked at."""
         self._source, self._inventory, self._plan = source, inventory, plan
         self._planned = by_parameter(plan.quantized)
-        # Where an expert's tokens are few, GPTQ lets some of its columns make up for others until
-        # nobody could tell from the files whether they are right.
-        self._makes_up = plan.algorithm.rounding is Rounding.GPTQ
         self._found: dict[_Kind, Sequence[Fold]] = {}
         self._chosen: dict[int, Sequence[_Chosen]] = {}
         self._stored: dict[str, Tensor] = {}
@@ -188,8 +185,7 @@ class Smoother:
                 elif value.ndim == _MATRIX:
                     readers[name] = Part(name)
             elif self._is_resident(parameter):
-                if value.ndim == _MATRIX or not self._makes_up:
-                    givers += sorted({_part(name, one.parameter) for one in linears}, key=str)
+                givers += sorted({_part(name, one.parameter) for one in linears}, key=str)
                 readers[name] = Part(name, is_transposed=linears[0].parameter.is_transposed)
         return Foldable(layer, givers, readers, frozenset(products))
 

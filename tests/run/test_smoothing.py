@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from harness import pipeline, shipped
+from harness.errors import UsageError
 from harness.localizing import localize
 from harness.preflight import preflight
 from harness.recipe import Request, load_recipe
@@ -339,11 +340,15 @@ def test_nothing_to_fold_is_refused(
     assert "nothing in this model takes them" in record.failure.message
 
 
-def test_smoothing_goes_with_scales_and_rounding() -> None:
-    found = load_recipe(
-        Request(model="canary", qformat="nvfp4_awq_local_hessian_gptq", device="cpu")
-    )
-    assert str(found.algorithm) == "smoothed by awq, scales by local_hessian, rounded by gptq"
+def test_smoothing_goes_with_scales() -> None:
+    found = load_recipe(Request(model="canary", qformat="nvfp4_awq_local_hessian", device="cpu"))
+    assert str(found.algorithm) == "smoothed by awq, scales by local_hessian"
+
+
+def test_smoothing_is_refused_with_gptq_whose_changes_look_like_damage() -> None:
+    request = Request(model="canary", qformat="nvfp4_awq_gptq", device="cpu")
+    with pytest.raises(UsageError, match="verify could not prove what smoothing folded"):
+        load_recipe(request)
 
 
 def test_nothing_is_said_to_be_wrong_with_a_correct_run(dense: Made) -> None:
