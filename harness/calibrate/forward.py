@@ -29,7 +29,6 @@ from harness.calibrate.stubs import (
     Returned,
     Trial,
     Watched,
-    WatchedDict,
     naming_what_stopped,
     record_calls,
     refuse_other_order,
@@ -162,16 +161,15 @@ class LayerwiseRun:
         """Return each batch's hidden states: what the layer takes that is to run next."""
         return list(self._activations)
 
-    def watch_shared(self) -> Mapping[str, Sequence[Watched | WatchedDict]]:
+    def watch_shared(self) -> Mapping[str, Sequence[Watched]]:
         """Watch what the model hands all its layers and they can add to, by name; once recorded."""
-        known: dict[int, Watched | WatchedDict] = {}
-        found: dict[str, list[Watched | WatchedDict]] = {}
+        known: dict[int, Watched] = {}
+        found: dict[str, list[Watched]] = {}
         for call in (call for stub in self._stubs for call in stub.calls):
             for name, one in call.options.items():
                 if isinstance(one, MutableMapping):
                     if id(one) not in known:
-                        watched = WatchedDict if isinstance(one, dict) else Watched
-                        known[id(one)] = watched(one)
+                        known[id(one)] = Watched(one)
                         found.setdefault(name, []).append(known[id(one)])
                     call.options[name] = known[id(one)]
         return found

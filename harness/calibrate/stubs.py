@@ -7,7 +7,6 @@ on what the one before returned, is checked and not assumed.
 Shapes: B samples of a batch, T tokens of a sample, H hidden size.
 """
 
-from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,18 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from harness.errors import ModelError
-from harness.models import is_out_of_memory
-
-_STOPS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a model raises where it cannot run."""
+from harness.models import RUN_ERRORS, is_out_of_memory
 
 
 class Call(NamedTuple):
@@ -37,26 +25,11 @@ class Call(NamedTuple):
     options: dict[str, Any]
 
 
-class Watched(UserDict[Any, Any]):
+class Watched(dict[Any, Any]):
     """A mapping that a model hands all its layers: tells whether one read what another put there.
 
-    Of any kind of mapping, but `dict` itself: layers may ask whether it is one.
+    A `dict` stands in for any mapping, for layers may ask whether it is one.
     """
-
-    def __init__(self, values: Mapping[Any, Any]) -> None:
-        """Take what the model put there itself."""
-        super().__init__(values)
-        self._own = frozenset(values)
-        self.is_read = False
-
-    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401  # as a mapping has it
-        """Return a value, by whatever method it is asked for."""
-        self.is_read |= key not in self._own
-        return super().__getitem__(key)
-
-
-class WatchedDict(dict[Any, Any]):
-    """The same of a `dict`."""
 
     def __init__(self, values: Mapping[Any, Any]) -> None:
         """Take what the model put there itself."""
@@ -70,7 +43,7 @@ class WatchedDict(dict[Any, Any]):
         return super().__getitem__(key)
 
     def get(self, key: Any, default: Any = None) -> Any:  # noqa: ANN401  # as dict has it
-        """Return a value."""
+        """Return a value, or the default."""
         self.is_read |= key in self and key not in self._own
         return super().get(key, default)
 
@@ -215,7 +188,7 @@ def naming_what_stopped(module: nn.Module) -> Iterator[None]:
     """
     try:
         yield
-    except _STOPS as error:
+    except RUN_ERRORS as error:
         if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__

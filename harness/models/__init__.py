@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.models.dtypes import header_dtype
     from harness.models.inventory import layers_of, read_inventory
     from harness.models.load import load_model
-    from harness.models.memory import is_out_of_memory
+    from harness.models.memory import RUN_ERRORS, is_out_of_memory
     from harness.models.mixed_types import mixed_types_run
     from harness.models.observe import (
         OnKv,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INDEX",
     "MANIFEST_FILE",
+    "RUN_ERRORS",
     "SETTLED_NS",
     "TOKENIZER_FILES",
     "FileState",
@@ -156,6 +157,7 @@ _LATER = {
     "has_tokenizer": "tokenizers",
     "header_dtype": "dtypes",
     "ids_beyond_embedding": "token_ids",
+    "RUN_ERRORS": "memory",
     "is_out_of_memory": "memory",
     "is_token_id": "token_ids",
     "layers_of": "inventory",

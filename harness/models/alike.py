@@ -22,6 +22,7 @@ from harness.artifacts import Inventory, Slice
 from harness.errors import HarnessError
 from harness.models.decoder import answering
 from harness.models.inventory import read_inventory
+from harness.models.memory import RUN_ERRORS
 from harness.models.mixed_types import mixed_types_run
 from harness.models.observe import experts_run, tap_linears
 from harness.models.slices import cut
@@ -31,15 +32,6 @@ from harness.models.structure import vocabulary_size
 
 _log = logging.getLogger("harness.models")
 _TOKENS = 256
-_STOPS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 Exponents = tuple[int, ...]
 """k of each feature."""
 
@@ -75,7 +67,7 @@ def unproven(folder: Path, powers: Powers) -> frozenset[str]:
         try:
             with mixed_types_run(streamed.model):
                 model.base_model(input_ids=ids_1T, use_cache=False)
-        except (HarnessError, *_STOPS) as error:
+        except (HarnessError, *RUN_ERRORS) as error:
             _log.info("verify: the source does not run here (%s)", error)
     return frozenset({*powers.tensors, *powers.modules} - found.proven)
 

@@ -2,6 +2,17 @@
 
 import torch
 
+RUN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a model raises where it cannot run."""
+
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tell running out of memory from other failures; on the CPU torch has no class for it."""

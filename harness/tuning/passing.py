@@ -29,7 +29,7 @@ from harness.calibrate.forward import LayerwiseRun, RunOptions
 from harness.calibrate.memory import Budget
 from harness.calibrate.moments import bytes_of_moments
 from harness.calibrate.observer import Observer
-from harness.calibrate.stubs import Watched, WatchedDict
+from harness.calibrate.stubs import Watched
 from harness.errors import ModelError, ReasonCode, RejectedError, StageError
 from harness.models import ResidentLayer, Source, StreamedModel, is_out_of_memory, stored_dtype
 from harness.tuning.rounding import Rounding, Seen
@@ -161,7 +161,7 @@ class _Pass:
         observer = Observer(self._tuned.inventory, self._plan)
         streamed = self._tuned.streamed()
         run = LayerwiseRun(streamed, batches_BT, options, observer)
-        shared: Mapping[str, Sequence[Watched | WatchedDict]] = {}
+        shared: Mapping[str, Sequence[Watched]] = {}
         with closing(run.layers()) as layers:
             for layer in layers:
                 started, before_BTH = time.perf_counter(), run.inputs()
@@ -188,7 +188,7 @@ class _Pass:
                 )
                 raise ModelError(message)
 
-    def _check_shared(self, shared: Mapping[str, Sequence[Watched | WatchedDict]]) -> None:
+    def _check_shared(self, shared: Mapping[str, Sequence[Watched]]) -> None:
         """Refuse layers that read from each other what one stream would overwrite for all."""
         for name, each in shared.items():
             if any(one.is_read for one in each):

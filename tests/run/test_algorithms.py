@@ -13,7 +13,7 @@ from harness import pipeline, shipped
 from harness.errors import RecipeError, UsageError
 from harness.preflight import preflight
 from harness.recipe import Request, load_recipe
-from harness.runs import run_job
+from tests.quantized import quantized
 from tests.stored import read_tensors
 
 Make = Callable[..., Path]
@@ -25,19 +25,7 @@ def make(calibration_jsonl: Path, tmp_path: Path) -> Make:
     """Return a function that makes a checkpoint, checked, and returns its folder."""
 
     def made(model: Path, qformat: str) -> Path:
-        request = Request(
-            model=str(model),
-            qformat=qformat,
-            calib_data=str(calibration_jsonl),
-            calib_size=8,
-            calib_seq=64,
-            device="cpu",
-        )
-        into = tmp_path / qformat
-        job = preflight(request, into=into, scored=False)
-        _, record = run_job(job, into=into, work=pipeline.make_checkpoint)
-        assert record.failure is None, record.failure
-        return into / "checkpoint"
+        return quantized(model, qformat, calibration_jsonl, tmp_path / qformat)
 
     return made
 

@@ -20,6 +20,7 @@ from harness.recipe import Request, load_recipe
 from harness.runs import run_job
 from harness.verify import verify
 from tests.families.plain import decode_nvfp4
+from tests.quantized import quantized
 from tests.stored import read_tensors
 
 READERS = {
@@ -46,22 +47,6 @@ def with_outliers(model: Path, into: Path) -> Path:
             tensor[:, tensor.shape[1] // 2 + 5 :: 9] *= 8
     save_file(tensors, weights, metadata={"format": "pt"})
     return into
-
-
-def quantized(model: Path, qformat: str, data: Path, into: Path) -> Path:
-    """Make a checkpoint as a command does, verify included, and return its folder."""
-    request = Request(
-        model=str(model),
-        qformat=qformat,
-        calib_data=str(data),
-        calib_size=8,
-        calib_seq=64,
-        device="cpu",
-    )
-    job = preflight(request, into=into, scored=False)
-    _, record = run_job(job, into=into, work=pipeline.make_checkpoint)
-    assert record.failure is None, record.failure
-    return into / "checkpoint"
 
 
 class Made:
