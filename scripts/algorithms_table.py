@@ -49,6 +49,7 @@ ALGORITHMS = (
     "local_hessian_gptq",
     "awq",
     "awq_local_hessian",
+    "awq_local_hessian_gptq",
 )
 _NAMES = {"weight_packed": "weight", "weight_scale": "weight_scale"}
 _DIVISORS = {"weight_global_scale": "weight_scale_2", "input_global_scale": "input_scale"}

@@ -44,20 +44,28 @@ class SecondMoments(NamedTuple):
         """
         whole = self.sums.dim() == 3  # noqa: PLR2004  # E, I, I
         sums = _diagonal_blocks(self.sums) if whole else self.sums
-        return _firm(sums, self.tokens_E, own=float(BLOCK))
+        tokens_E = self._tokens()
+        return _firm(sums, tokens_E, share=BLOCK / tokens_E[:, None, None])
 
-    def whole(self, *, damping: float) -> Tensor:
+    def whole(self, *, damping: float | Tensor) -> Tensor:
         """Return the means [E, I, I], with `damping` times each feature's own energy added.
 
         A weight with I features has I directions: what few tokens leave open is damped by I / n.
+
+        Args:
+            damping: of all features, or of each [E, I].
         """
-        width = self.sums.shape[-1]
-        share_E11 = damping + width / self.tokens_E.clamp(min=1)
-        return _firm(self.sums, self.tokens_E, own=share_E11 * self.tokens_E.clamp(min=1))
+        tokens_E = self._tokens()
+        open_E1 = self.sums.shape[-1] / tokens_E[:, None]
+        return _firm(self.sums, tokens_E, share=damping + open_E1)
 
     def part(self, weights: slice) -> "SecondMoments":
         """Return those of some of the weights."""
         return SecondMoments(self.sums[weights], self.tokens_E[weights])
+
+    def _tokens(self) -> Tensor:
+        """Return the tokens [E], one at least: float32, whatever torch's default type is."""
+        return self.tokens_E.to(self.sums.dtype).clamp(min=1)
 
 
 def _diagonal_blocks(sums_EII: Tensor) -> Tensor:
@@ -66,15 +74,13 @@ def _diagonal_blocks(sums_EII: Tensor) -> Tensor:
     return sums_EII.reshape(shape).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
-def _firm(sums: Tensor, tokens_E: Tensor, *, own: float | Tensor) -> Tensor:
-    """Return means with each feature's own energy added, `own` tokens' worth."""
+def _firm(sums: Tensor, tokens_E: Tensor, *, share: Tensor) -> Tensor:
+    """Return means with `share` times each feature's own energy added."""
     per_E = (-1, *[1] * (sums.dim() - 1))
-    tokens = tokens_E.to(sums.dtype).clamp(min=1).reshape(per_E)
-    added = own.to(sums.dtype).reshape(per_E) if isinstance(own, Tensor) else own
-    means = sums / tokens
+    means = sums / tokens_E.reshape(per_E)
     energy = means.diagonal(dim1=-2, dim2=-1)
     floor = _FLOOR * energy.flatten(1).mean(1).reshape(per_E[:-1])
-    diagonal = torch.diag_embed(energy * (added / tokens).squeeze(-1) + floor)
+    diagonal = torch.diag_embed(energy * share + floor)
     is_seen = (energy.flatten(1).amax(1) > 0).reshape(per_E)
     unit = torch.eye(sums.shape[-1], dtype=sums.dtype, device=sums.device)
     return torch.where(is_seen, means + diagonal, unit)

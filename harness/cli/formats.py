@@ -20,7 +20,6 @@ def list_formats() -> Result:
         _COLUMNS.format(*_HEAD),
         *(_COLUMNS.format(*_row(one)) for one in made),
         f"names of NVFP4 may end with how its numbers are chosen: {endings()}",
-        "  (not _awq with _gptq)",
         f"key/value caches, each with any of these: {', '.join(KvFormat)}",
         "bits: of a large weight, scales of blocks included",
         "loaded by: what was served and seen; 'dense' does not load routed experts of it, and",

@@ -1,4 +1,4 @@
-"""Algorithms in a format's name: `nvfp4_gptq` is `nvfp4` with GPTQ, `nvfp4_awq_mse` with two.
+"""Algorithms in a format's name: `nvfp4_gptq` is `nvfp4` with GPTQ, `nvfp4_awq_mse_gptq` with all.
 
 First comes what smooths, then what scales of inputs are made of, then those of weights, then how
 codes are rounded. So each recipe is written once, and every algorithm goes with each that makes

@@ -17,8 +17,6 @@ from harness.artifacts import (
     MemorySpec,
     MissingEvidence,
     Recipe,
-    Rounding,
-    Smoothing,
     Suite,
     Trial,
     Wording,
@@ -292,13 +290,6 @@ def _algorithm(algorithm: Algorithm, calibration: CalibrationSpec, ranks: int) -
         message = (
             f"--ranks {ranks}: the recipe's algorithm ({algorithm}) needs the inputs of all "
             "batches in one process. Type --ranks 1."
-        )
-        raise UsageError(message)
-    if algorithm.smoothing is not Smoothing.NONE and algorithm.rounding is Rounding.GPTQ:
-        message = (
-            f"the recipe's algorithm ({algorithm}): GPTQ changes columns that few inputs use by as "
-            "much as damage would, so that verify could not prove what smoothing folded. Leave out "
-            "one of the two: such as nvfp4_awq_local_hessian, or nvfp4_local_hessian_gptq."
         )
         raise UsageError(message)
     return algorithm

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from harness.algorithms import SecondMoments, quantize_weights
+from harness.algorithms.columns import distances
 from harness.artifacts import PLAIN, Algorithm, Rounding, Scales
 from harness.formats.nvfp4 import FORMAT, nearest, nearest_by_search
 from tests.algorithms.test_scales import heavy, largest, of_inputs, values
@@ -50,10 +51,10 @@ def test_without_correlation_there_is_nothing_to_make_up() -> None:
 
 
 def test_it_is_what_one_column_after_another_gives() -> None:
-    """Beside the published algorithm, written out for one row, in float64."""
+    """Beside the published algorithm, written out for the first row, in float64."""
     mixed = torch.randn(1, 256, 32, generator=torch.Generator().manual_seed(11))
     x = mixed + 0.1 * correlated(1, 256, 32)
-    weight = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(10))
+    weight = torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(10))
     moments = of_inputs(x)
     stored = quantize_weights(weight, GPTQ, amax=largest(weight), moments=moments)
     steps = (stored["weight_scale"].float() * stored["weight_scale_2"]).double()
@@ -71,7 +72,7 @@ def test_it_is_what_one_column_after_another_gives() -> None:
         inverse -= torch.outer(inverse[:, index], inverse[index]) / inverse[index, index].clone()
         inverse = inverse[rest][:, rest]
         left.pop(index)
-    assert (row - weight[0, 0]).norm() < 0.2 * weight.norm()  # so that it is done once
+    assert float(distances(values(stored), weight).max()) <= 1.3  # so that it is done once
     assert torch.allclose(values(stored)[0, 0].double(), row, atol=1e-6)
     plain = values(FORMAT.quantize_weights(weight, amax=largest(weight)))[0, 0].double()
     assert not torch.allclose(plain, row, atol=1e-6)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.algorithms import SecondMoments, gptq
 
-_MOST = 50
+_MOST = 96
 """Besides those of each 64 features."""
 _MOST_A_BLOCK = 4
 """Of 64 features."""

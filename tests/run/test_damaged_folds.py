@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.run.test_smoothing import LAYER, Made, Tensors, dense, failed, power
+from tests.run.test_smoothing import LAYER, Made, Tensors, dense, failed, made_up, power
 
-__all__ = ["dense"]  # a fixture
+__all__ = ["dense", "made_up"]  # fixtures
 
 KEY, DOWN, UP = f"{LAYER}.self_attn.k_proj", f"{LAYER}.mlp.down_proj", f"{LAYER}.mlp.up_proj"
 HALF = torch.tensor([0, 1, 1, 2, 2, 3, 4, 5], dtype=torch.uint8)
@@ -115,11 +115,16 @@ def one_row_of_a_reader_zeroed(tensors: Tensors, plain: Tensors) -> None:
         one_row_of_a_reader_zeroed,
     ],
 )
+@pytest.mark.parametrize("made", ["dense", "made_up"])
 def test_small_damage_is_an_error(
-    damage: Callable[[Tensors, Tensors], None], dense: Made, tmp_path: Path
+    made: str,
+    damage: Callable[[Tensors, Tensors], None],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
-    broken = dense.changed(damage, tmp_path / "broken")
-    assert failed(broken, dense.source) & {"unquantized-tensors-copied", "weights-near-source"}
+    one: Made = request.getfixturevalue(made)
+    broken = one.changed(damage, tmp_path / "broken")
+    assert failed(broken, one.source) & {"unquantized-tensors-copied", "weights-near-source"}
 
 
 def test_codes_that_are_written_back_unchanged_are_none(dense: Made, tmp_path: Path) -> None:

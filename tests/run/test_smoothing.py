@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from harness import pipeline, shipped
-from harness.errors import UsageError
 from harness.localizing import localize
 from harness.preflight import preflight
 from harness.recipe import Request, load_recipe
@@ -28,6 +27,8 @@ READERS = {
     "post_attention_layernorm": ["mlp.gate_proj", "mlp.up_proj"],
 }
 Tensors = dict[str, Tensor]
+MADE_UP = "nvfp4_awq_local_hessian_gptq"
+"""Where columns make up for the rounding of others."""
 LAYER = "model.layers.1"
 SHIFTED = "model.language_model.layers.1"
 ATTENTION = [f"{LAYER}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
@@ -52,10 +53,10 @@ def with_outliers(model: Path, into: Path) -> Path:
 class Made:
     """One model in two formats."""
 
-    def __init__(self, model: Path, data: Path, into: Path) -> None:
+    def __init__(self, model: Path, data: Path, into: Path, qformat: str = "nvfp4_awq") -> None:
         self.source = with_outliers(model, into / "source")
         self.plain = quantized(self.source, "nvfp4", data, into / "plain")
-        self.folded = quantized(self.source, "nvfp4_awq", data, into / "folded")
+        self.folded = quantized(self.source, qformat, data, into / "folded")
 
     def changed(self, edit: Callable[[Tensors, Tensors], None], into: Path) -> Path:
         """Copy the folded checkpoint after `edit`, which gets the plain one's tensors too."""
@@ -73,6 +74,22 @@ def dense(
     tiny_qwen3: Path, calibration_jsonl: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Made:
     return Made(tiny_qwen3, calibration_jsonl, tmp_path_factory.mktemp("dense"))
+
+
+@pytest.fixture(scope="module")
+def made_up(
+    tiny_qwen3: Path, calibration_jsonl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    return Made(tiny_qwen3, calibration_jsonl, tmp_path_factory.mktemp("made_up"), MADE_UP)
+
+
+@pytest.fixture(scope="module")
+def routed_made_up(
+    tiny_mixtral: Path, calibration_jsonl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    return Made(
+        tiny_mixtral, calibration_jsonl, tmp_path_factory.mktemp("made_up"), "nvfp4_awq_gptq"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +185,7 @@ def test_what_is_folded_is_recorded(dense: Made) -> None:
     assert torch.equal(recorded[f"{name}._folded"].int(), power(found[name], source[name]))
 
 
-@pytest.mark.parametrize("made", ["dense", "routed", "shifted"])
+@pytest.mark.parametrize("made", ["dense", "routed", "shifted", "made_up", "routed_made_up"])
 def test_verify_proves_the_fold_by_the_source_alone(
     made: str, request: pytest.FixtureRequest
 ) -> None:
@@ -325,15 +342,11 @@ def test_nothing_to_fold_is_refused(
     assert "nothing in this model takes them" in record.failure.message
 
 
-def test_smoothing_goes_with_scales() -> None:
-    found = load_recipe(Request(model="canary", qformat="nvfp4_awq_local_hessian", device="cpu"))
-    assert str(found.algorithm) == "smoothed by awq, scales by local_hessian"
-
-
-def test_smoothing_is_refused_with_gptq_whose_changes_look_like_damage() -> None:
-    request = Request(model="canary", qformat="nvfp4_awq_gptq", device="cpu")
-    with pytest.raises(UsageError, match="verify could not prove what smoothing folded"):
-        load_recipe(request)
+def test_smoothing_goes_with_scales_and_rounding() -> None:
+    found = load_recipe(
+        Request(model="canary", qformat="nvfp4_awq_local_hessian_gptq", device="cpu")
+    )
+    assert str(found.algorithm) == "smoothed by awq, scales by local_hessian, rounded by gptq"
 
 
 def test_nothing_is_said_to_be_wrong_with_a_correct_run(dense: Made) -> None:
