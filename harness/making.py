@@ -22,6 +22,7 @@ from harness.baselines import versions
 from harness.calibrate import Calibration, data_digest
 from harness.errors import ReasonCode, StageError
 from harness.export import CheckpointWriter, partial_of
+from harness.in_turns import InTurns
 from harness.models import StackedWeights, is_out_of_memory, threads_for
 from harness.nodes import Launch, called, check_shared, launched
 from harness.preflight import Job
@@ -67,6 +68,7 @@ def make_layers(
     device, done = torch.device(job.recipe.device), set[int]()
     calibration = Calibration(job.recipe, job.source, job.inventory, job.plan, ranks)
     weights, quantizer = StackedWeights(job.source, job.plan), ResidentQuantizer(job.plan)
+    in_turns = InTurns(job, calibration, quantizer)
     runs_first = job.plan.algorithm.needs_inputs
     with threads_for(device, 1, "write") as thread, closing(calibration.layers()) as layers:
         written: Future[None] = thread.submit(quantizer.prepare, device)
@@ -78,7 +80,11 @@ def make_layers(
                 if ranks.owns(layer.number) and layer.number not in done:
                     amax = calibration.weights.measure(weights.of(layer))
                     _wait_for(written)  # so that no more than two layers wait
-                    quantized = quantizer.quantize(weights.of(layer), amax, calibration.moments)
+                    stacks = weights.of(layer)
+                    if job.plan.algorithm.follows_quantized:
+                        quantized = in_turns.quantize(layer, stacks, amax)
+                    else:
+                        quantized = quantizer.quantize(stacks, amax, calibration.moments)
                     written = thread.submit(writer.put, fetched(quantized))
                     del quantized  # else it would stay on a GPU while the layer runs
                     done.add(layer.number)

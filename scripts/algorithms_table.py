@@ -47,9 +47,11 @@ ALGORITHMS = (
     "gptq",
     "four_over_six_gptq",
     "local_hessian_gptq",
+    "local_hessian_gptaq",
     "awq",
     "awq_local_hessian",
     "awq_local_hessian_gptq",
+    "awq_local_hessian_gptaq",
 )
 _NAMES = {"weight_packed": "weight", "weight_scale": "weight_scale"}
 _DIVISORS = {"weight_global_scale": "weight_scale_2", "input_global_scale": "input_scale"}

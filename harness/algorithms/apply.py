@@ -3,12 +3,12 @@
 Shapes: E weights of one shape, O output features, I input features, B blocks of 16 input features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from harness.algorithms import four_over_six, gptq, local_hessian, mse
+from harness.algorithms import four_over_six, gptaq, gptq, local_hessian, mse
 from harness.algorithms.moments import SecondMoments
 from harness.artifacts import Algorithm, Rounding, Scales
 from harness.formats.e4m3 import E4M3_MAX
@@ -43,9 +43,13 @@ def quantize_weights(
     ranges, scale_2_E = global_scales(amax, top=top)
     largest_E = brought(torch.tensor(ranges, dtype=torch.float32), weight_EOI.device)
     scale_2_E = brought(scale_2_E, weight_EOI.device)
-    scale_EOB = _scales(weight_EOI, algorithm.scales, largest_E, scale_2_E, moments)
-    if algorithm.rounding is Rounding.GPTQ:
-        weight_EOI = _made_up(weight_EOI, algorithm, scale_EOB, scale_2_E, _given(moments))
+    aim_EOI = weight_EOI
+    if algorithm.rounding is Rounding.GPTAQ:
+        aim_EOI = _aimed(weight_EOI, _given(moments))
+    scale_EOB = _scales(aim_EOI, algorithm.scales, largest_E, scale_2_E, moments)
+    if algorithm.rounding is not Rounding.NEAREST:
+        step_EOB = scale_EOB.float() * scale_2_E[:, None, None]
+        weight_EOI = _made_up(weight_EOI, aim_EOI, algorithm, step_EOB, _given(moments))
     return stored(weight_EOI, scale_EOB, scale_2_E)
 
 
@@ -77,20 +81,33 @@ def _scales(
 
 def _made_up(
     weight_EOI: Tensor,
+    aim_EOI: Tensor,
     algorithm: Algorithm,
-    scale_EOB: Tensor,
-    scale_2_E: Tensor,
+    step_EOB: Tensor,
     moments: SecondMoments,
 ) -> Tensor:
-    """Round by GPTQ, as many weights at a time as there is room for their moments."""
+    """Round by GPTQ, as many weights at a time."""
     values_EOI = torch.empty(weight_EOI.shape, dtype=torch.float32, device=weight_EOI.device)
+    for part in _parts(weight_EOI):
+        given = weight_EOI[part], step_EOB[part], moments.part(part)
+        aim = None if aim_EOI is weight_EOI else aim_EOI[part]
+        values_EOI[part] = gptq.made_up(*given, damping=algorithm.damping, aim_EOI=aim)
+    return values_EOI
+
+
+def _aimed(weight_EOI: Tensor, moments: SecondMoments) -> Tensor:
+    """Change weights toward the unquantized model's outputs, as many at a time."""
+    found_EOI = torch.empty(weight_EOI.shape, dtype=torch.float32, device=weight_EOI.device)
+    for part in _parts(weight_EOI):
+        found_EOI[part] = gptaq.aimed(weight_EOI[part], moments.part(part))
+    return found_EOI
+
+
+def _parts(weight_EOI: Tensor) -> Iterator[slice]:
+    """Yield as many weights at a time as there is room for their moments."""
     number, _, width = weight_EOI.shape
     size = max(1, _MOMENT_NUMEL // width**2)
-    for begin in range(0, number, size):
-        part = slice(begin, begin + size)
-        given = weight_EOI[part], scale_EOB[part], scale_2_E[part], moments.part(part)
-        values_EOI[part] = gptq.made_up(*given, damping=algorithm.damping)
-    return values_EOI
+    return (slice(begin, begin + size) for begin in range(0, number, size))
 
 
 def _given(moments: SecondMoments | None) -> SecondMoments:

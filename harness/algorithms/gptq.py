@@ -47,51 +47,57 @@ _TOGETHER = 64
 
 def made_up(
     weight_EOI: Tensor,
-    scale_EOB: Tensor,
-    scale_2_E: Tensor,
+    step_EOB: Tensor,
     moments: SecondMoments,
     *,
     damping: float,
+    aim_EOI: Tensor | None = None,
 ) -> Tensor:
     """Return values [E, O, I], float32, that the scales hold exactly.
 
     Args:
         weight_EOI: of any floating type.
-        scale_EOB: E4M3 scales of blocks.
-        scale_2_E: global scales.
+        step_EOB: what a code of 1 stands for in each block, float32.
         moments: of whole inputs.
         damping: share of each feature's own energy that is added to it. Rounding an input to E2M1
             adds some 1 % of it as noise.
+        aim_EOI: what is rounded in place of the weights, float32; columns that are bound are the
+            weights' own all the same, and it is these that the values stay near.
     """
     weight_EOI = weight_EOI.float()
-    step_EOB = scale_EOB.float() * scale_2_E[:, None, None]
+    aim_EOI, moments = weight_EOI if aim_EOI is None else aim_EOI, moments._replace(cross=None)
     damping_EI = torch.full_like(weight_EOI[:, 0], damping)
-    done_EOI = _with_damping(weight_EOI, step_EOB, moments.whole(damping=damping_EI))
+    done_EOI = _with_damping(aim_EOI, step_EOB, moments.whole(damping=damping_EI))
     while True:
-        more_EI = _more_damping(done_EOI, weight_EOI, damping_EI)
+        more_EI = _more_damping(done_EOI, weight_EOI, aim_EOI, damping_EI)
         which = torch.nonzero((more_EI > damping_EI).any(1)).flatten()  # a GPU is waited for
         if not which.numel():
             return done_EOI
         damping_EI = more_EI
-        some = SecondMoments(moments.sums[which], moments.tokens_E[which])
-        moment_EII = some.whole(damping=damping_EI[which])
-        done_EOI[which] = _with_damping(weight_EOI[which], step_EOB[which], moment_EII)
+        moment_EII = moments.part(which).whole(damping=damping_EI[which])
+        is_bound_E1I = (damping_EI[which] == _BOUND)[:, None]
+        rounded_EOI = torch.where(is_bound_E1I, weight_EOI[which], aim_EOI[which])
+        done_EOI[which] = _with_damping(rounded_EOI, step_EOB[which], moment_EII)
         all_bound = which[(damping_EI[which] == _BOUND).all(1)]
         if all_bound.numel():
             step_EOI = step_EOB[all_bound].repeat_interleave(BLOCK, dim=-1)
             done_EOI[all_bound] = nearest(weight_EOI[all_bound] / step_EOI) * step_EOI
 
 
-def _more_damping(done_EOI: Tensor, weight_EOI: Tensor, damping_EI: Tensor) -> Tensor:
+def _more_damping(
+    done_EOI: Tensor, weight_EOI: Tensor, aim_EOI: Tensor, damping_EI: Tensor
+) -> Tensor:
     """Return the damping [E, I] to do weights again with, which is as before where all is well."""
     distance_EI = distances(done_EOI, weight_EOI)
-    is_free_EI = damping_EI < _BOUND
-    is_far_E1 = (is_free_EI & (distance_EI > _FAR)).any(1, keepdim=True)
+    is_far_EI = (damping_EI < _BOUND) & (distance_EI > _FAR)
+    is_far_E1 = is_far_EI.any(1, keepdim=True)
+    own_EI = distance_EI if aim_EOI is weight_EOI else distances(done_EOI, aim_EOI)
+    makes_up_EI = own_EI > _NEAR
     changed_E = (done_EOI - weight_EOI).flatten(1).norm(dim=1)
     is_little_E = changed_E <= _MOST_CHANGED * weight_EOI.flatten(1).norm(dim=1)
     is_raised_EI = ~is_little_E[:, None] & ~is_far_E1
     more_EI = torch.where(is_raised_EI, 10 * damping_EI, damping_EI)
-    is_bound_EI = (is_far_E1 & (distance_EI > _NEAR)) | (more_EI > _MOST_DAMPING)
+    is_bound_EI = (is_far_E1 & (is_far_EI | makes_up_EI)) | (more_EI > _MOST_DAMPING)
     return torch.where(is_bound_EI, _BOUND, more_EI)
 
 

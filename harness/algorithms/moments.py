@@ -24,6 +24,9 @@ class SecondMoments(NamedTuple):
     """[E, I, I], or [E, B, k, k] of each block alone; float32."""
     tokens_E: Tensor
     """Tokens that were summed up; an expert may have none."""
+    cross: Tensor | None = None
+    """[E, I, I], sums of y x^T, where y is what the unquantized model has for the same token; None
+    where that is x itself."""
 
     @classmethod
     def of_noise(cls, number: int, width: int, *, whole: bool, device: str) -> "SecondMoments":
@@ -59,9 +62,10 @@ class SecondMoments(NamedTuple):
         open_E1 = self.sums.shape[-1] / tokens_E[:, None]
         return _firm(self.sums, tokens_E, share=damping + open_E1)
 
-    def part(self, weights: slice) -> "SecondMoments":
+    def part(self, weights: slice | list[int] | Tensor) -> "SecondMoments":
         """Return those of some of the weights."""
-        return SecondMoments(self.sums[weights], self.tokens_E[weights])
+        cross = None if self.cross is None else self.cross[weights]
+        return SecondMoments(self.sums[weights], self.tokens_E[weights], cross)
 
     def _tokens(self) -> Tensor:
         """Return the tokens [E], one at least: float32, whatever torch's default type is."""

@@ -28,6 +28,9 @@ class Rounding(StrEnum):
     NEAREST = "nearest"
     GPTQ = "gptq"
     """One input feature after another; what is left of the weight makes up for each error."""
+    GPTAQ = "gptaq"
+    """The same toward the outputs of the unquantized model, from the inputs that a quantized one
+    has: what layers before lost and what rounding an input loses is made up for too."""
 
 
 class Smoothing(StrEnum):
@@ -80,7 +83,12 @@ class Algorithm:
     @property
     def needs_whole_inputs(self) -> bool:
         """Whether it asks how all input features go together, not those of a block alone."""
-        return self.rounding is Rounding.GPTQ
+        return self.rounding is not Rounding.NEAREST
+
+    @property
+    def follows_quantized(self) -> bool:
+        """Whether it asks what inputs are like behind quantized layers."""
+        return self.rounding is Rounding.GPTAQ
 
     def __str__(self) -> str:
         """Return it as it is said."""

@@ -161,6 +161,10 @@ class LayerwiseRun:
         """Return each batch's hidden states: what the layer takes that is to run next."""
         return list(self._activations)
 
+    def copied_inputs(self) -> Activations:
+        """Return the same, held where there is room for them, to be changed by themselves."""
+        return self._activations.copied()
+
     def watch_shared(self) -> Mapping[str, Sequence[Watched]]:
         """Watch what the model hands all its layers and they can add to, by name; once recorded."""
         known: dict[int, Watched] = {}
@@ -176,7 +180,11 @@ class LayerwiseRun:
 
     def run_on(self, layer: ResidentLayer, batch: int, hidden_BTH: Tensor) -> Tensor:
         """Run a layer, in its turn, on other hidden states than the batch's; none are measured."""
-        return _run_layer(layer.module, hidden_BTH, self._stubs[layer.number].calls[batch])
+        self._is_trying = True
+        try:
+            return _run_layer(layer.module, hidden_BTH, self._stubs[layer.number].calls[batch])
+        finally:
+            self._is_trying = False
 
     def logits(self, ids_BT: Tensor, hidden_BTH: Tensor) -> Tensor:
         """Run what is behind the last layer, while that is in memory, on what it returned."""

@@ -5,7 +5,7 @@ whole set; the formats turn them into scales.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 
@@ -24,6 +24,7 @@ from harness.artifacts import (
     thin_experts,
 )
 from harness.calibrate.batches import CPU_TOKENS, measure_batch_tokens
+from harness.calibrate.following import Following
 from harness.calibrate.forward import LayerwiseRun, RunOptions, run_whole
 from harness.calibrate.memory import Budget
 from harness.calibrate.moments import bytes_of_moments
@@ -114,6 +115,9 @@ class Calibration:
         self._fits = True
         """Whether the memory was enough since `_run` began."""
         self._stats: CalibrationStats | None = None
+        self._following: Following | None = None
+        self._follows = False
+        """Whether layers that come now are quantized: not where more samples are run."""
         self._smoother: Smoother | None = None
         if plan.algorithm.smoothing is not Smoothing.NONE:
             self._smoother = Smoother(source, inventory, plan)
@@ -154,7 +158,25 @@ class Calibration:
             return
         if self._smoother is not None:
             self._smoother.smooth(layer, partial(self._run.on_first_batch, layer))
+        if self._following is not None:
+            self._following.keep()
         self._run.run(layer)
+
+    def largest_inputs(self, members: Iterable[PlannedLinear]) -> Mapping[str, float]:
+        """Return the largest inputs that were seen so far, by quantizer."""
+        return self._observer.largest({one.linear.input_quantizer for one in members})
+
+    def shown_for(self, planned: PlannedLinear) -> str | None:
+        """Return the parameter whose input decides about a layer; None if none does."""
+        return self._observer.moments.shown_for(planned)
+
+    @property
+    def following(self) -> Following:
+        """What is behind quantized layers, while layers are yielded, if the plan asks for it."""
+        if self._following is None:
+            message = "nothing is followed"
+            raise ValueError(message)
+        return self._following
 
     def moments(self, members: Sequence[PlannedLinear]) -> SecondMoments:
         """Return what the inputs of some layers were like in the decoder layer that ran last.
@@ -220,6 +242,7 @@ class Calibration:
         while num_run < len(samples):
             chunk = samples[num_run : num_run + spec.size]
             batches_BT = make_batches(chunk, batch_tokens=batch_tokens)
+            self._follows = self._plan.algorithm.follows_quantized and num_run == 0
             if not (yield from self._pass_over(list(self._ranks.share(batches_BT)))):
                 return None
             self._observer.merge_ranks(self._ranks)
@@ -239,7 +262,7 @@ class Calibration:
                 yield from self._layers_of(batches_BT)
             else:
                 self._run_whole(batches_BT)
-        self._run = None
+        self._run = self._following = None
         if not self._fits and self._device.startswith("cuda"):
             torch.cuda.empty_cache()
         return not any(self._ranks.all_sum([not self._fits]))
@@ -253,6 +276,8 @@ class Calibration:
         """Yield layers as long as the memory is enough."""
         observer = self._observer if batches_BT else None
         self._run = LayerwiseRun(self._streamed(), batches_BT, self._options, observer)
+        if self._follows and batches_BT:
+            self._following = Following(self._run, self._observer.moments)
         with closing(self._run.layers()) as layers:
             for layer in layers:
                 yield layer
@@ -307,6 +332,13 @@ class Calibration:
             StageError: a batch holds one sample already.
         """
         longest = max(len(sample) for sample in samples)
+        if self._plan.algorithm.follows_quantized:
+            message = (
+                f"calibration ran out of memory on '{self._device}' at {batch_tokens} tokens a "
+                "batch, and what is quantized already decides what later layers see. Lower "
+                "batch_tokens in the recipe's calibration, or --calib-size."
+            )
+            raise StageError(message, reason=ReasonCode.OUT_OF_MEMORY)
         if batch_tokens <= longest:
             advice = "" if self._spec.layerwise else ", or set calibration.layerwise to true"
             message = (

@@ -121,6 +121,17 @@ class Activations:
         self._budget, self._device = budget, torch.device(device)
         self._held_BTH: list[Tensor] = []
 
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._held_BTH)
+
+    def copied(self) -> "Activations":
+        """Return the same hidden states, which may be changed by themselves."""
+        found = Activations(self._budget, str(self._device))
+        for hidden_BTH in self._held_BTH:
+            found.append(hidden_BTH.to(self._device, copy=True))
+        return found
+
     def __iter__(self) -> Iterator[Tensor]:
         """Yield all of them on the device, in order."""
         return (hidden_BTH.to(self._device) for hidden_BTH in self._held_BTH)

@@ -7,7 +7,7 @@ Shapes: N rows (tokens), I input features, E experts.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -33,9 +33,20 @@ def bytes_of_moments(plan: QuantPlan) -> int:
             seen.add(one)
             width = linear.shape[1]
             each = width if plan.algorithm.needs_whole_inputs else BLOCK
+            each *= 2 if plan.algorithm.follows_quantized else 1
             layer = _LAYER.match(linear.parameter.tensor)
             by_layer[layer[0] if layer else ""] += 4 * width * each
     return max(by_layer.values(), default=0)
+
+
+def most_turns(plan: QuantPlan) -> int:
+    """Return how many inputs at most one decoder layer has whose moments are wanted."""
+    groups: dict[str, str] = {}
+    for planned in plan.quantized if plan.algorithm.needs_moments else ():
+        if planned.weight_format == Algorithm.FORMAT:
+            groups.setdefault(planned.linear.group, planned.linear.parameter.tensor)
+    layers = Counter(found[0] for name in {*groups.values()} if (found := _LAYER.match(name)))
+    return max(layers.values(), default=0)
 
 
 class MomentCollector:
@@ -55,25 +66,49 @@ class MomentCollector:
                 number = 0 if linear.parameter.expert is None else linear.parameter.expert + 1
                 self._experts[name] = max(number, self._experts.get(name, 0))
         self._sums: dict[str, Tensor] = {}
+        self._cross: dict[str, Tensor] = {}
+        """Of the unquantized model's inputs with these."""
         self._tokens: dict[str, Tensor] = {}
 
     def clear(self) -> None:
         """Forget the layer that was before."""
         self._sums.clear()
+        self._cross.clear()
         self._tokens.clear()
 
-    def see_input(self, parameter: str, expert: int | None, input_NI: Tensor) -> None:
-        """Add the input of one linear call."""
+    def shown_for(self, planned: PlannedLinear) -> str | None:
+        """Return the parameter whose input is summed up for a layer; None if none is."""
+        return self._stands_for.get(planned.linear.group)
+
+    def wants(self, parameter: str) -> bool:
+        """Tell whether a parameter's inputs are summed up."""
+        return parameter in self._experts
+
+    def see_input(
+        self,
+        parameter: str,
+        expert: int | None,
+        input_NI: Tensor,
+        unquantized_NI: Tensor | None = None,
+    ) -> None:
+        """Add the input of one linear call, and what the unquantized model has in its place."""
         if parameter in self._experts:
             x = input_NI.reshape(-1, input_NI.shape[-1])
             # Filled on its device: to copy a number there would wait for a GPU.
             ends_1 = torch.full((1,), len(x), dtype=torch.int32, device=x.device)
-            self._add(parameter, expert or 0, ends_1, x)
+            y = None if unquantized_NI is None else unquantized_NI.reshape(x.shape)
+            self._add(parameter, expert or 0, ends_1, x, y)
 
-    def see_grouped(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
+    def see_grouped(
+        self,
+        parameter: str,
+        ends_E: Tensor,
+        input_NI: Tensor,
+        unquantized_NI: Tensor | None = None,
+    ) -> None:
         """Add the inputs of all experts of one grouped product; `ends_E` is where theirs end."""
         if number := self._experts.get(parameter):
-            self._add(parameter, 0, ends_E[:number], input_NI)
+            self._add(parameter, 0, ends_E[:number], input_NI, unquantized_NI)
 
     def of(self, members: Sequence[PlannedLinear]) -> SecondMoments:
         """Return the moments of the inputs of layers that share a parameter, in their order.
@@ -90,6 +125,7 @@ class MomentCollector:
             )
             raise RejectedError(message, reason=ReasonCode.QUANTIZER_NOT_OBSERVED)
         sums = self._sums[name]
+        found = SecondMoments(sums, self._tokens[name], self._cross.get(name))
         if not bool(sums.isfinite().all()):
             message = (
                 f"calibration saw inputs of '{first.name}' that are NaN or so large that their "
@@ -97,12 +133,16 @@ class MomentCollector:
             )
             raise RejectedError(message, reason=ReasonCode.UNUSABLE_RANGE)
         experts = [one.linear.parameter.expert or 0 for one in members]
-        tokens = self._tokens[name]
-        if experts == list(range(len(sums))):
-            return SecondMoments(sums, tokens)
-        return SecondMoments(sums[experts], tokens[experts])
+        return found if experts == list(range(len(sums))) else found.part(experts)
 
-    def _add(self, parameter: str, first: int, ends_E: Tensor, input_NI: Tensor) -> None:
+    def _add(
+        self,
+        parameter: str,
+        first: int,
+        ends_E: Tensor,
+        input_NI: Tensor,
+        unquantized_NI: Tensor | None,
+    ) -> None:
         """Add what experts from the `first` on saw."""
         if parameter not in self._sums:
             self._sums[parameter] = self._zeros(parameter, input_NI)
@@ -111,6 +151,10 @@ class MomentCollector:
         these = slice(first, first + len(ends_E))
         self._tokens[parameter][these] += torch.diff(ends_E, prepend=ends_E.new_zeros(1))
         add_products(self._sums[parameter][these], ends_E, input_NI)
+        if unquantized_NI is not None:
+            if parameter not in self._cross:
+                self._cross[parameter] = self._zeros(parameter, input_NI)
+            add_products(self._cross[parameter][these], ends_E, input_NI, unquantized_NI)
 
     def _zeros(self, parameter: str, input_NI: Tensor) -> Tensor:
         number, width = max(1, self._experts[parameter]), input_NI.shape[-1]

@@ -47,6 +47,8 @@ class Observer:
             if has_input_scale(planned.input_format)
         }
         self.moments = MomentCollector(plan)
+        self._sums_up = not plan.algorithm.follows_quantized
+        """Whether moments are those of the unquantized model's inputs."""
         self._headroom = {
             planned.linear.input_quantizer: Headroom()
             for planned in plan.quantized
@@ -95,7 +97,8 @@ class Observer:
             self._tokens[parameter][expert] += input_NI.numel() // input_NI.shape[-1]
         if (quantizer := self._quantizers.get(parameter)) is not None:
             self._widen(quantizer, input_NI)
-        self.moments.see_input(parameter, expert, input_NI)
+        if self._sums_up:
+            self.moments.see_input(parameter, expert, input_NI)
 
     def see_grouped(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> None:
         """Take the inputs of all experts of one grouped product; `ends_E` is where theirs end."""
@@ -106,7 +109,8 @@ class Observer:
             self._grouped[parameter] = found_2E if before is None else before + found_2E
         if (quantizer := self._quantizers.get(parameter)) is not None:
             self._widen(quantizer, input_NI)
-        self.moments.see_grouped(parameter, ends_E, input_NI)
+        if self._sums_up:
+            self.moments.see_grouped(parameter, ends_E, input_NI)
 
     def see_kv(self, attention: str, key: Tensor, value: Tensor) -> None:
         """Take the keys and values of one attention call."""
@@ -187,8 +191,9 @@ class Observer:
 
     def largest(self, quantizers: Iterable[str]) -> dict[str, float]:
         """Return the largest values that some quantizers have seen so far, whatever they are."""
-        found = {name: self._amax[name] for name in quantizers if name in self._amax}
-        return {name: float(value) for name, value in found.items()}
+        found = {name: float(self._amax[name]) for name in quantizers if name in self._amax}
+        known = self._headroom.keys() & found.keys()
+        return found | {name: self._headroom[name].amax(found[name]) for name in known}
 
     def input_amax(self) -> dict[str, float]:
         """Return the largest absolute value that each quantizer of the plan saw.

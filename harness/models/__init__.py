@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from harness.models.dtypes import header_dtype
     from harness.models.inventory import layers_of, read_inventory
+    from harness.models.kept_routing import KeptRouting
     from harness.models.load import load_model
     from harness.models.memory import RUN_ERRORS, is_out_of_memory
     from harness.models.mixed_types import mixed_types_run
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         refuse_no_tokenizer,
     )
     from harness.models.transfer import gpu_index, threads_for
+    from harness.models.twin import twin_of
     from harness.models.weight_files import INDEX, SETTLED_NS, WeightFiles, find_weights
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "SETTLED_NS",
     "TOKENIZER_FILES",
     "FileState",
+    "KeptRouting",
     "OnKv",
     "Powers",
     "ResidentLayer",
@@ -120,6 +123,7 @@ __all__ = [
     "tap_linears",
     "threads_for",
     "tunes_itself",
+    "twin_of",
     "unchanged",
     "unproven",
     "vocabulary_size",
@@ -132,6 +136,7 @@ _LATER = {
     "states_of": "digests",
     "state_of": "digests",
     "FileState": "digests",
+    "KeptRouting": "kept_routing",
     "INDEX": "weight_files",
     "TOKENIZER_FILES": "tokenizers",
     "OnKv": "observe",
@@ -181,6 +186,7 @@ _LATER = {
     "tap_linears": "observe",
     "threads_for": "transfer",
     "tunes_itself": "convolutions",
+    "twin_of": "twin",
     "unchanged": "digests",
     "vocabulary_size": "structure",
 }

@@ -30,8 +30,9 @@ OnInput = Callable[[str, int | None, Tensor], Tensor | None]
 """Takes the name of the weight's parameter, the expert (None for 2-D parameters) and the input;
 returns what replaces the input, or None."""
 
-OnGrouped = Callable[[str, Tensor, Tensor], None]
-"""Takes the name of a 3-D parameter, where each expert's rows end, and all rows by expert."""
+OnGrouped = Callable[[str, Tensor, Tensor], Tensor | None]
+"""Takes the name of a 3-D parameter, where each expert's rows end, and all rows by expert; returns
+what replaces the rows, or None."""
 
 OnKv = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 """Takes the attention's module name, keys and values; returns what replaces them, or None."""
@@ -48,7 +49,7 @@ def experts_run(model: nn.Module, how: str) -> Iterator[None]:
     """
     register_grouped()
     implementation = {"eager": "eager", "grouped": GROUPED}[how]
-    configs = _configs(model)
+    configs = configurations(model)
     before = [config._experts_implementation for config in configs]  # noqa: SLF001  # no public one
     try:
         for config in configs:
@@ -60,7 +61,7 @@ def experts_run(model: nn.Module, how: str) -> Iterator[None]:
             config._experts_implementation = setting  # noqa: SLF001  # as above
 
 
-def _configs(model: nn.Module) -> list["PreTrainedConfig"]:
+def configurations(model: nn.Module) -> list["PreTrainedConfig"]:
     """Return every configuration that a module holds or that is nested in one, outer first."""
     from transformers import PreTrainedConfig  # noqa: PLC0415 -- takes seconds
 
@@ -130,7 +131,7 @@ class _LinearTap(TorchFunctionMode):
         if func in PRODUCTS and len(args) == 2 and not kwargs:  # noqa: PLR2004  # two factors
             return func(*self._factors(*args))
         if func is torch._grouped_mm and self._on_grouped is not None:  # noqa: SLF001  # no public one
-            self._grouped(self._on_grouped, *args, **(kwargs or {}))
+            return self._grouped(self._on_grouped, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002  # torch's name for it
@@ -174,12 +175,14 @@ class _LinearTap(TorchFunctionMode):
         rows: Tensor,
         weight: Tensor,
         offs: Tensor | None = None,
-        **options: object,
-    ) -> None:
-        del options
+        **options: Any,  # noqa: ANN401  # torch's
+    ) -> Tensor:
         found = self._parameters.of(weight)
         if found is not None and found[1] is not None and offs is not None:
-            on_grouped(found[0].name, offs, rows)
+            replaced = on_grouped(found[0].name, offs, rows)
+            rows = rows if replaced is None else replaced
+        product: Tensor = torch._grouped_mm(rows, weight, offs, **options)  # noqa: SLF001  # no public one
+        return product
 
 
 @contextmanager
@@ -226,7 +229,7 @@ def tap_attention(model: "PreTrainedModel", on_kv: OnKv) -> Iterator[None]:
     layers = decoder_layers(model)
     names = {id(module): name for name, module in model.named_modules()}
     taps = {id(module): (names[id(module)], on_kv) for module in layers.modules()}
-    configs = _configs(layers)
+    configs = configurations(layers)
     before = [config._attn_implementation for config in configs]  # noqa: SLF001  # no public one
     try:
         _attention_taps.update(taps)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from harness.algorithms import SecondMoments
 from harness.artifacts import PlannedLinear
-from harness.calibrate import CalibrationTimes, Workload, time_calibration
+from harness.calibrate import CalibrationTimes, Workload, most_turns, time_calibration
 from harness.export import required_bytes, shard_bytes
 from harness.models import Stack
 from harness.preflight.job import Job
@@ -76,7 +76,9 @@ def _computing(job: Job, times: CalibrationTimes) -> tuple[TimeRange, TimeRange]
     """Return the time of running all layers, and of quantizing their weights."""
     extent, ranks = job.extent, job.recipe.ranks
     batches, tokens = math.ceil(extent.num_batches / ranks), extent.num_tokens // ranks
-    running = (one.run(batches, tokens).times(one.num_layers) for one in times.layers)
+    # Once for the ranges and once quantized; twice in each turn, once on either stream.
+    often = 2 + 2 * most_turns(job.plan) if job.plan.algorithm.follows_quantized else 1
+    running = (one.run(batches, tokens).times(one.num_layers * often) for one in times.layers)
     quantizing = (one.quantized.times(one.num_layers / ranks) for one in times.layers)
     slower = _GPU_RUN if _on_gpu(job) else _CPU_RUN
     return sum(running, NOTHING).times(*slower), sum(quantizing, NOTHING).times(*slower)
@@ -90,11 +92,13 @@ def _time(job: Job) -> CalibrationTimes:
     quantizer = ResidentQuantizer(job.plan)
     waiting: list[QuantizedStack] = []
     whole, device = job.plan.algorithm.needs_whole_inputs, job.recipe.device
+    aims = job.plan.algorithm.follows_quantized
 
     def moments_of(members: Sequence[PlannedLinear]) -> SecondMoments:
         """Say that no two input features go together: what they are like changes no time."""
         width = members[0].linear.shape[1]
-        return SecondMoments.of_noise(len(members), width, whole=whole, device=device)
+        found = SecondMoments.of_noise(len(members), width, whole=whole, device=device)
+        return found._replace(cross=found.sums) if aims else found
 
     def quantize(stacks: Sequence[Stack], amax: Mapping[str, float]) -> None:
         if _on_gpu(job):  # whose run hands a layer over before the next

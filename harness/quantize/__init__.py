@@ -2,6 +2,13 @@
 
 from harness.quantize.amax import input_groups
 from harness.quantize.computed import ComputedWeights, Stored, input_rounding
+from harness.quantize.in_layer import (
+    hold_as_stored,
+    holding_as_stored,
+    input_scales,
+    inputs_as_rounded,
+    stored_of,
+)
 from harness.quantize.resident import QuantizedStack, ResidentQuantizer, fetched
 from harness.quantize.stream import quantize, read_unquantized, unquantized
 
@@ -11,9 +18,14 @@ __all__ = [
     "ResidentQuantizer",
     "Stored",
     "fetched",
+    "hold_as_stored",
+    "holding_as_stored",
     "input_groups",
     "input_rounding",
+    "input_scales",
+    "inputs_as_rounded",
     "quantize",
     "read_unquantized",
+    "stored_of",
     "unquantized",
 ]

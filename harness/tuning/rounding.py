@@ -8,28 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from harness.algorithms import SecondMoments
-from harness.artifacts import CalibrationStats, PlannedLinear, QuantPlan
+from harness.artifacts import PlannedLinear, QuantPlan
 from harness.calibrate.weights import WeightRanges
-from harness.formats import get_format, has_input_scale
-from harness.models import (
-    ResidentLayer,
-    Source,
-    StackedWeights,
-    cut,
-    experts_run,
-    stored_dtype,
-    tap_linears,
-)
+from harness.models import ResidentLayer, Source, StackedWeights, stored_dtype
 from harness.quantize import (
-    ComputedWeights,
     ResidentQuantizer,
     Stored,
-    input_groups,
-    input_rounding,
+    holding_as_stored,
+    input_scales,
+    inputs_as_rounded,
+    stored_of,
 )
 from harness.tuning.units import Option
 
@@ -61,23 +50,12 @@ class Rounding:
         if not planned:
             yield
             return
-        parameters = dict(layer.module.named_parameters(layer.path))
         with ExitStack() as undo:
             for option in options:
-                stored = self._stored(layer, option, seen)
-                weights = ComputedWeights(option.planned, stored, stored_dtype(self._source))
-                for one in option.planned:
-                    place = cut(
-                        parameters[one.linear.parameter.tensor].detach(), one.linear.parameter
-                    )
-                    undo.callback(place.copy_, place.clone())
-                    computed = weights.of(one.linear)
-                    place.copy_(place if computed is None else computed)
-            if any(one.input_format is not None for one in planned):
-                scales = _input_scales(planned, seen, self._plan)
-                undo.enter_context(experts_run(layer.module, "eager"))
-                rounding = input_rounding(planned, scales, self._device)
-                undo.enter_context(_tapped(layer, rounding))
+                stored, own = self._stored(layer, option, seen), stored_dtype(self._source)
+                undo.enter_context(holding_as_stored(layer, option.planned, stored, own))
+            scales = input_scales(planned, seen.amax, self._plan)
+            undo.enter_context(inputs_as_rounded(layer, planned, scales, self._device))
             yield
 
     def _stored(self, layer: ResidentLayer, option: Option, seen: Seen) -> Stored:
@@ -85,38 +63,4 @@ class Rounding:
         part = replace(self._plan, quantized=option.planned)
         stacks = list(StackedWeights(self._source, part, as_they_run=True).of(layer))
         amax = WeightRanges(self._source, part, device=self._device).measure(stacks)
-        return {
-            f"{one.linear.name}.{suffix}": tensor_E[index]
-            for members, stored_E, _ in ResidentQuantizer(part).quantize(stacks, amax, seen.moments)
-            for suffix, tensor_E in stored_E.items()
-            for index, one in enumerate(members)
-        }
-
-
-def _input_scales(
-    planned: Sequence[PlannedLinear], seen: Seen, plan: QuantPlan
-) -> Mapping[str, Tensor]:
-    stats = CalibrationStats(
-        weight_amax={}, input_amax=seen.amax, coverage=(), num_samples=0, num_tokens=0
-    )
-    amax = input_groups(replace(plan, quantized=tuple(planned)), stats)
-    return {
-        f"{one.linear.name}.input_scale": get_format(one.input_format).input_scale(
-            amax[one.linear.group]
-        )
-        for one in planned
-        if one.input_format is not None and has_input_scale(one.input_format)
-    }
-
-
-@contextmanager
-def _tapped(
-    layer: ResidentLayer, rounding: Callable[[str, int | None, Tensor], Tensor | None]
-) -> Iterator[None]:
-    """Round the inputs of a layer that stands in no model now."""
-
-    def on_input(name: str, expert: int | None, x: Tensor) -> Tensor | None:
-        return rounding(f"{layer.path}.{name}", expert, x)
-
-    with torch.inference_mode(), tap_linears(layer.module, on_input):
-        yield
+        return stored_of(ResidentQuantizer(part).quantize(stacks, amax, seen.moments))

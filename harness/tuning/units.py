@@ -19,6 +19,7 @@ from harness.artifacts import (
     PlannedLinear,
     QuantPlan,
     Recipe,
+    Rounding,
     Rule,
 )
 from harness.errors import RecipeError, UsageError
@@ -107,6 +108,9 @@ class Space(NamedTuple):
             for unit in self.units
             for index in range(len(unit.linears))
         )
+        algorithm = self.algorithm
+        if algorithm.follows_quantized:  # alone, a unit has nothing before it to make up for
+            algorithm = replace(algorithm, rounding=Rounding.GPTQ)
         return QuantPlan(
             scheme="",
             kv_cache="none",
@@ -114,7 +118,7 @@ class Space(NamedTuple):
             excluded=(),
             attentions=(),
             digest="",
-            algorithm=self.algorithm,
+            algorithm=algorithm,
         )
 
 
@@ -181,8 +185,8 @@ def _algorithm(ending: str) -> Algorithm:
         scales, roundings = ENDINGS["scales"], ENDINGS["rounding"]
         message = (
             f"--algorithm '{ending}' is none that layers may have apart. Type one of "
-            f"{', '.join(scales)}, {', '.join(roundings)}, or one of the first with "
-            f"_{roundings[0]} behind it."
+            f"{', '.join((*scales, *roundings))}, or one of the first {len(scales)} with "
+            f"{' or '.join(f'_{one}' for one in roundings)} behind it."
         )
         raise UsageError(message)
     return named.algorithm

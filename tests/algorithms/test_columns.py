@@ -40,7 +40,7 @@ def rarely_used(width: int = 64, rare: int = 5) -> tuple[Tensor, SecondMoments]:
 def rounded(weight: Tensor, moments: SecondMoments) -> Tensor:
     largest = in_blocks(weight).abs().amax(-1)
     scale = (largest / 6 / 1e-4).to(torch.float8_e4m3fn)
-    return gptq.made_up(weight, scale, torch.full((len(weight),), 1e-4), moments, damping=0.01)
+    return gptq.made_up(weight, scale.float() * 1e-4, moments, damping=0.01)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.69, 0.72, 0.9, 1.0, 1.4, 1.43, 2.0, -1.0])

@@ -35,7 +35,7 @@ def test_the_output_loses_less_than_with_the_nearest_codes(scales: Scales) -> No
             amax=largest(weight),
             moments=of_inputs(x),
         )
-        for rounding in Rounding
+        for rounding in (Rounding.NEAREST, Rounding.GPTQ)
     ]
     plain, made_up = (lost(weight, values(stored), x) for stored in both)
     assert made_up < 0.8 * plain

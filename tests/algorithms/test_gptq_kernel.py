@@ -55,17 +55,14 @@ def check_whole_weights() -> None:
     assert not torch.equal(found, nearest(given[0] / 0.01) * 0.01)
 
 
-def weights_to_round(
-    number: int, rows: int, width: int
-) -> tuple[Tensor, Tensor, Tensor, SecondMoments]:
+def weights_to_round(number: int, rows: int, width: int) -> tuple[Tensor, Tensor, SecondMoments]:
     """Return what `made_up` takes, with steps of 0.01 and inputs that go together somewhat."""
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(number, rows, width, generator=generator) * 0.02
     mixing = torch.randn(width, width, generator=generator) * 0.3 / width**0.5
     x = torch.randn(number, 4 * width, width, generator=generator) @ (mixing + torch.eye(width))
-    scale = torch.ones(number, rows, width // 16, dtype=torch.float8_e4m3fn)
-    moments = SecondMoments(x.mT @ x, torch.full((number,), 4 * width))
-    return weight, scale, torch.full((number,), 0.01), moments
+    step = torch.full((number, rows, width // 16), 0.01)
+    return weight, step, SecondMoments(x.mT @ x, torch.full((number,), 4 * width))
 
 
 def interpreted() -> None:
@@ -115,9 +112,9 @@ def test_the_kernel_for_gpus_gives_the_same_bits() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_nearly_all_values_are_those_of_the_cpu() -> None:
     """Sums over more features than are rounded together are taken in another order there."""
-    weight, scale, scale_2, moments = weights_to_round(4, 64, 320)
-    plain = gptq.made_up(weight, scale, scale_2, moments, damping=0.01)
+    weight, step, moments = weights_to_round(4, 64, 320)
+    plain = gptq.made_up(weight, step, moments, damping=0.01)
     there = SecondMoments(moments.sums.cuda(), moments.tokens_E.cuda())
-    given = weight.cuda(), scale.cuda(), scale_2.cuda(), there
+    given = weight.cuda(), step.cuda(), there
     found = gptq.made_up(*given, damping=0.01).cpu()
     assert (found == plain).float().mean() > 0.99

@@ -38,11 +38,11 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 def called(number: int, width: int) -> int:
     """Return how many functions are called for some weights that are done once."""
     weight = torch.randn(number, 8, width, generator=torch.Generator().manual_seed(0))
-    scale = torch.ones(number, 8, width // 16, dtype=torch.float8_e4m3fn)
+    scale = torch.ones(number, 8, width // 16)
     moments = SecondMoments.of_noise(number, width, whole=True, device="cpu")
     counted = Counted()
     with counted:
-        gptq.made_up(weight, scale, torch.full((number,), 0.01), moments, damping=0.01)
+        gptq.made_up(weight, scale, moments, damping=0.01)
     return counted.number
 
 

@@ -29,6 +29,8 @@ READERS = {
 Tensors = dict[str, Tensor]
 MADE_UP = "nvfp4_awq_local_hessian_gptq"
 """Where columns make up for the rounding of others."""
+AIMED = "nvfp4_awq_local_hessian_gptaq"
+"""Where they also make up for what layers before have lost."""
 LAYER = "model.layers.1"
 SHIFTED = "model.language_model.layers.1"
 ATTENTION = [f"{LAYER}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj")]
@@ -90,6 +92,13 @@ def routed_made_up(
     return Made(
         tiny_mixtral, calibration_jsonl, tmp_path_factory.mktemp("made_up"), "nvfp4_awq_gptq"
     )
+
+
+@pytest.fixture(scope="module")
+def aimed(
+    tiny_mixtral: Path, calibration_jsonl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    return Made(tiny_mixtral, calibration_jsonl, tmp_path_factory.mktemp("aimed"), AIMED)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +194,9 @@ def test_what_is_folded_is_recorded(dense: Made) -> None:
     assert torch.equal(recorded[f"{name}._folded"].int(), power(found[name], source[name]))
 
 
-@pytest.mark.parametrize("made", ["dense", "routed", "shifted", "made_up", "routed_made_up"])
+@pytest.mark.parametrize(
+    "made", ["dense", "routed", "shifted", "made_up", "routed_made_up", "aimed"]
+)
 def test_verify_proves_the_fold_by_the_source_alone(
     made: str, request: pytest.FixtureRequest
 ) -> None:

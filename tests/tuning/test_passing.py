@@ -1,15 +1,12 @@
 """What the streamed pass measures of a variant is what the whole model does with it rounded."""
 
 import logging
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+from torch import Tensor
 
 from harness.artifacts import LEFT, CalibrationStats
 from harness.calibrate.forward import LayerwiseRun
@@ -23,7 +20,7 @@ from harness.tuning.passing import divergences
 from harness.tuning.rules import recipe_for
 from harness.tuning.streams import Demand, Streams
 from harness.tuning.work import Work
-from tests.conftest import VOCABULARY
+from tests.sharing import write_gemma4
 from tests.tuning.conftest import Prepare
 
 MODELS = ("qwen3_5_moe", "qwen3_moe", "mixtral", "qwen3")
@@ -85,34 +82,25 @@ def test_a_variant_costs_what_it_costs_in_the_whole_model(
         assert one.kld == pytest.approx(whole_model(work, variant), rel=1e-2)
 
 
+def test_what_follows_quantized_layers_is_measured_as_gptq_makes_it(
+    tiny_qwen3: Path, prepare: Prepare
+) -> None:
+    found = {}
+    for algorithm in ("gptq", "gptaq"):
+        work = prepare(tiny_qwen3, algorithm=algorithm)
+        batches_BT = work.texts.batches(work.texts.sensing)
+        variant = {work.space.units[0].name: "nvfp4"}
+        found[algorithm], _ = divergences(work.tuned, work.space, batches_BT, [variant])
+        assert str(work.space.recipe.algorithm).endswith(f"rounded by {algorithm}")
+    assert found["gptaq"] == found["gptq"]
+
+
 @pytest.fixture
 def gemma4(tiny_qwen3: Path, tmp_path: Path) -> Callable[[int], Path]:
     """Return a model in which the last layers may read keys and values of layers before them."""
 
     def make(num_that_share: int) -> Path:
-        sizes: dict[str, Any] = {"global_head_dim": 16}  # of one model's attention alone
-        config = Gemma4TextConfig(
-            **sizes,
-            vocab_size=VOCABULARY,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=16,
-            num_kv_shared_layers=num_that_share,
-            hidden_size_per_layer_input=0,
-            vocab_size_per_layer_input=VOCABULARY,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            sliding_window=32,
-        )
-        torch.manual_seed(0)
-        model = Gemma4ForCausalLM(config)
-        nn.Module.to(model, torch.bfloat16)
-        model.save_pretrained(tmp_path / "gemma4")
-        for file in [*tiny_qwen3.glob("tokenizer*"), *tiny_qwen3.glob("chat_template*")]:
-            shutil.copy(file, tmp_path / "gemma4")
-        return tmp_path / "gemma4"
+        return write_gemma4(tmp_path / "gemma4", num_that_share, tokenizer=tiny_qwen3)
 
     return make
 
