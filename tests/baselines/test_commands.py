@@ -136,7 +136,7 @@ def test_a_run_against_a_bundle_needs_no_baseline_of_its_own(
     bundle = baselines.export_baseline(only(measured), tmp_path / "canary.baseline")
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "elsewhere"))
     run_dir = tmp_path / "run"
-    arguments = ("e2e", "--model", "canary", "--qformat", "nvfp4", "--calib-size", 64)
+    arguments = ("e2e", "--model", "canary", "--qformat", "nvfp4", "--calib-size", 32)
     options = ("--suite", tiny_suite, "--engine", "reference", "--run-dir", run_dir)
     done = typed(*arguments, *options, "--baseline", bundle, "--json")
     assert done.code == 0, done.err

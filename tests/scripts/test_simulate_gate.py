@@ -6,7 +6,7 @@ def test_drawn_candidates_pass_as_often_as_planned() -> None:
         task_of(200, 0.05, margin=m, recovery=r) for m, r in ((0.05, None), (None, 0.95))
     )
     for row, task in enumerate((plain, kept)):
-        cell = Cell("any", task, 0.0, 400)
+        cell = Cell("any", task, 0.0, 100)
         rates = simulate(cell, row=row)
         assert rates.plan is not None
         assert 0.5 < rates.plan < 1
