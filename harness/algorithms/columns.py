@@ -1,4 +1,4 @@
-"""How far each column of a rounded weight is from what it was.
+"""How far a rounded weight, and each of its columns, is from what it was.
 
 A feature that few inputs use may make up for all others at next to no cost, until its column is
 another one. That is free on the texts that calibrated, and on no others; and nobody could tell such
@@ -22,6 +22,16 @@ _NOTHING = 1 / 24
 """Of a block's largest value: half of E2M1's smallest step."""
 _SLACK = 3.0
 """Of the squared error of a column that may become nothing."""
+
+
+def are_near(done_EOI: Tensor, weight_EOI: Tensor, *, share: float) -> Tensor:
+    """Return which weights [E] were changed by no more than a share of their norm.
+
+    What is not finite is far from anything.
+    """
+    changed_E = (done_EOI - weight_EOI).flatten(1).norm(dim=1)
+    is_near_E: Tensor = changed_E <= share * weight_EOI.flatten(1).norm(dim=1)
+    return is_near_E
 
 
 def distances(done_EOI: Tensor, weight_EOI: Tensor) -> Tensor:

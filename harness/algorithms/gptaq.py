@@ -20,6 +20,7 @@ Shapes: E weights, O output features, I input features.
 import torch
 from torch import Tensor
 
+from harness.algorithms.columns import are_near
 from harness.algorithms.moments import SecondMoments
 
 _BOUND = 0.5
@@ -42,14 +43,14 @@ def aimed(weight_EOI: Tensor, moments: SecondMoments) -> Tensor:
     """
     weight_EOI = weight_EOI.float()
     found_EOI, bound = _bound(weight_EOI, moments, _BOUND), _BOUND
-    while (which := _changed_too_much(found_EOI, weight_EOI)).numel():
-        bound *= 4
-        left_EOI = weight_EOI[which]
-        if bound > _MOST_BOUND:
-            found_EOI[which] = left_EOI
-            break
-        found_EOI[which] = _bound(left_EOI, moments.part(which), bound)
-    return found_EOI
+    while True:
+        is_near_E = are_near(found_EOI, weight_EOI, share=_MOST_CHANGED)
+        which = torch.nonzero(~is_near_E).flatten()  # a GPU is waited for
+        if not which.numel():
+            return found_EOI
+        bound, left_EOI = 4 * bound, weight_EOI[which]
+        is_last = bound > _MOST_BOUND
+        found_EOI[which] = left_EOI if is_last else _bound(left_EOI, moments.part(which), bound)
 
 
 def _bound(weight_EOI: Tensor, moments: SecondMoments, bound: float) -> Tensor:
@@ -76,10 +77,3 @@ def _bound(weight_EOI: Tensor, moments: SecondMoments, bound: float) -> Tensor:
     found_EOI *= larger_EO[:, :, None]
     found_EOI = torch.where(is_alike_EO[:, :, None], found_EOI, weight_EOI)
     return found_EOI.masked_fill_(failed_E[:, None, None] > 0, torch.inf)
-
-
-def _changed_too_much(found_EOI: Tensor, weight_EOI: Tensor) -> Tensor:
-    """Return the indices of such weights: a GPU is waited for."""
-    changed_E = (found_EOI - weight_EOI).flatten(1).norm(dim=1)
-    is_little_E = changed_E <= _MOST_CHANGED * weight_EOI.flatten(1).norm(dim=1)
-    return torch.nonzero(~is_little_E).flatten()

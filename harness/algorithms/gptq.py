@@ -27,7 +27,7 @@ that are rounded together.
 import torch
 from torch import Tensor
 
-from harness.algorithms.columns import distances
+from harness.algorithms.columns import are_near, distances
 from harness.algorithms.moments import SecondMoments
 from harness.formats.nvfp4 import BLOCK, nearest, nearest_by_search
 from harness.formats.on_gpu import triton_module
@@ -93,9 +93,8 @@ def _more_damping(
     is_far_E1 = is_far_EI.any(1, keepdim=True)
     own_EI = distance_EI if aim_EOI is weight_EOI else distances(done_EOI, aim_EOI)
     makes_up_EI = own_EI > _NEAR
-    changed_E = (done_EOI - weight_EOI).flatten(1).norm(dim=1)
-    is_little_E = changed_E <= _MOST_CHANGED * weight_EOI.flatten(1).norm(dim=1)
-    is_raised_EI = ~is_little_E[:, None] & ~is_far_E1
+    is_near_E = are_near(done_EOI, weight_EOI, share=_MOST_CHANGED)
+    is_raised_EI = ~is_near_E[:, None] & ~is_far_E1
     more_EI = torch.where(is_raised_EI, 10 * damping_EI, damping_EI)
     is_bound_EI = (is_far_E1 & (is_far_EI | makes_up_EI)) | (more_EI > _MOST_DAMPING)
     return torch.where(is_bound_EI, _BOUND, more_EI)

@@ -12,6 +12,7 @@ Shapes: N rows (tokens), E experts.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -122,19 +123,13 @@ class Following:
             ModelError: experts get other tokens than in the unquantized model.
         """
         before, own = self._held()
-        routing = KeptRouting(self._experts(layer))
+        experts = self._experts(layer)
         for batch, (unquantized_BTH, own_BTH) in enumerate(zip(before, own, strict=True)):
-            seen = deque[_Input]()
-
-            def note(one: _Input, seen: deque[_Input] = seen) -> None:
-                seen.append(one)
-
-            def pair(one: _Input, seen: deque[_Input] = seen) -> None:
-                self._pair(one, seen, turn)
-
-            tap = _tapped(layer, _Shown(turn, note))
+            seen, routing = deque[_Input](), KeptRouting(experts)
+            tap = _tapped(layer, _Shown(turn, seen.append))
             with suppress(EnoughSeen), routing.recorded(layer.module), tap:
                 self._run.run_on(layer, batch, unquantized_BTH.clone())
+            pair = partial(self._pair, turn, seen)
             tap = _tapped(turn.layer, _Shown(turn, pair, rounds=True))
             with suppress(EnoughSeen), routing.replayed(turn.layer.module), tap:
                 self._run.run_on(turn.layer, batch, own_BTH.clone())
@@ -155,7 +150,7 @@ class Following:
         }
         return sorted(names)
 
-    def _pair(self, own: _Input, seen: deque[_Input], turn: Turn) -> None:
+    def _pair(self, turn: Turn, seen: deque[_Input], own: _Input) -> None:
         """Add up an input beside that of the unquantized model."""
         one = seen.popleft() if seen else None
         if one is None or not one.is_same_call(own):

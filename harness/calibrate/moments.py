@@ -8,7 +8,7 @@ Shapes: N rows (tokens), I input features, E experts.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,12 +41,18 @@ def bytes_of_moments(plan: QuantPlan) -> int:
 
 def most_turns(plan: QuantPlan) -> int:
     """Return how many inputs at most one decoder layer has whose moments are wanted."""
-    groups: dict[str, str] = {}
+    names = set(_standing(plan).values())
+    layers = Counter(found[0] for name in names if (found := _LAYER.match(name)))
+    return max(layers.values(), default=0)
+
+
+def _standing(plan: QuantPlan) -> Mapping[str, str]:
+    """Return the parameter whose input is summed up, by group of fused layers."""
+    found: dict[str, str] = {}
     for planned in plan.quantized if plan.algorithm.needs_moments else ():
         if planned.weight_format == Algorithm.FORMAT:
-            groups.setdefault(planned.linear.group, planned.linear.parameter.tensor)
-    layers = Counter(found[0] for name in {*groups.values()} if (found := _LAYER.match(name)))
-    return max(layers.values(), default=0)
+            found.setdefault(planned.linear.group, planned.linear.parameter.tensor)
+    return found
 
 
 class MomentCollector:
@@ -55,14 +61,13 @@ class MomentCollector:
     def __init__(self, plan: QuantPlan) -> None:
         """Take the plan; its algorithm says how much of the moments it needs."""
         self._block = None if plan.algorithm.needs_whole_inputs else BLOCK
-        self._stands_for: dict[str, str] = {}
-        """The parameter whose input is summed up, by group of fused layers."""
+        self._stands_for = _standing(plan)
         self._experts: dict[str, int] = {}
         """Number of experts of each such parameter; 0 for a matrix alone."""
-        for planned in plan.quantized if plan.algorithm.needs_moments else ():
+        for planned in plan.quantized:
             linear = planned.linear
-            if planned.weight_format == Algorithm.FORMAT:
-                name = self._stands_for.setdefault(linear.group, linear.parameter.tensor)
+            if planned.weight_format == Algorithm.FORMAT and linear.group in self._stands_for:
+                name = self._stands_for[linear.group]
                 number = 0 if linear.parameter.expert is None else linear.parameter.expert + 1
                 self._experts[name] = max(number, self._experts.get(name, 0))
         self._sums: dict[str, Tensor] = {}

@@ -7,8 +7,10 @@ experts; what it is called with behind the hidden states is its routing. One tha
 otherwise has a routing of its own, which nobody can keep from outside.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,57 +27,48 @@ class KeptRouting:
 
     def __init__(self, experts: Sequence[str]) -> None:
         """Take the paths, in the layer, of the modules that hold experts."""
-        self._paths = experts
-        self._calls: Sequence[list[_Call]] = ()
-        """Of each of them."""
+        self._calls: Mapping[str, deque[_Call]] = {path: deque() for path in experts}
 
-    @contextmanager
-    def recorded(self, layer: nn.Module) -> Iterator[None]:
+    def recorded(self, layer: nn.Module) -> AbstractContextManager[None]:
         """Note the routing of what the layer runs in the context.
 
         Raises:
             ModelError: experts are not told which tokens are theirs.
         """
-        self._calls = [[] for _ in self._paths]
-        with ExitStack() as hooks:
-            for path, calls in zip(self._paths, self._calls, strict=True):
+        return self._hooked(layer, _note)
 
-                def note(
-                    module: nn.Module,
-                    arguments: tuple[Any, ...],
-                    options: dict[str, Any],
-                    calls: list[_Call] = calls,
-                ) -> None:
-                    if not _has_routing(arguments, options):
-                        message = (
-                            f"{type(module).__name__} of transformers is not told by its layer "
-                            "which expert each token goes to, so that its inputs cannot be held "
-                            "beside those of the unquantized model. Choose gptq in place of gptaq."
-                        )
-                        raise ModelError(message)
-                    calls.append((arguments[1:], dict(options)))
-
-                hooks.enter_context(_hooked(layer.get_submodule(path), note))
-            yield
+    def replayed(self, layer: nn.Module) -> AbstractContextManager[None]:
+        """Let what the layer runs in the context have the routing that was noted, once."""
+        return self._hooked(layer, _replace)
 
     @contextmanager
-    def replayed(self, layer: nn.Module) -> Iterator[None]:
-        """Let what the layer runs in the context have the routing that was noted."""
-        with ExitStack() as hooks:
-            for path, calls in zip(self._paths, self._calls, strict=True):
-                waiting = iter(calls)
-
-                def replace(
-                    _: nn.Module,
-                    arguments: tuple[Any, ...],
-                    options: dict[str, Any],
-                    waiting: Iterator[_Call] = waiting,
-                ) -> _Call:
-                    routing, others = next(waiting, (arguments[1:], options))
-                    return (*arguments[:1], *routing), options | others
-
-                hooks.enter_context(_hooked(layer.get_submodule(path), replace))
+    def _hooked(self, layer: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
+        with ExitStack() as undo:
+            for path, calls in self._calls.items():
+                module = layer.get_submodule(path)
+                handle = module.register_forward_pre_hook(partial(hook, calls), with_kwargs=True)
+                undo.callback(handle.remove)
             yield
+
+
+def _note(
+    calls: deque[_Call], module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    if not _has_routing(arguments, options):
+        message = (
+            f"{type(module).__name__} of transformers is not told by its layer which expert each "
+            "token goes to, so that its inputs cannot be held beside those of the unquantized "
+            "model. Choose gptq in place of gptaq."
+        )
+        raise ModelError(message)
+    calls.append((arguments[1:], dict(options)))
+
+
+def _replace(
+    calls: deque[_Call], _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> _Call:
+    routing, others = calls.popleft()
+    return (*arguments[:1], *routing), options | others
 
 
 def _has_routing(arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
@@ -88,12 +81,3 @@ def _has_routing(arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
         one.dtype in _NUMBERS and one.ndim > 1 and one.shape[:-1].numel() == num_tokens
         for one in tensors
     )
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
