@@ -6,12 +6,15 @@ from harness.surroundings import leave_current_folder
 def main() -> None:
     """Run the command that was typed; a signal has its ending from the first import on."""
     leave_current_folder()  # before anything else is imported
-    from harness.interrupts import listen  # noqa: PLC0415
+    from harness.leaving import leaving_at_once  # noqa: PLC0415
 
-    listen()
-    from harness.cli import run  # noqa: PLC0415
+    with leaving_at_once():
+        from harness.interrupts import listen  # noqa: PLC0415
 
-    run()
+        listen()
+        from harness.cli import run  # noqa: PLC0415
+
+        run()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from torch import Tensor
 from harness.algorithms.columns import are_near, distances
 from harness.algorithms.moments import SecondMoments
 from harness.formats.nvfp4 import BLOCK, nearest, nearest_by_search
-from harness.formats.on_gpu import triton_module
+from harness.kernels import triton_module
 
 _MOST_CHANGED = 0.2
 """Of the norm of a weight."""

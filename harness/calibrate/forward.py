@@ -40,6 +40,7 @@ from harness.models import (
     answering,
     experts_run,
     fused_convolutions,
+    fused_norms,
     mixed_types_run,
     tap_attention,
     tap_linears,
@@ -301,6 +302,7 @@ def _running(
         if options.device.startswith("cuda"):
             stack.enter_context(sdpa_kernel(_ATTENTION))
             stack.enter_context(fused_convolutions(model))
+            stack.enter_context(fused_norms(model))
         if on_kv is not None:
             stack.enter_context(tap_attention(model, on_kv))
         yield

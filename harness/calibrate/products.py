@@ -6,7 +6,7 @@ Shapes: N rows (tokens), I input features, E experts, B blocks of k input featur
 import torch
 from torch import Tensor
 
-from harness.formats.on_gpu import triton_module
+from harness.kernels import triton_module
 
 _EXACT = {torch.bfloat16, torch.float16}
 """Types whose products are float32 numbers: a GPU's matrix units sum them up as they are."""

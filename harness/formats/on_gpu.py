@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from harness.kernels import triton_module
 
 
 def brought(x: Tensor, device: torch.device) -> Tensor:
@@ -15,16 +16,6 @@ def brought(x: Tensor, device: torch.device) -> Tensor:
     From memory that is not pinned the copy would wait until the GPU is done.
     """
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
-
-
-def triton_module(name: str, device: torch.device) -> ModuleType | None:
-    """Return a module of kernels; None where there is no GPU or no Triton."""
-    if device.type != "cuda":
-        return None
-    try:
-        return import_module(name)
-    except ImportError:  # Triton comes with CUDA's torch
-        return None
 
 
 def fused_kernel(

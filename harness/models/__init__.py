@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.models.load import load_model
     from harness.models.memory import RUN_ERRORS, is_out_of_memory
     from harness.models.mixed_types import mixed_types_run
+    from harness.models.norms import fused_norms
     from harness.models.observe import (
         OnKv,
         experts_run,
@@ -92,6 +93,7 @@ __all__ = [
     "files_of",
     "find_weights",
     "fused_convolutions",
+    "fused_norms",
     "gpu_index",
     "has_tokenizer",
     "header_dtype",
@@ -158,6 +160,7 @@ _LATER = {
     "experts_run": "observe",
     "find_weights": "weight_files",
     "fused_convolutions": "convolutions",
+    "fused_norms": "norms",
     "gpu_index": "transfer",
     "has_tokenizer": "tokenizers",
     "header_dtype": "dtypes",

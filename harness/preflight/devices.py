@@ -1,7 +1,9 @@
 """What the devices of this machine have: which GPUs each arm gets, and how much memory is free."""
 
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,20 @@ class Memory(NamedTuple):
 
     free: int
     total: int
+
+
+def begin_on(device: str) -> None:
+    """Let a thread make a GPU's context, which takes seconds, while models' classes are imported.
+
+    What goes wrong there goes wrong again where the GPU is first used, which says it.
+    """
+
+    def begin() -> None:
+        with suppress(RuntimeError, AssertionError):  # torch's, the second without CUDA
+            torch.zeros(1, device=device)
+
+    if device.startswith("cuda"):
+        threading.Thread(target=begin, name="context", daemon=True).start()
 
 
 def assign_gpus(engine: EngineSpec) -> tuple[Gpus, Gpus]:

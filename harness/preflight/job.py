@@ -23,6 +23,7 @@ from harness.models import Source, read_inventory
 from harness.nodes import ranks_here
 from harness.preflight.asked import note_asked
 from harness.preflight.budget import within_budget
+from harness.preflight.devices import begin_on
 from harness.preflight.engine import (
     check_answerable,
     check_widths,
@@ -77,6 +78,8 @@ def preflight(request: Request, *, into: Path | None = None, scored: bool = True
     """
     problems = Problems()
     recipe = problems.attempt(lambda: _with_device(load_recipe(request)))
+    if recipe is not None and ranks_here(recipe.ranks) == 1:
+        begin_on(recipe.device)
     opened = problems.attempt(lambda: open_unquantized(request.model, request.revision))
     if recipe is not None and opened is not None and scored:
         recipe = problems.attempt(partial(_in_time, recipe, request.budget, opened))

@@ -44,13 +44,15 @@ from harness.verify.scanned import comparison_of, held, tasks_of
 
 LEAST_BYTES = 1 << 30
 """Of a checkpoint: a smaller one is read sooner than a process has begun."""
-_BYTES_EACH = 4 << 30
-"""No process is begun for less of a checkpoint; each reads all headers."""
+_BYTES_EACH = 1 << 30
+"""No process is begun for less of a checkpoint; each reads all headers. A GiB of NVFP4, beside its
+source, keeps one busy for three seconds, and a layer of half of that is made in a tenth of them."""
 _CORES_EACH = 3
 """Of a process, which has two threads: the rest is for what goes on meanwhile."""
-_MAX_PROCESSES = 4
+_MAX_PROCESSES = 6
 """Each holds all headers, nearly a KiB a tensor, and what it has imported."""
 _NUM_THREADS = 2
+"""Of a process while others work; as many as it has cores once verify waits."""
 _LATE = INPUT_SCALES | frozenset(KV_LEAVES)
 """Known when calibration has ended; no weight is compared by them."""
 _NO_MORE: frozenset[str] = frozenset()
@@ -288,8 +290,9 @@ def _read_share(
             there |= names
             ready = [task for task in waiting if needed[task.shard.name] <= there]
             waiting = [task for task in waiting if not needed[task.shard.name] <= there]
-            found |= _read_files(opened, ready, needed, asked)
-        found |= _read_files(opened, waiting, needed, asked)
+            found |= _read_files(opened, ready, needed, asked, _NUM_THREADS)
+        own = max(_NUM_THREADS, (os.cpu_count() or 1) // order.num_processes)
+        found |= _read_files(opened, waiting, needed, asked, own)
     return _Share(basis, source, found)
 
 
@@ -304,14 +307,18 @@ def _needed(contents: Contents) -> Mapping[str, set[str]]:
 
 
 def _read_files(
-    opened: Opened, tasks: Sequence[Task], needed: Mapping[str, set[str]], asked: Connection
+    opened: Opened,
+    tasks: Sequence[Task],
+    needed: Mapping[str, set[str]],
+    asked: Connection,
+    num_threads: int,
 ) -> Iterator[tuple[str, _Found]]:
     """Yield what is found in each file that nobody changes meanwhile."""
     compare = partial(comparison_of, opened.contents)
     for task in tasks:
         names = needed[task.shard.name]
         states = _settled(opened, names, asked)
-        reading = DataPass([task]).shards(opened.stored, compare, num_threads=_NUM_THREADS)
+        reading = DataPass([task]).shards(opened.stored, compare, num_threads=num_threads)
         scan = next(reading)
         if {name: opened.stored.state_of(name) for name in names} == states:
             yield task.shard.name, _Found(task.hashed, scan, states)

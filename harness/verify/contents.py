@@ -128,6 +128,15 @@ class Contents:
 
     def layout_of(self, module: str) -> Layout | None:
         """Return what a quantized module has to consist of; None for unknown algorithms."""
+        if module not in self._layouts:  # which nearly each check asks of each
+            self._layouts[module] = self._layout_of(module)
+        return self._layouts[module]
+
+    @cached_property
+    def _layouts(self) -> dict[str, Layout | None]:
+        return {}
+
+    def _layout_of(self, module: str) -> Layout | None:
         if not {BLOCKS, BLOCK_SCALES}.isdisjoint(self.modules[module]):
             return BLOCKED_EXPERTS
         layouts = LAYOUTS.get(self.declared.layout if self.declared else MODELOPT, {})

@@ -8,6 +8,7 @@ names.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from harness.artifacts import TensorHeader
@@ -38,6 +39,7 @@ SCALE_LEAVES = (
 )
 BLOCKS, BLOCK_SCALES = "blocks", "scales"
 """What OpenAI's MXFP4 stores for the experts of a layer."""
+_WEIGHTS = ("weight", "weight_packed", BLOCKS)
 _SCALES = frozenset({*SCALE_LEAVES, BLOCK_SCALES})
 _STACK_LEAVES = (*SCALE_LEAVES, BLOCKS, BLOCK_SCALES)
 """What is written behind the name of a stack: `experts.gate_up_proj_weight_scale`."""
@@ -124,6 +126,7 @@ def tensor_of(module: str, leaf: str) -> str:
     return f"{module}.{leaf}" if module else leaf
 
 
+@lru_cache(maxsize=1 << 17)
 def expert_of(module: str) -> Expert | None:
     """Return which expert's projection `module` is; None for other layers."""
     found = _EXPERT.match(module)
@@ -157,7 +160,10 @@ def quantized_stacks(modules: Mapping[str, Module]) -> Mapping[str, int]:
 
 def weight_of(module: Mapping[str, TensorHeader]) -> TensorHeader | None:
     """Return a linear layer's weight, packed or not."""
-    return next((module[n] for n in ("weight", "weight_packed", BLOCKS) if n in module), None)
+    for leaf in _WEIGHTS:
+        if leaf in module:
+            return module[leaf]
+    return None
 
 
 def is_quantized(module: Mapping[str, TensorHeader]) -> bool:

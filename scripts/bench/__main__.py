@@ -208,8 +208,8 @@ def compare_trees(
 def time_no_go(arguments: argparse.Namespace, model: Path, root: Path) -> dict[str, str]:
     """Return how long it takes to refuse a checkpoint without its experts' input scales.
 
-    Two trees take turns, after a first time that is not counted: it reads vLLM's files from the
-    disk, which took half a minute longer on a fresh machine.
+    After a first time that is not counted: it reads vLLM's files from the disk, which took half a
+    minute longer on a fresh machine. Two trees take turns.
     """
     salad = root / "run" / "checkpoint"
     take_scales_away(salad)
@@ -219,10 +219,7 @@ def time_no_go(arguments: argparse.Namespace, model: Path, root: Path) -> dict[s
         engine = ["--engine", "vllm", "--vllm", arguments.gate]
     trees = {"": None} | ({"before: ": arguments.before} if arguments.before else {})
     seconds: dict[str, list[float]] = {name: [] for name in trees}
-    turns = list(trees.items())
-    if arguments.before:
-        turns = [("", None), *turns * _TURNS]
-    for name, tree in turns:
+    for name, tree in [("", None), *list(trees.items()) * _TURNS]:
         words = ["gate", str(salad), *options, *engine, "--run-dir", str(root / "gate"), "--fresh"]
         done = _watched("harness", *words, tree=tree, code=_NO_GO)
         if "expert-input-scales-complete" not in done.output:

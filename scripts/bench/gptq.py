@@ -1,7 +1,7 @@
 """GPTQ on NVFP4: harness beside nvidia-modelopt and llmcompressor, on one model, in turns.
 
     python -m scripts.bench.gptq --model DIR --texts FILE --device cuda --peers modelopt
-    python -m scripts.bench.gptq --shape qwen3.6-35b-a3b --layers 2 --device cuda --into /dev/shm
+    python -m scripts.bench.gptq --shape qwen3-1.7b --layers 8 --device cuda --into /dev/shm
         --peers modelopt,llmcompressor --peer-python PYTHON --rounds 2 --record
 
 A random model of a shape (`shapes.py`) is written, or MODEL is taken, with texts or token ids, one
@@ -19,11 +19,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from scripts import ledger
 from scripts.bench.random_model import write_ids, write_model
-from scripts.bench.shapes import SHAPES
+from scripts.bench.shapes import DENSE, SHAPES, Dense, Shape
 
 _FORMAT = "nvfp4_gptq"
 _OURS = "harness"
@@ -70,9 +71,10 @@ def _least(typed: argparse.Namespace, root: Path) -> dict[str, float]:
 
 
 def _random(typed: argparse.Namespace, root: Path) -> tuple[Path, Path]:
-    config = SHAPES[typed.shape].config(typed.layers)
+    shapes: Mapping[str, Shape | Dense] = {**SHAPES, **DENSE}
+    config = shapes[typed.shape].config(typed.layers)
     write_model(root / "model", config, device=typed.device)
-    vocabulary = config["text_config"]["vocab_size"]
+    vocabulary = config.get("text_config", config)["vocab_size"]
     write_ids(root / "ids.jsonl", vocabulary=vocabulary, samples=typed.samples, length=typed.seq)
     return root / "model", root / "ids.jsonl"
 
@@ -103,7 +105,7 @@ def _typed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path)
-    what.add_argument("--shape", choices=sorted(SHAPES))
+    what.add_argument("--shape", choices=sorted({*SHAPES, *DENSE}))
     parser.add_argument("--texts", type=Path, help="JSON lines, for --model.")
     parser.add_argument("--layers", type=int, help="Decoder layers of --shape.")
     parser.add_argument("--samples", type=int, default=512)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 from transformers.initialization import no_init_weights
 
 from scripts.bench.shapes import CANARY
@@ -55,8 +56,9 @@ def write_ids(file: Path, *, vocabulary: int, samples: int, length: int) -> None
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     config = AutoConfig.from_pretrained(folder)
+    kind = getattr(transformers, config.architectures[0])
     with torch.device("meta"), no_init_weights():
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]  # transformers
+        model = kind._from_config(config, dtype=torch.bfloat16)  # noqa: SLF001  # of any kind of model
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

@@ -1,4 +1,4 @@
-"""Shapes of random models: the target's, at any depth, and smaller ones of the same family."""
+"""Shapes of random models: the target's, at any depth, smaller ones of its family, a dense one."""
 
 import json
 from collections.abc import Mapping
@@ -35,6 +35,37 @@ class Shape:
         return config
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dense:
+    """A model without experts, configured as its makers published it."""
+
+    layers: int
+    values: Mapping[str, object]
+
+    def config(self, layers: int | None = None) -> dict[str, Any]:
+        """Return config.json; with other than its own number of decoder layers if one is given."""
+        return {**self.values, "num_hidden_layers": layers or self.layers}
+
+
+DENSE = {
+    "qwen3-1.7b": Dense(
+        layers=28,
+        values={
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "dtype": "bfloat16",
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "head_dim": 128,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "vocab_size": 151936,
+            "max_position_embeddings": 40960,
+            "rope_parameters": {"rope_theta": 1_000_000, "rope_type": "default"},
+            "tie_word_embeddings": True,
+        },
+    ),
+}
 SHAPES = {
     "qwen3.6-35b-a3b": Shape(
         layers=40,

@@ -246,3 +246,27 @@ def test_every_command_has_its_ending(capsys: pytest.CaptureFixture[str]) -> Non
             app([command, "x" * 5000])
         assert ended.value.code == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        ("sys.exit(0)", 0, ["registered"]),
+        ("sys.exit(4)", 4, ["registered"]),
+        ("sys.exit('a line')", 1, ["registered", "taken apart"]),
+        ("1 / 0", 1, ["registered", "taken apart"]),
+        ("pass", 0, ["registered", "taken apart"]),
+    ],
+)
+def test_a_command_that_has_its_exit_code_is_not_taken_apart(
+    ends: str, code: int, said: list[str]
+) -> None:
+    program = (
+        "import atexit, sys\nfrom harness.leaving import leaving_at_once\n"
+        "class Late:\n    def __del__(self): print('taken apart')\n"
+        "late = Late()\n"
+        f"with leaving_at_once():\n    atexit.register(print, 'registered')\n    {ends}\n"
+    )
+    with python(program) as process:
+        out, _ = process.communicate()
+    assert (process.returncode, out.splitlines()) == (code, said)

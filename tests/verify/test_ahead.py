@@ -212,11 +212,11 @@ def only(descriptors: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_many_cores_begin_four_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_cores_begin_six_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 192)
     with ReadingAhead(None) as reading:
         reading.begin((tmp_path,), 1 << 40)
-        assert len(list(children())) == 4
+        assert len(list(children())) == 6
 
 
 def test_a_file_whose_layer_lies_in_a_cut_one_too_is_left_to_verify(
