@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import refusals
+from harness.cores import num_cores
 from harness.errors import HarnessError, ReasonCode, StageError
 from harness.garbage import collect_rarely
 from harness.interrupts import ctrl_c_held
@@ -275,7 +276,7 @@ def sharing_cores(count: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    torch.set_num_threads(max(1, num_cores() // count))
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ def main() -> int:
         folder = Path(name)
         checkpoint, served = folder / "checkpoint", ["--engine", "vllm"]
         served += ["--suite", str(_suite(folder / "suite.yaml", arguments.items))]
-        served += ["--vllm", str(arguments.vllm)] if arguments.vllm else []
+        served += ["--vllm", str(arguments.vllm.absolute())] if arguments.vllm else []
         making = ["--model", "canary", "--qformat", "nvfp4"]
         _harness(ROOT, ["quantize", *making, "--out", str(checkpoint)], folder)
         judging = ["gate", str(checkpoint / "checkpoint"), "--baseline", "canary"]
@@ -114,7 +114,7 @@ def _timed(
     done = _harness(tree, [*command, out, str(folder / run)], folder)
     seconds = time.perf_counter() - started
     if done.returncode not in (0, 4, 5):
-        sys.stderr.write(done.stderr)
+        sys.exit(done.stderr)
     starts = tuple(float(found) for found in _START.findall(done.stderr))
     return Run(seconds, done.returncode, starts)
 

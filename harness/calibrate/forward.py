@@ -108,6 +108,8 @@ class LayerwiseRun:
         self.clock = Clock(options.device)
         self.prepared_at = 0.0
         """When the first layer's turn came, by time.perf_counter."""
+        self.tried_s = 0.0
+        """Seconds of the few ids that went through it before; a GPU's kernels are compiled then."""
 
     def layers(self) -> Generator[ResidentLayer, None, None]:
         """Yield each decoder layer while its weights are in memory; the next one is read meanwhile.
@@ -246,8 +248,10 @@ class LayerwiseRun:
             return
         stub, trial = self._layers[layer.number], Trial(layer.module)
         self._layers[layer.number], self._is_trying = trial, True
+        started = time.perf_counter()
         with suppress(EnoughSeen):
             _forward(self._model, ids_BT[:1, :_TRIED_TOKENS], with_logits=False)
+        self.tried_s = time.perf_counter() - started
         self._layers[layer.number], self._is_trying = stub, False
         self._returned = trial.returned
         for one in self._stubs:

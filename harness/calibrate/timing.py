@@ -193,7 +193,7 @@ class _Timed:
             for layer in run.layers():
                 lap = self._stopwatch.lap()
                 if not times:
-                    start = _share(lap, run.prepared_at - started)
+                    start = _share(lap, run.prepared_at - started - self._compiled_s(run.tried_s))
                 times[layer.number] = self._timed(run, layer, len(sizes))
         counts = {same[0]: len(same) for same in streamed.kinds}
         tokens = [size * length for size in sizes]
@@ -237,9 +237,15 @@ class _Timed:
 
     def _warm_up(self, first: Lap, later: TimeRange) -> TimeRange:
         """Return how much longer the first time took, as far as a run will see it again."""
-        most_s = _WARM_UP_S if self._recipe.device.startswith("cuda") else first.wall_s
         alone_s, wall_s = (max(0.0, one - later.low_s) for one in (first.alone_s, first.wall_s))
-        return TimeRange(low_s=min(most_s, alone_s), high_s=min(most_s, wall_s))
+        return TimeRange(
+            low_s=alone_s - self._compiled_s(alone_s), high_s=wall_s - self._compiled_s(wall_s)
+        )
+
+    def _compiled_s(self, warm_up_s: float) -> float:
+        """Return what of a warm-up no run will see again."""
+        on_gpu = self._recipe.device.startswith("cuda")
+        return max(0.0, warm_up_s - _WARM_UP_S) if on_gpu else 0.0
 
 
 def _share(lap: Lap, seconds: float) -> TimeRange:

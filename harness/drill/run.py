@@ -6,7 +6,6 @@ damage copies of their checkpoints.
 
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ import torch
 
 from harness import pipeline
 from harness.artifacts import load, made_from, save, write_atomically
+from harness.cores import num_cores
 from harness.doors import check_folder, make_anew
 from harness.drill.attempt import DrillSetting, attempt, message_of
 from harness.drill.catalogue import find_fault, find_format
@@ -87,7 +87,7 @@ def drill(
 
 def _take_share(jobs: int) -> None:
     """Let this process use its share of the cores."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_num_threads(max(1, num_cores() // jobs))
 
 
 def _done_before(setting: DrillSetting) -> tuple[Drilled, ...]:

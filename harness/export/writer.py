@@ -27,6 +27,7 @@ import xxhash
 from torch import Tensor
 
 from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, TensorType
+from harness.cores import num_cores
 from harness.errors import DiskFullError, ReasonCode, StageError
 from harness.export import read_back
 from harness.export.config import config_with_quantization, hf_quant_config
@@ -110,7 +111,7 @@ class CheckpointWriter(ResourceOwner):
             if self._follower is not None:
                 self._declare()
                 self._follower.begin((partial_of(self.into), self.into), num_bytes)
-        self._threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "export")
+        self._threads = ThreadPoolExecutor(min(_MAX_THREADS, num_cores()), "export")
         self._exits.callback(self._threads.shutdown, cancel_futures=True)
         self._begun = True
 

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.artifacts import digest_of, write_atomically
+from harness.cores import num_cores
 from harness.doors import user_cache
 from harness.errors import EvidenceError, ModelError, PrerequisiteError, ReasonCode, UsageError
 from harness.models.sidecars import files_of
 from harness.models.weight_files import SETTLED_NS
 
 PARANOID = "HARNESS_PARANOID"
-_NUM_THREADS = min(16, os.cpu_count() or 1)
+_NUM_THREADS = min(16, num_cores())
 _MAX_ENTRY_BYTES = 256
 _PRIVATE = 0o700
 _OTHERS_MAY_WRITE = 0o022

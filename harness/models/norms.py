@@ -24,6 +24,8 @@ _ROWS = 16
 _LARGEST_EPS = 1e-2
 _HALVES = (torch.bfloat16, torch.float16)
 _Forward = Callable[..., Any]
+Settings = frozenset[tuple[str, object]]
+"""What two norms of a class may differ in: their plain attributes."""
 
 
 class Formula(NamedTuple):
@@ -57,30 +59,29 @@ def fused_norms(model: nn.Module) -> Iterator[None]:
     known = understood_norms(model)
     before: Mapping[type, _Forward] = {kind: kind.forward for kind in known}
     try:
-        for kind, formula in known.items():
-            kind.forward = _either(formula, before[kind])
+        for kind, formulas in known.items():
+            kind.forward = _either(formulas, before[kind])
         yield
     finally:
         for kind, forward in before.items():
             kind.forward = forward
 
 
-def understood_norms(model: nn.Module) -> Mapping[type[Any], Formula]:
-    """Return the formula of each class of norms whose every instance has it."""
-    tried: dict[object, Formula | None] = {}
-    found: dict[type[Any], set[Formula | None]] = defaultdict(set)
+def understood_norms(model: nn.Module) -> Mapping[type[Any], Mapping[Settings, Formula]]:
+    """Return the formulas that are found, by class and by what norms of a class may differ in."""
+    tried: set[tuple[type[Any], Settings]] = set()
+    found: dict[type[Any], dict[Settings, Formula]] = defaultdict(dict)
     for module in model.modules():
-        if _may_be_a_norm(module):
-            kind = type(module), _settings(module)
-            if kind not in tried:
-                tried[kind] = _formula_of(module)
-            found[type(module)].add(tried[kind])
-    alike = {kind: formulas.pop() for kind, formulas in found.items() if len(formulas) == 1}
-    return {kind: formula for kind, formula in alike.items() if formula is not None}
+        kind = type(module), _settings(module)
+        if kind in tried or not _may_be_a_norm(module):
+            continue
+        tried.add(kind)
+        if (formula := _formula_of(module)) is not None:
+            found[kind[0]][kind[1]] = formula
+    return found
 
 
-def _settings(module: nn.Module) -> frozenset[tuple[str, object]]:
-    """Return what two norms of a class may differ in."""
+def _settings(module: nn.Module) -> Settings:
     plain = (bool, int, float, str, type(None))
     return frozenset((name, one) for name, one in vars(module).items() if isinstance(one, plain))
 
@@ -125,22 +126,22 @@ def _is(found: object, expected: Tensor) -> bool:
     return isinstance(found, Tensor) and found.dtype == expected.dtype and found.equal(expected)
 
 
-def _either(formula: Formula, theirs: _Forward) -> _Forward:
+def _either(formulas: Mapping[Settings, Formula], theirs: _Forward) -> _Forward:
     """Return a norm's `forward` that computes what a kernel takes by that kernel."""
 
     def forward(self: Any, input: Tensor, *others: Any, **options: Any) -> Any:  # noqa: A002, ANN401  # as models have it
-        gates = others if formula.gated else (None,)
-        if options or len(gates) != 1 or (others and not formula.gated):
-            return theirs(self, input, *others, **options)
+        formula = formulas.get(_settings(self))
         kernels = triton_module(_KERNELS, input.device)
         weight_W = getattr(self, "weight", None)  # of which some go without
-        if kernels is None or not _is_taken(input, weight_W, gates[0], kernels.MOST_FEATURES):
+        if formula is None or kernels is None or options or len(others) != formula.gated:
+            return theirs(self, input, *others, **options)
+        gate = others[0] if others else None
+        if not _is_taken(input, weight_W, gate, kernels.MOST_FEATURES):
             return theirs(self, input, *others)
-        gate_RW = None if gates[0] is None else gates[0].reshape(-1, input.shape[-1])
         output_RW: Tensor = kernels.normalize(
             input.reshape(-1, input.shape[-1]),
             weight_W,
-            gate_RW,
+            None if gate is None else gate.reshape(-1, input.shape[-1]),
             eps=getattr(self, formula.eps),
             zero_centred=formula.zero_centred,
             rounded=formula.rounded,

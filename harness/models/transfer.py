@@ -15,6 +15,7 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor
 
+from harness.cores import num_cores
 from harness.errors import ModelError
 from harness.models.pieces import Span
 from harness.resources import ResourceOwner
@@ -32,7 +33,7 @@ class Transfer(ResourceOwner):
         super().__init__()
         self._folder, self._device = folder, device
         self._files: dict[str, int] = {}
-        self._num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+        self._num_threads = min(_MAX_THREADS, num_cores())
 
     def _open(self) -> None:
         self._threads = threads_for(self._device, self._num_threads, "read")

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from harness.cores import num_cores
+
 HARNESS = (sys.executable, "-m", "harness")
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -40,7 +42,7 @@ class CellProcess:
         self.log = log
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         if share > 1:
-            cores = max(1, len(os.sched_getaffinity(0)) // share)
+            cores = max(1, num_cores() // share)
             environment.setdefault("OMP_NUM_THREADS", str(cores))
         with log.open("ab") as printed:
             self._process = subprocess.Popen(

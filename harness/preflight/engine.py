@@ -1,13 +1,13 @@
 """Which engine serves: what was typed, or for `auto` what the model and the machine ask for."""
 
 import dataclasses
-import os
 
 import psutil
 import torch
 
 from harness import score
 from harness.artifacts import MIXED, EngineSpec, KvFormat, QuantPlan, Suite
+from harness.cores import num_cores
 from harness.engines import Demands, is_attention, read_demands
 from harness.errors import PrerequisiteError, ReasonCode, SuiteError, UsageError
 from harness.formats import get_format, scheme_of
@@ -38,7 +38,7 @@ def resolve_device(device: str, *, ranks: int = 1) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         message = f"--device {device}: torch {torch.__version__} finds no GPU. Type --device cpu."
         raise PrerequisiteError(message)
-    if device == "cpu" and ranks > 1 and ranks > (cores := len(os.sched_getaffinity(0))):
+    if device == "cpu" and ranks > 1 and ranks > (cores := num_cores()):
         message = (
             f"--ranks {ranks} --device cpu: each takes a core of its own, and there are {cores}. "
             f"Type at most --ranks {cores}."

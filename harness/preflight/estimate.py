@@ -5,11 +5,11 @@ the reference engine the rates are fitted to the canary's run on 2 CPU cores; th
 a CPU is measured, since machines differ most in it. What is not tried is good to a factor of two.
 """
 
-import os
 from collections.abc import Mapping
 
 import torch
 
+from harness.cores import num_cores
 from harness.preflight.asking_time import (
     CPU,
     CUDA,
@@ -48,7 +48,7 @@ def estimate_times(job: Job, *, scored: bool) -> Mapping[str, TimeRange]:
     rates = _rates(job.recipe.device)
     source_bytes = sum(header.num_bytes for header in job.source.tensors.values())
     making = making_time(job)
-    verified = min(_MOST_VERIFIED, _VERIFIED_BYTES * (os.cpu_count() or 1))
+    verified = min(_MOST_VERIFIED, _VERIFIED_BYTES * num_cores())
     times = {
         "calibrate": making.calibrate,
         "export": making.export,

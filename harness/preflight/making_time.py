@@ -6,13 +6,13 @@ the machine and the device it will do it on. Only sizes are known of what is rea
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from harness.algorithms import SecondMoments
 from harness.artifacts import PlannedLinear
 from harness.calibrate import CalibrationTimes, Workload, most_turns, time_calibration
+from harness.cores import num_cores
 from harness.export import required_bytes, shard_bytes
 from harness.models import Stack
 from harness.preflight.job import Job
@@ -55,7 +55,7 @@ def making_time(job: Job) -> MakingTime:
     written = required_bytes(job.source, job.plan)
     handled = of_call(lambda: required_bytes(job.source, job.plan))
     start = times.start + handled.times(_HANDLED)
-    hashing = hashed_byte.times(written / min(_MOST_THREADS, os.cpu_count() or 1))
+    hashing = hashed_byte.times(written / min(_MOST_THREADS, num_cores()))
     running, quantizing = _computing(job, times)
     if not job.recipe.calibration.layerwise:
         calibrate = start + reading.times(2) + running

@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from harness.artifacts import Pace, PaceBlock, digest_of
+from harness.cores import num_cores
 from harness.processes import ProcessMark
 from harness.score.recording import Course
 
@@ -38,7 +39,7 @@ def machine() -> str:
         boot = _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return ""
-    return digest_of(boot, len(os.sched_getaffinity(0)))
+    return digest_of(boot, num_cores())
 
 
 def pace_of(courses: Iterable[Course], *, alone: bool, num_at_once: int) -> Pace | None:

@@ -13,7 +13,6 @@ A file that changed within the last two seconds waits: another change could leav
 import json
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from harness.cores import num_cores
 from harness.engines import SIDECAR
 from harness.errors import HarnessError
 from harness.interrupts import ctrl_c_held
@@ -47,8 +47,9 @@ LEAST_BYTES = 1 << 30
 _BYTES_EACH = 1 << 30
 """No process is begun for less of a checkpoint; each reads all headers. A GiB of NVFP4, beside its
 source, keeps one busy for three seconds, and a layer of half of that is made in a tenth of them."""
-_CORES_EACH = 3
-"""Of a process, which has two threads: the rest is for what goes on meanwhile."""
+_CORES_EACH = 4
+"""Of a process, which has two threads: the rest is for what goes on meanwhile. To make layers on a GPU
+takes five; with three here a model ran slower there than without any process that read."""
 _MAX_PROCESSES = 6
 """Each holds all headers, nearly a KiB a tensor, and what it has imported."""
 _NUM_THREADS = 2
@@ -117,7 +118,7 @@ class ReadingAhead(ResourceOwner):
         """
         if num_bytes < LEAST_BYTES or self._asking is not None:
             return
-        count = (os.cpu_count() or 1) // _CORES_EACH, num_bytes // _BYTES_EACH, _MAX_PROCESSES
+        count = num_cores() // _CORES_EACH, num_bytes // _BYTES_EACH, _MAX_PROCESSES
         try:
             self._start(folders, max(1, min(count)))
         except OSError as error:  # nothing is lost but time
@@ -291,7 +292,7 @@ def _read_share(
             ready = [task for task in waiting if needed[task.shard.name] <= there]
             waiting = [task for task in waiting if not needed[task.shard.name] <= there]
             found |= _read_files(opened, ready, needed, asked, _NUM_THREADS)
-        own = max(_NUM_THREADS, (os.cpu_count() or 1) // order.num_processes)
+        own = max(_NUM_THREADS, num_cores() // order.num_processes)
         found |= _read_files(opened, waiting, needed, asked, own)
     return _Share(basis, source, found)
 

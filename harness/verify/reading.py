@@ -7,7 +7,6 @@ other's Python, so the stretches of a large checkpoint are shared among processe
 each. What was found is put together in the order of the files.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.cores import num_cores
 from harness.verify.compare import Outcome, TensorComparison
 from harness.verify.hashing import Hashed, Hasher, join_digests
 from harness.verify.scan import Facts, facts_of, is_settled, marked
@@ -94,7 +94,7 @@ class DataPass:
             compare: called in the threads.
             num_threads: how many; by default as many as pay.
         """
-        number = num_threads or min(_MAX_WORKERS, os.cpu_count() or 1)
+        number = num_threads or min(_MAX_WORKERS, num_cores())
         return self._joined(_read_all(list(chain(*self._cut)), stored, compare, num_threads=number))
 
     def share(
@@ -102,7 +102,7 @@ class DataPass:
     ) -> Sequence[Found]:
         """Return what process `number` of `count` finds in its stretches."""
         mine = list(chain(*self._cut))[number::count]
-        num_threads = max(1, (os.cpu_count() or 1) // count)
+        num_threads = max(1, num_cores() // count)
         return list(_read_all(mine, stored, compare, num_threads=num_threads))
 
     def shards_of(self, shares: Sequence[Sequence[Found]]) -> Iterator[ShardScan]:
@@ -117,7 +117,7 @@ class DataPass:
 
 def num_processes(num_bytes: int) -> int:
     """Return how many processes should share a pass over so many bytes."""
-    return max(1, min((os.cpu_count() or 1) // _CORES_EACH, num_bytes // _BYTES_EACH))
+    return max(1, min(num_cores() // _CORES_EACH, num_bytes // _BYTES_EACH))
 
 
 def _read_all(

@@ -17,7 +17,8 @@ from transformers.initialization import no_init_weights
 from scripts.bench.shapes import CANARY
 
 _STD = 0.02
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+_PROCESSOR = ("preprocessor_config.json",)
 _SHARD_BYTES = 4 << 30
 
 
@@ -28,7 +29,7 @@ def write_model(folder: Path, config: dict[str, Any], *, device: str) -> int:
     tokenizer is the canary's, so that an engine loads the folder.
     """
     folder.mkdir(parents=True)
-    for name in _TOKENIZER:
+    for name in (*_TOKENIZER, *(_PROCESSOR if "vision_config" in config else ())):
         shutil.copy(CANARY / name, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     weight_map: dict[str, str] = {}

@@ -1,8 +1,10 @@
 """One decoder layer of each kind is run as the run would, and counts for the others."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,3 +194,33 @@ def test_a_layer_whose_times_grow_cannot_be_said_and_is_left_soon(
     (layer,) = timed(make_case(tiny_models["qwen3"]), [], EXTENT, machine.clock).layers
     assert not layer.run(2, 96).can_be_said
     assert len(tokens) == 2 * (1 + 5), "a first round, and five that differ"
+
+
+def test_what_is_compiled_for_the_first_ids_is_no_part_of_the_start(
+    tiny_models: dict[str, Path], make_case: MakeCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = forward._forward  # noqa: SLF001  # what runs the model
+    lasts_s = 0.5
+
+    def compiling(model: Any, batch_BT: Tensor, *, with_logits: bool) -> None:  # noqa: ANN401  # passed on
+        if tuple(batch_BT.shape) == (1, 8):
+            time.sleep(lasts_s)
+        run(model, batch_BT, with_logits=with_logits)
+
+    monkeypatch.setattr(forward, "_forward", compiling)
+    on_cpu = timed(make_case(tiny_models["qwen3"]), [])
+    monkeypatch.setattr(timing._Timed, "_compiled_s", lambda _, warm_up_s: warm_up_s)  # noqa: SLF001
+    elsewhere = timed(make_case(tiny_models["qwen3"]), [])
+    assert on_cpu.start.high_s - elsewhere.start.high_s > lasts_s / 2
+
+
+@pytest.mark.parametrize(
+    ("device", "warm_up_s", "expected_s"),
+    [("cuda:0", 58.0, 57.0), ("cuda", 0.5, 0), ("cpu", 58, 0)],
+)
+def test_a_run_sees_a_second_of_a_gpu_s_warm_up_again(
+    device: str, warm_up_s: float, expected_s: float
+) -> None:
+    timer = object.__new__(timing._Timed)  # noqa: SLF001  # the rule by itself
+    vars(timer)["_recipe"] = SimpleNamespace(device=device)
+    assert timer._compiled_s(warm_up_s) == expected_s

@@ -22,8 +22,9 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 def python(program: str, **streams: int) -> subprocess.Popen[str]:
+    # nohup's children, tests among them, ignore SIGHUP.
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        ["/usr/bin/env", "--default-signal=HUP", sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": ROOT},
         stdout=streams.get("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,

@@ -209,7 +209,7 @@ def test_what_waits_to_be_written_is_bounded(
             at_once -= 1
         return written
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(writing, "num_cores", lambda: 16)
     types = [(name, type_of(tensor)) for name, tensor in held]
     with opened(types, tmp_path, max_bytes=EVERYTHING) as writer:
         monkeypatch.setattr(os, "pwritev", slow)

@@ -46,35 +46,6 @@ class Root(nn.Module):
         return out if self.after is None else self.after(out)
 
 
-@pytest.mark.parametrize("family", FORMULAS)
-def test_the_formulas_of_families_are_found(tiny_models: dict[str, Path], family: str) -> None:
-    found = understood_norms(running_model(tiny_models[family]))
-    assert {kind.__name__: formula for kind, formula in found.items()} == FORMULAS[family]
-
-
-@pytest.mark.parametrize(
-    "after", [torch.neg, lambda x: x * 1.01, lambda x: x.float(), lambda x: (x,)]
-)
-def test_a_norm_that_gives_something_else_is_not_understood(
-    after: Callable[[Tensor], Tensor],
-) -> None:
-    assert list(understood_norms(nn.Sequential(Root()))) == [Root]
-    assert not understood_norms(nn.Sequential(Root(after)))
-
-
-def test_a_class_is_understood_only_where_all_of_its_instances_are_alike() -> None:
-    bounded = Root()
-    bounded.is_bounded = True
-    assert understood_norms(nn.Sequential(Root(), Root(eps=1e-5)))
-    assert not understood_norms(nn.Sequential(Root(), bounded))
-
-
-def test_torch_s_own_norms_and_what_holds_more_than_a_weight_are_left_alone() -> None:
-    more = Root()
-    more.bias = nn.Parameter(torch.zeros(24))
-    assert not understood_norms(nn.Sequential(nn.RMSNorm(24), nn.LayerNorm(24, bias=False), more))
-
-
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """Stand in for the kernel: its signature, and the formula's arithmetic."""
@@ -94,6 +65,42 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     module = SimpleNamespace(normalize=normalize, MOST_FEATURES=64)
     monkeypatch.setattr(norms, "triton_module", lambda *_: module)
     return seen
+
+
+@pytest.mark.parametrize("family", FORMULAS)
+def test_the_formulas_of_families_are_found(tiny_models: dict[str, Path], family: str) -> None:
+    found = understood_norms(running_model(tiny_models[family]))
+    formulas = {kind.__name__: set(by.values()) for kind, by in found.items()}
+    assert formulas == {name: {formula} for name, formula in FORMULAS[family].items()}
+
+
+@pytest.mark.parametrize(
+    "after", [torch.neg, lambda x: x * 1.01, lambda x: x.float(), lambda x: (x,)]
+)
+def test_a_norm_that_gives_something_else_is_not_understood(
+    after: Callable[[Tensor], Tensor],
+) -> None:
+    assert list(understood_norms(nn.Sequential(Root()))) == [Root]
+    assert not understood_norms(nn.Sequential(Root(after)))
+
+
+def test_norms_of_a_class_are_told_apart_by_their_settings(kernel: list[dict[str, object]]) -> None:
+    plain, bounded = Root(), Root()
+    bounded.is_bounded = True
+    both = nn.Sequential(plain, Root(eps=1e-5), bounded)
+    assert len(understood_norms(both)[Root]) == 2
+    x = torch.linspace(-3, 3, 48).reshape(2, 24).bfloat16()
+    with torch.inference_mode(), fused_norms(both):
+        assert float(bounded(x).max()) <= 1
+        assert not kernel
+        assert float(plain(x).max()) > 1
+    assert len(kernel) == 1
+
+
+def test_torch_s_own_norms_and_what_holds_more_than_a_weight_are_left_alone() -> None:
+    more = Root()
+    more.bias = nn.Parameter(torch.zeros(24))
+    assert not understood_norms(nn.Sequential(nn.RMSNorm(24), nn.LayerNorm(24, bias=False), more))
 
 
 @pytest.mark.parametrize("family", FORMULAS)

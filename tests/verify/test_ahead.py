@@ -213,7 +213,7 @@ def only(descriptors: int) -> Iterator[None]:
 
 
 def test_many_cores_begin_six_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    monkeypatch.setattr(ahead, "num_cores", lambda: 192)
     with ReadingAhead(None) as reading:
         reading.begin((tmp_path,), 1 << 40)
         assert len(list(children())) == 6

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +34,7 @@ CUTS = {
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Cut the work in another way."""
     cuts = CUTS[request.param]
-    monkeypatch.setattr(os, "cpu_count", lambda: cuts["threads"])
+    monkeypatch.setattr(reading, "num_cores", lambda: cuts["threads"])
     for module, constant, name in (
         (reading, "_STRETCH_BYTES", "stretch"),
         (reading, "_PIECE_BYTES", "piece"),
@@ -153,9 +152,9 @@ def test_shares_make_up_the_whole(
 
 
 def test_processes_are_begun_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(reading, "num_cores", lambda: 16)
     assert [num_processes(gib << 30) for gib in (0, 7, 20, 92)] == [1, 1, 5, 8]
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(reading, "num_cores", lambda: 2)
     assert num_processes(92 << 30) == 1
 
 
