@@ -4,7 +4,8 @@
 
 It chooses between its NVFP4, its FP8 and no quantization for each group of layers, by gradients of
 the loss. Its effective bits count as those of `harness tune` here: 4.5 a weight of NVFP4, with the
-output layer, which is not quantized, left out of the mean.
+output layer, which is not quantized, left out of the mean. Its kernel that rounds to NVFP4 and back
+wants a GPU; on a CPU plain torch computes the same in its place.
 """
 
 import argparse
@@ -45,7 +46,10 @@ def main() -> int:
 
 def _chosen(model: Any, batches: list[Tensor], bits: float) -> Any:  # noqa: ANN401  # transformers
     import modelopt.torch.quantization as mtq  # noqa: PLC0415 -- takes seconds
+    from modelopt.torch.quantization import tensor_quant  # noqa: PLC0415 -- as above
 
+    if batches[0].device.type == "cpu":
+        tensor_quant.dynamic_block_quantize_op = _rounded
     found, _ = mtq.auto_quantize(
         model,
         constraints={
@@ -62,6 +66,22 @@ def _chosen(model: Any, batches: list[Tensor], bits: float) -> Any:  # noqa: ANN
         method="gradient",
     )
     return found
+
+
+def _rounded(input: Tensor, block_size: int, amax: Tensor, *numbers: int) -> Tensor:  # noqa: A002 -- modelopt's
+    """Round to NVFP4 and back: blocks of E2M1, whose scales are E4M3 numbers times a global one."""
+    if numbers != (4, 2, 8, 4):  # bits of a code and of its exponent, of a scale and of its
+        sys.exit(f"only NVFP4 is rounded on a CPU, not {numbers}")
+    largest_code, largest_scale = 6.0, 448.0
+    scale = amax.float().max() / (largest_code * largest_scale)
+    blocks = input.float().reshape(*input.shape[:-1], -1, block_size)
+    wanted = blocks.abs().amax(-1, keepdim=True) / (largest_code * scale)
+    steps = wanted.clamp(2.0**-9, largest_scale).to(torch.float8_e4m3fn).float() * scale
+    codes = (blocks / steps).clamp(-largest_code, largest_code)
+    # Between powers of two there is one number more: steps of 0.5, from 2 on of 1, from 4 on of 2.
+    fine = torch.exp2(codes.abs().clamp(min=1).log2().floor() - 1)
+    rounded: Tensor = ((codes / fine).round() * fine * steps).reshape(input.shape).to(input.dtype)
+    return rounded
 
 
 if __name__ == "__main__":
