@@ -11,10 +11,10 @@ from harness.calibrate import Calibration, Turn
 from harness.models import ResidentLayer, Stack, by_parameter, stored_dtype, twin_of
 from harness.preflight import Job
 from harness.quantize import (
+    InputRounding,
     QuantizedStack,
     ResidentQuantizer,
     hold_as_stored,
-    input_rounding,
     input_scales,
     stored_of,
 )
@@ -41,7 +41,7 @@ class InTurns:
         planned = self._planned_of(layer)
         largest = self._calibration.largest_inputs(planned)
         scales = input_scales(planned, largest, self._job.plan)
-        rounded = input_rounding(planned, scales, self._job.recipe.device)
+        rounding = InputRounding(planned, scales, self._job.recipe.device)
         quantized: list[QuantizedStack] = []
         here = {one.linear.name for stack in found for one in stack.members}
         # What is not made here has the numbers that the model has: it is cast, or left for later.
@@ -49,13 +49,13 @@ class InTurns:
         twin = twin_of(layer)
         for names, part in _turns(found, following.turns(layer), self._calibration):
             if names and part:
-                following.see(layer, Turn(names, twin, frozenset(done), rounded))
+                following.see(layer, Turn(names, twin, frozenset(done), rounding))
             made = self._quantizer.quantize(part, amax, self._calibration.moments)
             members = [one for stack in made for one in stack.members]
             hold_as_stored(twin, members, stored_of(made), stored_dtype(self._job.source))
             done |= {one.linear.parameter.tensor for one in members}
             quantized += made
-        following.go_on(twin, rounded)
+        following.go_on(twin, rounding)
         return quantized
 
     def _planned_of(self, layer: ResidentLayer) -> Sequence[PlannedLinear]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,8 +28,16 @@ if TYPE_CHECKING:
     from harness.calibrate.forward import LayerwiseRun
 
 _STACK = 3
-Rounded = Callable[[str, int | None, Tensor], Tensor | None]
-"""Takes a weight's parameter, the expert and the input; returns what engines round it to."""
+
+
+class Rounding(Protocol):
+    """What engines round inputs to; None where they stay as they are."""
+
+    def rounded(self, parameter: str, expert: int | None, input_NI: Tensor) -> Tensor | None:
+        """Return what the input of a weight becomes."""
+
+    def rounded_together(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> Tensor | None:
+        """Return the same of all experts' rows, which end at `ends_E`."""
 
 
 class Turn(NamedTuple):
@@ -40,7 +48,7 @@ class Turn(NamedTuple):
     """A twin of the layer, which holds what is quantized as engines compute with it."""
     quantized: frozenset[str]
     """Its parameters whose inputs are rounded."""
-    rounded: Rounded
+    rounding: Rounding
 
 
 class _Input(NamedTuple):
@@ -62,10 +70,12 @@ class _Input(NamedTuple):
             return self.ends_E is other.ends_E
         return torch.equal(self.ends_E, other.ends_E)
 
-    def rounded(self, rounded: Rounded) -> Tensor:
-        """Return the rows as engines round them; experts of a layer share the scale."""
-        expert = 0 if self.ends_E is not None else self.expert
-        found_NI = rounded(self.parameter, expert, self.input_NI)
+    def rounded(self, rounding: Rounding) -> Tensor:
+        """Return the rows as engines round them."""
+        if self.ends_E is None:
+            found_NI = rounding.rounded(self.parameter, self.expert, self.input_NI)
+        else:
+            found_NI = rounding.rounded_together(self.parameter, self.ends_E, self.input_NI)
         return self.input_NI if found_NI is None else found_NI.to(self.input_NI.dtype)
 
 
@@ -134,10 +144,10 @@ class Following:
             with suppress(EnoughSeen), routing.replayed(turn.layer.module), tap:
                 self._run.run_on(turn.layer, batch, own_BTH.clone())
 
-    def go_on(self, twin: ResidentLayer, rounded: Rounded) -> None:
+    def go_on(self, twin: ResidentLayer, rounding: Rounding) -> None:
         """Run a layer, which is quantized, on what the ones before returned."""
         _, own = self._held()
-        with _tapped(twin, lambda one: one.rounded(rounded)):
+        with _tapped(twin, lambda one: one.rounded(rounding)):
             for batch in range(len(own)):
                 own.put(batch, self._run.run_on(twin, batch, own.take(batch)))
 
@@ -160,7 +170,7 @@ class Following:
                 "gptaq."
             )
             raise ModelError(message)
-        input_NI = own.rounded(turn.rounded)
+        input_NI = own.rounded(turn.rounding)
         if own.ends_E is None:
             self._moments.see_input(own.parameter, own.expert, input_NI, one.input_NI)
         else:
@@ -201,7 +211,7 @@ class _Shown:
         elif not self._waiting and not self._has_experts:
             raise EnoughSeen
         is_rounded = self._rounds and one.parameter in turn.quantized
-        return one.rounded(turn.rounded) if is_rounded else None
+        return one.rounded(turn.rounding) if is_rounded else None
 
 
 def _tapped(layer: ResidentLayer, on_call: OnCall) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ from harness.models import (
     tap_attention,
     tap_linears,
 )
-from harness.quantize import ComputedWeights, Stored, input_rounding, quantize, unquantized
+from harness.quantize import ComputedWeights, InputRounding, Stored, quantize, unquantized
 from harness.serve.memory import naming_lack_of_memory, num_weights, refuse_if_too_large
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def rounded(
 
             model = taps.enter_context(_loaded(made, device, how.dtype, matrix))
         if how.inputs:
-            taps.enter_context(tap_linears(model, input_rounding(planned, stored, device)))
+            taps.enter_context(tap_linears(model, InputRounding(planned, stored, device).rounded))
         if how.kv and made.plan.declares_kv:
             taps.enter_context(tap_attention(model, _kv_rounding(made, stored)))
         yield model

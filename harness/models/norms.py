@@ -25,7 +25,7 @@ _LARGEST_EPS = 1e-2
 _HALVES = (torch.bfloat16, torch.float16)
 _Forward = Callable[..., Any]
 Settings = frozenset[tuple[str, object]]
-"""What two norms of a class may differ in: their plain attributes."""
+"""What two norms of a class may differ in: their plain attributes, and their width."""
 
 
 class Formula(NamedTuple):
@@ -57,14 +57,17 @@ class Formula(NamedTuple):
 def fused_norms(model: nn.Module) -> Iterator[None]:
     """Run the norms of a model that are understood in one pass each, where a GPU has them."""
     known = understood_norms(model)
-    before: Mapping[type, _Forward] = {kind: kind.forward for kind in known}
+    before = {kind: vars(kind).get("forward") for kind in known}
     try:
         for kind, formulas in known.items():
-            kind.forward = _either(formulas, before[kind])
+            kind.forward = _either(kind, formulas)
         yield
     finally:
         for kind, forward in before.items():
-            kind.forward = forward
+            if forward is None:  # it is another class's
+                del kind.forward
+            else:
+                kind.forward = forward
 
 
 def understood_norms(model: nn.Module) -> Mapping[type[Any], Mapping[Settings, Formula]]:
@@ -72,18 +75,20 @@ def understood_norms(model: nn.Module) -> Mapping[type[Any], Mapping[Settings, F
     tried: set[tuple[type[Any], Settings]] = set()
     found: dict[type[Any], dict[Settings, Formula]] = defaultdict(dict)
     for module in model.modules():
-        kind = type(module), _settings(module)
-        if kind in tried or not _may_be_a_norm(module):
+        if not _may_be_a_norm(module):
             continue
-        tried.add(kind)
-        if (formula := _formula_of(module)) is not None:
-            found[kind[0]][kind[1]] = formula
+        kind, settings = type(module), _settings(module)
+        if (kind, settings) not in tried:
+            tried.add((kind, settings))
+            if (formula := _formula_of(module)) is not None:
+                found[kind][settings] = formula
     return found
 
 
-def _settings(module: nn.Module) -> Settings:
+def _settings(norm: nn.Module) -> Settings:
     plain = (bool, int, float, str, type(None))
-    return frozenset((name, one) for name, one in vars(module).items() if isinstance(one, plain))
+    known = {(name, one) for name, one in vars(norm).items() if isinstance(one, plain)}
+    return frozenset({*known, ("width", norm.get_parameter("weight").shape)})
 
 
 def _may_be_a_norm(module: nn.Module) -> bool:
@@ -94,23 +99,29 @@ def _may_be_a_norm(module: nn.Module) -> bool:
 
 
 def _formula_of(norm: nn.Module) -> Formula | None:
-    """Try a norm on random rows, the first of which are so small that eps matters."""
-    seed = torch.Generator().manual_seed(0)
-    width = norm.get_parameter("weight").shape[0]
-    sizes_R1 = torch.logspace(-4, 2, _ROWS).unsqueeze(1)
-    input_RW = (torch.randn(_ROWS, width, generator=seed) * sizes_R1).bfloat16()
-    weight_W = torch.randn(width, generator=seed).bfloat16()
-    gate_RW = torch.randn(_ROWS, width, generator=seed).bfloat16()
+    """Try a norm on random rows, the first of which are so small that eps matters.
+
+    They come as a matrix and with more dimensions: some norms are for one of the two alone.
+    """
+    with torch.device("cpu"):
+        seed = torch.Generator().manual_seed(0)
+        width = norm.get_parameter("weight").shape[0]
+        sizes_R1 = torch.logspace(-4, 2, _ROWS).unsqueeze(1)
+        input_RW = (torch.randn(_ROWS, width, generator=seed) * sizes_R1).bfloat16()
+        weight_W = torch.randn(width, generator=seed).bfloat16()
+        gate_RW = torch.randn(_ROWS, width, generator=seed).bfloat16()
     twin = copy.copy(norm)
     vars(twin)["_parameters"] = {"weight": nn.Parameter(weight_W, requires_grad=False)}
     for gate in (None, gate_RW):
         given = [input_RW] if gate is None else [input_RW, gate]
         try:
             found = type(norm).forward(twin, *given)
+            again = type(norm).forward(twin, *(one.reshape(4, 1, -1, width) for one in given))
         except Exception:  # noqa: BLE001, S112  # whatever else it may be, it is no such norm
             continue
         for formula, eps in _formulas(norm, gated=gate is not None):
-            if _is(found, formula.of(input_RW, weight_W, gate, eps)):
+            expected = formula.of(input_RW, weight_W, gate, eps)
+            if _is(found, expected) and _is(again, expected.reshape(4, 1, -1, width)):
                 return formula
     return None
 
@@ -126,21 +137,24 @@ def _is(found: object, expected: Tensor) -> bool:
     return isinstance(found, Tensor) and found.dtype == expected.dtype and found.equal(expected)
 
 
-def _either(formulas: Mapping[Settings, Formula], theirs: _Forward) -> _Forward:
+def _either(kind: type[Any], formulas: Mapping[Settings, Formula]) -> _Forward:
     """Return a norm's `forward` that computes what a kernel takes by that kernel."""
+    theirs: _Forward = kind.forward
 
-    def forward(self: Any, input: Tensor, *others: Any, **options: Any) -> Any:  # noqa: A002, ANN401  # as models have it
+    def forward(self: Any, *given: Any, **options: Any) -> Any:  # noqa: ANN401  # as models have it
+        is_plain = given and not options and all(isinstance(one, Tensor) for one in given)
+        if not is_plain or type(self) is not kind or getattr(self, "weight", None) is None:
+            return theirs(self, *given, **options)
+        input, gate = (*given, None)[:2]  # noqa: A001  # torch's name for it
         formula = formulas.get(_settings(self))
         kernels = triton_module(_KERNELS, input.device)
-        weight_W = getattr(self, "weight", None)  # of which some go without
-        if formula is None or kernels is None or options or len(others) != formula.gated:
-            return theirs(self, input, *others, **options)
-        gate = others[0] if others else None
-        if not _is_taken(input, weight_W, gate, kernels.MOST_FEATURES):
-            return theirs(self, input, *others)
+        if formula is None or kernels is None or len(given) != 1 + formula.gated:
+            return theirs(self, *given)
+        if not _is_taken(input, self.weight, gate, kernels.MOST_FEATURES):
+            return theirs(self, *given)
         output_RW: Tensor = kernels.normalize(
             input.reshape(-1, input.shape[-1]),
-            weight_W,
+            self.weight,
             None if gate is None else gate.reshape(-1, input.shape[-1]),
             eps=getattr(self, formula.eps),
             zero_centred=formula.zero_centred,
@@ -151,9 +165,7 @@ def _either(formulas: Mapping[Settings, Formula], theirs: _Forward) -> _Forward:
     return forward
 
 
-def _is_taken(input: Tensor, weight: Tensor | None, gate: Tensor | None, most: int) -> bool:  # noqa: A002  # as above
-    if weight is None:
-        return False
+def _is_taken(input: Tensor, weight: Tensor, gate: Tensor | None, most: int) -> bool:  # noqa: A002  # as above
     like = [weight] if gate is None else [weight, gate]
     return (
         input.dtype in _HALVES

@@ -45,7 +45,7 @@ def normalize(
     with torch.cuda.device_of(input_RW):  # Triton starts kernels on the current GPU
         kernel[(triton.cdiv(num_rows, rows),)](
             input_RW,
-            weight_W,
+            weight_W.contiguous(),
             gate,
             output_RW,
             num_rows,

@@ -1,5 +1,6 @@
 """What the devices of this machine have: which GPUs each arm gets, and how much memory is free."""
 
+import atexit
 import os
 import threading
 from collections.abc import Sequence
@@ -35,7 +36,9 @@ def begin_on(device: str) -> None:
             torch.zeros(1, device=device)
 
     if device.startswith("cuda"):
-        threading.Thread(target=begin, name="context", daemon=True).start()
+        thread = threading.Thread(target=begin, name="context", daemon=True)
+        thread.start()
+        atexit.register(thread.join)  # one that is cut off there takes the process's exit code away
 
 
 def assign_gpus(engine: EngineSpec) -> tuple[Gpus, Gpus]:

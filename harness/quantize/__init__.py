@@ -1,7 +1,7 @@
 """Turn source tensors into the tensors of a checkpoint: a stream from files or from memory."""
 
 from harness.quantize.amax import input_groups
-from harness.quantize.computed import ComputedWeights, Stored, input_rounding
+from harness.quantize.computed import ComputedWeights, InputRounding, Stored
 from harness.quantize.in_layer import (
     hold_as_stored,
     holding_as_stored,
@@ -14,6 +14,7 @@ from harness.quantize.stream import quantize, read_unquantized, unquantized
 
 __all__ = [
     "ComputedWeights",
+    "InputRounding",
     "QuantizedStack",
     "ResidentQuantizer",
     "Stored",
@@ -21,7 +22,6 @@ __all__ = [
     "hold_as_stored",
     "holding_as_stored",
     "input_groups",
-    "input_rounding",
     "input_scales",
     "inputs_as_rounded",
     "quantize",

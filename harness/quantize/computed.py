@@ -5,7 +5,10 @@ memory, dequantized as an engine that emulates the format does, and inputs are r
 into each layer.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,24 +53,56 @@ class ComputedWeights:
         return form.dequantize_weight(tensors, dtype=dtype)
 
 
-def input_rounding(
-    planned: Iterable[PlannedLinear], stored: Stored, device: str
-) -> Callable[[str, int | None, Tensor], Tensor | None]:
-    """Return what `tap_linears` takes to round inputs as the plan says."""
-    sites = {}
-    for one in planned:
-        if one.input_format is not None:
-            scale = None
-            if has_input_scale(one.input_format):
-                scale = stored[f"{one.linear.name}.input_scale"].to(device)
-            where = one.linear.parameter
-            sites[where.tensor, where.expert] = get_format(one.input_format), scale
+class InputRounding:
+    """Rounds inputs as the plan says; its methods are what `tap_linears` takes."""
 
-    def round_input(parameter: str, expert: int | None, x: Tensor) -> Tensor | None:
-        form, scale = sites.get((parameter, expert), (None, None))
-        return None if form is None else form.qdq_input(x, input_scale=scale)
+    def __init__(self, planned: Iterable[PlannedLinear], stored: Stored, device: str) -> None:
+        """Take what is stored of the scales of inputs."""
+        self._sites: dict[str, dict[int | None, _Site]] = defaultdict(dict)
+        for one in planned:
+            if one.input_format is not None:
+                scale = None
+                if has_input_scale(one.input_format):
+                    scale = stored[f"{one.linear.name}.input_scale"].to(device)
+                where = one.linear.parameter
+                self._sites[where.tensor][where.expert] = _Site(one.input_format, scale)
 
-    return round_input
+    def rounded(self, parameter: str, expert: int | None, input_NI: Tensor) -> Tensor | None:
+        """Return what the input of a weight becomes; None where it stays as it is."""
+        site = self._sites.get(parameter, {}).get(expert)
+        return None if site is None else site.rounded(input_NI)
+
+    def rounded_together(self, parameter: str, ends_E: Tensor, input_NI: Tensor) -> Tensor | None:
+        """Return the same of all experts' rows, which end at `ends_E`."""
+        sites = self._sites.get(parameter)
+        if not sites:
+            return None
+        first, *others = (sites.get(expert) for expert in range(len(ends_E)))
+        if first is not None and all(map(first.is_like, others)):
+            return first.rounded(input_NI)
+        found_NI = input_NI.clone()
+        for expert, (begin, end) in enumerate(pairwise([0, *ends_E.tolist()])):
+            site = sites.get(expert)
+            if site is not None and begin < end:
+                found_NI[begin:end] = site.rounded(input_NI[begin:end])
+        return found_NI
+
+
+class _Site(NamedTuple):
+    """What one weight's input is rounded to."""
+
+    format: str
+    scale: Tensor | None
+
+    def rounded(self, input_NI: Tensor) -> Tensor:
+        return get_format(self.format).qdq_input(input_NI, input_scale=self.scale)
+
+    def is_like(self, other: "_Site | None") -> bool:
+        if other is None or self.format != other.format:
+            return False
+        if self.scale is None or other.scale is None:
+            return self.scale is other.scale
+        return self.scale.equal(other.scale)
 
 
 def _is_requantized(one: PlannedLinear) -> bool:

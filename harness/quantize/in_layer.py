@@ -9,9 +9,9 @@ from torch import Tensor
 
 from harness.artifacts import CalibrationStats, PlannedLinear, QuantPlan
 from harness.formats import get_format, has_input_scale
-from harness.models import ResidentLayer, cut, experts_run, tap_linears
+from harness.models import ResidentLayer, cut, tap_linears
 from harness.quantize.amax import input_groups
-from harness.quantize.computed import ComputedWeights, Stored, input_rounding
+from harness.quantize.computed import ComputedWeights, InputRounding, Stored
 from harness.quantize.resident import QuantizedStack
 
 
@@ -102,18 +102,17 @@ def _places(
 def inputs_as_rounded(
     layer: ResidentLayer, planned: Sequence[PlannedLinear], scales: Stored, device: str
 ) -> Iterator[None]:
-    """Round the inputs of a layer that stands in no model now; experts run one by one for it."""
+    """Round the inputs of a layer's weights on their way into them, in the context."""
     if all(one.input_format is None for one in planned):
         yield
         return
-    rounding = input_rounding(planned, scales, device)
+    rounding = InputRounding(planned, scales, device)
 
-    def on_input(name: str, expert: int | None, x: Tensor) -> Tensor | None:
-        return rounding(f"{layer.path}.{name}", expert, x)
+    def on_input(name: str, expert: int | None, input_NI: Tensor) -> Tensor | None:
+        return rounding.rounded(f"{layer.path}.{name}", expert, input_NI)
 
-    with (
-        experts_run(layer.module, "eager"),
-        torch.inference_mode(),
-        tap_linears(layer.module, on_input),
-    ):
+    def on_grouped(name: str, ends_E: Tensor, input_NI: Tensor) -> Tensor | None:
+        return rounding.rounded_together(f"{layer.path}.{name}", ends_E, input_NI)
+
+    with torch.inference_mode(), tap_linears(layer.module, on_input, on_grouped):
         yield

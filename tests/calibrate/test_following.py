@@ -15,7 +15,7 @@ from harness import pipeline
 from harness.artifacts import EngineSpec, PlannedLinear, QuantPlan
 from harness.calibrate import Calibration, Turn
 from harness.calibrate.batches import CPU_TOKENS
-from harness.calibrate.following import Following, Rounded
+from harness.calibrate.following import Following, Rounding
 from harness.calibrate.forward import LayerwiseRun
 from harness.calibrate.samples import make_batches, read_samples
 from harness.errors import ModelError
@@ -56,11 +56,11 @@ class Calibrated:
         self.plan: QuantPlan = plan(recipe, inventory)
         self.calibration = Calibration(recipe, source, inventory, self.plan)
 
-    def see(self, layer: ResidentLayer, rounded: Rounded) -> None:
+    def see(self, layer: ResidentLayer, rounding: Rounding) -> None:
         """Let all inputs of a layer be seen that is not quantized at all."""
         following = self.calibration.following
         for names in following.turns(layer):
-            following.see(layer, Turn(names, layer, frozenset(), rounded))
+            following.see(layer, Turn(names, layer, frozenset(), rounding))
 
     def follow_all(self) -> None:
         for layer in self.calibration.layers():
@@ -77,8 +77,20 @@ class Calibrated:
         ]
 
 
-def as_it_is(parameter: str, expert: int | None, x: Tensor) -> None:
-    """Round nothing."""
+class Times:
+    """Rounds inputs to a multiple of them."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def rounded(self, _: str, __: int | None, input_NI: Tensor) -> Tensor:
+        return input_NI * self._factor
+
+    def rounded_together(self, _: str, __: Tensor, input_NI: Tensor) -> Tensor:
+        return input_NI * self._factor
+
+
+as_it_is = Times(1)
 
 
 @pytest.mark.parametrize("experts", ["grouped", "eager"])
@@ -106,7 +118,7 @@ def test_inputs_are_summed_up_as_engines_round_them(
     one = Calibrated(tiny_qwen3, calibration_jsonl)
     for layer in one.calibration.layers():
         one.calibration.run(layer)
-        one.see(layer, lambda _, __, x: x / 2)
+        one.see(layer, Times(0.5))
         moments = one.calibration.moments(one.inputs_of(layer)[:1])
         assert moments.cross is not None
         assert torch.allclose(moments.cross / 2, moments.sums)  # y is as it was
@@ -133,8 +145,8 @@ def test_the_second_stream_is_what_the_checkpoint_computes(
     streams: list[Tensor] = []
     go_on = Following.go_on
 
-    def noted(self: Following, twin: ResidentLayer, rounded: Rounded) -> None:
-        go_on(self, twin, rounded)
+    def noted(self: Following, twin: ResidentLayer, rounding: Rounding) -> None:
+        go_on(self, twin, rounding)
         _, own = self._held()
         streams.append(next(iter(own)).float())
 

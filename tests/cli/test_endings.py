@@ -271,3 +271,26 @@ def test_a_command_that_has_its_exit_code_is_not_taken_apart(
     with python(program) as process:
         out, _ = process.communicate()
     assert (process.returncode, out.splitlines()) == (code, said)
+
+
+@pytest.mark.parametrize(("entry", "said"), [("program", []), ("main", ["taken apart"])])
+def test_only_the_program_ends_at_once(entry: str, said: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "class Late:\n    def __del__(self): print('taken apart')\n"
+        "late = Late()\nsys.argv[1:] = ['--version']\n"
+        f"from harness.__main__ import {entry}\n{entry}()\n"
+    )
+    with python(program) as process:
+        out, _ = process.communicate()
+    assert (process.returncode, out.splitlines()[1:]) == (0, said)
+
+
+def test_what_was_registered_before_is_done_as_ever() -> None:
+    program = (
+        "import atexit, sys\natexit.register(print, 'measured')\n"
+        "sys.argv[1:] = ['--version']\nfrom harness.__main__ import program; program()\n"
+    )
+    with python(program) as process:
+        out, _ = process.communicate()
+    assert (process.returncode, out.splitlines()[1:]) == (0, ["measured"])

@@ -97,6 +97,63 @@ def test_norms_of_a_class_are_told_apart_by_their_settings(kernel: list[dict[str
     assert len(kernel) == 1
 
 
+class Centred(Root):
+    """A class that changes what its base computes, in a step of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(-1, keepdim=True))
+
+
+class Grouped(Root):
+    """Normalizes each half of a row that is wider than a group."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, dtype=torch.bfloat16))
+        self.group_size = 24
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.float().reshape(*x.shape[:-1], -1, self.group_size)
+        groups = groups * torch.rsqrt(groups.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (groups.reshape(x.shape) * self.weight.float()).to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("norms_", "width"), [([Root(), Centred()], 24), ([Grouped(24), Grouped(48)], 48)]
+)
+def test_what_is_known_of_one_norm_is_not_said_of_another(
+    kernel: list[dict[str, object]], norms_: list[nn.Module], width: int
+) -> None:
+    last = norms_[-1]
+    x = (torch.linspace(1, 5, 4 * width).reshape(4, width) ** 2).bfloat16()
+    with torch.inference_mode():
+        expected = last(x)
+        with fused_norms(nn.Sequential(*norms_)):
+            assert last(x).equal(expected)
+            assert not kernel
+            norms_[0](x[:, :24])
+    assert len(kernel) == 1
+
+
+def test_a_norm_may_be_called_by_keyword_and_inherit_what_it_does(
+    kernel: list[dict[str, object]],
+) -> None:
+    class Heir(Root):
+        """Its `forward` is its base's."""
+
+    x = torch.ones(2, 24).bfloat16()
+    with torch.inference_mode(), fused_norms(nn.Sequential(Heir())):
+        assert Heir()(x=x).shape == (2, 24)
+        assert not kernel
+        assert Heir()(x).shape == (2, 24)
+    assert len(kernel) == 1
+    assert "forward" not in vars(Heir)
+
+
+def test_a_norm_of_matrices_alone_is_not_understood() -> None:
+    assert not understood_norms(nn.Sequential(Root(after=lambda x: x.reshape(-1, x.shape[-1]))))
+
+
 def test_torch_s_own_norms_and_what_holds_more_than_a_weight_are_left_alone() -> None:
     more = Root()
     more.bias = nn.Parameter(torch.zeros(24))

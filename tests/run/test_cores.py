@@ -1,6 +1,8 @@
 """Cores that a process may keep busy: those that it is bound to, as far as they are granted."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from harness import cores
 def test_a_group_s_grant_bounds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(cores, "_BOUND", 16)
     monkeypatch.setattr(os, "cpu_count", lambda: 192)
     monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
     if text is not None:
@@ -32,10 +34,13 @@ def test_a_group_s_grant_bounds_them(
     assert cores.num_cores() == expected
 
 
-def test_a_process_that_is_bound_to_one_core_has_one() -> None:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        assert cores.num_cores() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cores_are_those_that_the_process_was_bound_to_when_it_began(when: str) -> None:
+    """OpenMP binds the thread that loads it to one of them later on."""
+    bind = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    count = "from harness.cores import num_cores"
+    lines = ["import os", *([bind, count] if when == "before" else [count, bind])]
+    program = "; ".join([*lines, "print(num_cores())"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    expected = 1 if when == "before" else cores.num_cores()
+    assert int(done.stdout) == expected
