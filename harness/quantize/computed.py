@@ -59,13 +59,16 @@ class InputRounding:
     def __init__(self, planned: Iterable[PlannedLinear], stored: Stored, device: str) -> None:
         """Take what is stored of the scales of inputs."""
         self._sites: dict[str, dict[int | None, _Site]] = defaultdict(dict)
+        kinds: dict[str, set[tuple[str, float | None]]] = defaultdict(set)
         for one in planned:
-            if one.input_format is not None:
-                scale = None
-                if has_input_scale(one.input_format):
-                    scale = stored[f"{one.linear.name}.input_scale"].to(device)
+            if (name := one.input_format) is not None:
+                scale = stored[f"{one.linear.name}.input_scale"] if has_input_scale(name) else None
                 where = one.linear.parameter
-                self._sites[where.tensor][where.expert] = _Site(one.input_format, scale)
+                on_device = None if scale is None else scale.to(device)
+                self._sites[where.tensor][where.expert] = _Site(name, on_device)
+                kinds[where.tensor].add((name, None if scale is None else float(scale)))
+        self._alike = {name for name, found in kinds.items() if len(found) == 1}
+        """Parameters whose inputs are all rounded in one way, so far as they are."""
 
     def rounded(self, parameter: str, expert: int | None, input_NI: Tensor) -> Tensor | None:
         """Return what the input of a weight becomes; None where it stays as it is."""
@@ -77,9 +80,8 @@ class InputRounding:
         sites = self._sites.get(parameter)
         if not sites:
             return None
-        first, *others = (sites.get(expert) for expert in range(len(ends_E)))
-        if first is not None and all(map(first.is_like, others)):
-            return first.rounded(input_NI)
+        if parameter in self._alike and len(sites) == len(ends_E):
+            return next(iter(sites.values())).rounded(input_NI)
         found_NI = input_NI.clone()
         for expert, (begin, end) in enumerate(pairwise([0, *ends_E.tolist()])):
             site = sites.get(expert)
@@ -96,13 +98,6 @@ class _Site(NamedTuple):
 
     def rounded(self, input_NI: Tensor) -> Tensor:
         return get_format(self.format).qdq_input(input_NI, input_scale=self.scale)
-
-    def is_like(self, other: "_Site | None") -> bool:
-        if other is None or self.format != other.format:
-            return False
-        if self.scale is None or other.scale is None:
-            return self.scale is other.scale
-        return self.scale.equal(other.scale)
 
 
 def _is_requantized(one: PlannedLinear) -> bool:
