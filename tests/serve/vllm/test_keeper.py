@@ -122,3 +122,17 @@ def test_the_keeper_needs_only_what_every_python_has() -> None:
     assert done.returncode == 2
     assert "usage" in done.stderr
     assert "harness." not in source.partition('"""')[2].partition('"""')[2]
+
+
+def test_a_command_that_ends_before_its_keeper_goes_on_has_its_status() -> None:
+    """On a busy machine a keeper may wait for a processor for as long as a short command takes."""
+    program = (
+        "import sys, time\nfrom harness import keeper\n"
+        "keeper.print = lambda *_, **__: time.sleep(0.5)\n"
+        "sys.exit(keeper.Keeper(['/bin/sh', '-c', 'exit 3'], 1).run())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        try:
+            assert process.wait(timeout=60) == 3
+        finally:
+            process.kill()
