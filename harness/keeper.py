@@ -97,8 +97,8 @@ class Keeper:
             start_new_session=True,
             preexec_fn=None if is_keeper else _die_with_parent,  # noqa: PLW1509 -- one thread
         )
-        # Held, for subprocess reaps what nobody holds, and with it goes the status of a command that
-        # has ended by now, and this would wait for it for ever.
+        # Held, for subprocess reaps what nobody holds, and with it goes the status of a command
+        # that has ended by now: this would wait for it for ever.
         self.process = process
         self.server = process.pid
         self.pipe = process.stdin  # held open: the inner keeper watches it
