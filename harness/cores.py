@@ -6,8 +6,6 @@ from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of work that are granted in a period, and the period; the first may be `max`."""
-
-
 _BOUND = len(os.sched_getaffinity(0))
 """Cores that it may run on, counted before torch is imported: OMP_PROC_BIND lets that bind the
 thread that imports it to one of them, and with it all that this one starts."""

@@ -9,13 +9,14 @@ that it is busy.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+
+from harness.cores import num_cores
 
 MOST_APART = 3.0
 """Times that the ends of a range may lie apart; beyond it nothing can be said."""
@@ -116,7 +117,7 @@ class Clock(NamedTuple):
     """Seconds that each thread of this process has waited, by its number."""
     worked_s: Callable[[], float] = time.process_time
     """Seconds that processors have worked for this process, added up."""
-    num_processors: int = len(os.sched_getaffinity(0))
+    num_processors: int = num_cores()
 
 
 class _Reading(NamedTuple):
