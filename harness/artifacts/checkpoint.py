@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class QuantizedTensor(NamedTuple):
-    """The tensors that replace one source tensor; streamed, never all at once."""
+    """The tensors that replace one source tensor, or some alike; streamed, never all at once."""
 
     source: str
-    """Name of the tensor in the source files."""
+    """Name of the tensor in the source files, or of the first."""
     tensors: "Mapping[str, Tensor]"
     """Names and values in the checkpoint."""
     format: str

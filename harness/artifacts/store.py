@@ -44,11 +44,17 @@ def to_json(noun: object) -> object:
     if kind not in _FIELDS:
         _FIELDS[kind] = _fields_of(kind)
     if (names := _FIELDS[kind]) is not None:
-        return {name: to_json(getattr(noun, name)) for name in names}
+        return {
+            name: value if type(value := getattr(noun, name)) in _PLAIN else to_json(value)
+            for name in names
+        }
     if isinstance(noun, Mapping):
-        return {str(key): to_json(value) for key, value in noun.items()}
+        return {
+            str(key): value if type(value) in _PLAIN else to_json(value)
+            for key, value in noun.items()
+        }
     if isinstance(noun, tuple | list):
-        return [to_json(value) for value in noun]
+        return [value if type(value) in _PLAIN else to_json(value) for value in noun]
     return _scalar(noun)
 
 

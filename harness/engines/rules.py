@@ -12,8 +12,9 @@ Source: vLLM 0.25.0 to 0.33.0: `ModelOptQuantConfigBase.is_layer_excluded` and `
 `find_matched_target`, `get_moe_method`, `Fp8Config.get_quant_method`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from harness.engines.algorithms import COMPRESSED, NATIVE_FP8, NATIVE_MXFP4
@@ -29,6 +30,7 @@ _ALWAYS_FUSED = {
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
 _EXPERTS = ("gate_proj", "up_proj", "down_proj")
+_WILD = frozenset("*?[\n")
 _T = TypeVar("_T")
 _LM, _MULTIMODAL = "language_model.model.", "model.language_model."
 
@@ -109,28 +111,45 @@ class Rules:
         except _Split:
             return Asked(self._declared.algorithm, is_split=True)
 
-    def is_hit(self, entry: str, layer: EngineLayer) -> bool:
-        """Return whether an entry of the list is about a layer, or about a part of it."""
-        names = (layer.name, *self._parts(layer))
-        if self._declared.layout == COMPRESSED:
-            return any(
-                hits(n, one) for n in (*names, *layer.members) for one in self._entries[entry]
-            )
-        return any(one in names or _matches(layer.name, one) for one in self._entries[entry])
+    def first_hits(self, layers: Sequence[EngineLayer]) -> dict[str, EngineLayer]:
+        """Return the first layer that each entry of the list is about, or about a part of.
+
+        Entries that are about none are left out.
+        """
+        named = [(layer, (layer.name, *self._parts(layer))) for layer in layers]
+        text = "\n".join(chain.from_iterable(names for _, names in named))
+        found = {}
+        for entry in self._entries:
+            if self._may_hit(entry, text):
+                hit = next((one for one, names in named if self._is_hit(entry, one, names)), None)
+                if hit is not None:
+                    found[entry] = hit
+        return found
 
     def idle_entries(self, modules: Iterable[str]) -> list[str]:
         """Return the entries of the list that are about none of the modules."""
-        layers = list(engine_layers(modules, self._family))
-        return [
-            entry
-            for entry in self._declared.ignore
-            if not any(self.is_hit(entry, layer) for layer in layers)
-        ]
+        busy = self.first_hits(list(engine_layers(modules, self._family)))
+        return [entry for entry in self._declared.ignore if entry not in busy]
 
     def hit_modules(self, entry: str, modules: Iterable[str]) -> list[str]:
         """Return the modules that an entry of the list is about."""
         layers = engine_layers(modules, self._family)
-        return [member for one in layers if self.is_hit(entry, one) for member in one.members]
+        named = ((one, (one.name, *self._parts(one))) for one in layers)
+        return [m for one, names in named if self._is_hit(entry, one, names) for m in one.members]
+
+    def _may_hit(self, entry: str, text: str) -> bool:
+        """Return whether an entry can be about layers whose names are the lines of a text."""
+        return self._declared.layout == COMPRESSED or any(
+            one in text or "experts" in one or not _WILD.isdisjoint(one)
+            for one in self._entries[entry]
+        )
+
+    def _is_hit(self, entry: str, layer: EngineLayer, names: tuple[str, ...]) -> bool:
+        """Return whether an entry is about a layer or a part of it, by any of their names."""
+        translated = self._entries[entry]
+        if self._declared.layout == COMPRESSED:
+            return any(hits(n, one) for n in (*names, *layer.members) for one in translated)
+        return any(one in names or _matches(layer.name, one) for one in translated)
 
     def _parts(self, layer: EngineLayer) -> tuple[str, ...]:
         if layer.is_routed:
@@ -249,7 +268,7 @@ class Rules:
 def _matches(name: str, entry: str) -> bool:
     """Return whether an entry of modelopt's list excludes a layer otherwise than by its name."""
     in_entry = "experts" in name and "experts" in entry and name in entry
-    return entry in name or in_entry or fnmatchcase(name, entry)
+    return entry in name or in_entry or (not _WILD.isdisjoint(entry) and fnmatchcase(name, entry))
 
 
 def _one(answers: set[_T]) -> _T:

@@ -10,7 +10,8 @@ model in which nothing is quantized. Every entry is tried against every quantize
 that hits is an error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from harness.artifacts import MIXED, QuantPlan
 from harness.engines import (
@@ -39,8 +40,9 @@ def ignored_modules(plan: QuantPlan) -> tuple[str, ...]:
     quantized = list(engine_layers((p.linear.name for p in plan.quantized), USUAL))
     excluded = set(_layers(plan))
     entries = {*exact_entries(excluded), *_fused(excluded), *_subtrees(excluded, quantized)}
+    hits = _hits(entries, quantized)
     for entry in sorted(entries):
-        if hit := _hit(entry, quantized):
+        if hit := hits.get(entry):
             message = (
                 f"engines would take the excluded '{entry}' for a part of the quantized "
                 f"'{hit.name}'. Let the rules quantize both or neither."
@@ -71,11 +73,11 @@ def _above(module: str) -> Iterator[str]:
         yield module
 
 
-def _hit(entry: str, layers: Sequence[EngineLayer]) -> EngineLayer | None:
-    """Return a layer that an engine which meets `entry` in the list would leave unquantized."""
-    declared = Declaration(source="", layout=MODELOPT, algorithm="", ignore=(entry,))
-    rules = Rules(declared)
-    return next((layer for layer in layers if rules.is_hit(entry, layer)), None)
+def _hits(entries: Iterable[str], layers: Sequence[EngineLayer]) -> dict[str, EngineLayer]:
+    """Return a layer that an engine which meets an entry in the list would leave unquantized."""
+    ignore = tuple(entries)
+    declared = Declaration(source="", layout=MODELOPT, algorithm="", ignore=ignore)
+    return Rules(declared).first_hits(layers)
 
 
 def _fused(excluded: set[str]) -> Iterator[str]:
@@ -89,10 +91,12 @@ def _fused(excluded: set[str]) -> Iterator[str]:
 
 def _subtrees(excluded: set[str], quantized: Sequence[EngineLayer]) -> Iterator[str]:
     """Yield a wildcard for each part, one or two levels deep, that holds nothing quantized."""
-    for module in excluded:
-        parts = module.split(".")
-        for depth in (1, 2):
-            top = ".".join(parts[:depth])
-            if depth < len(parts) and not _hit(f"{top}*", quantized):
-                yield f"{top}*"
-                break
+    above = {module: _parts_above(module) for module in excluded}
+    hit = _hits(set(chain.from_iterable(above.values())), quantized)
+    for trees in above.values():
+        yield from islice((tree for tree in trees if tree not in hit), 1)
+
+
+def _parts_above(module: str) -> list[str]:
+    parts = module.split(".")
+    return [f"{'.'.join(parts[:depth])}*" for depth in (1, 2) if depth < len(parts)]

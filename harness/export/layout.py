@@ -24,6 +24,8 @@ class Place(NamedTuple):
     """Index of its file."""
     offset: int
     """Of its first byte in the file."""
+    end: int
+    """Where the next one begins."""
     type: TensorType
 
 
@@ -128,8 +130,9 @@ def _shard(name: str, group: Mapping[str, TensorType]) -> ShardLayout:
 def _places(index: int, shard: ShardLayout) -> Iterator[tuple[str, Place]]:
     offset = len(shard.header)
     for name, tensor in shard.tensors.items():
-        yield name, Place(index, offset, tensor)
-        offset += tensor.num_bytes
+        end = offset + tensor.num_bytes
+        yield name, Place(index, offset, end, tensor)
+        offset = end
 
 
 def _shard_name(number: int, num_shards: int) -> str:

@@ -1,6 +1,7 @@
 """What a checkpoint will hold and how big it will be, from the plan and the headers alone."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from harness.artifacts import KvFormat, PlannedLinear, QuantPlan, TensorType
@@ -22,12 +23,22 @@ def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, Tensor
     yet known.
     """
     members = plan.by_source()
-    for planned in chain.from_iterable(members.get(name, ()) for name in source.tensors):
+    for planned in _experts_together(members.get(name, ()) for name in source.tensors):
         stored = _format(planned).weight_tensors(planned.linear.shape)
         yield from _named(planned.linear.name, stored)
     for name, header in source.tensors.items():
         if name not in members:
             yield name, TensorType(header.dtype, header.shape)
+
+
+def _experts_together(planned: Iterable[Iterable[PlannedLinear]]) -> Iterator[PlannedLinear]:
+    """Yield all experts of a projection, one after the other: they are written with one call."""
+    together: dict[object, list[PlannedLinear]] = defaultdict(list)
+    for one in chain.from_iterable(planned):
+        linear = one.linear
+        kind = (linear.experts, linear.name.rpartition(".")[2]) if linear.is_routed else linear.name
+        together[kind].append(one)
+    return chain.from_iterable(together.values())
 
 
 def late_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:

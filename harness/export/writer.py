@@ -26,7 +26,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan, TensorType
+from harness.artifacts import Checkpoint, QuantizedTensor, QuantPlan
 from harness.cores import num_cores
 from harness.errors import DiskFullError, ReasonCode, StageError
 from harness.export import read_back
@@ -35,7 +35,6 @@ from harness.export.folder import check_target, flush, partial_folder, partial_o
 from harness.export.following import Follower
 from harness.export.layout import CheckpointLayout, Place, lay_out
 from harness.export.manifest import WrittenFile, describe, write_index, write_json
-from harness.export.read_back import TensorHash
 from harness.export.sidecars import copy_sidecars
 from harness.export.size import early_tensors, late_tensors, required_bytes, shard_bytes
 from harness.models import Source, header_dtype, remember_written
@@ -81,8 +80,8 @@ class CheckpointWriter(ResourceOwner):
         self._lock = threading.Lock()
         self._waiting = _Allowance(_MAX_WAITING_BYTES)
         self._came: set[str] = set()
-        self._hashes: list[dict[str, TensorHash]] = []
-        """Of what is written, by file."""
+        self._hashes: list[dict[str, bytes]] = []
+        """XXH3 of what is written, by file and name."""
         self._files: list[int] = []
         self._work: deque[Future[None]] = deque()
         self._done: dict[int, WrittenFile] = {}
@@ -130,12 +129,11 @@ class CheckpointWriter(ResourceOwner):
         self.begin()
         with self._disk_full():
             for one in tensors:
-                for name, tensor in one.tensors.items():
-                    self._expect(name, TensorType(header_dtype(tensor.dtype), tuple(tensor.shape)))
+                places = [self._expect(name, tensor) for name, tensor in one.tensors.items()]
                 if here:
                     self._write(one.tensors)
                     continue
-                num_bytes = sum(tensor.nbytes for tensor in one.tensors.values())
+                num_bytes = sum(place.end - place.offset for place in places)
                 self._waiting.take(num_bytes)
                 future = self._threads.submit(self._write, one.tensors)
                 future.add_done_callback(partial(self._waiting.give, num_bytes))
@@ -153,7 +151,7 @@ class CheckpointWriter(ResourceOwner):
             self._finish_work()
             for file in self._files:  # for the one who reads it back, maybe on another machine
                 os.fsync(file)
-        return {name: one.xxh3.hex() for hashes in self._hashes for name, one in hashes.items()}
+        return {name: xxh3.hex() for hashes in self._hashes for name, xxh3 in hashes.items()}
 
     def adopt(self, written: Mapping[str, str]) -> None:
         """Take for written what the writer of another process has `written`.
@@ -162,10 +160,9 @@ class CheckpointWriter(ResourceOwner):
             StageError: a tensor has no place, or comes twice.
         """
         self.begin()
-        hashes = {
-            name: TensorHash(self._expect(name).type, bytes.fromhex(xxh3))
-            for name, xxh3 in written.items()
-        }
+        for name in written:
+            self._expect(name)
+        hashes = {name: bytes.fromhex(xxh3) for name, xxh3 in written.items()}
         self._work.append(self._threads.submit(self._note, hashes))
 
     def has(self, name: str) -> bool:
@@ -212,44 +209,41 @@ class CheckpointWriter(ResourceOwner):
                 os.truncate(file, len(shard.header) + shard.data_bytes)
                 _write_at(file, [memoryview(shard.header)], 0)
 
-    def _expect(self, name: str, found: TensorType | None = None) -> Place:
+    def _expect(self, name: str, found: Tensor | None = None) -> Place:
         """Return where a tensor that comes will lie; each comes once, and as it is planned."""
         place = self._layout.places.get(name)
         if place is None or name in self._came:
             raise _not_as_planned([name], "not expected" if place is None else "there twice")
-        if found is not None and found != place.type:
-            wanted = f"{place.type.dtype} {list(place.type.shape)}"
-            what = f"{found.dtype} {list(found.shape)} instead of {wanted}"
-            raise _not_as_planned([name], what)
+        if found is not None:
+            dtype, wanted = header_dtype(found.dtype), place.type
+            if found.shape != wanted.shape or dtype != wanted.dtype:
+                is_now = f"{dtype} {list(found.shape)}"
+                what = f"{is_now} instead of {wanted.dtype} {list(wanted.shape)}"
+                raise _not_as_planned([name], what)
         self._came.add(name)
         return place
 
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors to their places."""
-        places = {name: self._layout.places[name] for name in tensors}
-        contents = dict(zip(tensors, _bytes_of_each(tensors.values()), strict=True))
-        for names in _neighbours(places):
-            first = places[names[0]]
-            _write_at(self._files[first.shard], [contents[name] for name in names], first.offset)
-        self._note(
-            {
-                name: TensorHash(places[name].type, xxhash.xxh3_128_digest(content))
-                for name, content in contents.items()
-            }
-        )
+        places = map(self._layout.places.__getitem__, tensors)
+        pieces = sorted(zip(places, tensors, _bytes_of_each(tensors.values()), strict=True))
+        for place, contents in _neighbours(pieces):
+            _write_at(self._files[place.shard], contents, place.offset)
+        self._note({name: xxhash.xxh3_128_digest(content) for _, name, content in pieces})
 
-    def _note(self, hashes: Mapping[str, TensorHash]) -> None:
+    def _note(self, hashes: Mapping[str, bytes]) -> None:
         """Remember the hashes of tensors that are written; close the files that are full."""
-        full = set()
+        shards = [self._layout.places[name].shard for name in hashes]
         with self._lock:
-            for name, one in hashes.items():
-                shard = self._layout.places[name].shard
-                self._hashes[shard][name] = one
-                if len(self._hashes[shard]) == len(self._layout.shards[shard].tensors):
-                    full.add(shard)
+            for shard, (name, xxh3) in zip(shards, hashes.items(), strict=True):
+                self._hashes[shard][name] = xxh3
+            full = [shard for shard in sorted(set(shards)) if self._is_full(shard)]
         if not self._joins:
-            for index in sorted(full):
-                self._close_file(index)
+            for shard in full:
+                self._close_file(shard)
+
+    def _is_full(self, shard: int) -> bool:
+        return len(self._hashes[shard]) == len(self._layout.shards[shard].tensors)
 
     def _close_file(self, index: int) -> None:
         """Force a full file to the disk, and have it read back."""
@@ -262,9 +256,10 @@ class CheckpointWriter(ResourceOwner):
     def _read_back(self, index: int) -> None:
         shard, hashes = self._layout.shards[index], self._hashes[index]
         path = partial_of(self.into) / shard.name
-        found = read_back.read_file(path)
-        read_back.check_read_back(path, found, hashes)
-        tensors_xxh3 = read_back.joined(shard.header, (hashes[name].xxh3 for name in shard.tensors))
+        meant = [hashes[name] for name in shard.tensors]
+        found = read_back.read_file(path, shard)
+        read_back.check_read_back(path, found, shard, meant)
+        tensors_xxh3 = read_back.joined(shard.header, meant)
         names = tuple(shard.tensors)
         done = WrittenFile(path, found.sha256, tensors_xxh3, names, shard.data_bytes)
         with self._lock:
@@ -355,18 +350,21 @@ def _bytes_of_each(tensors: Iterable[Tensor]) -> Iterator[memoryview]:
         yield blocks[where][begin : begin + whole.nbytes]
 
 
-def _neighbours(places: Mapping[str, Place]) -> Iterator[Sequence[str]]:
-    """Yield the names of what lies together in one file, in their order."""
-    end, together = (-1, 0), list[str]()
-    for name, place in sorted(places.items(), key=lambda one: one[1][:2]):
-        if (place.shard, place.offset) != end or len(together) == _MAX_AT_ONCE:
-            if together:
-                yield together
-            together = []
-        together.append(name)
-        end = place.shard, place.offset + place.type.num_bytes
-    if together:
-        yield together
+def _neighbours(
+    pieces: Iterable[tuple[Place, str, memoryview]],
+) -> Iterator[tuple[Place, Sequence[memoryview]]]:
+    """Yield the contents of what lies together in one file, of pieces in their order."""
+    first, end, together = None, 0, list[memoryview]()
+    for place, _, content in pieces:
+        is_next = first is not None and place.shard == first.shard and place.offset == end
+        if not is_next or len(together) == _MAX_AT_ONCE:
+            if first is not None:
+                yield first, together
+            first, together = place, []
+        together.append(content)
+        end = place.end
+    if first is not None:
+        yield first, together
 
 
 def _write_at(file: int, contents: Sequence[memoryview], offset: int) -> None:

@@ -6,7 +6,6 @@ as rotary frequencies, are computed. Only classes of transformers are built: cod
 folder is never run.
 """
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from harness.errors import ModelError
 from harness.models.source import Source
+from harness.models.spared import sparing_imports
 
 _CONFIG_ERRORS = (
     ArithmeticError,
@@ -49,6 +49,7 @@ def build_model(source: Source, *, device: torch.device, dtype: torch.dtype) -> 
     return model
 
 
+@sparing_imports()
 def _built(source: Source, *, device: torch.device, dtype: torch.dtype) -> "PreTrainedModel":
     from transformers.initialization import no_init_weights  # noqa: PLC0415 -- takes seconds
 
@@ -82,29 +83,12 @@ def vocabulary_size(source: Source) -> int:
         raise ModelError(message + " Compare it with the model's original.") from error
 
 
-def spare_sklearn() -> None:
-    """Let transformers take sklearn for absent, before it imports the classes of models.
-
-    Of all that is imported with them, one way of assisted generation alone asks for it, which
-    nothing here uses. It brings pandas and most of scipy, a fifth of all modules.
-    """
-    from transformers.utils.import_utils import is_sklearn_available  # noqa: PLC0415 -- takes seconds
-
-    if "sklearn" in sys.modules:
-        return
-    sys.modules["sklearn"] = None  # type: ignore[assignment]  # what find_spec takes for absent
-    try:
-        is_sklearn_available()  # which remembers its answer
-    finally:
-        del sys.modules["sklearn"]
-
-
+@sparing_imports()
 def _config(source: Source) -> "PreTrainedConfig":
     """Return the source's configuration; of a type that transformers lacks, as its class reads it.
 
     Some makers name a type of their own for an architecture that is another's, as Kimi K2 does.
     """
-    spare_sklearn()
     from transformers import AutoConfig  # noqa: PLC0415 -- takes seconds
 
     try:
@@ -129,9 +113,9 @@ def _knows_type(source: Source) -> bool:
     return source.config.get("model_type") in CONFIG_MAPPING
 
 
+@sparing_imports()
 def _model_class(source: Source) -> type["PreTrainedModel"]:
     """Return the class that config.json names under `architectures`, or that its type has."""
-    spare_sklearn()
     import transformers  # noqa: PLC0415 -- takes seconds
 
     found = _named_class(source) or _class_of_type(source)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UnreadableError
-from harness.reading import bounds, read_json_object, readable
+from harness.reading import bounds, read_bytes, read_json_object_text, readable
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -96,10 +96,19 @@ def read_index(folder: Path) -> Mapping[str, str] | None:
 
 
 def _read(path: Path, _state: tuple[int, ...]) -> Mapping[str, str]:
-    weight_map = read_json_object(path, most=bounds.INDEX_BYTES).get("weight_map")
+    return _parsed(path, read_bytes(path, most=bounds.INDEX_BYTES))
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: Path, text: bytes) -> Mapping[str, str]:
+    """Return what the text of an index says: one that is new is read again, and says the same."""
+    weight_map = read_json_object_text(text, f"'{path}'").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UnreadableError(path, "has no 'weight_map'")
-    if strange := [file for file in weight_map.values() if not _is_beside(file)]:
+    files = weight_map.values()
+    is_text = all(isinstance(file, str) for file in files)
+    different = dict.fromkeys(files) if is_text else files
+    if strange := [file for file in different if not _is_beside(file)]:
         raise UnreadableError(path, f"names {strange[0]!r:.80}, which is no file beside it")
     return weight_map
 

@@ -5,7 +5,6 @@ Shapes: E weights of one shape, O output features, I input features.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from harness.quantize.amax import WeightGroups
 MomentsOf = Callable[[Sequence[PlannedLinear]], SecondMoments]
 """Takes layers of one shape and returns what their inputs are like."""
 
-_TOGETHER = 32
+_TOGETHER = 128
 """Layers that are handed on at a time: what Python does for a part is done for all of them."""
 
 
@@ -103,15 +102,14 @@ def fetched(stacks: Iterable[QuantizedStack]) -> Iterator[QuantizedTensor]:
     for members, stored_E, computed in stacks:
         on_cpu = stored_E if computed is None else _copied(stored_E, computed)
         each = {suffix: tensor_E.unbind() for suffix, tensor_E in on_cpu.items()}
-        for source, group in groupby(enumerate(members), lambda one: one[1].linear.source.tensor):
-            same = list(group)
-            for begin in range(0, len(same), _TOGETHER):
-                tensors = {
-                    f"{planned.linear.name}.{suffix}": tensors_E[index]
-                    for index, planned in same[begin : begin + _TOGETHER]
-                    for suffix, tensors_E in each.items()
-                }
-                yield QuantizedTensor(source, tensors, members[0].weight_format)
+        for begin in range(0, len(members), _TOGETHER):
+            some = members[begin : begin + _TOGETHER]
+            tensors = {
+                f"{planned.linear.name}.{suffix}": tensors_E[index]
+                for index, planned in enumerate(some, begin)
+                for suffix, tensors_E in each.items()
+            }
+            yield QuantizedTensor(some[0].linear.source.tensor, tensors, some[0].weight_format)
 
 
 def _copied(stored_E: Mapping[str, Tensor], computed: torch.cuda.Event) -> Mapping[str, Tensor]:

@@ -18,6 +18,7 @@ from harness.engines import (
     find_engine,
     known_engines,
 )
+from harness.engines.algorithms import COMPRESSED as IN_GROUPS
 from harness.engines.compressed import Group
 from harness.engines.declaration import LayerDeclared
 from harness.engines.layers import Mapper
@@ -142,6 +143,19 @@ def test_a_pattern_for_parts_of_a_fused_layer_hits_nothing() -> None:
     modules = [f"model.layers.0.self_attn.{p}_proj" for p in "qkv"]
     assert set(Rules(declared).algorithms(modules).values()) == {"NVFP4"}
     assert Rules(declared).idle_entries(modules) == list(ignore)
+
+
+def test_the_first_layer_that_each_entry_is_about_is_the_one_found_by_itself() -> None:
+    entries = [entry for ignore, _, _ in LISTS for entry in ignore]
+    entries += ["re:.*", "nothing", "x.experts.0", "q_proj", IN_ENGINE, f"{IN_FILES}.mlp.expert?*"]
+    for layout in (MODELOPT, IN_GROUPS, NATIVE_FP8):
+        every = Declaration(source="", layout=layout, algorithm="FP8", ignore=tuple(entries))
+        found = Rules(every, FAMILY).first_hits(list(LAYERS.values()))
+        for entry in entries:
+            one = Declaration(source="", layout=layout, algorithm="FP8", ignore=(entry,))
+            hit = Rules(one, FAMILY).hit_modules(entry, MODULES)
+            first = next((x for x in LAYERS.values() if set(x.members) & set(hit)), None)
+            assert found.get(entry) == first, (layout, entry)
 
 
 def test_a_layer_that_is_fused_from_parts_of_other_names_is_listed_by_them() -> None:

@@ -18,6 +18,7 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.artifacts import QuantizedTensor, TensorType
@@ -25,7 +26,7 @@ from harness.errors import ReasonCode, StageError
 from harness.export import writer as writing
 from harness.export.layout import lay_out
 from harness.export.manifest import WrittenFile
-from harness.export.read_back import TensorHash, check_read_back, read_file, type_of
+from harness.export.read_back import check_read_back, read_file, type_of
 from harness.export.writer import CheckpointWriter
 
 DTYPES = (
@@ -253,13 +254,10 @@ def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
 
 
 def compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    written = {
-        name: TensorHash(
-            type_of(t), xxhash.xxh3_128_digest(t.view(-1).view(torch.uint8).numpy().data)
-        )
-        for name, t in tensors.items()
-    }
-    check_read_back(path, read_file(path), written)
+    types = [(name, type_of(tensor)) for name, tensor in tensors.items()]
+    (shard,) = lay_out(types, max_bytes=EVERYTHING).shards
+    meant = [xxhash.xxh3_128_digest(as_bytes(tensors[name])) for name in shard.tensors]
+    check_read_back(path, read_file(path, shard), shard, meant)
 
 
 def test_a_file_with_one_wrong_byte_does_not_pass_the_read_back(tmp_path: Path) -> None:
@@ -287,6 +285,14 @@ def test_a_wrong_shape_type_or_set_does_not_pass_the_read_back(
     (shard,) = write_files([("a", torch.ones(4))], tmp_path, max_bytes=EVERYTHING)
     with pytest.raises(StageError, match=message):
         compare(shard.path, wrong)
+
+
+def test_another_spelling_of_the_header_does_not_pass_the_read_back(tmp_path: Path) -> None:
+    meant = {"a": torch.ones(4)}
+    (shard,) = write_files(meant.items(), tmp_path, max_bytes=EVERYTHING)
+    save_file(meant, shard.path)
+    with pytest.raises(StageError, match="its header has other bytes"):
+        compare(shard.path, meant)
 
 
 def test_a_file_that_ends_early_does_not_pass_the_read_back(tmp_path: Path) -> None:

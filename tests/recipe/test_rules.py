@@ -1,8 +1,10 @@
+import fnmatch
+
 import pytest
 
-from harness.artifacts import Inventory, Rule
+from harness.artifacts import Inventory, Matching, Rule
 from harness.errors import ReasonCode, RecipeError
-from harness.recipe.rules import match_rules
+from harness.recipe.rules import _Matcher, match_rules, names_of
 
 
 def rules(*pairs: tuple[str, str]) -> tuple[Rule, ...]:
@@ -88,3 +90,33 @@ def test_a_rule_whose_every_match_is_decided_by_others_is_refused(moe: Inventory
             ("lm_head.weight_quantizer", "nvfp4"),
             exclude=("*lm_head*",),
         )
+
+
+PATTERNS = (
+    "*",
+    "*weight_quantizer",
+    "*experts*",
+    "*.1.*",
+    "*layers.[01].*",
+    "*layers.?.*input_quantizer",
+    "*conv1d*",
+    "*0*",
+    "*proj_weight_quantizers.1",
+    "*experts.gate_up_proj_weight_quantizers",
+    "model*1*up_proj*",
+)
+
+
+@pytest.mark.parametrize("matching", Matching)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_reaches_what_it_fits_layer_by_layer(
+    moe: Inventory, pattern: str, matching: Matching
+) -> None:
+    meant = {
+        f"{linear.name} {kind}"
+        for linear in moe.linears
+        for kind in ("weight", "input")
+        for name in names_of(getattr(linear, f"{kind}_quantizer"), linear, matching=matching)
+        if fnmatch.fnmatchcase(name, pattern)
+    }
+    assert _Matcher(moe.linears, matching).hits(pattern) == meant

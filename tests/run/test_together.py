@@ -100,6 +100,7 @@ def test_two_servers_that_fit_run_at_once_and_are_told_the_same(
 def test_two_servers_that_do_not_fit_run_in_turn_and_it_is_said_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(together, "outlasts_its_start", lambda *_: False)
     found = shared(monkeypatch, machine=SMALL)
     assert (found.way, found.share, found.while_made) == (Way.IN_TURN, None, False)
     assert "79.0 GiB of GPU memory are free" in found.said()
