@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ MODELOPT = {
 _GPTQ = {"method": "gptq", "layerwise": {"enable": True}, "fused": torch.cuda.is_available()}
 """As its own recipe has it (`nvfp4_default-kv_none-gptq`), with its kernel where there is a GPU."""
 LLMCOMPRESSOR = ("max", "gptq")
+_LEFT = ["lm_head", "re:.*visual.*", r"re:.*mlp\.gate$", r"re:.*shared_expert_gate$"]
+"""What its own examples leave as it is."""
 
 
 def names(number_format: str) -> list[str]:
@@ -56,7 +59,7 @@ def main() -> int:
     model = getattr(transformers, kind).from_pretrained(typed.model, dtype=torch.bfloat16)
     model = model.to(typed.device).eval()
     started = time.perf_counter()
-    _make(typed, model, [one[: typed.seq] for one in ids])
+    _make(typed, model, tokenizer, [one[: typed.seq] for one in ids])
     if typed.device.startswith("cuda"):
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
@@ -65,10 +68,11 @@ def main() -> int:
     return 0
 
 
-def _make(typed: argparse.Namespace, model: Any, ids: list[Tensor]) -> None:  # noqa: ANN401  # transformers
+def _make(typed: argparse.Namespace, model: Any, tokenizer: Any, ids: list[Tensor]) -> None:  # noqa: ANN401  # transformers
     tool, algorithm, number_format = typed.name.split("-")
     is_weight_only = number_format.startswith("w4a16")
-    make: Callable[..., None] = {"modelopt": _modelopt, "llmcompressor": _llmcompressor}[tool]
+    llmcompressor = partial(_llmcompressor, tokenizer)
+    make: Callable[..., None] = {"modelopt": _modelopt, "llmcompressor": llmcompressor}[tool]
     make(model, ids, algorithm, weight_only=is_weight_only)
     if tool == "modelopt":
         from modelopt.torch.export import export_hf_checkpoint  # noqa: PLC0415 -- of one tool
@@ -108,7 +112,14 @@ def _modelopt(model: Any, ids: list[Tensor], algorithm: str, *, weight_only: boo
         mtq.quantize(model, settings, run)
 
 
-def _llmcompressor(model: Any, ids: list[Tensor], algorithm: str, *, weight_only: bool) -> None:  # noqa: ANN401  # transformers
+def _llmcompressor(
+    tokenizer: Any,  # noqa: ANN401  # transformers
+    model: Any,  # noqa: ANN401  # transformers
+    ids: list[Tensor],
+    algorithm: str,
+    *,
+    weight_only: bool,
+) -> None:
     from llmcompressor import oneshot  # noqa: PLC0415 -- of one tool
     from llmcompressor.modifiers.gptq import GPTQModifier  # noqa: PLC0415
     from llmcompressor.modifiers.quantization import QuantizationModifier  # noqa: PLC0415
@@ -120,7 +131,8 @@ def _llmcompressor(model: Any, ids: list[Tensor], algorithm: str, *, weight_only
     oneshot(
         model=model,
         dataset=DataLoader(rows, batch_size=1),  # type: ignore[arg-type]  # a list does
-        recipe=modifier(targets="Linear", scheme=scheme, ignore=["lm_head"]),
+        recipe=modifier(targets="Linear", scheme=scheme, ignore=_LEFT),
+        processor=tokenizer,  # that of a model which sees images too would be looked for
         num_calibration_samples=len(rows),
     )
 

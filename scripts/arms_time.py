@@ -54,11 +54,12 @@ def main() -> int:
         checkpoint, served = folder / "checkpoint", ["--engine", "vllm"]
         served += ["--suite", str(_suite(folder / "suite.yaml", arguments.items))]
         served += ["--vllm", str(arguments.vllm.absolute())] if arguments.vllm else []
+        served += arguments.option
         making = ["--model", "canary", "--qformat", "nvfp4"]
         _harness(ROOT, ["quantize", *making, "--out", str(checkpoint)], folder)
         judging = ["gate", str(checkpoint / "checkpoint"), "--baseline", "canary"]
         typed = judging if arguments.gate else ["e2e", *making]
-        typed += [*served, *arguments.option]
+        typed += served
         arm = ["score", str(checkpoint / "checkpoint"), *served]
         _timed(ROOT, arm, folder / "first", "--out")
         for number in range(arguments.rounds):
@@ -92,7 +93,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=100, help="Of each task, at most.")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--gate", action="store_true", help="Judge a checkpoint that is there.")
-    parser.add_argument("--option", action="append", default=[], help="For both, such as --a=b.")
+    parser.add_argument("--option", action="append", default=[], help="For all, such as --a=b.")
     parser.add_argument("--record", action="store_true", help="Add a row to the ledger.")
     return parser.parse_args()
 

@@ -28,12 +28,14 @@ class Memory(NamedTuple):
 def begin_on(device: str) -> None:
     """Let a thread make a GPU's context, which takes seconds, while models' classes are imported.
 
-    What goes wrong there goes wrong again where the GPU is first used, which says it.
+    It loads the library of products too. What goes wrong there goes wrong again where the GPU is
+    first used, which says it.
     """
 
     def begin() -> None:
         with suppress(RuntimeError, AssertionError):  # torch's, the second without CUDA
-            torch.zeros(1, device=device)
+            one = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
+            torch.mm(one, one)
 
     if device.startswith("cuda"):
         thread = threading.Thread(target=begin, name="context", daemon=True)
