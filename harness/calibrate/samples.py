@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.artifacts import CalibrationSpec
 from harness.calibrate.batches import CPU_TOKENS
-from harness.calibrate.data import Text, iter_texts
+from harness.calibrate.data import Text, data_digest, iter_texts
 from harness.errors import DataError, HarnessError, ModelError
 from harness.models import Source, load_tokenizer, vocabulary_size
 
@@ -29,6 +29,8 @@ _log = logging.getLogger("harness.calibrate")
 _MIN_TOKENS = 2
 
 Sample = tuple[int, ...]
+_kept: dict[tuple[CalibrationSpec, str, str], list[Sample]] = {}
+"""One: by what was asked for, by the digest of the texts and by that of the model."""
 
 
 class Extent(NamedTuple):
@@ -44,7 +46,8 @@ def read_samples(
 ) -> list[Sample]:
     """Return samples of 2 to `spec.seq` tokens, in the set's seeded order.
 
-    There are at most `spec.size`, or as many as the coverage may ask for, if that is more.
+    There are at most `spec.size`, or as many as the coverage may ask for, if that is more. The
+    last that were read are kept: what is tokenized before a run starts is what it runs on.
 
     Args:
         spec: of the set.
@@ -56,12 +59,22 @@ def read_samples(
             model's vocabulary.
         ModelError: the model has no tokenizer, and the set has text.
     """
+    if texts is not None:
+        return _read(spec, source, texts)
+    asked = (spec, data_digest(spec), source.digest)
+    if asked not in _kept:
+        _kept.clear()
+        _kept[asked] = _read(spec, source, iter_texts(spec))
+    return list(_kept[asked])
+
+
+def _read(spec: CalibrationSpec, source: Source, texts: Iterable[Text]) -> list[Sample]:
     vocabulary = vocabulary_size(source)
     encode = _encoder(source, spec.seq)
     most = max(spec.size, spec.coverage.max_size)
     samples: list[Sample] = []
     num_short = 0
-    for text in iter_texts(spec) if texts is None else texts:
+    for text in texts:
         sample = _sample(text, encode, spec.seq)
         if sample and max(sample) >= vocabulary:
             message = (

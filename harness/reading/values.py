@@ -40,13 +40,15 @@ def refuse_beyond(
 def _containers(outer: _Container, where: str, *, infinity: bool) -> list[_Container]:
     """Return the containers among the values of one, whose other values and keys are looked at.
 
-    Most values are plain ASCII texts: a file of 62,000 tensors has twice as many.
+    Most values are plain: an index has 62,000 ASCII texts twice, a calibration as many token ids.
     """
     found: list[_Container] = []
     pairs = outer.items() if isinstance(outer, dict) else zip(repeat(None), outer)
     for key, value in pairs:
-        if not (key is None or (type(key) is str and key.isascii())):
+        if key is not None and not (type(key) is str and key.isascii()):
             _check_scalar(key, f"{where}, in a key,", infinity=infinity)
+        if type(value) is int and -_LARGEST < value < _LARGEST:
+            continue
         if isinstance(value, _CONTAINERS):
             found.append(value)
         elif not (type(value) is str and value.isascii()):

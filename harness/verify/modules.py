@@ -104,6 +104,7 @@ def _place_of(name: str, tensors: Mapping[str, TensorHeader]) -> tuple[str, str]
     return (name, "weight") if is_stack else (parent, last)
 
 
+@lru_cache(maxsize=1 << 18)
 def leaf_of(name: str) -> str:
     """Return the last part of a tensor's name, that of a stack's scale without the stack."""
     parent, _, last = name.rpartition(".")
@@ -118,7 +119,7 @@ def is_scale(name: str, dtype: str) -> bool:
 
 
 def _is_experts(path: str) -> bool:
-    return path.rpartition(".")[2] == "experts"
+    return path.endswith(".experts") or path == "experts"
 
 
 def tensor_of(module: str, leaf: str) -> str:

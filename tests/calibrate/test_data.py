@@ -1,6 +1,7 @@
 """Calibration data: what is read, in which order, and one clear line for what cannot be read."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -9,9 +10,9 @@ import torch
 
 from harness import shipped
 from harness.artifacts import CalibrationSpec
-from harness.calibrate import check_data, data_digest
-from harness.calibrate.data import iter_texts
-from harness.calibrate.samples import make_batches, read_samples
+from harness.calibrate import check_data, data_digest, samples
+from harness.calibrate.data import Text, iter_texts
+from harness.calibrate.samples import make_batches, measure_extent, read_samples
 from harness.errors import DataError, ModelError
 from harness.models import open_source
 
@@ -120,12 +121,35 @@ def test_the_seed_orders_the_samples(tiny_qwen3: Path, tmp_path: Path) -> None:
     assert set(read_samples(_spec(path, size=99), source)) == {(i, i + 1) for i in range(20)}
 
 
+def test_what_was_read_is_read_again_only_if_it_changed(
+    tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[CalibrationSpec] = []
+
+    def noting(spec: CalibrationSpec) -> Iterator[Text]:
+        read.append(spec)
+        return iter_texts(spec)
+
+    monkeypatch.setattr(samples, "iter_texts", noting)
+    path = _write(tmp_path / "data.jsonl", *({"input_ids": [i, i + 1]} for i in range(20)))
+    source = open_source(str(tiny_qwen3))
+    extent, first = measure_extent(_spec(path), source), read_samples(_spec(path), source)
+    assert extent.num_samples == len(first) == 8
+    assert len(read) == 1
+    first.clear()  # which is the caller's own
+    assert len(read_samples(_spec(path), source)) == 8
+    assert len(read) == 1
+    _write(path, {"input_ids": [1, 2]})
+    assert read_samples(_spec(path), source) == [(1, 2)]
+    assert len(read) == 2
+
+
 def test_texts_are_tokenized_by_the_model_and_cut(tiny_qwen3: Path, tmp_path: Path) -> None:
     path = _write(tmp_path / "data.jsonl", {"text": "aaaabbbb"}, {"input_ids": list(range(99))})
-    samples = read_samples(_spec(path, seq=6), open_source(str(tiny_qwen3)))
-    assert sorted(len(sample) for sample in samples) == [6, 6]
-    assert tuple(range(6)) in samples
-    (text,) = (sample for sample in samples if sample != tuple(range(6)))
+    found = read_samples(_spec(path, seq=6), open_source(str(tiny_qwen3)))
+    assert sorted(len(sample) for sample in found) == [6, 6]
+    assert tuple(range(6)) in found
+    (text,) = (sample for sample in found if sample != tuple(range(6)))
     assert len(set(text[:4])) == len(set(text[4:])) == 1
 
 
