@@ -71,8 +71,9 @@ def main() -> int:
 def _make(typed: argparse.Namespace, model: Any, tokenizer: Any, ids: list[Tensor]) -> None:  # noqa: ANN401  # transformers
     tool, algorithm, number_format = typed.name.split("-")
     is_weight_only = number_format.startswith("w4a16")
-    llmcompressor = partial(_llmcompressor, tokenizer)
-    make: Callable[..., None] = {"modelopt": _modelopt, "llmcompressor": llmcompressor}[tool]
+    make: Callable[..., None] = _modelopt
+    if tool == "llmcompressor":
+        make = partial(_llmcompressor, tokenizer)
     make(model, ids, algorithm, weight_only=is_weight_only)
     if tool == "modelopt":
         from modelopt.torch.export import export_hf_checkpoint  # noqa: PLC0415 -- of one tool

@@ -41,12 +41,12 @@ class FoundFile(NamedTuple):
     """Of the bytes of each tensor, 128 bits, in the order of the file."""
 
 
-def read_file(path: Path, meant: ShardLayout) -> FoundFile:
+def read_file(path: Path, meant: ShardLayout | None = None) -> FoundFile:
     """Read a file of weights, every byte once.
 
     Args:
         path: of the file.
-        meant: what it should hold; one that holds something else is read all the same.
+        meant: what it should hold, if that is known; what else it holds is read all the same.
 
     Raises:
         StageError: it is no whole safetensors file.
@@ -64,7 +64,7 @@ def read_file(path: Path, meant: ShardLayout) -> FoundFile:
         header = file.read(8)
         header += file.read(int.from_bytes(header, "little"))
         file_hash.update(header)
-        types = meant.tensors if header == meant.header else _types(path)
+        types = meant.tensors if meant and header == meant.header else _types(path)
         hashes = list(_hash_each((one.num_bytes for one in types.values()), next_piece))
         while next_piece():  # a file that has become longer since
             pass
