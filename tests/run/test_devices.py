@@ -14,7 +14,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stand in for what a GPU does; return the devices that were begun on."""
     found: list[str] = []
 
-    def zeros(_: int, *, device: str) -> None:
+    def zeros(*_: int, dtype: torch.dtype, device: str) -> None:
+        assert dtype is torch.bfloat16
         found.append(device)
         message = "out of memory"
         raise RuntimeError(message)
