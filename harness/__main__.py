@@ -1,12 +1,6 @@
 """Run the command line: `python -m harness`, and the program `harness`."""
 
-import gc
-
 from harness.surroundings import leave_current_folder
-
-_ALLOCATIONS = 10_000
-"""Between two collections of cycles. Python's 700 let a sixth of a start with a million objects be
-looking through them."""
 
 
 def program() -> None:
@@ -14,7 +8,6 @@ def program() -> None:
     leave_current_folder()  # before anything else is imported
     from harness.leaving import leaving_at_once  # noqa: PLC0415
 
-    gc.set_threshold(_ALLOCATIONS, 10, 10)
     with leaving_at_once():
         main()
 

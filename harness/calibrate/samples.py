@@ -29,8 +29,8 @@ _log = logging.getLogger("harness.calibrate")
 _MIN_TOKENS = 2
 
 Sample = tuple[int, ...]
-_kept: dict[tuple[CalibrationSpec, str, str], list[Sample]] = {}
-"""One: by what was asked for, by the digest of the texts and by that of the model."""
+_kept: dict[object, list[Sample]] = {}
+"""What `measure_extent` read last, until it is used."""
 
 
 class Extent(NamedTuple):
@@ -46,8 +46,8 @@ def read_samples(
 ) -> list[Sample]:
     """Return samples of 2 to `spec.seq` tokens, in the set's seeded order.
 
-    There are at most `spec.size`, or as many as the coverage may ask for, if that is more. The
-    last that were read are kept: what is tokenized before a run starts is what it runs on.
+    There are at most `spec.size`, or as many as the coverage may ask for, if that is more. What
+    `measure_extent` has read is taken, once.
 
     Args:
         spec: of the set.
@@ -59,13 +59,8 @@ def read_samples(
             model's vocabulary.
         ModelError: the model has no tokenizer, and the set has text.
     """
-    if texts is not None:
-        return _read(spec, source, texts)
-    asked = (spec, data_digest(spec), source.digest)
-    if asked not in _kept:
-        _kept.clear()
-        _kept[asked] = _read(spec, source, iter_texts(spec))
-    return list(_kept[asked])
+    kept = None if texts is not None else _kept.pop(_asked(spec, source), None)
+    return kept or _read(spec, source, iter_texts(spec) if texts is None else texts)
 
 
 def _read(spec: CalibrationSpec, source: Source, texts: Iterable[Text]) -> list[Sample]:
@@ -106,12 +101,20 @@ def measure_extent(spec: CalibrationSpec, source: Source) -> Extent:
         DataError: the set cannot be used with this model.
         ModelError: the model has no tokenizer, and the set has text.
     """
-    samples = read_samples(spec, source)[: spec.size]
+    every = read_samples(spec, source)
+    if source.digest:  # else two models would look alike
+        _kept.clear()
+        _kept[_asked(spec, source)] = every
+    samples = every[: spec.size]
     return Extent(
         num_samples=len(samples),
         num_tokens=sum(len(sample) for sample in samples),
         num_batches=len(make_batches(samples, batch_tokens=spec.batch_tokens or CPU_TOKENS)),
     )
+
+
+def _asked(spec: CalibrationSpec, source: Source) -> object:
+    return spec, data_digest(spec), source.digest
 
 
 def make_batches(samples: Sequence[Sample], *, batch_tokens: int) -> list[Tensor]:

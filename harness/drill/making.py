@@ -22,7 +22,6 @@ from harness.calibrate import forward
 from harness.calibrate.observer import Observer
 from harness.drill.fault import Kind, RunFault
 from harness.export import read_back
-from harness.export.layout import ShardLayout
 from harness.models import ResidentLayer, Source
 from harness.quantize import quantize
 from harness.recipe import rules
@@ -128,11 +127,11 @@ def _with_a_bad_disk() -> AbstractContextManager[None]:
     """Change one bit of each file of weights between writing it and reading it back."""
     read = read_back.read_file
 
-    def spoil_and_read(path: Path, meant: ShardLayout) -> read_back.FoundFile:
+    def spoil_and_read(path: Path) -> read_back.FoundFile:
         content = bytearray(path.read_bytes())
         content[-1] ^= _FLIPPED_BIT
         path.write_bytes(content)
-        return read(path, meant)
+        return read(path)
 
     return exchanged(read_back, "read_file", spoil_and_read)
 

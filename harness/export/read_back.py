@@ -1,14 +1,13 @@
 """Read a safetensors file back, and compare it with what was meant.
 
-The safetensors package opens it; every byte is then read once, in the order of the file. Its header
-must be the one that was meant, and each tensor have the hash of what was handed over; the file gets
-its sha256 from the same bytes. The former is XXH3, which finds any accident at the speed of memory;
+The safetensors package opens it and says what it holds; every byte is then read once, in the order
+of the file. Each tensor must have the hash of what was handed over, and the file gets its sha256
+from the same bytes. A tensor's hash is XXH3, which finds any accident at the speed of memory;
 sha256 is several times slower than a disk and is computed once.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from harness.artifacts import TensorType
 from harness.errors import ReasonCode, StageError
 from harness.export.layout import ShardLayout
 from harness.models import header_dtype
-from harness.reading import read_weights_header, refused_as
 
 _PIECE_BYTES = 8 << 20
 """Read at a time: each read and each hash asks for the interpreter, which the model needs."""
@@ -37,22 +35,19 @@ class FoundFile(NamedTuple):
     sha256: str
     header: bytes
     """Everything before the data."""
+    tensors: Mapping[str, TensorType]
+    """In the order of their bytes, as the safetensors package has it."""
     xxh3: Sequence[bytes]
-    """Of the bytes of each tensor, 128 bits, in the order of the file."""
+    """Of the bytes of each tensor, 128 bits, in the same order."""
 
 
-def read_file(path: Path, meant: ShardLayout | None = None) -> FoundFile:
+def read_file(path: Path) -> FoundFile:
     """Read a file of weights, every byte once.
-
-    Args:
-        path: of the file.
-        meant: what it should hold, if that is known; what else it holds is read all the same.
 
     Raises:
         StageError: it is no whole safetensors file.
     """
-    with _refusing(path), safe_open(path, framework="np"):
-        pass
+    tensors = _tensors(path)
     file_hash, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
     with path.open("rb", buffering=0) as file:
 
@@ -64,17 +59,16 @@ def read_file(path: Path, meant: ShardLayout | None = None) -> FoundFile:
         header = file.read(8)
         header += file.read(int.from_bytes(header, "little"))
         file_hash.update(header)
-        types = meant.tensors if meant and header == meant.header else _types(path)
-        hashes = list(_hash_each((one.num_bytes for one in types.values()), next_piece))
+        hashes = list(_hash_each((one.num_bytes for one in tensors.values()), next_piece))
         while next_piece():  # a file that has become longer since
             pass
-    return FoundFile(file_hash.hexdigest(), header, hashes)
+    return FoundFile(file_hash.hexdigest(), header, tensors, hashes)
 
 
 def check_read_back(
     path: Path, found: FoundFile, meant: ShardLayout, xxh3: Sequence[bytes]
 ) -> None:
-    """Compare names, types, shapes and the bytes of all tensors with what was meant.
+    """Compare names, types, shapes and bytes of all tensors, and the header, with what was meant.
 
     Args:
         path: of the file.
@@ -85,36 +79,33 @@ def check_read_back(
     Raises:
         StageError: they differ.
     """
+    if found.tensors.keys() != meant.tensors.keys():
+        other = next(iter(found.tensors.keys() ^ meant.tensors.keys()))
+        number = f"{len(found.tensors)} tensors instead of {len(meant.tensors)}"
+        raise _mismatch(path, f"it holds {number}, and '{other}' is only in one")
+    if found.tensors != meant.tensors:
+        name, one = next(
+            pair for pair in found.tensors.items() if pair not in meant.tensors.items()
+        )
+        raise _mismatch(path, f"'{name}' is {one.dtype} {list(one.shape)}")
     if found.header != meant.header:
-        raise _mismatch(path, _difference(_types(path), meant.tensors))
-    for name, is_now, wanted in zip(meant.tensors, found.xxh3, xxh3, strict=True):
-        if is_now != wanted:
+        raise _mismatch(path, "its header has other bytes")
+    is_now = dict(zip(found.tensors, found.xxh3, strict=True))  # by name: empty ones have no order
+    for name, wanted in zip(meant.tensors, xxh3, strict=True):
+        if is_now[name] != wanted:
             raise _mismatch(path, f"the bytes of '{name}' differ")
 
 
-def _difference(found: Mapping[str, TensorType], meant: Mapping[str, TensorType]) -> str:
-    """Return how two headers differ that are not the same."""
-    if found.keys() != meant.keys():
-        return f"it holds {len(found)} tensors instead of {len(meant)}"
-    other = next((name for name, one in meant.items() if found[name] != one), None)
-    if other is None:
-        return "its header has other bytes"
-    return f"'{other}' is {found[other].dtype} {list(found[other].shape)}"
-
-
-def _types(path: Path) -> Mapping[str, TensorType]:
-    """Return what a file holds, in its order."""
-    with refused_as(StageError, "Check the disk.", reason=ReasonCode.READ_BACK_MISMATCH):
-        tensors = read_weights_header(path).tensors
-    return {name: TensorType(one.dtype, one.shape) for name, one in tensors.items()}
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _tensors(path: Path) -> Mapping[str, TensorType]:
+    """Return what the safetensors package says a file holds; it suffers no gap."""
     try:
-        yield
+        with safe_open(path, framework="np") as file:
+            names = file.offset_keys()
+            slices = map(file.get_slice, names)
+            types = [TensorType(one.get_dtype(), tuple(one.get_shape())) for one in slices]
     except SafetensorError as error:
         raise _mismatch(path, str(error)) from error
+    return dict(zip(names, types, strict=True))
 
 
 def _hash_each(sizes: Iterable[int], next_piece: Callable[[], memoryview]) -> Iterator[bytes]:

@@ -19,8 +19,8 @@ _MAX_SHARDS = 256
 def early_tensors(source: Source, plan: QuantPlan) -> Iterator[tuple[str, TensorType]]:
     """Yield what may be written before calibration has ended: quantized weights, then what stays.
 
-    Each as in the source's files. So files of weights are full, and read back, while others are not
-    yet known.
+    Each as in the source's files, but all experts of a projection where the first one lies. So
+    files of weights are full, and read back, while others are not yet known.
     """
     members = plan.by_source()
     for planned in _experts_together(members.get(name, ()) for name in source.tensors):

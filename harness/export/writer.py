@@ -129,7 +129,10 @@ class CheckpointWriter(ResourceOwner):
         self.begin()
         with self._disk_full():
             for one in tensors:
-                places = [self._expect(name, tensor) for name, tensor in one.tensors.items()]
+                places = [
+                    self._expect(name, header_dtype(tensor.dtype), tensor.shape)
+                    for name, tensor in one.tensors.items()
+                ]
                 if here:
                     self._write(one.tensors)
                     continue
@@ -209,17 +212,19 @@ class CheckpointWriter(ResourceOwner):
                 os.truncate(file, len(shard.header) + shard.data_bytes)
                 _write_at(file, [memoryview(shard.header)], 0)
 
-    def _expect(self, name: str, found: Tensor | None = None) -> Place:
-        """Return where a tensor that comes will lie; each comes once, and as it is planned."""
+    def _expect(self, name: str, dtype: str = "", shape: tuple[int, ...] = ()) -> Place:
+        """Return where a tensor that comes will lie; each comes once, and as it is planned.
+
+        Of one that another process has written, no type is known.
+        """
         place = self._layout.places.get(name)
         if place is None or name in self._came:
             raise _not_as_planned([name], "not expected" if place is None else "there twice")
-        if found is not None:
-            dtype, wanted = header_dtype(found.dtype), place.type
-            if found.shape != wanted.shape or dtype != wanted.dtype:
-                is_now = f"{dtype} {list(found.shape)}"
-                what = f"{is_now} instead of {wanted.dtype} {list(wanted.shape)}"
-                raise _not_as_planned([name], what)
+        wanted = place.type
+        if dtype and (dtype != wanted.dtype or shape != wanted.shape):
+            is_now = f"{dtype} {list(shape)}"
+            what = f"{is_now} instead of {wanted.dtype} {list(wanted.shape)}"
+            raise _not_as_planned([name], what)
         self._came.add(name)
         return place
 
@@ -227,7 +232,9 @@ class CheckpointWriter(ResourceOwner):
         """Write tensors to their places."""
         places = map(self._layout.places.__getitem__, tensors)
         pieces = sorted(zip(places, tensors, _bytes_of_each(tensors.values()), strict=True))
-        for place, contents in _neighbours(pieces):
+        for first, last in _neighbours([place for place, _, _ in pieces]):
+            contents = [content for _, _, content in pieces[first:last]]
+            place = pieces[first][0]
             _write_at(self._files[place.shard], contents, place.offset)
         self._note({name: xxhash.xxh3_128_digest(content) for _, name, content in pieces})
 
@@ -257,9 +264,9 @@ class CheckpointWriter(ResourceOwner):
         shard, hashes = self._layout.shards[index], self._hashes[index]
         path = partial_of(self.into) / shard.name
         meant = [hashes[name] for name in shard.tensors]
-        found = read_back.read_file(path, shard)
+        found = read_back.read_file(path)
         read_back.check_read_back(path, found, shard, meant)
-        tensors_xxh3 = read_back.joined(shard.header, meant)
+        tensors_xxh3 = read_back.joined(found.header, meant)
         names = tuple(shard.tensors)
         done = WrittenFile(path, found.sha256, tensors_xxh3, names, shard.data_bytes)
         with self._lock:
@@ -350,21 +357,17 @@ def _bytes_of_each(tensors: Iterable[Tensor]) -> Iterator[memoryview]:
         yield blocks[where][begin : begin + whole.nbytes]
 
 
-def _neighbours(
-    pieces: Iterable[tuple[Place, str, memoryview]],
-) -> Iterator[tuple[Place, Sequence[memoryview]]]:
-    """Yield the contents of what lies together in one file, of pieces in their order."""
-    first, end, together = None, 0, list[memoryview]()
-    for place, _, content in pieces:
-        is_next = first is not None and place.shard == first.shard and place.offset == end
-        if not is_next or len(together) == _MAX_AT_ONCE:
-            if first is not None:
-                yield first, together
-            first, together = place, []
-        together.append(content)
-        end = place.end
-    if first is not None:
-        yield first, together
+def _neighbours(places: Sequence[Place]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last, exclusive, of those that lie together, of places in order."""
+    first = 0
+    for number, place in enumerate(places[1:], start=1):
+        before = places[number - 1]
+        is_next = (place.shard, place.offset) == (before.shard, before.end)
+        if not is_next or number - first == _MAX_AT_ONCE:
+            yield first, number
+            first = number
+    if places:
+        yield first, len(places)
 
 
 def _write_at(file: int, contents: Sequence[memoryview], offset: int) -> None:

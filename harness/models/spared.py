@@ -24,17 +24,18 @@ _KERNELS, _MODELS_OF_ITS_OWN = "fla", ("fla.layers", "fla.models")
 @contextmanager
 def sparing_imports() -> Iterator[None]:
     """Import classes of transformers, in this context or function, without what is not used."""
-    # Whoever decorates a function with it imports torch's compiler, and nothing here is compiled. A
-    # variable of the environment that says so would reach servers that are started meanwhile.
+    # Whoever decorates a function with it imports torch's compiler, and no thread of this process
+    # compiles anything. A variable of the environment that says so would reach servers that are
+    # started meanwhile.
     with _ONE_AT_A_TIME, patch.object(torch, "compile", _uncompiled):
         _ask_for_absent()
         _import_kernels()
         yield
 
 
-def _uncompiled(function: Callable[..., object] | None = None, **_options: object) -> object:
-    """Return a function as it is, or what does so to one, as torch.compile is called."""
-    return _uncompiled if function is None else function
+def _uncompiled(model: Callable[..., object] | None = None, **_options: object) -> object:
+    """Return a function as it is, or what does so to one; called as torch.compile is."""
+    return _uncompiled if model is None else model
 
 
 @cache  # once, before threads score: they may import these packages for themselves

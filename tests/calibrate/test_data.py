@@ -1,5 +1,6 @@
 """Calibration data: what is read, in which order, and one clear line for what cannot be read."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_the_seed_orders_the_samples(tiny_qwen3: Path, tmp_path: Path) -> None:
     assert set(read_samples(_spec(path, size=99), source)) == {(i, i + 1) for i in range(20)}
 
 
-def test_what_was_read_is_read_again_only_if_it_changed(
+def test_what_was_measured_is_read_again_only_if_it_changed(
     tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[CalibrationSpec] = []
@@ -136,12 +137,16 @@ def test_what_was_read_is_read_again_only_if_it_changed(
     extent, first = measure_extent(_spec(path), source), read_samples(_spec(path), source)
     assert extent.num_samples == len(first) == 8
     assert len(read) == 1
-    first.clear()  # which is the caller's own
-    assert len(read_samples(_spec(path), source)) == 8
-    assert len(read) == 1
+    assert read_samples(_spec(path), source) == first  # nobody holds them meanwhile
+    assert len(read) == 2
+    measure_extent(_spec(path), source)
     _write(path, {"input_ids": [1, 2]})
     assert read_samples(_spec(path), source) == [(1, 2)]
-    assert len(read) == 2
+    assert len(read) == 4
+    without_digest = dataclasses.replace(source, digest="")
+    measure_extent(_spec(path), without_digest)
+    read_samples(_spec(path), without_digest)
+    assert len(read) == 6
 
 
 def test_texts_are_tokenized_by_the_model_and_cut(tiny_qwen3: Path, tmp_path: Path) -> None:

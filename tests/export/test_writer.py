@@ -1,12 +1,14 @@
 """The checkpoint's writer against the safetensors package, with tensors of no model."""
 
+import dataclasses
 import errno
 import hashlib
+import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,7 +259,7 @@ def compare(path: Path, tensors: Mapping[str, Tensor]) -> None:
     types = [(name, type_of(tensor)) for name, tensor in tensors.items()]
     (shard,) = lay_out(types, max_bytes=EVERYTHING).shards
     meant = [xxhash.xxh3_128_digest(as_bytes(tensors[name])) for name in shard.tensors]
-    check_read_back(path, read_file(path, shard), shard, meant)
+    check_read_back(path, read_file(path), shard, meant)
 
 
 def test_a_file_with_one_wrong_byte_does_not_pass_the_read_back(tmp_path: Path) -> None:
@@ -293,6 +295,38 @@ def test_another_spelling_of_the_header_does_not_pass_the_read_back(tmp_path: Pa
     save_file(meant, shard.path)
     with pytest.raises(StageError, match="its header has other bytes"):
         compare(shard.path, meant)
+
+
+def exchange_offsets(header: dict[str, Any]) -> None:
+    a, b = header["a"], header["b"]
+    a["data_offsets"], b["data_offsets"] = b["data_offsets"], a["data_offsets"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (exchange_offsets, "the bytes of 'a' differ"),
+        (lambda header: header["a"].update(dtype="F16"), r"'a' is F16 \[2, 2\]"),
+        (lambda header: header["a"].update(shape=[4, 1]), r"'a' is BF16 \[4, 1\]"),
+        (
+            lambda header: header.update(c=header.pop("b")),
+            "2 tensors instead of 2, and '[bc]' is only in one",
+        ),
+    ],
+)
+def test_a_header_that_contradicts_the_layout_it_was_made_from_does_not_pass(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    types = [(name, TensorType("BF16", (2, 2))) for name in "ab"]
+    (meant,) = lay_out(types, max_bytes=EVERYTHING).shards
+    header = json.loads(meant.header[8:])
+    change(header)
+    text = json.dumps(header).encode()
+    wrong = dataclasses.replace(meant, header=len(text).to_bytes(8, "little") + text)
+    path, data = tmp_path / "x.safetensors", (b"A" * 8, b"B" * 8)
+    path.write_bytes(wrong.header + b"".join(data))
+    with pytest.raises(StageError, match=message):
+        check_read_back(path, read_file(path), wrong, [*map(xxhash.xxh3_128_digest, data)])
 
 
 def test_a_file_that_ends_early_does_not_pass_the_read_back(tmp_path: Path) -> None:
