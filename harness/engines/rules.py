@@ -31,6 +31,7 @@ _ALWAYS_FUSED = {
 }
 _EXPERTS = ("gate_proj", "up_proj", "down_proj")
 _WILD = frozenset("*?[\n")
+"""With these an entry may be about names that it is no part of; a line's end could join two."""
 _T = TypeVar("_T")
 _LM, _MULTIMODAL = "language_model.model.", "model.language_model."
 

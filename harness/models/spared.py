@@ -1,6 +1,6 @@
 """What transformers imports with the classes of models, and nothing here uses, is left out.
 
-Of the 20 s before a GPU's first layer of a model with 30,000 of them, 14 went into imports.
+Imports are most of what passes before a GPU has its first layer (docs/measured.md).
 """
 
 import sys
@@ -10,7 +10,6 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from threading import RLock
-from unittest.mock import patch
 
 import torch
 
@@ -27,10 +26,15 @@ def sparing_imports() -> Iterator[None]:
     # Whoever decorates a function with it imports torch's compiler, and no thread of this process
     # compiles anything. A variable of the environment that says so would reach servers that are
     # started meanwhile.
-    with _ONE_AT_A_TIME, patch.object(torch, "compile", _uncompiled):
-        _ask_for_absent()
-        _import_kernels()
-        yield
+    with _ONE_AT_A_TIME:
+        before = torch.compile
+        vars(torch)["compile"] = _uncompiled
+        try:
+            _ask_for_absent()
+            _import_kernels()
+            yield
+        finally:
+            vars(torch)["compile"] = before
 
 
 def _uncompiled(model: Callable[..., object] | None = None, **_options: object) -> object:
