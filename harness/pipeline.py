@@ -17,15 +17,18 @@ from harness.arms import (
     BaselineOrder,
     Candidate,
     CandidateOrder,
+    Gpus,
     Measuring,
     SmokeBaseline,
     assign_gpus,
+    begun_ahead,
     keep_baseline,
     read_probe,
     smoke,
 )
 from harness.artifacts import (
     Checkpoint,
+    EngineSpec,
     IntegrityReport,
     MadeFrom,
     Scorecard,
@@ -46,6 +49,7 @@ from harness.making import calibrate_and_write, complete
 from harness.models import MANIFEST_FILE, Source, sha256_of, stored_weights, unchanged
 from harness.preflight import GateJob, Job, plan_arms
 from harness.rundir import RunDirectory, find_noun
+from harness.serve import Ahead
 from harness.stages import (
     BASELINE,
     BASELINE_FOLDER,
@@ -69,6 +73,8 @@ class Compared(NamedTuple):
     digest: str
     """Of the checkpoint's files."""
     subject: Subject
+    ahead: Ahead | None = None
+    """What was begun of its server."""
 
 
 class Origin(NamedTuple):
@@ -114,19 +120,26 @@ class ComparedWith(NamedTuple):
 
 def release_gate(job: Job, run: RunDirectory) -> Verdict:
     """May this quantized model be released? The whole run on one screen."""
-    with started_baseline(job, run) as baseline:
+    with (
+        started_baseline(job, run) as baseline,
+        begun_server(job.recipe, job.source, baseline, run) as ahead,
+    ):
         checkpoint = make_checkpoint(leaving_room(job, baseline), run)
         folder = run.path / CHECKPOINT_FOLDER
         subject = Subject(
             job.recipe.model, job.plan.scheme, job.recipe.baseline or job.recipe.model
         )
-        return compare(Compared(job.recipe, folder, checkpoint.digest, subject), baseline, run)
+        what = Compared(job.recipe, folder, checkpoint.digest, subject, ahead)
+        return compare(what, baseline, run)
 
 
 def foreign_gate(job: GateJob, run: RunDirectory, *, ahead: ReadingAhead | None = None) -> Verdict:
     """The same for a checkpoint that was made elsewhere; its files may be read `ahead`."""
     folder = job.checkpoint.path
-    with started_baseline(job, run) as baseline:
+    with (
+        started_baseline(job, run) as baseline,
+        begun_server(job.recipe, job.checkpoint, baseline, run) as begun,
+    ):
         if not job.recipe.skip_verify:
             origin = Origin(job.baseline, is_certain=False)
             looked = Looked(folder, job.checkpoint.digest, origin, ahead)
@@ -134,7 +147,8 @@ def foreign_gate(job: GateJob, run: RunDirectory, *, ahead: ReadingAhead | None 
             waived = waived_checks(job.recipe, folder)
             refuse_files(integrity, size_of(integrity, job.baseline), waived)
         subject = Subject(job.recipe.model, job.scheme, job.recipe.model)
-        return compare(Compared(job.recipe, folder, job.checkpoint.digest, subject), baseline, run)
+        what = Compared(job.recipe, folder, job.checkpoint.digest, subject, begun)
+        return compare(what, baseline, run)
 
 
 def make_checkpoint(job: Job, run: RunDirectory) -> Checkpoint:
@@ -250,6 +264,19 @@ def started_baseline(job: Job | GateJob, run: RunDirectory) -> Iterator[Compared
         yield ComparedWith(model, theirs, measuring, is_kept)
 
 
+@contextmanager
+def begun_server(
+    trial: Trial, like: Source, baseline: ComparedWith, run: RunDirectory
+) -> Iterator[Ahead | None]:
+    """Begin the candidate's server as far as it needs no checkpoint, if there will be one."""
+    if find_noun(run.path, CANDIDATE) is not None:
+        yield None
+        return
+    engine, gpus = _candidates_engine(trial, baseline.measuring)
+    with begun_ahead(engine, like, records=run.path, gpus=gpus) as ahead:
+        yield ahead
+
+
 def leaving_room(job: Job, baseline: ComparedWith) -> Job:
     """Bound what calibration takes of a GPU where the baseline's server is there meanwhile."""
     measuring, memory = baseline.measuring, job.recipe.memory
@@ -303,14 +330,21 @@ def _candidate_order(
     what: Compared, measuring: Measuring | None, run: RunDirectory
 ) -> CandidateOrder:
     trial, folder = what.trial, what.folder
-    share = measuring.together.share if measuring is not None and measuring.has_begun else None
-    engine = dataclasses.replace(trial.engine, share=share)
-    gpus, _ = assign_gpus(engine)
+    engine, gpus = _candidates_engine(trial, measuring)
     waived = waived_checks(trial, folder)
     watched: tuple[Path, ...] = ()
     if trial.end_early:
         watched = run.path / BASELINE_FOLDER, *([measuring.folder] if measuring else [])
-    return CandidateOrder(engine, folder, what.digest, trial.suite, run.path, gpus, waived, watched)
+    return CandidateOrder(
+        engine, folder, what.digest, trial.suite, run.path, gpus, waived, watched, what.ahead
+    )
+
+
+def _candidates_engine(trial: Trial, measuring: Measuring | None) -> tuple[EngineSpec, Gpus]:
+    """Return what serves the candidate, and its GPUs, as long as the baseline is where it is."""
+    share = measuring.together.share if measuring is not None and measuring.has_begun else None
+    engine = dataclasses.replace(trial.engine, share=share)
+    return engine, assign_gpus(engine)[0]
 
 
 def score_baseline(baseline: ComparedWith, run: RunDirectory) -> None:

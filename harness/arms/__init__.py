@@ -6,6 +6,7 @@ beside its scores in the store. One server an arm, started at the first question
 prompts and the suite; where they fit, both arms' servers are at work at once (measuring.py).
 """
 
+from harness.arms.ahead import begun_ahead
 from harness.arms.background import Background, measured_in_background
 from harness.arms.baseline import (
     BaselineOrder,
@@ -35,6 +36,7 @@ __all__ = [
     "SmokeBaseline",
     "asks_elsewhere",
     "assign_gpus",
+    "begun_ahead",
     "failed_findings",
     "keep_baseline",
     "measure_baseline",

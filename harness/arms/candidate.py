@@ -23,7 +23,7 @@ from harness.artifacts import (
 )
 from harness.errors import EngineError, ReasonCode, RejectedError
 from harness.models import unchanged
-from harness.serve import Served, serve
+from harness.serve import Ahead, Served, serve
 
 T = TypeVar("T")
 _log = logging.getLogger("harness.arms")
@@ -45,6 +45,8 @@ class CandidateOrder(NamedTuple):
     """Ids of findings that a reviewed waiver answers for."""
     watched: tuple[Path, ...] = ()
     """Where the baseline's answers lie or appear, if scoring may end early for them."""
+    ahead: Ahead | None = None
+    """What was begun of its server, for the first start."""
 
 
 class Candidate:
@@ -148,11 +150,13 @@ class Candidate:
         if self._served is None:
             engine, folder, into = self._order.engine, self._order.folder, self._order.into
             gpus, waived = self._order.gpus, self._order.waived
+            ahead = self._order.ahead
             into.mkdir(parents=True, exist_ok=True)
             free_gpu_memory()
             (into / DEPLOYMENT_FILE).unlink(missing_ok=True)
             with self._unchanged("loaded"), _rejecting():
-                served = self._server.enter_context(serve(engine, folder, records=into, gpus=gpus))
+                server = serve(engine, folder, records=into, gpus=gpus, ahead=ahead)
+                served = self._server.enter_context(server)
             save(served.deployment, into / DEPLOYMENT_FILE)
             refuse_findings(served.deployment, waived)
             self._served = served

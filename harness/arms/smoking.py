@@ -68,7 +68,7 @@ def smoke(
         return
     candidate.stop()
     engine = dataclasses.replace(order.engine, numerics="declared")
-    emulated = order._replace(engine=engine, into=run.path / DECLARED)
+    emulated = order._replace(engine=engine, into=run.path / DECLARED, ahead=None)
     try:
         with Candidate(emulated, candidate.measuring) as emulation:
             report = run.stage(

@@ -7,7 +7,7 @@ from harness.preflight.deployments_job import (
     Servers,
     preflight_deployments,
 )
-from harness.preflight.devices import Gpus, assign_gpus
+from harness.preflight.devices import Gpus, assign_gpus, host_memory
 from harness.preflight.engine import check_answerable, engine_for
 from harness.preflight.gate_job import GateJob, preflight_gate
 from harness.preflight.job import Job, check_suite, preflight
@@ -42,6 +42,7 @@ __all__ = [
     "check_has_address",
     "check_suite",
     "engine_for",
+    "host_memory",
     "plan_arms",
     "preflight",
     "preflight_baseline",

@@ -3,16 +3,16 @@
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
 from harness.engines import Demands, Foretold
 from harness.errors import HarnessError, PrerequisiteError
-from harness.models import read_source, stored_weights
+from harness.models import Source, read_source, stored_weights
 from harness.serve.reference import Served
-from harness.serve.serving import ServingEngine
+from harness.serve.serving import Ahead, ServingEngine
 
 ENGINES: Mapping[str, str] = {
     "reference": "harness.serve.in_process",
@@ -47,17 +47,45 @@ def serve(
     *,
     records: Path | None = None,
     gpus: tuple[int, ...] | None = None,
+    ahead: Ahead | None = None,
 ) -> Iterator[Served | Endpoint]:
-    """Serve the checkpoint in `directory` until the context ends; see `ServingEngine.serve`."""
-    begun = time.monotonic()
-    with engine_named(engine.name).serve(engine, directory, records=records, gpus=gpus) as served:
-        load_s = time.monotonic() - begun
+    """Serve the checkpoint in `directory` until the context ends; see `ServingEngine.serve`.
+
+    Args:
+        engine: what serves it.
+        directory: folder of the checkpoint.
+        records: where a server's log and load reports are kept.
+        gpus: the GPUs that a server may use.
+        ahead: what was begun for it; it serves once.
+    """
+    begun, server = time.monotonic(), ahead or engine_named(engine.name)
+    with server.serve(engine, directory, records=records, gpus=gpus) as served:
+        load_s = time.monotonic() - begun + (ahead.head_start_s if ahead else 0.0)
         stored = stored_weights(read_source(directory))
         deployment = dataclasses.replace(served.deployment, stored=stored, load_s=load_s)
         if isinstance(served, Endpoint):
             yield dataclasses.replace(served, deployment=deployment)
         else:
             yield served._replace(deployment=deployment)
+
+
+def begun_ahead(
+    engine: EngineSpec, like: Source, *, records: Path, gpus: tuple[int, ...] | None
+) -> AbstractContextManager[Ahead | None]:
+    """Begin what a server needs no checkpoint for; what is not used is gone when the context ends.
+
+    Args:
+        engine: what will serve; None is given for one that has nothing to begin.
+        like: a model of about the size.
+        records: where a server's log and load reports will be kept.
+        gpus: the GPUs that it may use.
+    """
+    if engine.name != "vllm":
+        return nullcontext()
+    ahead: AbstractContextManager[Ahead] = import_module(ENGINES["vllm"]).begun_ahead(
+        engine, like, records=records, gpus=gpus
+    )
+    return ahead
 
 
 def resolve_engine(engine: EngineSpec) -> EngineSpec:

@@ -200,7 +200,7 @@ def started(
             yield server
         finally:
             server.stop()
-            blot_out(key, log_path)
+            blot_out(key, server.log_path)
 
 
 @contextmanager

@@ -9,6 +9,24 @@ from harness.engines import Demands, Foretold
 from harness.serve.reference import Served
 
 
+class Ahead(Protocol):
+    """What was begun of a server before its checkpoint was there."""
+
+    @property
+    def head_start_s(self) -> float:
+        """Return how many seconds of a server's start it has spared; 0 where it was not used."""
+
+    def serve(
+        self,
+        engine: EngineSpec,
+        directory: Path,
+        *,
+        records: Path | None,
+        gpus: tuple[int, ...] | None,
+    ) -> AbstractContextManager[Served | Endpoint]:
+        """Serve as `ServingEngine.serve` does, sooner where what was begun is what is wanted."""
+
+
 class ServingEngine(Protocol):
     """One engine; its module has it as `ENGINE`."""
 

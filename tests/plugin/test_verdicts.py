@@ -25,9 +25,10 @@ from harness.models import open_source
 from harness.recipe import load_suite
 from harness.score import read_arm, score
 from harness.serve.vllm.answers import ask_abilities
+from harness.serve.vllm.endpoint import ServerFacts, endpoint_of
 from harness.serve.vllm.environment import ask_vllm
 from harness.serve.vllm.observe import observe
-from harness.serve.vllm.server import ServerFacts, endpoint_of, setting_of
+from harness.serve.vllm.server import setting_of
 from harness.serve.vllm.variables import REPORT_PREFIX
 
 ENGINE = EngineSpec(name="vllm", numerics="declared", device="cpu", dtype="bfloat16")

@@ -19,8 +19,8 @@ from .adapters import MIDDLEWARE, find
 _KEY = "VLLM_API_KEY"
 _OPEN = frozenset({"/health"})
 _GUARDED = "/v1"
-_SERVERS = "vllm.entrypoints."
-"""Programs of this package answer requests; vLLM looks models up in programs of their own."""
+_SERVERS = ("vllm.entrypoints.", "harness_vllm.waiting")
+"""Programs that answer requests, or will; vLLM looks models up in programs of their own."""
 
 
 def is_server_with_key() -> bool:

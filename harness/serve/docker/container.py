@@ -150,7 +150,9 @@ def server_container(
         image=site.image,
         command=("python3", "-m", MODULE, *place),
         environment={
-            **own_variables(setting, plugin=PLUGIN_INSIDE, records=RECORDS, key=site.key),
+            **own_variables(
+                setting.surrounded, plugin=PLUGIN_INSIDE, records=RECORDS, key=site.key
+            ),
             # Any number may be the user's: torch asks for names and homes, and finds none.
             "HOME": "/tmp/home",  # noqa: S108 -- the container's own
             "USER": "harness",

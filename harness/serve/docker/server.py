@@ -28,15 +28,14 @@ from harness.serve.docker.running import started
 from harness.serve.process import kept_records
 from harness.serve.readiness import StartLimits, naming_its_death
 from harness.serve.vllm.arguments import server_flags
+from harness.serve.vllm.endpoint import ServerFacts, endpoint_of
 from harness.serve.vllm.observe import clear_reports
 from harness.serve.vllm.options import refuse_malformed
 from harness.serve.vllm.server import (
     LOG_FILE,
-    ServerFacts,
     check_answers,
     check_environment,
     draw_key,
-    endpoint_of,
     setting_of,
     wait_and_look,
 )

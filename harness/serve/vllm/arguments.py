@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from harness.artifacts import EngineSpec
+from harness.artifacts import EngineSpec, ServerShare
 from harness.engines import Capability, Demands
 from harness.models import Source, find_weights
 from harness.serve.vllm.variables import (
@@ -30,6 +31,22 @@ _SMALL_MODEL_BYTES = 1 << 30
 _CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 
 
+class Surrounded(NamedTuple):
+    """What a server's environment follows from, which is known before there is a checkpoint."""
+
+    platform: str
+    """Of the vLLM, `cpu` or `cuda`."""
+    has_flashinfer: bool
+    num_bytes: int
+    """Of the model's tensors."""
+    share: ServerShare | None
+
+    @property
+    def lacks_flashinfer(self) -> bool:
+        """Return whether vLLM must be told to do without."""
+        return self.platform == "cuda" and not self.has_flashinfer
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
     """What a server's arguments and environment follow from."""
@@ -41,6 +58,16 @@ class Setting:
     has_flashinfer: bool
     user_flags: tuple[str, ...] = ()
     """Made of the engine's arguments, by the options that this vLLM has."""
+
+    @property
+    def surrounded(self) -> Surrounded:
+        """Return what of it decides the environment."""
+        return Surrounded(
+            platform=self.capability.platform,
+            has_flashinfer=self.has_flashinfer,
+            num_bytes=bytes_of(self.source),
+            share=self.engine.share,
+        )
 
 
 def server_flags(setting: Setting) -> tuple[str, ...]:
@@ -56,7 +83,7 @@ def server_flags(setting: Setting) -> tuple[str, ...]:
         flags += _where_taken(setting, "--language-model-only")
     if find_weights(source.path).is_overridden:
         flags += ["--load-format", "safetensors"]  # what the index names, which was verified
-    if _has_gated_delta_net(source.config) and _lacks_flashinfer(setting):
+    if _has_gated_delta_net(source.config) and setting.surrounded.lacks_flashinfer:
         flags += _where_taken(setting, "--gdn-prefill-backend", "triton")
     declared = engine.numerics == "declared"
     flags += setting.capability.emulation(setting.demands, declared=declared)
@@ -82,17 +109,22 @@ def _where_taken(setting: Setting, flag: str, *value: str) -> tuple[str, ...]:
     return () if is_lacking else (flag, *value)
 
 
+def bytes_of(source: Source) -> int:
+    """Return how much a model's tensors hold."""
+    return sum(header.num_bytes for header in source.tensors.values())
+
+
 def api_server(flags: Iterable[str], *, model: str, host: str, port: int) -> tuple[str, ...]:
     """Return the arguments of `python -m vllm.entrypoints.openai.api_server`."""
     place = ("--model", model, "--served-model-name", SERVED_NAME, "--host", host)
     return (*place, "--port", str(port), *flags)
 
 
-def own_variables(setting: Setting, *, plugin: str, records: str, key: str) -> dict[str, str]:
+def own_variables(place: Surrounded, *, plugin: str, records: str, key: str) -> dict[str, str]:
     """Return the variables that harness sets in a server's environment.
 
     Args:
-        setting: what is served.
+        place: where it runs.
         plugin: folder of the plugin, as the server sees it.
         records: folder for load reports, as the server sees it.
         key: API key that requests must bring. An argument would show in the list of processes.
@@ -110,22 +142,17 @@ def own_variables(setting: Setting, *, plugin: str, records: str, key: str) -> d
         "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1",
     }
-    if setting.capability.platform == "cpu":
-        num_bytes = sum(header.num_bytes for header in setting.source.tensors.values())
-        space = "1" if num_bytes < _SMALL_MODEL_BYTES else "4"
+    if place.platform == "cpu":
+        space = "1" if place.num_bytes < _SMALL_MODEL_BYTES else "4"
         # Sampling with log probabilities is compiled even in eager mode, which needs a C++ compiler
         # that many machines lack; without one the server dies at the first such request.
         variables["TORCH_COMPILE_DISABLE"] = "1"
-        if setting.engine.share is not None:
-            variables[_CORES_VARIABLE] = ",".join(map(str, setting.engine.share.cores))
+        if place.share is not None:
+            variables[_CORES_VARIABLE] = ",".join(map(str, place.share.cores))
         variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", space)
-    if _lacks_flashinfer(setting):
+    if place.lacks_flashinfer:
         variables["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
     return variables
-
-
-def _lacks_flashinfer(setting: Setting) -> bool:
-    return setting.capability.platform == "cuda" and not setting.has_flashinfer
 
 
 def _has_gated_delta_net(config: Mapping[str, object]) -> bool:

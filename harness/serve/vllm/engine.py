@@ -1,6 +1,7 @@
 """The `vllm` engine among the others."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from harness.artifacts import Endpoint, EngineSpec
@@ -12,7 +13,16 @@ from harness.engines import (
     foretell_all,
     refuse_unsupported,
 )
-from harness.serve.vllm.server import check_vllm, serve_vllm, vllm_capability, vllm_command
+from harness.models import Source
+from harness.serve.vllm.server import (
+    Site,
+    check_vllm,
+    serve_vllm,
+    vllm_capability,
+    vllm_command,
+    waiting_vllm,
+)
+from harness.serve.vllm.waiting import WaitingServer
 
 
 class VllmEngine:
@@ -35,7 +45,7 @@ class VllmEngine:
         gpus: tuple[int, ...] | None,
     ) -> AbstractContextManager[Endpoint]:
         """Start it, and wait until it answers."""
-        return serve_vllm(check_vllm(engine), directory, records=records, gpus=gpus)
+        return serve_vllm(check_vllm(engine), directory, Site(records, gpus))
 
     def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
         """Return what its own code says of the GPU here; a CPU build has the plugin's kernels."""
@@ -58,6 +68,40 @@ class VllmEngine:
     def command(self, engine: EngineSpec, directory: Path) -> tuple[str, ...]:
         """Return vLLM's line with the flags that were used."""
         return vllm_command(engine, directory)
+
+
+class VllmAhead:
+    """A process that imports what a server runs; see `harness.serve.serving.Ahead`."""
+
+    def __init__(self, waiting: WaitingServer) -> None:
+        """Take the process."""
+        self._waiting = waiting
+
+    @property
+    def head_start_s(self) -> float:
+        """Return how many seconds of the start were behind it."""
+        return self._waiting.head_start_s
+
+    def serve(
+        self,
+        engine: EngineSpec,
+        directory: Path,
+        *,
+        records: Path | None,
+        gpus: tuple[int, ...] | None,
+    ) -> AbstractContextManager[Endpoint]:
+        """Serve from it, where it is still the process that is wanted."""
+        site = Site(records, gpus, waiting=self._waiting)
+        return serve_vllm(check_vllm(engine), directory, site)
+
+
+@contextmanager
+def begun_ahead(
+    engine: EngineSpec, like: Source, *, records: Path, gpus: tuple[int, ...] | None
+) -> Iterator[VllmAhead]:
+    """Begin such a process; see `harness.serve.begun_ahead`."""
+    with waiting_vllm(check_vllm(engine), like, Site(records, gpus)) as waiting:
+        yield VllmAhead(waiting)
 
 
 ENGINE = VllmEngine()

@@ -6,16 +6,15 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.artifacts import Deployment, Endpoint, EngineSpec, Finding, Severity
+from harness.artifacts import Endpoint, EngineSpec, Severity
 from harness.engines import SETUP, Capability, capability_of, read_demands, refuse_unsupported
-from harness.errors import EngineError, PrerequisiteError, ReasonCode, UsageError
-from harness.models import open_source
-from harness.processes import ProcessMark, mark_of
+from harness.errors import EngineError, PrerequisiteError, UsageError
+from harness.models import Source, open_source
+from harness.processes import mark_of
 from harness.serve.process import (
     LOCALHOST,
     KeptProcess,
@@ -31,10 +30,13 @@ from harness.serve.vllm.arguments import (
     PLUGIN,
     SERVED_NAME,
     Setting,
+    Surrounded,
     api_server,
+    bytes_of,
     own_variables,
     server_flags,
 )
+from harness.serve.vllm.endpoint import ServerFacts, endpoint_of
 from harness.serve.vllm.environment import VllmEnvironment, ask_vllm
 from harness.serve.vllm.gaps import foretold
 from harness.serve.vllm.observe import Observed, clear_reports, observe
@@ -45,6 +47,7 @@ from harness.serve.vllm.variables import (
     process_environment,
     recorded_arguments,
 )
+from harness.serve.vllm.waiting import WaitingServer
 
 _log = logging.getLogger("harness.serve")
 LOG_FILE = "server.log"
@@ -52,23 +55,27 @@ _LOG_BYTES = 8 << 20
 _KEY_BYTES = 32
 
 
+class Site(NamedTuple):
+    """Where a server runs, and what is kept of it."""
+
+    records: Path | None = None
+    """Where the log and the load reports are kept; None keeps none."""
+    gpus: tuple[int, ...] | None = None
+    """The GPUs that it may use; None leaves it to the environment."""
+    limits: StartLimits = StartLimits()
+    """How long to wait for it."""
+    waiting: WaitingServer | None = None
+    """A process that was begun for it."""
+
+
 @contextmanager
-def serve_vllm(
-    engine: EngineSpec,
-    directory: Path,
-    *,
-    records: Path | None = None,
-    gpus: tuple[int, ...] | None = None,
-    limits: StartLimits | None = None,
-) -> Iterator[Endpoint]:
+def serve_vllm(engine: EngineSpec, directory: Path, site: Site) -> Iterator[Endpoint]:
     """Serve the checkpoint in `directory` from a vLLM process until the context ends.
 
     Args:
         engine: what to serve it with.
         directory: folder of the checkpoint.
-        records: where the log and the load reports are kept; None keeps none.
-        gpus: the GPUs that this server may use; None leaves it to the environment.
-        limits: how long to wait for it.
+        site: where.
 
     Raises:
         PrerequisiteError: there is no vLLM that can.
@@ -77,20 +84,14 @@ def serve_vllm(
     environment = ask_vllm(engine.place)
     setting = setting_of(engine, directory, environment, ask_abilities(environment))
     with ExitStack() as stack:
-        records = stack.enter_context(kept_records(records))
-        variables = process_environment(
-            own_variables(setting, plugin=str(PLUGIN), records=str(records), key=draw_key()),
-            python=Path(environment.python),
-            gpus=gpus,
-        )
+        records = stack.enter_context(kept_records(site.records))
+        variables = _variables(environment, setting.surrounded, records, site.gpus)
         launch = _Launch(environment.python, server_flags(setting), variables, records)
         _log.info("serve: vLLM %s (%s)", environment.version, environment.platform)
         if names := left_out():
             _log.info("serve: not passed on to the server: %s", ", ".join(names))
-        server = stack.enter_context(_started(setting, launch))
-        length, observed = wait_and_look(
-            server, setting, records=records, limits=limits or StartLimits()
-        )
+        server = stack.enter_context(_started(setting, launch, site.waiting))
+        length, observed = wait_and_look(server, setting, records=records, limits=site.limits)
         place = ServerFacts(
             base_url=server.base_url,
             version=f"{environment.version} (torch {environment.torch})",
@@ -103,6 +104,43 @@ def serve_vllm(
         )
         with naming_its_death(server):
             yield endpoint_of(setting, observed, place)
+
+
+@contextmanager
+def waiting_vllm(engine: EngineSpec, like: Source, site: Site) -> Iterator[WaitingServer]:
+    """Begin the process of a server that is told later what to serve; it is gone at the end.
+
+    Args:
+        engine: what will serve it.
+        like: a model of about the size.
+        site: where; its records are kept.
+
+    Raises:
+        PrerequisiteError: there is no vLLM.
+    """
+    environment = ask_vllm(engine.place)
+    place = Surrounded(
+        platform=environment.platform,
+        has_flashinfer=environment.has_flashinfer,
+        num_bytes=bytes_of(like),
+        share=engine.share,
+    )
+    with kept_records(site.records) as records:
+        waiting = WaitingServer(
+            environment.python, _variables(environment, place, records, site.gpus)
+        )
+        try:
+            yield waiting
+        finally:
+            waiting.end()
+
+
+def _variables(
+    environment: VllmEnvironment, place: Surrounded, records: Path, gpus: tuple[int, ...] | None
+) -> dict[str, str]:
+    """Return the whole environment of a server's process, with a key of its own."""
+    own = own_variables(place, plugin=str(PLUGIN), records=str(records), key=draw_key())
+    return process_environment(own, python=Path(environment.python), gpus=gpus)
 
 
 def draw_key() -> str:
@@ -137,72 +175,6 @@ def setting_of(
         capability=capability,
         has_flashinfer=environment.has_flashinfer,
         user_flags=given,
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServerFacts:
-    """Where a server runs, and on what."""
-
-    base_url: str
-    version: str
-    device: str
-    log: Path
-    max_model_len: int
-    arguments: tuple[str, ...]
-    """As `recorded_arguments` gives them."""
-    key: str = field(repr=False)
-    """API key that the server wants."""
-    process: ProcessMark | None = None
-    """The server's, where it can be seen from here."""
-
-
-def endpoint_of(setting: Setting, observed: Observed, place: ServerFacts) -> Endpoint:
-    """Return the endpoint with its deployment; a container's is made the same way."""
-    deployment = Deployment(
-        engine=setting.engine.name,
-        version=place.version,
-        model=str(setting.source.path),
-        checkpoint_digest=setting.source.digest,
-        device=place.device,
-        dtype=observed.dtype,
-        arguments=place.arguments,
-        kernels=observed.kernels,
-        exercised=observed.exercised,
-        declared=setting.demands.declared,
-        log=str(place.log),
-        tensor_parallel_size=setting.engine.tensor_parallel_size,
-        loaded=observed.loaded,
-        findings=(*observed.findings, *_untested(setting.capability)),
-        not_observed=observed.not_observed,
-        weights_memory_bytes=observed.weights_memory_bytes,
-    )
-    return Endpoint(
-        base_url=place.base_url,
-        model=SERVED_NAME,
-        tokenizer=str(setting.source.path),
-        max_model_len=place.max_model_len,
-        num_concurrent=setting.capability.num_concurrent,
-        deployment=deployment,
-        api_key=place.key,
-        process=place.process,
-        dialect="vllm",
-    )
-
-
-def _untested(capability: Capability) -> tuple[Finding, ...]:
-    """Return what is said of a version that is not in the record: nothing against it."""
-    if capability.tested:
-        return ()
-    return (
-        Finding(
-            id="engine-untested",
-            severity=Severity.WARNING,
-            message=f"harness was not tested with {capability.name}; what it can do was asked of "
-            "it, and what it does was observed",
-            reason=ReasonCode.ENGINE_UNTESTED,
-            incident="flags, kernels and loaders change between releases",
-        ),
     )
 
 
@@ -309,14 +281,26 @@ class _Launch(NamedTuple):
 
 
 @contextmanager
-def _started(setting: Setting, launch: _Launch) -> Iterator[KeptProcess]:
+def _started(
+    setting: Setting, launch: _Launch, waiting: WaitingServer | None
+) -> Iterator[KeptProcess]:
     clear_reports(launch.records)
     log_path = launch.records / LOG_FILE
     log_path.unlink(missing_ok=True)
-    with reserved_port() as port:
+
+    def arguments(port: int) -> tuple[str, ...]:
         model = str(setting.source.path)
-        place = api_server(launch.flags, model=model, host=LOCALHOST, port=port)
-        command = (launch.python, "-m", MODULE, *place)
+        return api_server(launch.flags, model=model, host=LOCALHOST, port=port)
+
+    if waiting is not None and waiting.fits(launch.variables):
+        with waiting.told(arguments(waiting.port), log_path=log_path) as server:
+            _log.info("serve: its process has imported for %.1f s before", waiting.head_start_s)
+            yield server
+        return
+    if waiting is not None:
+        waiting.end()
+    with reserved_port() as port:
+        command = (launch.python, "-m", MODULE, *arguments(port))
         key = launch.variables[KEY_VARIABLE]
         with started(command, launch.variables, port=port, log_path=log_path, key=key) as server:
             yield server

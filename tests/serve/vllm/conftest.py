@@ -15,7 +15,7 @@ import pytest
 from harness.artifacts import Endpoint, EngineSpec
 from harness.serve import resolve_engine
 from harness.serve.readiness import StartLimits
-from harness.serve.vllm.server import serve_vllm
+from harness.serve.vllm.server import Site, serve_vllm
 from tests.nouns import engine_spec
 from tests.serve.stand_in import make_environment
 
@@ -73,9 +73,8 @@ class Fake:
         self, folder: str = "records", limits: StartLimits | None = None
     ) -> Iterator[Endpoint]:
         records = self.records.with_name(folder)
-        with serve_vllm(
-            resolve_engine(self.engine), self.model, records=records, limits=limits
-        ) as endpoint:
+        site = Site(records, limits=limits or StartLimits())
+        with serve_vllm(resolve_engine(self.engine), self.model, site) as endpoint:
             yield endpoint
 
     def pids(self) -> list[int]:

@@ -93,10 +93,10 @@ def test_the_cpu_build_emulates_nvfp4_whatever_is_asked(setting: Setting) -> Non
 def test_without_flashinfer_nothing_of_it_is_used(setting: Setting) -> None:
     bare = dataclasses.replace(setting, has_flashinfer=False)
     assert flags_of(bare, BASELINE)[-2:] == ("--gdn-prefill-backend", "triton")
-    variables = own_variables(bare, plugin="/p", records="/r", key="k")
+    variables = own_variables(bare.surrounded, plugin="/p", records="/r", key="k")
     assert variables["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     assert "VLLM_USE_FLASHINFER_SAMPLER" not in own_variables(
-        setting, plugin="/p", records="/r", key="k"
+        setting.surrounded, plugin="/p", records="/r", key="k"
     )
 
 
@@ -123,9 +123,9 @@ def test_on_a_cpu_a_server_beside_another_has_cores_of_its_own(setting: Setting)
     on_cpu = dataclasses.replace(setting, capability=capability_of("0.32.0", "cpu"))
     engine = dataclasses.replace(setting.engine, share=ServerShare(cores=(4, 6)))
     beside = dataclasses.replace(on_cpu, engine=engine)
-    found = own_variables(beside, plugin="/p", records="/r", key="k")
+    found = own_variables(beside.surrounded, plugin="/p", records="/r", key="k")
     assert found["VLLM_CPU_OMP_THREADS_BIND"] == "4,6"
-    alone = own_variables(on_cpu, plugin="/p", records="/r", key="k")
+    alone = own_variables(on_cpu.surrounded, plugin="/p", records="/r", key="k")
     assert "VLLM_CPU_OMP_THREADS_BIND" not in alone
 
 

@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import psutil
+import pytest
 
 from harness import shipped
 from harness.artifacts import Endpoint, EngineSpec
-from harness.serve import resolve_engine, serve
+from harness.models import open_source
+from harness.serve import begun_ahead, resolve_engine, serve
 from harness.serve.process import processes_of_session
+
+from .test_strangers import status_of
 
 
 def complete(endpoint: Endpoint, prompt: str) -> str:
@@ -27,8 +31,9 @@ def complete(endpoint: Endpoint, prompt: str) -> str:
         connection.close()
 
 
-def test_the_canary_is_served_by_vllm_and_nothing_is_left(vllm_python: Path) -> None:
-    engine = resolve_engine(
+@pytest.fixture
+def engine(vllm_python: Path) -> EngineSpec:
+    return resolve_engine(
         EngineSpec(
             name="vllm",
             numerics="declared",
@@ -38,6 +43,9 @@ def test_the_canary_is_served_by_vllm_and_nothing_is_left(vllm_python: Path) -> 
             place=str(vllm_python),
         )
     )
+
+
+def test_the_canary_is_served_by_vllm_and_nothing_is_left(engine: EngineSpec) -> None:
     with serve(engine, shipped.canary() / "model") as endpoint:
         assert isinstance(endpoint, Endpoint)
         assert endpoint.max_model_len == 256
@@ -53,3 +61,23 @@ def test_the_canary_is_served_by_vllm_and_nothing_is_left(vllm_python: Path) -> 
     assert deployment.loaded.num_taken > 0
     assert len(sessions) >= 3, "two keepers and the server"
     assert [pid for session in sessions for pid in processes_of_session(session)] == []
+
+
+def test_a_process_that_was_begun_before_serves_the_same_and_is_gone(
+    engine: EngineSpec, tmp_path: Path
+) -> None:
+    source = open_source("canary")
+    with begun_ahead(engine, source, records=tmp_path, gpus=None) as ahead:
+        assert ahead is not None
+        with serve(engine, source.path, records=tmp_path, ahead=ahead) as endpoint:
+            assert isinstance(endpoint, Endpoint)
+            assert complete(endpoint, "Once there was a").startswith(" ")
+            for path in ("/metrics", "/tokenize", "/v1/models"):
+                assert status_of(endpoint, path, {}) == 401
+            deployment, process = endpoint.deployment, endpoint.process
+    assert ahead.head_start_s > 0
+    assert (deployment.findings, deployment.not_observed) == ((), ())
+    assert deployment.loaded is not None
+    assert deployment.loaded.num_filled == deployment.loaded.num_parameters > 0
+    assert process is not None
+    assert processes_of_session(process.pid) == []
