@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ from harness.gate import Subject, compare_sizes, refuse_not_reduced
 from harness.judging import judge_run, waived_checks
 from harness.making import calibrate_and_write, complete
 from harness.models import MANIFEST_FILE, Source, sha256_of, stored_weights, unchanged
-from harness.preflight import GateJob, Job, plan_arms
+from harness.preflight import GateJob, Job, candidate_bytes, plan_arms
 from harness.rundir import RunDirectory, find_noun
 from harness.serve import Ahead
 from harness.stages import (
@@ -122,7 +123,7 @@ def release_gate(job: Job, run: RunDirectory) -> Verdict:
     """May this quantized model be released? The whole run on one screen."""
     with (
         started_baseline(job, run) as baseline,
-        begun_server(job.recipe, job.source, baseline, run) as ahead,
+        begun_server(job, baseline, run) as ahead,
     ):
         checkpoint = make_checkpoint(leaving_room(job, baseline), run)
         folder = run.path / CHECKPOINT_FOLDER
@@ -138,7 +139,7 @@ def foreign_gate(job: GateJob, run: RunDirectory, *, ahead: ReadingAhead | None 
     folder = job.checkpoint.path
     with (
         started_baseline(job, run) as baseline,
-        begun_server(job.recipe, job.checkpoint, baseline, run) as begun,
+        begun_server(job, baseline, run) as begun,
     ):
         if not job.recipe.skip_verify:
             origin = Origin(job.baseline, is_certain=False)
@@ -266,14 +267,16 @@ def started_baseline(job: Job | GateJob, run: RunDirectory) -> Iterator[Compared
 
 @contextmanager
 def begun_server(
-    trial: Trial, like: Source, baseline: ComparedWith, run: RunDirectory
+    job: Job | GateJob, baseline: ComparedWith, run: RunDirectory
 ) -> Iterator[Ahead | None]:
     """Begin the candidate's server as far as it needs no checkpoint, if there will be one."""
+    measuring = baseline.measuring
     if find_noun(run.path, CANDIDATE) is not None:
         yield None
         return
-    engine, gpus = _candidates_engine(trial, baseline.measuring)
-    with begun_ahead(engine, like, records=run.path, gpus=gpus) as ahead:
+    will_share = measuring is not None and not baseline.is_kept and measuring.will_begin
+    engine, gpus = _candidates_engine(job.recipe, measuring if will_share else None)
+    with begun_ahead(engine, partial(candidate_bytes, job), records=run.path, gpus=gpus) as ahead:
         yield ahead
 
 
@@ -330,7 +333,8 @@ def _candidate_order(
     what: Compared, measuring: Measuring | None, run: RunDirectory
 ) -> CandidateOrder:
     trial, folder = what.trial, what.folder
-    engine, gpus = _candidates_engine(trial, measuring)
+    shares = measuring is not None and measuring.has_begun
+    engine, gpus = _candidates_engine(trial, measuring if shares else None)
     waived = waived_checks(trial, folder)
     watched: tuple[Path, ...] = ()
     if trial.end_early:
@@ -341,8 +345,13 @@ def _candidate_order(
 
 
 def _candidates_engine(trial: Trial, measuring: Measuring | None) -> tuple[EngineSpec, Gpus]:
-    """Return what serves the candidate, and its GPUs, as long as the baseline is where it is."""
-    share = measuring.together.share if measuring is not None and measuring.has_begun else None
+    """Return what serves the candidate, and its GPUs.
+
+    Args:
+        trial: the run's.
+        measuring: the baseline that is measured beside it; None where none is.
+    """
+    share = measuring.together.share if measuring is not None else None
     engine = dataclasses.replace(trial.engine, share=share)
     return engine, assign_gpus(engine)[0]
 

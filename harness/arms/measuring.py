@@ -53,9 +53,7 @@ class Measuring:
 
     def begin(self) -> None:
         """Start to measure in a process of its own, where that fits and anything is missing."""
-        if self._background is not None or self.together.way not in (Way.APART, Way.BESIDE):
-            return
-        if lacking_of(self._order).anything:
+        if self._background is None and self.will_begin:
             measuring = measured_in_background(self._order)
             self._background = self._processes.enter_context(measuring)
 
@@ -68,6 +66,14 @@ class Measuring:
     def has_begun(self) -> bool:
         """Whether it is measured, or was, in a process of its own."""
         return self._background is not None
+
+    @property
+    def will_begin(self) -> bool:
+        """Whether it is, or is going to be, measured in a process of its own."""
+        if self._background is not None:
+            return True
+        is_beside = self.together.way in (Way.APART, Way.BESIDE)
+        return is_beside and lacking_of(self._order).anything
 
     @property
     def comes_first(self) -> bool:

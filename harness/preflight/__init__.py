@@ -21,7 +21,7 @@ from harness.preflight.summary import (
     summarize_deployments,
     summarize_gate,
 )
-from harness.preflight.together import Together, Way, plan_arms
+from harness.preflight.together import Together, Way, candidate_bytes, plan_arms
 
 __all__ = [
     "BaselineJob",
@@ -38,6 +38,7 @@ __all__ = [
     "Together",
     "Way",
     "assign_gpus",
+    "candidate_bytes",
     "check_answerable",
     "check_has_address",
     "check_suite",

@@ -97,13 +97,16 @@ def plan_arms(job: Job | GateJob) -> Together:
     inputs = inputs_of(baseline, recipe.engine, recipe.suite)
     if not missing(inputs, recipe.suite.smoke).anything:
         return Together(way=Way.ALONE, why="the store has the baseline")
+    making = job.recipe if isinstance(job, Job) else None
+    servers = TwoServers(recipe.engine, recipe.suite, baseline, candidate_bytes(job))
+    return share_machine(servers, making=making)
+
+
+def candidate_bytes(job: Job | GateJob) -> int:
+    """Return how much the candidate holds, or will."""
     if isinstance(job, Job):
-        candidate_bytes, making = required_bytes(job.source, job.plan), job.recipe
-    else:
-        candidate_bytes, making = weights_of(job.checkpoint), None
-    return share_machine(
-        TwoServers(recipe.engine, recipe.suite, baseline, candidate_bytes), making=making
-    )
+        return required_bytes(job.source, job.plan)
+    return weights_of(job.checkpoint)
 
 
 def share_machine(servers: TwoServers, *, making: Recipe | None) -> Together:

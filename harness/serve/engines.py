@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.artifacts import Endpoint, EngineSpec
 from harness.engines import Demands, Foretold
 from harness.errors import HarnessError, PrerequisiteError
-from harness.models import Source, read_source, stored_weights
+from harness.models import read_source, stored_weights
 from harness.serve.reference import Served
 from harness.serve.serving import Ahead, ServingEngine
 
@@ -70,20 +70,24 @@ def serve(
 
 
 def begun_ahead(
-    engine: EngineSpec, like: Source, *, records: Path, gpus: tuple[int, ...] | None
+    engine: EngineSpec,
+    num_bytes: Callable[[], int],
+    *,
+    records: Path,
+    gpus: tuple[int, ...] | None,
 ) -> AbstractContextManager[Ahead | None]:
     """Begin what a server needs no checkpoint for; what is not used is gone when the context ends.
 
     Args:
         engine: what will serve; None is given for one that has nothing to begin.
-        like: a model of about the size.
+        num_bytes: says how much the checkpoint's tensors will hold, where that matters.
         records: where a server's log and load reports will be kept.
         gpus: the GPUs that it may use.
     """
     if engine.name != "vllm":
         return nullcontext()
     ahead: AbstractContextManager[Ahead] = import_module(ENGINES["vllm"]).begun_ahead(
-        engine, like, records=records, gpus=gpus
+        engine, num_bytes, records=records, gpus=gpus
     )
     return ahead
 

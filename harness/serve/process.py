@@ -91,6 +91,10 @@ class KeptProcess:
         """Return whether the keeper, and so the server, still runs."""
         return self._keeper.poll() is None
 
+    def has_process(self) -> bool:
+        """Return whether the server's own process runs, now: its keepers look only now and then."""
+        return self.session is not None and self.session in self._left()
+
     def is_listening(self) -> bool:
         """Return whether the server listens on its port.
 

@@ -14,7 +14,7 @@ class Ahead(Protocol):
 
     @property
     def head_start_s(self) -> float:
-        """Return how many seconds of a server's start it has spared; 0 where it was not used."""
+        """Return how many seconds of a server's start it has spared; 0 unless it serves."""
 
     def serve(
         self,

@@ -37,6 +37,8 @@ LONG_SUITE = (
     f"{ONE_CORE}import harness.preflight.together as t\nt.outlasts_its_start = lambda *_: True"
 )
 B, C = "baseline", "candidate"
+AHEAD = "serve: its process has imported for"
+"""Of a server that was begun while its checkpoint was verified."""
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +172,14 @@ def test_both_arms_are_served_at_once_and_each_is_started_once(first: First) -> 
         for path in deployments
     ]
     assert cores[0] != cores[1]
+    assert AHEAD in first.done.err
 
 
 def test_typed_again_nothing_is_started(first: First) -> None:
-    assert is_judged(first.runs.run())
+    again = first.runs.run()
+    assert is_judged(again)
     assert first.runs.started() == []
+    assert AHEAD not in again.err
 
 
 def test_in_turn_the_baseline_answers_everything_before_the_candidate_is_started(

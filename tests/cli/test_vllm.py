@@ -30,6 +30,7 @@ def run_dir(
     done = cli_process(*quick, "--qformat", "nvfp4", "--engine", "vllm", "--run-dir", path)
     assert done.code == 0, done.err
     assert "\nGO: " in done.out
+    assert "serve: its process has imported for" in done.err  # while its checkpoint was made
     return path
 
 

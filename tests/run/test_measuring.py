@@ -99,9 +99,12 @@ def not_in_the_way() -> None:
 @pytest.mark.parametrize("way", [Way.APART, Way.BESIDE])
 def test_it_begins_once_where_both_fit(world: World, way: Way) -> None:
     with measuring(dataclasses.replace(BESIDE, way=way)) as one:
+        assert (one.will_begin, one.has_begun) == (True, False)
         one.begin()
         one.begin()
         assert one.has_begun
+        world.lacking = Missing(scores=False, rerun=False, answers=False)
+        assert one.will_begin
     assert world.begun == [SHARED]
 
 
@@ -109,7 +112,7 @@ def test_it_begins_once_where_both_fit(world: World, way: Way) -> None:
 def test_it_does_not_begin_where_both_do_not_fit(world: World, way: Way) -> None:
     with measuring(dataclasses.replace(BESIDE, way=way)) as one:
         one.begin()
-        assert (one.has_begun, one.comes_first) == (False, True)
+        assert (one.will_begin, one.has_begun, one.comes_first) == (False, False, True)
     assert world.begun == []
 
 
@@ -117,7 +120,8 @@ def test_nothing_begins_where_nothing_is_missing(world: World) -> None:
     world.lacking = Missing(scores=False, rerun=False, answers=False)
     with measuring() as one:
         one.begin()
-        assert (one.has_begun, one.comes_first, one.is_beside) == (False, False, False)
+        assert (one.will_begin, one.has_begun) == (False, False)
+        assert (one.comes_first, one.is_beside) == (False, False)
 
 
 def test_answers_are_waited_for_as_long_as_it_is_measured(world: World) -> None:

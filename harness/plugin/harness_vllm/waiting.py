@@ -1,15 +1,14 @@
 """A vLLM server that imports what it runs before it is told what to serve.
 
-    python -m harness_vllm.waiting MODULE PIPE
+    python -m harness_vllm.waiting MODULE FOLDER
 
-PIPE is a named pipe that is read when the imports are done. What comes is one line of JSON,
-`{"arguments": [...], "log": FILE}`: this process's output goes to FILE from then on, and it goes on
-as `python -m MODULE ARGUMENTS` does. How many seconds the imports took is written to `PIPE.s`.
+When the imports are done it writes to `FOLDER/seconds` how long they took, and waits for a byte in
+the named pipe `FOLDER/told`. Then it goes on as `python -m MODULE ARGUMENTS` does, with the list in
+`FOLDER/arguments.json`.
 """
 
 import importlib
 import json
-import os
 import runpy
 import sys
 import time
@@ -20,20 +19,16 @@ USAGE = 2
 
 def main(arguments: list[str]) -> int:
     """Import the server's module, and run it as soon as there is something to serve."""
-    if len(arguments) != 2:  # noqa: PLR2004 -- a module and a pipe
-        sys.stderr.write("usage: python -m harness_vllm.waiting MODULE PIPE\n")
+    if len(arguments) != 2:  # noqa: PLR2004 -- a module and a folder
+        sys.stderr.write("usage: python -m harness_vllm.waiting MODULE FOLDER\n")
         return USAGE
-    module, pipe = arguments
+    module, folder = arguments[0], Path(arguments[1])
     started = time.monotonic()
     importlib.import_module(module)
-    Path(f"{pipe}.s").write_text(f"{time.monotonic() - started:.3f}", encoding="ascii")
-    with open(pipe, encoding="utf-8") as told:  # noqa: PTH123 -- a pipe is no file of a Path
-        order = json.loads(told.readline())
-    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
-    sys.argv[1:] = order["arguments"]
+    (folder / "seconds").write_text(f"{time.monotonic() - started:.3f}", encoding="ascii")
+    with (folder / "told").open("rb", buffering=0) as told:
+        told.read(1)
+    sys.argv[1:] = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
     # `python -m` runs a module that nothing has imported yet; what it has imported stays.
     del sys.modules[module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

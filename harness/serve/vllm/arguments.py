@@ -38,7 +38,7 @@ class Surrounded(NamedTuple):
     """Of the vLLM, `cpu` or `cuda`."""
     has_flashinfer: bool
     num_bytes: int
-    """Of the model's tensors."""
+    """Of the model's tensors; it matters on a CPU alone."""
     share: ServerShare | None
 
     @property
@@ -65,7 +65,7 @@ class Setting:
         return Surrounded(
             platform=self.capability.platform,
             has_flashinfer=self.has_flashinfer,
-            num_bytes=bytes_of(self.source),
+            num_bytes=sum(header.num_bytes for header in self.source.tensors.values()),
             share=self.engine.share,
         )
 
@@ -107,11 +107,6 @@ def _where_taken(setting: Setting, flag: str, *value: str) -> tuple[str, ...]:
     """Return a flag that spares work, unless this version is known not to take it."""
     is_lacking = setting.capability.abilities.takes(flag, *value) is False
     return () if is_lacking else (flag, *value)
-
-
-def bytes_of(source: Source) -> int:
-    """Return how much a model's tensors hold."""
-    return sum(header.num_bytes for header in source.tensors.values())
 
 
 def api_server(flags: Iterable[str], *, model: str, host: str, port: int) -> tuple[str, ...]:

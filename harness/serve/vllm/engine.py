@@ -1,6 +1,6 @@
 """The `vllm` engine among the others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from harness.engines import (
     foretell_all,
     refuse_unsupported,
 )
-from harness.models import Source
 from harness.serve.vllm.server import (
     Site,
     check_vllm,
@@ -79,7 +78,7 @@ class VllmAhead:
 
     @property
     def head_start_s(self) -> float:
-        """Return how many seconds of the start were behind it."""
+        """Return how many seconds of the start were behind it; 0 unless it serves."""
         return self._waiting.head_start_s
 
     def serve(
@@ -97,10 +96,14 @@ class VllmAhead:
 
 @contextmanager
 def begun_ahead(
-    engine: EngineSpec, like: Source, *, records: Path, gpus: tuple[int, ...] | None
+    engine: EngineSpec,
+    num_bytes: Callable[[], int],
+    *,
+    records: Path,
+    gpus: tuple[int, ...] | None,
 ) -> Iterator[VllmAhead]:
     """Begin such a process; see `harness.serve.begun_ahead`."""
-    with waiting_vllm(check_vllm(engine), like, Site(records, gpus)) as waiting:
+    with waiting_vllm(check_vllm(engine), num_bytes, Site(records, gpus)) as waiting:
         yield VllmAhead(waiting)
 
 

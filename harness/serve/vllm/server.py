@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from harness.artifacts import Endpoint, EngineSpec, Severity
 from harness.engines import SETUP, Capability, capability_of, read_demands, refuse_unsupported
 from harness.errors import EngineError, PrerequisiteError, UsageError
-from harness.models import Source, open_source
+from harness.models import open_source
 from harness.processes import mark_of
 from harness.serve.process import (
     LOCALHOST,
@@ -32,7 +32,6 @@ from harness.serve.vllm.arguments import (
     Setting,
     Surrounded,
     api_server,
-    bytes_of,
     own_variables,
     server_flags,
 )
@@ -86,7 +85,7 @@ def serve_vllm(engine: EngineSpec, directory: Path, site: Site) -> Iterator[Endp
     with ExitStack() as stack:
         records = stack.enter_context(kept_records(site.records))
         variables = _variables(environment, setting.surrounded, records, site.gpus)
-        launch = _Launch(environment.python, server_flags(setting), variables, records)
+        launch = _Launch(environment, server_flags(setting), variables, records)
         _log.info("serve: vLLM %s (%s)", environment.version, environment.platform)
         if names := left_out():
             _log.info("serve: not passed on to the server: %s", ", ".join(names))
@@ -107,12 +106,14 @@ def serve_vllm(engine: EngineSpec, directory: Path, site: Site) -> Iterator[Endp
 
 
 @contextmanager
-def waiting_vllm(engine: EngineSpec, like: Source, site: Site) -> Iterator[WaitingServer]:
+def waiting_vllm(
+    engine: EngineSpec, num_bytes: Callable[[], int], site: Site
+) -> Iterator[WaitingServer]:
     """Begin the process of a server that is told later what to serve; it is gone at the end.
 
     Args:
         engine: what will serve it.
-        like: a model of about the size.
+        num_bytes: says how much the tensors will hold, where the environment depends on it.
         site: where; its records are kept.
 
     Raises:
@@ -122,13 +123,12 @@ def waiting_vllm(engine: EngineSpec, like: Source, site: Site) -> Iterator[Waiti
     place = Surrounded(
         platform=environment.platform,
         has_flashinfer=environment.has_flashinfer,
-        num_bytes=bytes_of(like),
+        num_bytes=num_bytes() if environment.platform == "cpu" else 0,
         share=engine.share,
     )
     with kept_records(site.records) as records:
-        waiting = WaitingServer(
-            environment.python, _variables(environment, place, records, site.gpus)
-        )
+        variables = _variables(environment, place, records, site.gpus)
+        waiting = WaitingServer(environment, variables, records)
         try:
             yield waiting
         finally:
@@ -274,7 +274,7 @@ def vllm_command(engine: EngineSpec, directory: Path) -> tuple[str, ...]:
 class _Launch(NamedTuple):
     """What a server process is started with."""
 
-    python: str
+    environment: VllmEnvironment
     flags: tuple[str, ...]
     variables: Mapping[str, str]
     records: Path
@@ -292,15 +292,16 @@ def _started(
         model = str(setting.source.path)
         return api_server(launch.flags, model=model, host=LOCALHOST, port=port)
 
-    if waiting is not None and waiting.fits(launch.variables):
+    if waiting is not None and waiting.fits(launch.environment, launch.variables):
         with waiting.told(arguments(waiting.port), log_path=log_path) as server:
             _log.info("serve: its process has imported for %.1f s before", waiting.head_start_s)
             yield server
         return
-    if waiting is not None:
+    if waiting is not None and not waiting.is_spent:
+        _log.info("serve: the process that was begun is gone, or another is wanted by now")
         waiting.end()
     with reserved_port() as port:
-        command = (launch.python, "-m", MODULE, *arguments(port))
+        command = (launch.environment.python, "-m", MODULE, *arguments(port))
         key = launch.variables[KEY_VARIABLE]
         with started(command, launch.variables, port=port, log_path=log_path, key=key) as server:
             yield server

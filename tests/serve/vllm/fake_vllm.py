@@ -3,7 +3,7 @@
 It is given no more of a test's environment than a real one. What it shall do is in the file
 FAKE_HOW, which the fixture names, or in the variables of an image: FAKE_VLLM is `ready`, `slow`,
 `hang`, `open` (asks for no key), `leak` (writes its key to its log), or `die` with FAKE_LOG.
-FAKE_IMPORTS is what one that is begun ahead dies with.
+FAKE_IMPORTS is what one that is begun ahead dies with, after FAKE_IMPORT_S seconds.
 FAKE_DIES, FAKE_STALLS and FAKE_SALAD hold a part of the path of a model whose server dies, answers
 nothing, or badly; FAKE_ROOM how many fit beside each other. Each start is noted in `starts`.
 Its processes are as stubborn as can be: one ignores SIGTERM, one has left the session.
@@ -32,7 +32,7 @@ import runpy, sys, time
 sys.stderr.write(f"{{__name__}} is imported\\n")
 if __name__ == "__main__":
     runpy.run_path({file!r}, run_name="__main__")
-time.sleep(0.1)
+time.sleep(float({seconds!r}))
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 FACTS: dict[str, object] = {
@@ -193,19 +193,22 @@ def found_room(servers: int) -> bool:
 
 def wait_for_arguments() -> None:
     """Do as the real program does, which finds a package of vLLM's name and this file behind it."""
-    module, pipe = sys.argv[3:]
+    module, folder = sys.argv[3:]
     packages = Path(os.environ["FAKE_HOW"]).with_name("packages")
     code = packages.joinpath(*module.split(".")).with_suffix(".py")
     code.parent.mkdir(parents=True, exist_ok=True)
-    code.write_text(SERVER.format(file=__file__), encoding="utf-8")
+    code.write_text(
+        SERVER.format(file=__file__, seconds=HOW.get("FAKE_IMPORT_S", "0.1")), encoding="utf-8"
+    )
     sys.path.append(str(packages))
     if "FAKE_IMPORTS" in HOW:
+        time.sleep(float(HOW.get("FAKE_IMPORT_S", "0")))
         say(HOW["FAKE_IMPORTS"])
         sys.exit(1)
     from harness_vllm import waiting  # noqa: PLC0415 -- found where harness puts it
 
     sys.argv[1:] = [module]
-    waiting.main([module, pipe])
+    waiting.main([module, folder])
 
 
 def say(line: str) -> None:

@@ -67,15 +67,15 @@ def test_a_process_that_was_begun_before_serves_the_same_and_is_gone(
     engine: EngineSpec, tmp_path: Path
 ) -> None:
     source = open_source("canary")
-    with begun_ahead(engine, source, records=tmp_path, gpus=None) as ahead:
+    with begun_ahead(engine, lambda: 1 << 20, records=tmp_path, gpus=None) as ahead:
         assert ahead is not None
         with serve(engine, source.path, records=tmp_path, ahead=ahead) as endpoint:
             assert isinstance(endpoint, Endpoint)
             assert complete(endpoint, "Once there was a").startswith(" ")
             for path in ("/metrics", "/tokenize", "/v1/models"):
                 assert status_of(endpoint, path, {}) == 401
+            assert ahead.head_start_s > 0
             deployment, process = endpoint.deployment, endpoint.process
-    assert ahead.head_start_s > 0
     assert (deployment.findings, deployment.not_observed) == ((), ())
     assert deployment.loaded is not None
     assert deployment.loaded.num_filled == deployment.loaded.num_parameters > 0
