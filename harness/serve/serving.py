@@ -9,41 +9,8 @@ from harness.engines import Demands, Foretold
 from harness.serve.reference import Served
 
 
-class Ahead(Protocol):
-    """What was begun of a server before its checkpoint was there."""
-
-    @property
-    def head_start_s(self) -> float:
-        """Return how many seconds of a server's start it has spared; 0 unless it serves."""
-
-    def serve(
-        self,
-        engine: EngineSpec,
-        directory: Path,
-        *,
-        records: Path | None,
-        gpus: tuple[int, ...] | None,
-    ) -> AbstractContextManager[Served | Endpoint]:
-        """Serve as `ServingEngine.serve` does, sooner where what was begun is what is wanted."""
-
-
-class ServingEngine(Protocol):
-    """One engine; its module has it as `ENGINE`."""
-
-    def resolve(self, engine: EngineSpec) -> EngineSpec:
-        """Return `engine` with what this machine decides filled in: its place and version.
-
-        Raises:
-            PrerequisiteError: this version or this machine cannot run it, with what to do.
-            UsageError: an option is not for this engine, or not for the user to decide.
-        """
-
-    def check_serves(self, engine: EngineSpec, demands: Demands) -> None:
-        """Refuse a checkpoint that the engine cannot load, before anything is calibrated.
-
-        Raises:
-            PrerequisiteError: with the reason `unsupported-format`.
-        """
+class Serving(Protocol):
+    """What a checkpoint is served with."""
 
     def serve(
         self,
@@ -65,6 +32,33 @@ class ServingEngine(Protocol):
             PrerequisiteError: this machine cannot run the engine.
             ModelError: the folder is no checkpoint.
             EngineError: the engine cannot load it; a missing scale is never replaced by a default.
+        """
+
+
+class Ahead(Serving, Protocol):
+    """What was begun of a server before its checkpoint was there; it serves sooner, once."""
+
+    @property
+    def head_start_s(self) -> float:
+        """Return how many seconds of a server's start it has spared; 0 unless it serves."""
+
+
+class ServingEngine(Serving, Protocol):
+    """One engine; its module has it as `ENGINE`."""
+
+    def resolve(self, engine: EngineSpec) -> EngineSpec:
+        """Return `engine` with what this machine decides filled in: its place and version.
+
+        Raises:
+            PrerequisiteError: this version or this machine cannot run it, with what to do.
+            UsageError: an option is not for this engine, or not for the user to decide.
+        """
+
+    def check_serves(self, engine: EngineSpec, demands: Demands) -> None:
+        """Refuse a checkpoint that the engine cannot load, before anything is calibrated.
+
+        Raises:
+            PrerequisiteError: with the reason `unsupported-format`.
         """
 
     def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:

@@ -27,6 +27,15 @@ from harness.serve.vllm.waiting import WaitingServer
 class VllmEngine:
     """A vLLM process in an environment of its own."""
 
+    def __init__(self, waiting: WaitingServer | None = None) -> None:
+        """Serve from a process that waits, once, where it is what is wanted by then."""
+        self._waiting = waiting
+
+    @property
+    def head_start_s(self) -> float:
+        """Return how many seconds of a start that process has spared; 0 unless it serves."""
+        return self._waiting.head_start_s if self._waiting else 0.0
+
     def resolve(self, engine: EngineSpec) -> EngineSpec:
         """Return `engine` with the place and version of the vLLM that was found."""
         return check_vllm(engine)
@@ -44,7 +53,8 @@ class VllmEngine:
         gpus: tuple[int, ...] | None,
     ) -> AbstractContextManager[Endpoint]:
         """Start it, and wait until it answers."""
-        return serve_vllm(check_vllm(engine), directory, Site(records, gpus))
+        site = Site(records, gpus, waiting=self._waiting)
+        return serve_vllm(check_vllm(engine), directory, site)
 
     def foretell(self, engine: EngineSpec, demands: Demands) -> tuple[Foretold, ...]:
         """Return what its own code says of the GPU here; a CPU build has the plugin's kernels."""
@@ -69,31 +79,6 @@ class VllmEngine:
         return vllm_command(engine, directory)
 
 
-class VllmAhead:
-    """A process that imports what a server runs; see `harness.serve.serving.Ahead`."""
-
-    def __init__(self, waiting: WaitingServer) -> None:
-        """Take the process."""
-        self._waiting = waiting
-
-    @property
-    def head_start_s(self) -> float:
-        """Return how many seconds of the start were behind it; 0 unless it serves."""
-        return self._waiting.head_start_s
-
-    def serve(
-        self,
-        engine: EngineSpec,
-        directory: Path,
-        *,
-        records: Path | None,
-        gpus: tuple[int, ...] | None,
-    ) -> AbstractContextManager[Endpoint]:
-        """Serve from it, where it is still the process that is wanted."""
-        site = Site(records, gpus, waiting=self._waiting)
-        return serve_vllm(check_vllm(engine), directory, site)
-
-
 @contextmanager
 def begun_ahead(
     engine: EngineSpec,
@@ -101,10 +86,10 @@ def begun_ahead(
     *,
     records: Path,
     gpus: tuple[int, ...] | None,
-) -> Iterator[VllmAhead]:
-    """Begin such a process; see `harness.serve.begun_ahead`."""
+) -> Iterator[VllmEngine]:
+    """Begin a process that waits; see `harness.serve.begun_ahead`."""
     with waiting_vllm(check_vllm(engine), num_bytes, Site(records, gpus)) as waiting:
-        yield VllmAhead(waiting)
+        yield VllmEngine(waiting)
 
 
 ENGINE = VllmEngine()
