@@ -96,7 +96,7 @@ def _are_true(contents: Contents, modules: list[str]) -> bool:
     if contents.origin is None:
         return False
     fits = contents.origin.comparison.fits
-    return all(m in fits and abs(fits[m][1].gain - 1) < _SAME_SIZE for m in modules)
+    return all(m in fits and abs(fits[m].fit.gain - 1) < _SAME_SIZE for m in modules)
 
 
 def _is_of_four_bits(scale: float, leaf: str, coded: str) -> bool:

@@ -140,10 +140,10 @@ def unquantized_copied(contents: Contents) -> Check:
 def weights_near_source(contents: Contents) -> Check:
     """Ask whether each dequantized weight is what rounding makes of its source."""
     comparison = origin_of(contents).comparison
-    fits, misfits = comparison.fits, [*comparison.misfits, *comparison.misscaled()]
+    fits, misfits = comparison.fits, [*comparison.misfits, *comparison.misscaled]
     largest: dict[str, float] = {}
-    for algo, fit in fits.values():
-        largest[algo] = max(largest.get(algo, 0.0), fit.error)
+    for one in fits.values():
+        largest[one.algo] = max(largest.get(one.algo, 0.0), one.fit.error)
     spelled = ", ".join(f"{algo} {error:.2%}" for algo, error in sorted(largest.items()))
     stacks = len(quantized_stacks(contents.modules))
     left_out = f"; {stacks} stacks of experts are not compared here" if stacks else ""
@@ -171,7 +171,7 @@ def weights_near_baseline(contents: Contents) -> Check:
     of one layer that have each other's scales cost next to nothing.
     """
     comparison = origin_of(contents).comparison
-    misfits = [*comparison.misfits, *comparison.misscaled()]
+    misfits = [*comparison.misfits, *comparison.misscaled]
     num_compared = len(comparison.fits) + len(comparison.misfits)
     is_made_from = len(misfits) <= _FEW * num_compared
     others = f"{len(misfits)} of {num_compared} quantized weights"

@@ -8,11 +8,12 @@ a weight is not near, the cause is looked for then.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.artifacts import TensorHeader
 from harness.verify.causes import explain
@@ -42,20 +43,7 @@ at most where it is large, and blocks of 16 whose values are all alike are the w
 weights come out at 0.09 to 0.1, and 0.11 to 0.12 with steps that are powers of two.
 """
 
-_USUAL_GAIN_ERROR = 0.03
-"""How far the median of a format's gains may lie from 1: MXFP4 lies 1.2 % below, NVFP4 0.4 %. Block
-scales of NVFP4 that are a tenth too small cut off what is large, which makes it 3.5 %."""
-_GAIN_SPREAD = 0.01
-_GAIN_OF_ERROR = 0.15
-_GAIN_DEVIATIONS = 12
-"""How far the gain of one weight may lie from the median of its format's.
-
-Rounding to nearest leaves the gains of a checkpoint's weights within 0.4 % of each other (FP8, FP8
-blocks, MXFP8, MXFP4 and NVFP4 on a model of 135 million weights and on the canary: the farthest
-lies at 0.08 of its relative error and at 9 median deviations). Two experts with like weights may
-have scales that differ by 1.5 %, and scores do not show when they are exchanged.
-"""
-
+Exponents = NDArray[np.int32]
 _ROUNDING = {"F16": 2.0**-11, "BF16": 2.0**-8}
 """Largest relative error of rounding to nearest."""
 
@@ -67,6 +55,16 @@ class Misfit(NamedTuple):
     fit: Fit | None
     """None where shapes or missing scales forbid the comparison."""
     cause: str
+
+
+class Fitted(NamedTuple):
+    """A quantized weight that is near its source."""
+
+    algo: str
+    fit: Fit
+    weight: Coded
+    powers: tuple[Exponents, Exponents] | None = None
+    """Of two, in rows and columns: what the source's is times these."""
 
 
 class Near(NamedTuple):
@@ -122,9 +120,11 @@ class Comparison:
 
     def __init__(self, checkpoint: StoredTensors, source: SourceTensors) -> None:
         self.checkpoint, self.source = checkpoint, source
-        self.fits: dict[str, tuple[str, Fit]] = {}
-        """Algorithm and fit by module, of those that are near."""
+        self.fits: dict[str, Fitted] = {}
+        """By module, of those that are near."""
         self.misfits: list[Misfit] = []
+        self.misscaled: list[Misfit] = []
+        """Of those that are near, which have other scales (`scaled.py`)."""
         self.changed: list[str] = []
         """Unquantized tensors that are not what the source has."""
         self.rounded: list[str] = []
@@ -163,7 +163,7 @@ class Comparison:
                 is_rounded = outcome.copy is Copy.ROUNDED
                 (self.rounded if is_rounded else self.changed).append(outcome.name)
 
-    def settle(self, copied: Collection[str], fits: Mapping[str, tuple[str, Fit]]) -> None:
+    def settle(self, copied: Collection[str], fits: Mapping[str, Fitted]) -> None:
         """Take back what was said of tensors that a proven fold explains.
 
         Args:
@@ -176,41 +176,19 @@ class Comparison:
         self.num_folded += len(copied)
         self.num_refolded += len(fits)
 
-    def misscaled(self) -> list[Misfit]:
-        """Return the near weights that are larger or smaller than all others of their format."""
-        by_algo: dict[str, list[tuple[str, Fit]]] = {}
-        for module, (algo, fit) in self.fits.items():
-            by_algo.setdefault(algo, []).append((module, fit))
-        return [misfit for fits in by_algo.values() for misfit in _misscaled(fits)]
-
     def _collect_near(self, near: Near) -> None:
         if near.fit is None:
             self.misfits.append(Misfit(near.module, None, near.shapes))
             return
         bound = bound_of(near.algo)
         if near.fit.is_within(bound):
-            self.fits[near.module] = (near.algo, near.fit)
+            self.fits[near.module] = Fitted(near.algo, near.fit, near.weight)
             return
         cause = ""
         if len(self.misfits) < _MAX_EXPLAINED:
             with np.errstate(all="ignore"):  # faulty scales are other checks' business
                 cause = explain(near.module, near.weight, self.checkpoint, self.source, bound)
         self.misfits.append(Misfit(near.module, near.fit, cause))
-
-
-def _misscaled(fits: list[tuple[str, Fit]]) -> Iterator[Misfit]:
-    gains = np.array([fit.gain for _, fit in fits])
-    usual = float(np.median(gains))
-    spread = _GAIN_DEVIATIONS * float(np.median(np.abs(gains - usual)))
-    if abs(usual - 1) > _USUAL_GAIN_ERROR:
-        usual = 1.0  # all are off alike
-    for module, fit in fits:
-        # What a format can hold exactly has gain 1, whatever the others have.
-        if min(abs(fit.gain - usual), abs(fit.gain - 1)) > max(
-            _GAIN_SPREAD, _GAIN_OF_ERROR * fit.error, spread
-        ):
-            times = f"its scale is {fit.gain / usual:.3f} times what it should be"
-            yield Misfit(module, fit, times)
 
 
 class _Unlike:

@@ -6,6 +6,7 @@ threads run meanwhile; no torch and no BLAS, which would start threads of their 
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,20 @@ class Fitting:
     def fit(self) -> Fit:
         """Return how near all rows were."""
         return _fit(self._sums)
+
+
+def pieces_of(
+    weight: Coded, checkpoint: StoredTensors, part: StoredPart, source: StoredTensors
+) -> Iterator[tuple[int, Floats, Floats]]:
+    """Yield the first row of some, their values and those of the source; files are held open."""
+    height, width = weight.shape
+    values, step = Rows(weight, checkpoint, Buffers()), max(1, _PIECE_ITEMS // width)
+    for first in range(0, height, step):
+        rows = (first, min(first + step, height))
+        shape = (rows[1] - first, width)
+        mine, room = np.empty(shape, np.float32), np.empty(shape[0] * width, np.float32)
+        values.fill(mine.reshape(-1), checkpoint.read(weight.codes, rows), rows, room)
+        yield first, mine, source.floats(part, rows)
 
 
 def fit_of(weight: Weight, source: Floats) -> Fit:

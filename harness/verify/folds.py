@@ -21,17 +21,16 @@ from numpy.typing import NDArray
 
 from harness import models
 from harness.errors import HarnessError
-from harness.verify.compare import Comparison, bound_of
+from harness.verify.compare import Comparison, Exponents, Fitted, bound_of
 from harness.verify.contents import Contents
-from harness.verify.dequantize import Coded, Rows, can_dequantize, find_weight
-from harness.verify.fitting import Fit
+from harness.verify.dequantize import Coded, can_dequantize, find_weight
+from harness.verify.fitting import Fit, pieces_of
 from harness.verify.gains import Gains
 from harness.verify.modules import is_quantized
 from harness.verify.origin import copied_from, source_part
-from harness.verify.stored import Buffers, Floats, StoredPart
+from harness.verify.stored import Floats, StoredPart
 
 _LAYER = re.compile(r".*?\.\d+(?=\.)")
-_PIECE_ITEMS = 1 << 20
 _MOST = 32
 """Of an exponent; what differs by more is no factor."""
 _NEAR = 0.3
@@ -39,7 +38,6 @@ _NEAR = 0.3
 _MOST_TRIED = 2
 """Layers without a changed norm, of which none is explained, until no more are looked at: salad."""
 _FLOATS = frozenset({"BF16", "F16", "F32"})
-Exponents = NDArray[np.int32]
 
 
 class _Quantized(NamedTuple):
@@ -69,8 +67,7 @@ class _Layer(NamedTuple):
     norms: Mapping[str, Exponents]
     matrices: Mapping[str, Exponents]
     """Those that are not quantized."""
-    quantized: Mapping[str, tuple[str, _Explained]]
-    """With the algorithm."""
+    quantized: Mapping[str, tuple[_Quantized, _Explained]]
 
     @property
     def names(self) -> set[str]:
@@ -112,8 +109,11 @@ def settle_folds(contents: Contents, comparison: Comparison) -> None:
         return
     for layer in layers:
         if layer.names.isdisjoint(unproven):
-            fits = {name: (algo, one.fit) for name, (algo, one) in layer.quantized.items()}
-            near = {name: one for name, one in fits.items() if one[1].is_within(bound_of(one[0]))}
+            near = {
+                name: Fitted(one.algo, found.fit, one.weight, (found.rows_O, found.columns_I))
+                for name, (one, found) in layer.quantized.items()
+                if found.fit.is_within(bound_of(one.algo))
+            }
             comparison.settle({*layer.norms, *layer.matrices}, near)
 
 
@@ -180,11 +180,11 @@ class _Weights:
     """The quantized weights of one decoder layer beside their source's."""
 
     def __init__(self, contents: Contents, comparison: Comparison, modules: Sequence[str]) -> None:
-        self._comparison, self._buffers = comparison, Buffers()
+        self._comparison = comparison
         found = ((module, _quantized(module, contents, comparison)) for module in modules)
         self._weights = {module: one for module, one in found if one is not None}
 
-    def explained(self, norms: Iterable[Exponents]) -> Mapping[str, tuple[str, _Explained]]:
+    def explained(self, norms: Iterable[Exponents]) -> Mapping[str, tuple[_Quantized, _Explained]]:
         """Return the powers that each weight is nearest to its source with.
 
         Columns follow a norm, or the rows of a weight beside it.
@@ -204,7 +204,7 @@ class _Weights:
             if rows:
                 again = self._with(one, rows)
                 found[module] = min([found[module], *again], key=lambda it: it.fit.error)
-        return {module: (self._weights[module].algo, one) for module, one in found.items()}
+        return {module: (self._weights[module], one) for module, one in found.items()}
 
     def _beside(self, module: str) -> Iterator[str]:
         parent = module.rpartition(".")[0]
@@ -216,7 +216,8 @@ class _Weights:
         columns = [np.zeros(width, np.int32), *(k for k in tried if len(k) == width)]
         rows = np.zeros((len(columns), height), np.int32)
         sums, gains = np.zeros((len(columns), 3)), [Gains((height, width)) for _ in columns]
-        for first, mine, theirs in self._pieces(one):
+        given = one.weight, self._comparison.checkpoint, one.part, self._comparison.source
+        for first, mine, theirs in pieces_of(*given):
             for number, exponent_I in enumerate(columns):
                 scaled = np.ldexp(theirs, exponent_I)
                 exponent_O = _ratios(mine, scaled)
@@ -228,18 +229,6 @@ class _Weights:
             _Explained(rows[n], k, _fit(sums[n]), gains[n].are_near())
             for n, k in enumerate(columns)
         ]
-
-    def _pieces(self, one: _Quantized) -> Iterator[tuple[int, Floats, Floats]]:
-        """Yield the first row of a piece, its values and the source's."""
-        checkpoint, source = self._comparison.checkpoint, self._comparison.source
-        height, width = one.weight.shape
-        values, step = Rows(one.weight, checkpoint, self._buffers), max(1, _PIECE_ITEMS // width)
-        for first in range(0, height, step):
-            rows = (first, min(first + step, height))
-            shape = (rows[1] - first, width)
-            mine, room = np.empty(shape, np.float32), np.empty(shape[0] * width, np.float32)
-            values.fill(mine.reshape(-1), checkpoint.read(one.weight.codes, rows), rows, room)
-            yield first, mine, source.floats(one.part, rows)
 
 
 def _quantized(module: str, contents: Contents, comparison: Comparison) -> _Quantized | None:

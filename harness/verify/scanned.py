@@ -21,6 +21,7 @@ from harness.verify.folds import settle_folds
 from harness.verify.hashing import Hashed, hash_file
 from harness.verify.modules import is_quantized
 from harness.verify.reading import DataPass, Found, ShardScan, Task, num_processes
+from harness.verify.scaled import find_misscaled
 from harness.verify.scan import Facts
 from harness.verify.shards import Entry, Shard
 
@@ -63,6 +64,7 @@ def read_contents(
                 comparison.collect(scan.outcomes)
         if comparison:
             settle_folds(headers, comparison)
+            find_misscaled(comparison)
     for name in headers.manifest or {}:
         path = headers.directory / name
         if name not in hashes and path.is_file() and path.suffix != ".safetensors":

@@ -89,9 +89,8 @@ def made_up(
 def routed_made_up(
     tiny_mixtral: Path, calibration_jsonl: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Made:
-    return Made(
-        tiny_mixtral, calibration_jsonl, tmp_path_factory.mktemp("made_up"), "nvfp4_awq_gptq"
-    )
+    """Experts of few tokens, whose scales cut off what is large."""
+    return Made(tiny_mixtral, calibration_jsonl, tmp_path_factory.mktemp("made_up"), MADE_UP)
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +253,16 @@ def off_by_one(tensors: Tensors, plain: Tensors) -> None:
     tensors[f"{LAYER}.input_layernorm.weight"][5] *= 0.5
 
 
+def scale_off(tensors: Tensors, plain: Tensors) -> None:
+    """The scale of one weight is 3 % too small."""
+    del plain
+    tensors[f"{LAYER}.self_attn.o_proj.weight_scale_2"] *= 0.97
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        scale_off,
         norm_alone,
         one_forgotten,
         norm_forgotten,

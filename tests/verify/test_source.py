@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,14 +85,14 @@ def quantized(weight: Tensor, algo: str) -> Tensors:
 
 
 class Model:
-    """A source model of four matrices and the checkpoint that is made of it."""
+    """A source model of some matrices and the checkpoint that is made of it."""
 
-    def __init__(self, root: Path, algo: str) -> None:
+    def __init__(self, root: Path, algo: str, layers: Sequence[str] = (LAYER, NEIGHBOUR)) -> None:
         self.source, self.folder, self.algo = root / "source", root / "checkpoint", algo
         seed = torch.Generator().manual_seed(0)
         self.weights = {
             f"{name}.weight": torch.randn(OUT, WIDTH, generator=seed).bfloat16() * 0.02
-            for name in (LAYER, NEIGHBOUR, "lm_head")
+            for name in (*layers, "lm_head")
         }
         self.weights["model.norm.weight"] = torch.ones(WIDTH).bfloat16()
         for folder in (self.source, self.folder):
@@ -106,7 +106,7 @@ class Model:
         tensors = {
             n: t for n, t in self.weights.items() if n in {"lm_head.weight", "model.norm.weight"}
         }
-        for name in (LAYER, NEIGHBOUR):
+        for name in layers:
             stored = quantized(self.weights[f"{name}.weight"], algo)
             tensors |= {f"{name}.{leaf}": t.contiguous() for leaf, t in stored.items()}
         save_file(tensors, self.folder / "model.safetensors")

@@ -1,0 +1,114 @@
+"""Weights whose scales are another's, or a little off: as a whole too large or too small.
+
+Two experts of a layer with each other's scales cost next to nothing in any score, and are as near
+their source as all others. What tells them is their gain. But rounding makes weights smaller, too,
+the more the fewer of a block's values its scale can hold: algorithms choose scales that cut off
+what is large where inputs make little of it. So a weight whose gain stands out among those of its
+format is read once more, and asked by the values alone that its codes can hold. These are as large
+as the source's but for what rounding leaves to chance, or its scales are wrong.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.verify.compare import Comparison, Fitted, Misfit
+from harness.verify.dequantize import multiply, read_steps
+from harness.verify.fitting import pieces_of
+from harness.verify.origin import source_part
+from harness.verify.stored import Floats
+
+_USUAL_GAIN_ERROR, _MOST_CUT = 0.03, 0.07
+"""How far the median of a format's gains may lie from 1: MXFP4 lies 1.2 % below, NVFP4 0.4 %. Block
+scales of NVFP4 that are a tenth too small make it 3.5 %. Codes can then hold 9 % of the values no
+more, at least one in each block of 16; where scales are chosen it is 3 to 4 %, and up to 7.6 % of a
+weight of few tokens."""
+_GAIN_ERROR = 0.01
+"""How far a weight's gain may lie from that median, and then that of what it holds from 1.
+
+Rounding to nearest leaves the gains of a checkpoint's weights within 0.4 % of each other (FP8, FP8
+blocks, MXFP8, MXFP4 and NVFP4 on a model of 135 million weights and on the canary). GPTQ with the
+local Hessian's scales has gains down to 0.975 there, and of what codes can hold 0.995 to 1.003. Two
+experts with like weights may have scales that differ by 1.5 %."""
+_GAIN_OF_ERROR = 0.08
+"""The same, as a share of a weight's relative error."""
+_DEVIATIONS = 4
+"""Standard errors of chance, which small weights have much of."""
+_E2M1_MAX, _E4M3_MAX = 6, 448
+
+
+class _Held(NamedTuple):
+    """Of those values of a weight that its codes can hold."""
+
+    gain: float
+    chance: float
+    """Standard error of the gain."""
+    cut: float
+    """Share of all values that are none of them."""
+
+
+def find_misscaled(comparison: Comparison) -> None:
+    """Note near weights whose scales are not theirs; files are held open."""
+    by_algo: dict[str, dict[str, Fitted]] = defaultdict(dict)
+    for module, fitted in comparison.fits.items():
+        by_algo[fitted.algo][module] = fitted
+    comparison.misscaled = [
+        misfit for alike in by_algo.values() for misfit in _misscaled(alike, comparison)
+    ]
+
+
+def _misscaled(alike: Mapping[str, Fitted], comparison: Comparison) -> Iterator[Misfit]:
+    """Yield those of one format that are."""
+    usual = float(np.median([one.fit.gain for one in alike.values()]))
+    are_off = abs(usual - 1) > _USUAL_GAIN_ERROR
+    for module, one in alike.items():
+        if abs(one.fit.gain - (1 if are_off else usual)) <= _GAIN_ERROR:
+            continue
+        held = _held(module, one, comparison)
+        room = max(_GAIN_ERROR, _GAIN_OF_ERROR * one.fit.error, _DEVIATIONS * held.chance)
+        if not abs(held.gain - 1) <= room:
+            cause = f"its scale is {held.gain:.3f} times what it should be"
+            yield Misfit(module, one.fit, cause)
+        elif are_off and held.cut > _MOST_CUT:
+            cause = f"its scales are so small that codes cannot hold {held.cut:.1%} of its values"
+            yield Misfit(module, one.fit, cause)
+
+
+def _held(module: str, fitted: Fitted, comparison: Comparison) -> _Held:
+    """Read a weight once more, beside its source."""
+    part, weight = source_part(module, comparison.source), fitted.weight
+    if part is None:
+        message = f"{module} was compared with its source, which does not have it"
+        raise AssertionError(message)
+    largest = np.abs(read_steps(weight, comparison.checkpoint))
+    largest *= _E2M1_MAX if weight.is_packed else _E4M3_MAX
+    sums, num_held = np.zeros(3), 0
+    for first, mine, theirs in pieces_of(weight, comparison.checkpoint, part, comparison.source):
+        rows = (first, first + len(mine))
+        wanted = _times(theirs, fitted, rows)
+        room = np.full_like(mine, largest.flat[0] if largest.size == 1 else 1)
+        if largest.size > 1:
+            multiply(room, largest, rows, weight.shape[0])
+        is_held = np.abs(wanted) <= room
+        num_held += int(is_held.sum())
+        wanted = np.where(is_held, wanted, 0)
+        product, square = mine * wanted, np.square(wanted)
+        sums += [
+            one.sum(dtype=np.float64) for one in (product, square, np.square(product - square))
+        ]
+    products, squares, squared_errors = map(float, sums)
+    cut = 1 - num_held / (weight.shape[0] * weight.shape[1])
+    if not squares:
+        return _Held(1.0, 0.0, cut)
+    return _Held(products / squares, squared_errors**0.5 / squares, cut)
+
+
+def _times(values: Floats, fitted: Fitted, rows: tuple[int, int]) -> Floats:
+    """Return rows of the source, times powers of two that are known to cancel."""
+    if fitted.powers is None:
+        return values
+    rows_O, columns_I = fitted.powers
+    scaled: Floats = np.ldexp(np.ldexp(values, columns_I), rows_O[slice(*rows), None])
+    return scaled
