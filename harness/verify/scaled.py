@@ -10,10 +10,13 @@ as the source's but for what rounding leaves to chance, or its scales are wrong.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from harness.cores import num_cores
 from harness.verify.compare import Comparison, Fitted, Misfit
 from harness.verify.dequantize import multiply, read_steps
 from harness.verify.fitting import pieces_of
@@ -54,19 +57,24 @@ def find_misscaled(comparison: Comparison) -> None:
     by_algo: dict[str, dict[str, Fitted]] = defaultdict(dict)
     for module, fitted in comparison.fits.items():
         by_algo[fitted.algo][module] = fitted
-    comparison.misscaled = [
-        misfit for alike in by_algo.values() for misfit in _misscaled(alike, comparison)
-    ]
+    with ThreadPoolExecutor(num_cores(), "scales") as threads:
+        comparison.misscaled = [
+            misfit
+            for alike in by_algo.values()
+            for misfit in _misscaled(alike, comparison, threads)
+        ]
 
 
-def _misscaled(alike: Mapping[str, Fitted], comparison: Comparison) -> Iterator[Misfit]:
+def _misscaled(
+    alike: Mapping[str, Fitted], comparison: Comparison, threads: Executor
+) -> Iterator[Misfit]:
     """Yield those of one format that are."""
     usual = float(np.median([one.fit.gain for one in alike.values()]))
     are_off = abs(usual - 1) > _USUAL_GAIN_ERROR
-    for module, one in alike.items():
-        if abs(one.fit.gain - (1 if are_off else usual)) <= _GAIN_ERROR:
-            continue
-        held = _held(module, one, comparison)
+    middle = 1.0 if are_off else usual
+    asked = {m: one for m, one in alike.items() if abs(one.fit.gain - middle) > _GAIN_ERROR}
+    each = threads.map(partial(_held, comparison), asked, asked.values())
+    for (module, one), held in zip(asked.items(), each, strict=True):
         room = max(_GAIN_ERROR, _GAIN_OF_ERROR * one.fit.error, _DEVIATIONS * held.chance)
         if not abs(held.gain - 1) <= room:
             cause = f"its scale is {held.gain:.3f} times what it should be"
@@ -76,7 +84,7 @@ def _misscaled(alike: Mapping[str, Fitted], comparison: Comparison) -> Iterator[
             yield Misfit(module, one.fit, cause)
 
 
-def _held(module: str, fitted: Fitted, comparison: Comparison) -> _Held:
+def _held(comparison: Comparison, module: str, fitted: Fitted) -> _Held:
     """Read a weight once more, beside its source."""
     part, weight = source_part(module, comparison.source), fitted.weight
     if part is None:
