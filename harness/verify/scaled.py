@@ -35,8 +35,12 @@ Rounding to nearest leaves the gains of a checkpoint's weights within 0.4 % of e
 blocks, MXFP8, MXFP4 and NVFP4 on a model of 135 million weights and on the canary). GPTQ with the
 local Hessian's scales has gains down to 0.975 there, and of what codes can hold 0.995 to 1.003. Two
 experts with like weights may have scales that differ by 1.5 %."""
-_GAIN_OF_ERROR = 0.08
-"""The same, as a share of a weight's relative error."""
+_GAIN_OF_ERROR, _UNEVEN_GAIN_OF_ERROR = 0.08, 0.15
+"""The same, as a share of a weight's relative error; and where steps are powers of two, so that the
+largest of a block may be anywhere: the gain then follows from how values are spread, 0.988 for most
+in MXFP4 and 0.958 where all are as likely. Such scales are never off by a percent."""
+_POWERS_OF_TWO = "U8"
+"""Type of steps that are such."""
 _DEVIATIONS = 4
 """Standard errors of chance, which small weights have much of."""
 _E2M1_MAX, _E4M3_MAX = 6, 448
@@ -75,8 +79,10 @@ def _misscaled(
     asked = {m: one for m, one in alike.items() if abs(one.fit.gain - middle) > _GAIN_ERROR}
     each = threads.map(partial(_held, comparison), asked, asked.values())
     for (module, one), held in zip(asked.items(), each, strict=True):
-        room = max(_GAIN_ERROR, _GAIN_OF_ERROR * one.fit.error, _DEVIATIONS * held.chance)
-        if not abs(held.gain - 1) <= room:
+        is_even = comparison.checkpoint.headers[one.weight.scale.tensor].dtype != _POWERS_OF_TWO
+        wanted, share = (1.0, _GAIN_OF_ERROR) if is_even else (middle, _UNEVEN_GAIN_OF_ERROR)
+        room = max(_GAIN_ERROR, share * one.fit.error, _DEVIATIONS * held.chance)
+        if not abs(held.gain - wanted) <= room:
             cause = f"its scale is {held.gain:.3f} times what it should be"
             yield Misfit(module, one.fit, cause)
         elif are_off and held.cut > _MOST_CUT:

@@ -31,9 +31,12 @@ def exported(keep: Keep, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def elsewhere(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Another, empty store, as on another machine."""
+def elsewhere(
+    exported: Path, tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Another, empty store, as on another machine, beside a suite."""
     assert exported.exists()
+    (tmp_path / "tiny.yaml").symlink_to(tiny_suite)
     monkeypatch.setenv("HARNESS_BASELINES", str(tmp_path / "elsewhere"))
     return tmp_path / "elsewhere"
 
@@ -114,7 +117,8 @@ def refused(path: Path, elsewhere: Path, words: str) -> None:
     assert done.code == 2
     assert words in done.line()
     assert list(elsewhere.iterdir()) == []
-    gated = typed("gate", "no-such-checkpoint", "--baseline", path, "--suite", "canary")
+    suite = elsewhere.parent / "tiny.yaml"
+    gated = typed("gate", "no-such-checkpoint", "--baseline", path, "--suite", suite)
     assert gated.code == 2
     assert words in gated.err
 

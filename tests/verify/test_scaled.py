@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.artifacts import Check
-from tests.verify.test_source import Model, Tensors, to_e2m1
+from tests.verify.test_source import Model, Tensors, quantized, to_e2m1
 
 LAYERS = [f"model.layers.{number}.mlp.down_proj" for number in range(5)]
 ONE = LAYERS[2]
@@ -85,3 +86,16 @@ def test_scales_that_cut_off_what_is_large_everywhere_are_a_fault(made: Make) ->
     check = found(model)
     assert check.num_faulty == len(LAYERS)
     assert "its scales are so small that codes cannot hold" in check.message
+
+
+@pytest.mark.parametrize("algo", ["MXFP4", "NVFP4", "MXFP8", "FP8"])
+def test_values_that_are_spread_otherwise_are_near_too(made: Make, algo: str) -> None:
+    """Half of one weight's rows have values that are all as likely."""
+    model = made(algo)
+    weight = model.weights[f"{ONE}.weight"].float()
+    weight[::2] = torch.rand(128, 256, generator=torch.Generator().manual_seed(2)) * 0.08 - 0.04
+    model.weights[f"{ONE}.weight"] = weight.bfloat16()
+    save_file(model.weights, model.source / "model.safetensors")
+    stored = quantized(model.weights[f"{ONE}.weight"], algo)
+    model.change(lambda tensors: tensors.update({f"{ONE}.{n}": t for n, t in stored.items()}))
+    assert found(model).passed
