@@ -73,8 +73,6 @@ class Weight(NamedTuple):
         """Return the values of the rows."""
         table = _PAIRS if self.is_packed else E4M3_VALUES
         values: Floats = table.take(self.codes).view(np.float32)
-        if self.steps.size == 1:
-            return np.multiply(values, self.steps.ravel())
         multiply(values, self.steps, (0, len(values)), self.num_rows)
         return values
 
@@ -137,6 +135,9 @@ def _is_even(width: int, num_steps: int) -> bool:
 
 def multiply(values: Floats, steps: Floats, rows: tuple[int, int], out: int) -> None:
     """Multiply the values of some of a weight's `out` rows with their steps, in place."""
+    if steps.size == 1:
+        values *= steps
+        return
     first, last = rows
     if steps.shape[0] == out:
         steps, width = steps[first:last], values.shape[1] // steps.shape[1]

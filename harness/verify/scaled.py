@@ -102,9 +102,8 @@ def _held(comparison: Comparison, module: str, fitted: Fitted) -> _Held:
     for first, mine, theirs in pieces_of(weight, comparison.checkpoint, part, comparison.source):
         rows = (first, first + len(mine))
         wanted = _times(theirs, fitted, rows)
-        room = np.full_like(mine, largest.flat[0] if largest.size == 1 else 1)
-        if largest.size > 1:
-            multiply(room, largest, rows, weight.shape[0])
+        room = np.ones_like(mine)
+        multiply(room, largest, rows, weight.shape[0])
         is_held = np.abs(wanted) <= room
         num_held += int(is_held.sum())
         wanted = np.where(is_held, wanted, 0)

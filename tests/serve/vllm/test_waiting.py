@@ -189,18 +189,16 @@ def test_it_serves_once_and_the_next_start_is_a_usual_one(fake: Fake) -> None:
     assert len(set(keys)) == 2
 
 
-def test_one_that_dies_of_what_it_serves_is_explained_by_its_log(fake: Fake) -> None:
-    fake.how(FAKE_VLLM="die", FAKE_LOG="torch.OutOfMemoryError: CUDA out of memory.")
-    with (
-        begun(fake) as ahead,
-        pytest.raises(EngineError, match="Memory ran out"),
-        served(fake, ahead),
-    ):
-        pass
-
-
-def test_one_that_dies_of_its_imports_when_it_is_told_is_explained_by_them(fake: Fake) -> None:
-    fake.how(FAKE_IMPORTS="torch.OutOfMemoryError: CUDA out of memory.", FAKE_IMPORT_S="1")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"FAKE_VLLM": "die", "FAKE_LOG": "torch.OutOfMemoryError: CUDA out of memory."},
+        {"FAKE_IMPORTS": "torch.OutOfMemoryError: CUDA out of memory.", "FAKE_IMPORT_S": "1"},
+    ],
+    ids=["of what it serves", "of its imports when it is told"],
+)
+def test_one_that_dies_is_explained_by_its_log(fake: Fake, settings: dict[str, str]) -> None:
+    fake.how(**settings)
     with (
         begun(fake) as ahead,
         pytest.raises(EngineError, match="Memory ran out"),
