@@ -132,7 +132,8 @@ def run_job(
         except BaseException as error:
             _conclude(run, job.recipe, _ended_by(error, run.current))
             raise
-        record = _conclude(run, job.recipe, failure)
+        plan = job.plan if isinstance(job, Job) else None
+        record = _conclude(run, job.recipe, failure, plan)
     return path, record
 
 
@@ -183,10 +184,12 @@ def _reject(error: RejectedError, job: Job | GateJob | DeploymentsJob, run: RunD
     run.keep(JUDGE, verdict, made_from)
 
 
-def _conclude(run: RunDirectory, recipe: Trial, failure: Failure | None) -> RunRecord:
+def _conclude(
+    run: RunDirectory, recipe: Trial, failure: Failure | None, plan: QuantPlan | None = None
+) -> RunRecord:
     if failure is not None:
         save(failure, run.path / FAILURE_FILE)
-    record = _record(run.path, recipe, run.nouns, failure)
+    record = _record(run.path, recipe, run.nouns, failure, plan)
     write_report(record, into=run.path)
     return record
 
@@ -303,8 +306,14 @@ def exit_code(record: RunRecord) -> ExitCode:
 
 
 def _record(
-    path: Path, recipe: Recipe | Trial, nouns: Mapping[str, Any], failure: Failure | None
+    path: Path,
+    recipe: Recipe | Trial,
+    nouns: Mapping[str, Any],
+    failure: Failure | None,
+    plan: QuantPlan | None = None,
 ) -> RunRecord:
+    if plan is None and (path / PLAN_FILE).exists():
+        plan = load(QuantPlan, path / PLAN_FILE)
     verdict: Verdict | None = nouns.get(JUDGE.name)
     may_deploy = failure is None and verdict is not None and verdict.decision is Decision.GO
     is_ours = may_deploy and not isinstance(recipe, DeploymentsTrial)
@@ -312,7 +321,7 @@ def _record(
     return RunRecord(
         recipe=recipe,
         versions=versions(),
-        plan=load(QuantPlan, path / PLAN_FILE) if (path / PLAN_FILE).exists() else None,
+        plan=plan,
         stats=nouns.get(CALIBRATE.name),
         checkpoint=nouns.get(EXPORT.name),
         integrity=nouns.get(VERIFY.name),

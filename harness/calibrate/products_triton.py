@@ -26,12 +26,11 @@ def add_products(sums: Tensor, ends_E: Tensor, input_NI: Tensor, left_NI: Tensor
         left_NI = left_NI.contiguous()
     size = sums.shape[-1]
     blocks, tile = input_NI.shape[1] // size, min(_TILE, triton.next_power_of_2(size))
-    tiles = triton.cdiv(size, tile)
-    grid = (tiles * tiles, blocks, len(ends_E))
+    grid = (triton.cdiv(size, tile) ** 2, blocks, len(ends_E))
     rows = left_NI, left_NI.stride(0), input_NI, input_NI.stride(0)
     fixed = {"TOKENS": _TOKENS, "TILE": tile, "IS_SQUARE": is_square}
     with torch.cuda.device_of(input_NI):  # Triton starts kernels on the current GPU
-        kernel[grid](*rows, ends_E, sums, size, tiles, **fixed, **OPTIONS)
+        kernel[grid](*rows, ends_E, sums, size, **fixed, **OPTIONS)
 
 
 @triton.jit
@@ -43,12 +42,12 @@ def kernel(
     ends,
     sums,
     size,
-    tiles,
     TOKENS: tl.constexpr,
     TILE: tl.constexpr,
     IS_SQUARE: tl.constexpr,
 ):
     """Add up one tile of one expert's sums; of x x^T the one that mirrors it too."""
+    tiles = tl.cdiv(size, TILE)
     first, second = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     block, which = tl.program_id(1), tl.program_id(2)
     begin = tl.load(ends + which - 1, mask=which > 0, other=0).to(tl.int32)

@@ -3,6 +3,7 @@
 A format's file is imported when it is asked for, so that reading a recipe needs no torch.
 """
 
+from functools import cache
 from importlib import import_module
 
 from harness.errors import RecipeError
@@ -18,6 +19,7 @@ def known_formats() -> tuple[str, ...]:
     return _NAMES
 
 
+@cache  # asked for several times a layer of a plan
 def get_format(name: str) -> Format:
     """Return the format called `name`.
 

@@ -52,7 +52,7 @@ def test_the_kernel_for_gpus_is_compiled_for_matrix_units(
     from harness.calibrate import products_triton  # noqa: PLC0415 - not everywhere
 
     types = {"y": "*bf16", "x": "*bf16", "ends": "*i32", "sums": "*fp32"}
-    types |= dict.fromkeys(("y_N", "x_N", "size", "tiles"), "i32")
+    types |= dict.fromkeys(("y_N", "x_N", "size"), "i32")
     constants = {"TOKENS": 64, "TILE": tile, "IS_SQUARE": is_square}
     found = compile_kernel(products_triton.kernel, types, constants, products_triton.OPTIONS)
     assert found.asm["cubin"]
