@@ -46,6 +46,17 @@ def split(name: str) -> Named:
     return Named(recipe, algorithm)
 
 
+def in_order(name: str) -> str:
+    """Return the name with the algorithms that it ends with in their order, one of each kind."""
+    kinds = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
+    found: dict[str, str] = {}
+    while ending := next((one for one in kinds if name.endswith(f"_{one}")), None):
+        if kinds[ending] in found:
+            break
+        name, found[kinds[ending]] = name.removesuffix(f"_{ending}"), ending
+    return "_".join([name, *(found[kind] for kind in ENDINGS if kind in found)])
+
+
 def endings() -> str:
     """Say what a name may end with: `_awq, then _act_headroom, then ...`."""
     return ", then ".join(

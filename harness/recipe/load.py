@@ -23,7 +23,7 @@ from harness.artifacts import (
 )
 from harness.errors import RecipeError, UsageError
 from harness.reading import read_yaml_documents, refused_as
-from harness.recipe.algorithms import Named, endings, split
+from harness.recipe.algorithms import Named, endings, in_order, split
 from harness.recipe.names import choose_file
 from harness.recipe.peer import convert, is_peer_recipe
 from harness.recipe.peer_files import in_library
@@ -225,8 +225,10 @@ def _shipped(qformat: str) -> RecipeFile:
     is_path = qformat.endswith((".yaml", ".yml"))
     named = Named(qformat, PLAIN) if is_path else split(qformat)
     if named.algorithm != PLAIN and named.recipe not in recipe_names():
+        other = in_order(qformat)
+        hint = f"Did you mean '{other}'? " if split(other).recipe in recipe_names() else ""
         message = (
-            f"unknown format '{qformat}'. Formats that make {Algorithm.FORMAT} may end with "
+            f"unknown format '{qformat}'. {hint}Formats that make {Algorithm.FORMAT} may end with "
             f"{endings()}; without that they are: "
             f"{', '.join(recipe_names())}."
         )

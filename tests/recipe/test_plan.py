@@ -161,6 +161,25 @@ def test_an_unknown_qformat_names_the_nearest() -> None:
         recipe("nvfp")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("nvfp4_gptq_awq", "nvfp4_awq_gptq"),
+        ("w4a16_nvfp4_gptaq_local_hessian_awq", "w4a16_nvfp4_awq_local_hessian_gptaq"),
+    ],
+)
+def test_algorithms_in_another_order_name_theirs(typed: str, meant: str) -> None:
+    with pytest.raises(RecipeError, match=rf"Did you mean '{meant}'\?"):
+        recipe(typed)
+    assert recipe(meant).algorithm.needs_inputs
+
+
+@pytest.mark.parametrize("typed", ["nvfp4_mse_local_hessian", "nvfp5_gptq_awq"])
+def test_algorithms_in_no_order_are_listed(typed: str) -> None:
+    with pytest.raises(RecipeError, match=rf"unknown format '{typed}'. Formats that make nvfp4"):
+        recipe(typed)
+
+
 def test_an_unknown_key_in_a_recipe_is_refused(tmp_path: Path) -> None:
     file = own_recipe(tmp_path, '"*weight_quantizer"')
     file.write_text(file.read_text() + "colour: red\n")
