@@ -24,6 +24,12 @@ from tests.nouns import recipe_of as recipe
 ENGINE = engine_spec(max_model_len=None)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember the answers of no other test's engine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def engine() -> EngineSpec:
     return ENGINE

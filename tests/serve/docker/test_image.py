@@ -65,12 +65,6 @@ class Daemon:
         return self
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remember the answers of no other test's image."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def image_of(daemon: Daemon, image_id: str) -> tuple[DockerClient, ServingImage]:
     client: DockerClient = daemon
     return client, dataclasses.replace(find_image(client, "an image"), id=image_id)

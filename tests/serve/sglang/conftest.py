@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,9 @@ from harness.serve import resolve_engine
 from harness.serve.readiness import StartLimits
 from harness.serve.sglang.server import serve_sglang
 from tests.nouns import engine_spec
-from tests.serve.stand_in import make_environment
+from tests.serve.stand_in import How, how_of, make_environment
 
 FAKE = Path(__file__).with_name("fake_sglang.py")
-How = Callable[..., None]
 
 
 @pytest.fixture
@@ -30,19 +29,7 @@ def fake_python(tmp_path: Path) -> Path:
 @pytest.fixture
 def how(fake_python: Path) -> How:
     """Say what the stand-in shall do."""
-    path = fake_python.parents[1] / "how.json"
-
-    def say(**variables: str) -> None:
-        said = json.loads(path.read_text(encoding="utf-8")) | variables
-        path.write_text(json.dumps(said), encoding="utf-8")
-
-    return say
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remember the answers of no other test's SGLang."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return how_of(fake_python)
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ from harness.serve.sglang.environment import (
 from harness.serve.sglang.server import server_flags, setting_of
 from harness.serve.vllm.answers import Answers
 from tests.nouns import engine_spec
+from tests.serve.stand_in import How
 
-from .conftest import Fake, How
+from .conftest import Fake
 
 NVFP4 = Demands(experts=frozenset({"NVFP4"}))
 

@@ -1,8 +1,6 @@
 """A stand-in for TensorRT-LLM's environment, and a model for it to serve."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +8,9 @@ import pytest
 from harness.artifacts import EngineSpec
 from tests.nouns import engine_spec
 from tests.score.conftest import make_tokenizer
-from tests.serve.stand_in import make_environment
+from tests.serve.stand_in import How, how_of, make_environment
 
 FAKE = Path(__file__).with_name("fake_trtllm.py")
-How = Callable[..., None]
 
 
 @pytest.fixture
@@ -25,11 +22,7 @@ def environment(tmp_path: Path) -> Path:
 @pytest.fixture
 def how(environment: Path) -> How:
     """Say what the stand-in shall do."""
-
-    def say(**values: object) -> None:
-        (environment / "how.json").write_text(json.dumps(values), encoding="utf-8")
-
-    return say
+    return how_of(environment / "bin" / "python")
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from harness.serve.trtllm.environment import PROBE
 from harness.serve.vllm.environment import PROBE as DRIVER_PROBE
 from tests.nouns import suite_of, task_spec
 from tests.score.conftest import GENERATE, write_task
+from tests.serve.stand_in import How
 from tests.typed import typed
-
-from .conftest import How
 
 SMOKE = SmokeSet(
     name="tiny",

@@ -1,6 +1,5 @@
 """A stand-in for vLLM's environment, and what is left of a server."""
 
-import json
 import shutil
 import sys
 import time
@@ -17,10 +16,9 @@ from harness.serve import resolve_engine
 from harness.serve.readiness import StartLimits
 from harness.serve.vllm.server import Site, serve_vllm
 from tests.nouns import engine_spec
-from tests.serve.stand_in import make_environment
+from tests.serve.stand_in import How, how_of, make_environment
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
-How = Callable[..., None]
 
 
 @pytest.fixture
@@ -32,19 +30,7 @@ def fake_python(tmp_path: Path) -> Path:
 @pytest.fixture
 def how(fake_python: Path) -> How:
     """Say what the stand-in shall do."""
-    path = fake_python.parents[1] / "how.json"
-
-    def say(**variables: str) -> None:
-        said = json.loads(path.read_text(encoding="utf-8")) | variables
-        path.write_text(json.dumps(said), encoding="utf-8")
-
-    return say
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remember the options of no other test's vLLM."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return how_of(fake_python)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from harness.serve import find_vllm, resolve_engine
 from harness.serve.vllm import answers
 from harness.serve.vllm.answers import Answers, Said, ask_abilities, read_answers
 from harness.serve.vllm.environment import ask_vllm
+from tests.serve.stand_in import How
 from tests.tiers import slow
 
-from .conftest import How
 from .fake_package import make_environment
 
 QUANT = "vllm/model_executor/layers/quantization"

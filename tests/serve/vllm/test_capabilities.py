@@ -19,8 +19,7 @@ from harness.errors import PrerequisiteError, ReasonCode, UsageError
 from harness.serve import check_served, resolve_engine
 from harness.serve.vllm import environment
 from harness.serve.vllm.environment import find_vllm
-
-from .conftest import How
+from tests.serve.stand_in import How
 
 NVFP4 = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}), kv_fp8=True)
 

@@ -9,7 +9,7 @@ from harness.engines import Demands
 from harness.engines.foretold import recorded
 from harness.errors import PrerequisiteError, ReasonCode
 from harness.serve import check_served, foretell_served, resolve_engine
-from tests.serve.vllm.conftest import How
+from tests.serve.stand_in import How
 
 BLOCK = Demands(linears=frozenset({"FP8_PB_WO"}), experts=frozenset({"FP8_PB_WO"}))
 NVFP4 = Demands(linears=frozenset({"NVFP4"}), experts=frozenset({"NVFP4"}))

@@ -13,9 +13,9 @@ from harness.serve.vllm.answers import ask_abilities
 from harness.serve.vllm.environment import ask_vllm
 from harness.serve.vllm.options import Option, Options, refuse_malformed, user_flags
 from harness.serve.vllm.permitted import DECIDED, PERMITTED
+from tests.serve.stand_in import How
 
 from . import fake_vllm
-from .conftest import How
 
 PYTHON = find_vllm()
 OPTIONS = Options(
