@@ -99,3 +99,23 @@ def test_values_that_are_spread_otherwise_are_near_too(made: Make, algo: str) ->
     stored = quantized(model.weights[f"{ONE}.weight"], algo)
     model.change(lambda tensors: tensors.update({f"{ONE}.{n}": t for n, t in stored.items()}))
     assert found(model).passed
+
+
+@pytest.mark.parametrize("few", [(slice(None), slice(7, 8)), (slice(7, 8), slice(None))])
+def test_a_few_columns_or_rows_that_make_up_for_others_are_no_other_scales(
+    made: Make, few: tuple[slice, slice]
+) -> None:
+    """As GPTQ leaves those with outliers: a sixth larger, and the weight by 3 %."""
+    model = made("NVFP4")
+    weight = model.weights[f"{ONE}.weight"]
+    weight[few] *= 8
+    save_file(model.weights, model.source / "model.safetensors")
+    larger = weight.clone()
+    larger[few] *= 1.16
+    stored = quantized(larger, "NVFP4")
+    model.change(lambda tensors: tensors.update({f"{ONE}.{n}": t for n, t in stored.items()}))
+    assert found(model).passed
+    model.change(lambda tensors: rescaled(tensors, 1.03))
+    check = found(model)
+    assert check.num_faulty == 1
+    assert "its scale is 1.0" in check.message
