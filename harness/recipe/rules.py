@@ -148,6 +148,12 @@ def _refuse_unmatched(pattern: str, inventory: Inventory) -> None:
         for quantizer in (linear.weight_quantizer, linear.input_quantizer)
         for name in names_of(quantizer, linear)[1:2]
     }
+    if not known:
+        message = (
+            f"this {inventory.model_type} model has nothing to quantize: no linear layer "
+            "(torch.nn.Linear) and no stack of experts was found in its decoder."
+        )
+        raise RecipeError(message, reason=ReasonCode.RULE_MATCHES_NOTHING)
     close = nearest(pattern, known) or sorted(known)[:3]
     hint = " This model has no routed experts." if not _has_experts(inventory) else ""
     message = (

@@ -78,7 +78,8 @@ def _typed(*words: object) -> dict[str, Any]:
     done = CliRunner().invoke(app, [str(word) for word in words])
     if done.exit_code == 0:
         return {"error": None, "out": done.stdout}
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("harness: ", "FAILED"))]
+    told = [*done.stdout.splitlines(), *done.stderr.splitlines()]
+    lines = [line for line in told if line.startswith(("harness: ", "FAILED", "NO-GO"))]
     said = lines[-1] if lines else repr(done.exception)
     return {"error": f"exit {done.exit_code}: {said}"[:500], "out": done.stdout}
 

@@ -1,3 +1,4 @@
+import dataclasses
 import fnmatch
 
 import pytest
@@ -61,6 +62,12 @@ def test_a_rule_that_matches_nothing_names_itself_and_the_nearest(moe: Inventory
     with pytest.raises(RecipeError, match=r"'\*mlp\.expertz\*weight_quantizer'.*experts") as caught:
         quantized(moe, ("*mlp.expertz*weight_quantizer", "nvfp4"))
     assert caught.value.reason is ReasonCode.RULE_MATCHES_NOTHING
+
+
+def test_a_model_without_linear_layers_has_nothing_to_quantize(dense: Inventory) -> None:
+    """As GPT-2, whose layers are transformers' own Conv1D."""
+    with pytest.raises(RecipeError, match=r"model has nothing to quantize: no linear layer"):
+        quantized(dataclasses.replace(dense, linears=()), ("*weight_quantizer", "nvfp4"))
 
 
 def test_an_experts_rule_on_a_dense_model_says_that_there_are_no_experts(dense: Inventory) -> None:
