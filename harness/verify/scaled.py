@@ -48,6 +48,9 @@ _POWERS_OF_TWO = "U8"
 """Type of steps that are such."""
 _DEVIATIONS = 4
 """Standard errors of chance, which small weights have much of."""
+_FEW = 10
+"""Of so many rows or columns one at either end is left out: GPTQ has made few of them much larger,
+and a scale that is wrong for less than half of the rows must show."""
 _E2M1_MAX, _E4M3_MAX = 6, 448
 
 
@@ -55,7 +58,7 @@ class _Held(NamedTuple):
     """Of those values of a weight that its codes can hold."""
 
     gains: tuple[float, float, float]
-    """Of all of them, and the median of rows and of columns."""
+    """Of all of them, of most rows and of most columns."""
     chance: float
     """Standard error of the first."""
     cut: float
@@ -126,14 +129,16 @@ def _held(comparison: Comparison, module: str, fitted: Fitted) -> _Held:
     cut = 1 - num_held / (height * width)
     if not squares:
         return _Held((1.0, 1.0, 1.0), 0.0, cut)
-    gains = (products / squares, _median(rows_O), _median(columns_I))
+    gains = (products / squares, _most(rows_O), _most(columns_I))
     return _Held(gains, squared_errors**0.5 / squares, cut)
 
 
-def _median(sums: NDArray[np.float64]) -> float:
-    """Return the median gain of rows, or of columns, that hold anything."""
+def _most(sums: NDArray[np.float64]) -> float:
+    """Return the mean gain of rows, or of columns, but for the tenth at either end."""
     products, squares = sums[:, sums[1] > 0]
-    return float(np.median(products / squares))
+    gains = np.sort(products / squares)
+    few = len(gains) // _FEW
+    return float(gains[few : len(gains) - few].mean())
 
 
 def _times(values: Floats, fitted: Fitted, rows: tuple[int, int]) -> Floats:

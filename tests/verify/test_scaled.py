@@ -119,3 +119,13 @@ def test_a_few_columns_or_rows_that_make_up_for_others_are_no_other_scales(
     check = found(model)
     assert check.num_faulty == 1
     assert "its scale is 1.0" in check.message
+
+
+def test_scales_that_are_wrong_in_a_part_of_the_rows_are_named(made: Make) -> None:
+    model = made("FP8_PER_CHANNEL_PER_TOKEN")
+
+    def edit(tensors: Tensors) -> None:
+        tensors[f"{ONE}.weight_scale"][:110] *= 1.04  # of 256
+
+    model.change(edit)
+    assert found(model).num_faulty == 1
