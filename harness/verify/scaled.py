@@ -92,6 +92,7 @@ def _misscaled(
         wanted, share = (1.0, _GAIN_OF_ERROR) if is_even else (middle, _UNEVEN_GAIN_OF_ERROR)
         room = max(_GAIN_ERROR, share * one.fit.error, _DEVIATIONS * held.chance)
         is_right = any(abs(gain - wanted) <= room for gain in held.gains)
+        # One scale makes all three larger, or all three smaller.
         if not is_right and not min(held.gains) < wanted < max(held.gains):
             cause = f"its scale is {np.median(held.gains):.3f} times what it should be"
             yield Misfit(module, one.fit, cause)
